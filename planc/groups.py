@@ -1,0 +1,180 @@
+"""Groups: which coordinates of which tensors leave together, in compressed form.
+
+A **unit** is the smallest thing that can be removed; a **group** is a set of units that are alike.
+Each **member** of a group is a tensor dimension with the map from units to its indices, kept as
+a few arithmetic :class:`Run` s. Pure data and NumPy; nothing here knows torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Run:
+    """Where ``count`` consecutive units lie: unit ``unit + i`` has the indices
+    ``start + i * step + r * stride + s`` for ``r < repeats`` and ``s < span``.
+
+    A flattened channel of a 7 x 7 map has span 49 and step 49; a channel that is last when
+    flattened has step 1, repeats 49 and stride C.
+    """
+
+    unit: int
+    count: int
+    start: int
+    step: int
+    span: int = 1
+    repeats: int = 1
+    stride: int = 0
+
+    @property
+    def largest(self) -> int:
+        """The largest index of the run."""
+        last = max(0, (self.count - 1) * self.step)
+        return self.start + last + (self.repeats - 1) * self.stride + self.span - 1
+
+    @property
+    def length(self) -> int:
+        """How many indices the run has."""
+        return self.count * self.repeats * self.span
+
+    def expand(self) -> tuple[Indices, Indices]:
+        """Units and their indices, as two arrays of length ``count * repeats * span``."""
+        unit, repeat, offset = np.ix_(
+            np.arange(self.count), np.arange(self.repeats), np.arange(self.span)
+        )
+        index = self.start + unit * self.step + repeat * self.stride + offset
+        units = np.broadcast_to(unit + self.unit, index.shape)
+        return units.reshape(-1), index.reshape(-1)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Over:
+    """The range ``start <= i < stop`` of dimension ``dim`` in which a ragged member holds."""
+
+    dim: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Dimension ``dim`` of tensor ``tensor`` with the indices of each unit.
+
+    With ``over``, the indices are those in one range of another dimension (in dimension 1 of a
+    grouped convolution's weight, each block of dimension 0 has its own channels).
+    """
+
+    tensor: str
+    dim: int
+    runs: tuple[Run, ...]
+    over: Over | None = None
+
+    def __str__(self) -> str:
+        if self.over is None:
+            return f"{self.tensor}:{self.dim}"
+        return f"{self.tensor}:{self.dim} over {self.over.dim}[{self.over.start}:{self.over.stop}]"
+
+    def expand(self) -> tuple[Indices, Indices]:
+        """Units and their indices, run by run."""
+        pairs = [run.expand() for run in self.runs]
+        units = np.concatenate([unit for unit, _ in pairs])
+        return units, np.concatenate([index for _, index in pairs])
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Units of one kind that are alike.
+
+    ``size`` units in ``rows`` rows of equal length. A group of several rows is *ragged*: which
+    units go may differ from row to row, how many may not. ``mixing`` says why removing units
+    is not the same as zeroing them (a layer norm over them, ...); empty where it is.
+    """
+
+    name: str
+    kind: str
+    size: int
+    rows: int
+    members: tuple[Member, ...]
+    mixing: str = ""
+
+    @property
+    def cells(self) -> int:
+        """Units in one row."""
+        return self.size // self.rows
+
+    def __str__(self) -> str:
+        rows = f" in {self.rows} rows" if self.rows > 1 else ""
+        return f"{self.name} ({self.size} {self.kind}{rows})"
+
+
+def compress(units: Indices, indices: Indices) -> tuple[Run, ...]:
+    """The fewest runs that a greedy search finds for the pairs ``(units[i], indices[i])``."""
+    order = np.lexsort((indices, units))
+    units, indices = units[order], indices[order]
+    bounds = np.flatnonzero(np.diff(units)) + 1
+    starts = np.concatenate(([0], bounds))
+    counts = np.diff(np.concatenate((starts, [len(units)])))
+    runs: list[Run] = []
+    at = 0
+    while at < len(starts):
+        at = _take_run(runs, units, indices, starts, counts, at)
+    return tuple(runs)
+
+
+def _take_run(
+    runs: list[Run], units: Indices, indices: Indices, starts: Indices, counts: Indices, at: int
+) -> int:
+    """Appends the runs of the longest stretch of alike units from ``at``; returns its end."""
+    pattern = indices[starts[at] : starts[at] + counts[at]]
+    first, offsets = int(units[starts[at]]), pattern - pattern[0]
+    limit = at + 1
+    while (
+        limit < len(starts)
+        and counts[limit] == counts[at]
+        and units[starts[limit]] == first + limit - at
+    ):
+        limit += 1
+    block = indices[starts[at] : starts[at] + counts[at] * (limit - at)].reshape(limit - at, -1)
+    heads = block[:, 0]
+    alike = (block - heads[:, None] == offsets).all(axis=1)
+    if limit - at > 1:
+        step = int(heads[1] - heads[0])
+        alike &= heads == heads[0] + step * np.arange(limit - at)
+    else:
+        step = 1
+    stop = int(np.argmin(alike)) if not alike.all() else limit - at
+    stop = max(stop, 1)
+    for start, span, repeats, stride in _patterns(offsets):
+        one = stop == 1
+        runs.append(
+            Run(first, stop, int(heads[0]) + start, 1 if one else step, span, repeats, stride)
+        )
+    return at + stop
+
+
+def _patterns(offsets: Indices) -> Iterator[tuple[int, int, int, int]]:
+    """Sorted offsets as (start, span, repeats, stride): spans of equal length, evenly apart."""
+    breaks = np.flatnonzero(np.diff(offsets) != 1) + 1
+    begins = np.concatenate(([0], breaks))
+    spans = np.diff(np.concatenate((begins, [len(offsets)])))
+    heads = offsets[begins]
+    at = 0
+    while at < len(heads):
+        stop = at + 1
+        stride = int(heads[stop] - heads[at]) if stop < len(heads) else 0
+        while (
+            stop < len(heads)
+            and spans[stop] == spans[at]
+            and heads[stop] - heads[stop - 1] == stride
+        ):
+            stop += 1
+        repeats = stop - at
+        yield int(heads[at]), int(spans[at]), repeats, stride if repeats > 1 else 0
+        at = stop

@@ -1,0 +1,142 @@
+"""The intermediate representation: ATen calls over values with known shapes, frozen.
+
+A :class:`Graph` is what a tracing front end produces and all that the analysis reads. It holds no
+weights; only small integer constants that the model indexes with are kept as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from planc.expr import Scalar, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference to a value, as it stands in the arguments of a node."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor at one point of the run. ``storage`` is equal for values that share memory."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    storage: int = -1
+
+    @property
+    def floating(self) -> bool:
+        return self.dtype.startswith(("float", "bfloat", "complex"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A parameter or buffer of the model.
+
+    ``names`` are all its qualified names, first the one it is known by; tied tensors have several.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    kind: str  # "parameter" or "buffer"
+    value: int  # the value it is in the graph
+    itemsize: int
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def floating(self) -> bool:
+        return self.dtype.startswith(("float", "bfloat", "complex"))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One ATen call. ``args`` and ``kwargs`` hold :class:`Ref`, numbers and nested tuples of them;
+    numbers whose origin is known are :class:`planc.expr.Size` or :class:`planc.expr.Scalar`.
+    """
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
+    outputs: tuple[Ref | None, ...]
+    module: str
+    source: tuple[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.op} in {self.module or 'the model'} ({self.where})"
+
+    @property
+    def where(self) -> str:
+        """File and line of the call in the user's code."""
+        return f"{self.source[0]}:{self.source[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of the model: its path, type names from the class up to ``Module``, and its
+    structural attributes (integers, booleans, strings and nested tuples of them).
+    """
+
+    path: str
+    types: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A traced model.
+
+    ``inputs`` and ``outputs`` are the tensors among the model's arguments and results, in order of
+    nesting; ``constants`` the values known while tracing (captured tensors and what is computed
+    from them alone); ``frontend`` says which front end produced the graph.
+    """
+
+    values: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[Ref, ...]
+    outputs: tuple[Ref, ...]
+    captured: Mapping[int, Any]
+    constants: Mapping[int, np.ndarray]
+    modules: Mapping[str, Module]
+    frontend: str
+    input_spec: Any = None
+    output_spec: Any = None
+    training: bool = False
+    _by_name: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for tensor in self.tensors:
+            for name in tensor.names:
+                self._by_name[name] = tensor
+
+    def tensor(self, name: str) -> Tensor:
+        """The parameter or buffer of that name (any of its tied names)."""
+        return self._by_name[name]
+
+
+def refs(argument: Any) -> Iterator[Ref]:
+    """The references in an argument, in order."""
+    if isinstance(argument, Ref):
+        yield argument
+    elif isinstance(argument, tuple):
+        for item in argument:
+            yield from refs(item)
+
+
+def provenanced(argument: Any) -> Iterator[Size | Scalar]:
+    """The numbers with a known origin in an argument, in order."""
+    if isinstance(argument, Size | Scalar):
+        yield argument
+    elif isinstance(argument, tuple):
+        for item in argument:
+            yield from provenanced(item)

@@ -1,0 +1,227 @@
+"""The plan: what to remove, as one immutable value. It is all that ``apply`` obeys.
+
+Everything here is plain frozen data. The fields that exist for people and never influence what
+``apply`` does are ``provenance``, the costs, and ``mixing`` and ``kind`` of groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from planc.groups import Group, Indices, Member
+
+Attributes = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A parameter or buffer of the source model; tied names share one entry."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    kind: str  # "parameter" or "buffer"
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """A module of the source model and its structural attributes, sorted by name."""
+
+    path: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """A structural attribute that the plan rewrites."""
+
+    module: str
+    name: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        path = f"{self.module}.{self.name}" if self.module else self.name
+        return f"{path}: {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """SHA-256 digests of the tensor table, the structural attributes and the groups."""
+
+    attributes: bytes
+    structure: bytes
+    tensors: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """MACs of one run on the example inputs, parameters (tied ones once), bytes of parameters."""
+
+    macs: int
+    params: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How the removals were chosen. No clock and no path: equal inputs give equal bytes."""
+
+    criterion: str
+    policy: str
+    seed: int
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanGroup(Group):
+    """A group with the units to remove: sorted, below ``size``, equally many in each row."""
+
+    removed: tuple[int, ...] = ()
+
+    @property
+    def kept(self) -> int:
+        """How many units stay."""
+        return self.size - len(self.removed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An immutable pruning plan. All groups of the model are listed, also those left whole."""
+
+    source: Fingerprints
+    result: Fingerprints
+    tensors: tuple[TensorSpec, ...]
+    modules: tuple[ModuleSpec, ...]
+    groups: tuple[PlanGroup, ...]
+    attributes: tuple[AttributeChange, ...]
+    inputs: Any  # planc.inputs: the specification of the example inputs, nested tuples
+    target: str  # "module" or "graph"
+    provenance: tuple[Provenance, ...]  # one for each plan that was composed into this one
+    cost_before: Cost
+    cost_after: Cost
+    shapes: bytes  # digest of every predicted operator and shape, in order
+    requires: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the structure the plan was made for, as hexadecimal SHA-256."""
+        source = self.source
+        return sha256(source.attributes + source.structure + source.tensors).hexdigest()
+
+    @cached_property
+    def cuts(self) -> dict[str, Cut]:
+        """What the plan removes from each tensor, by its first name; whole ones are absent."""
+        return cuts(self.tensors, self.groups)
+
+    def __hash__(self) -> int:
+        # the digests stand for the large tables; equal plans have equal digests
+        return hash((self.source, self.result, self.groups, self.attributes, self.target))
+
+    def replace(self, **changes: Any) -> Plan:
+        """A copy with some fields changed."""
+        return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """In the range ``start <= i < stop`` of dimension ``over``, the indices ``kept`` stay."""
+
+    start: int
+    stop: int
+    kept: Indices
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The kept indices of one tensor.
+
+    ``kept[d]`` are the sorted indices that stay in dimension ``d``, None where all do. ``ragged``
+    maps a dimension whose kept indices differ along another one to that other dimension and the
+    ranges in order, which cover it.
+    """
+
+    kept: tuple[Indices | None, ...]
+    ragged: tuple[tuple[int, int, tuple[Ragged, ...]], ...]
+    shape: tuple[int, ...]
+
+
+def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict[str, Cut]:
+    """The kept indices of each tensor that the removals touch.
+
+    Raises:
+        ValueError: ranges of one ragged dimension would keep different numbers of indices.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    dense: dict[tuple[str, int], list[Indices]] = {}
+    ragged: dict[tuple[str, int, int], dict[tuple[int, int], list[Indices]]] = {}
+    for group in groups:
+        if not group.removed:
+            continue
+        gone = np.zeros(group.size, dtype=bool)
+        gone[list(group.removed)] = True
+        for member in group.members:
+            removed = _removed_indices(member, gone)
+            if member.over is None:
+                dense.setdefault((member.tensor, member.dim), []).append(removed)
+            else:
+                ranges = ragged.setdefault((member.tensor, member.dim, member.over.dim), {})
+                span = (member.over.start, member.over.stop)
+                ranges.setdefault(span, []).append(removed)
+    result = {}
+    for name in dict.fromkeys([key[0] for key in dense] + [key[0] for key in ragged]):
+        result[name] = _cut(name, shapes[name], dense, ragged)
+    return result
+
+
+def _removed_indices(member: Member, gone: np.ndarray) -> Indices:
+    units, indices = member.expand()
+    return indices[gone[units]]
+
+
+def _complement(size: int, removed: list[Indices]) -> Indices:
+    stays = np.ones(size, dtype=bool)
+    for indices in removed:
+        stays[indices] = False
+    return np.flatnonzero(stays)
+
+
+def _cut(
+    name: str,
+    shape: tuple[int, ...],
+    dense: dict[tuple[str, int], list[Indices]],
+    ragged: dict[tuple[str, int, int], dict[tuple[int, int], list[Indices]]],
+) -> Cut:
+    kept: list[Indices | None] = [None] * len(shape)
+    after = list(shape)
+    for dim in range(len(shape)):
+        if (name, dim) in dense:
+            indices = _complement(shape[dim], dense[name, dim])
+            if len(indices) < shape[dim]:
+                kept[dim], after[dim] = indices, len(indices)
+    parts = []
+    for (tensor, dim, over), ranges in ragged.items():
+        if tensor != name:
+            continue
+        also = dense.get((name, dim), [])
+        blocks = [
+            Ragged(start, stop, _complement(shape[dim], [*removed, *also]))
+            for (start, stop), removed in sorted(ranges.items())
+        ]
+        lengths = {len(block.kept) for block in blocks}
+        if len(lengths) > 1:
+            raise ValueError(f"{name}: ranges of dimension {over} keep {sorted(lengths)} indices")
+        covered = [block.start for block in blocks[1:]] == [block.stop for block in blocks[:-1]]
+        if not covered or blocks[0].start != 0 or blocks[-1].stop != shape[over]:
+            raise ValueError(f"{name}: ranges do not cover dimension {over} of {shape[over]}")
+        kept[dim], after[dim] = None, lengths.pop()
+        parts.append((dim, over, tuple(blocks)))
+    return Cut(tuple(kept), tuple(parts), tuple(after))

@@ -1,0 +1,43 @@
+"""Tensors inside nested arguments and results: tuples, lists, dicts, named tuples, dataclasses."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+def map_leaves(fn: Callable[[Any], Any], nested: Any) -> Any:
+    """``nested`` with every leaf replaced by ``fn(leaf)``; containers keep their types."""
+    if isinstance(nested, tuple) and hasattr(nested, "_fields"):
+        return type(nested)(*(map_leaves(fn, item) for item in nested))
+    if type(nested) in (tuple, list):
+        return type(nested)(map_leaves(fn, item) for item in nested)
+    if isinstance(nested, Mapping):
+        if type(nested) is dict:
+            return {key: map_leaves(fn, item) for key, item in nested.items()}
+        result = copy.copy(nested)
+        for key in nested:
+            result[key] = map_leaves(fn, nested[key])  # type: ignore[index]
+        return result
+    if dataclasses.is_dataclass(nested) and not isinstance(nested, type):
+        result = copy.copy(nested)
+        for item in dataclasses.fields(nested):
+            if hasattr(nested, item.name):
+                mapped = map_leaves(fn, getattr(nested, item.name))
+                object.__setattr__(result, item.name, mapped)
+        return result
+    return fn(nested)
+
+
+def leaves(nested: Any) -> Iterator[Any]:
+    """The leaves of ``nested`` in the order of :func:`map_leaves`."""
+    found: list[Any] = []
+
+    def note(leaf: Any) -> Any:
+        found.append(leaf)
+        return leaf
+
+    map_leaves(note, nested)
+    return iter(found)

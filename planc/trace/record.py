@@ -1,0 +1,360 @@
+"""The recorder: one run of the model, seen operator by operator, becomes the graph.
+
+The model is cloned without its weights and run on fake tensors under inference mode, where
+composite operators (linear, matmul, layer_norm, ...) reach a dispatch mode whole. Integer buffers
+and what is computed from them alone stay real, so that the analysis knows constant indices. A
+model whose control flow needs the values of tensors is run once on its real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from planc.errors import TraceError
+from planc.expr import Number, Scalar, Size
+from planc.ir import Graph, Module, Node, Ref, Tensor, Value
+from planc.trace.clone import clone
+from planc.trace.nesting import leaves, map_leaves
+from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
+
+_CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
+_HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
+_NEEDS_VALUES = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+
+
+def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
+    """Runs a clone of ``model`` and returns what it did; ``model`` itself is never run.
+
+    Raises:
+        TraceError: the run failed; the message names the module, the line and the reason.
+    """
+    try:
+        return _Run(model, fake=True).graph(args, kwargs)
+    except _NEEDS_VALUES:
+        if any(p.is_meta for p in model.parameters()):
+            raise TraceError(
+                f"{type(model).__name__}: its control flow depends on the values of tensors, and "
+                "its parameters are on the meta device; build it with real ones to trace it"
+            ) from None
+        return _Run(model, fake=False).graph(args, kwargs)
+
+
+class _Run:
+    """One recorded run. ``fake`` chooses between fake and real tensors."""
+
+    def __init__(self, model: nn.Module, fake: bool) -> None:
+        self.model = model
+        self.fake = fake
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+        self.values: list[Value] = []
+        self.nodes: list[Node] = []
+        self.captured: dict[int, torch.Tensor] = {}
+        self.constants: dict[int, np.ndarray] = {}
+        self.constant_ids: set[int] = set()
+        self.ids: dict[int, int] = {}
+        self.alive: list[torch.Tensor] = []  # ids are of live objects, so none may be reused
+        self.path: list[str] = [""]
+        self.source: tuple[str, int] = ("", 0)
+        self.sizes = SizeTracking(lambda tensor: self.ids.get(id(tensor)))
+
+    # -- tensors ---------------------------------------------------------------------------
+
+    def stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What takes the place of a tensor of the model during the run."""
+        floating = tensor.is_floating_point() or tensor.is_complex()
+        if self.fake_mode is None or not (floating or tensor.is_meta):
+            kept = tensor.detach()
+            if not isinstance(tensor, nn.Parameter):
+                kept = kept.clone()
+        else:
+            kept = self._fake(tensor)
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(kept, requires_grad=tensor.requires_grad)
+        return kept
+
+    def _fake(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert self.fake_mode is not None
+        device = torch.device("cpu") if tensor.is_meta else tensor.device
+        meta = torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
+        )
+        return FakeTensor(self.fake_mode, meta, device)  # type: ignore[no-any-return]
+
+    def new_value(self, tensor: torch.Tensor, constant: bool) -> int:
+        value = len(self.values)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        try:
+            storage = tensor.untyped_storage()._cdata
+        except (NotImplementedError, RuntimeError):  # sparse and other layouts have none
+            storage = -1 - value
+        self.values.append(Value(tuple(map(int, tensor.shape)), dtype, storage))
+        self.ids[id(tensor)] = value
+        self.alive.append(tensor)
+        if constant:
+            self.constant_ids.add(value)
+            small = tensor.numel() <= _CONSTANT_LIMIT
+            integral = not (tensor.is_floating_point() or tensor.is_complex())
+            if small and integral and not isinstance(tensor, FakeTensor) and not tensor.is_meta:
+                self.constants[value] = tensor.detach().cpu().numpy().copy()
+        return value
+
+    def ref(self, tensor: torch.Tensor) -> Ref:
+        value = self.ids.get(id(tensor))
+        if value is None:  # a tensor from outside the module tree
+            value = self.new_value(tensor, constant=True)
+            self.captured[value] = tensor.detach()
+        return Ref(value)
+
+    # -- the run ---------------------------------------------------------------------------
+
+    def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
+        model = clone(self.model, self.stand_in)
+        tensors = self._tensors(model)
+        modules = {path: _module(path, module) for path, module in model.named_modules()}
+        for path, module in model.named_modules():
+            track_attributes(path, module)
+            module.register_forward_pre_hook(self._enter(path))
+            module.register_forward_hook(self._leave)
+        inputs: list[Ref] = []
+
+        def stand_in(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            tensor = leaf.detach() if self.fake_mode is None else self._fake(leaf)
+            inputs.append(Ref(self.new_value(tensor, constant=False)))
+            return tensor
+
+        run_args = tuple(map_leaves(stand_in, arg) for arg in args)
+        run_kwargs = {name: map_leaves(stand_in, arg) for name, arg in kwargs.items()}
+        result = self._run(model, run_args, run_kwargs)
+        outputs = tuple(
+            self.ref(leaf) for leaf in leaves(result) if isinstance(leaf, torch.Tensor)
+        )
+        spec = map_leaves(
+            lambda leaf: self.ref(leaf) if isinstance(leaf, torch.Tensor) else leaf, result
+        )
+        return Graph(
+            values=tuple(self.values),
+            nodes=tuple(self.nodes),
+            tensors=tensors,
+            inputs=tuple(inputs),
+            outputs=outputs,
+            captured=self.captured,
+            constants=self.constants,
+            modules=modules,
+            frontend="record (fake tensors)" if self.fake else "record (real tensors)",
+            input_spec=(args, dict(kwargs)),
+            output_spec=spec,
+            training=self.model.training,
+        )
+
+    def _run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # fused kernels hide what they do
+        try:
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.inference_mode(),
+                tracked_math(),
+                _Recorder(self),
+                self.sizes,
+            ):
+                return model(*args, **kwargs)
+        except _NEEDS_VALUES:
+            raise
+        except Exception as error:
+            raise TraceError(self._failure(error)) from error
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+
+    def _failure(self, error: Exception) -> str:
+        where = self.path[-1] or "the model"
+        kind = type(self.model.get_submodule(self.path[-1])).__name__
+        line = _user_line_of(error) or self.source
+        at = f", {line[0]}:{line[1]}" if line[0] else ""
+        text = str(error).strip() or "no message"
+        return (
+            f"{type(self.model).__name__} could not be traced: in {where} ({kind}{at}): "
+            f"{type(error).__name__}: {text.splitlines()[0]}; check that the example inputs have "
+            "the shapes and types that forward() expects"
+        )
+
+    def _tensors(self, model: nn.Module) -> tuple[Tensor, ...]:
+        """The parameters and buffers of the clone, tied names together, each a value."""
+        names: dict[int, list[str]] = {}
+        found: dict[int, tuple[torch.Tensor, str]] = {}
+        owned = [("parameter", model.named_parameters(remove_duplicate=False))]
+        owned.append(("buffer", model.named_buffers(remove_duplicate=False)))  # type: ignore[arg-type]
+        for kind, items in owned:
+            for name, tensor in items:
+                names.setdefault(id(tensor), []).append(name)
+                found.setdefault(id(tensor), (tensor, kind))
+        result = []
+        for key, (tensor, kind) in found.items():
+            constant = not isinstance(tensor, FakeTensor) and kind == "buffer"
+            constant = constant and not tensor.is_floating_point()
+            value = self.new_value(tensor, constant=constant)
+            shape, dtype = self.values[value].shape, self.values[value].dtype
+            result.append(
+                Tensor(tuple(names[key]), shape, dtype, kind, value, tensor.element_size())
+            )
+        return tuple(result)
+
+    def _enter(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            self.path.append(path)
+
+        return hook
+
+    def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        self.path.pop()
+
+    # -- one operator ----------------------------------------------------------------------
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.source = _user_line()
+        frozen_args, frozen_kwargs = self._freeze(args), self._freeze(tuple(kwargs.items()))
+        numbers = self.sizes.numbers
+        if numbers is not None:
+            frozen_args, frozen_kwargs = _with_provenance(
+                str(func), frozen_args, frozen_kwargs, numbers
+            )
+        tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        constant = all(self.ids[id(tensor)] in self.constant_ids for tensor in tensors)
+        result = func(*args, **kwargs)
+        flat = result if isinstance(result, tuple | list) else (result,)
+        if any(isinstance(item, torch.Tensor) for item in flat):
+            outputs = tuple(
+                Ref(self.new_value(item, constant)) if isinstance(item, torch.Tensor) else None
+                for item in flat
+            )
+        elif tensors and func.__name__ not in _SILENT:
+            outputs = ()
+        else:
+            return result
+        self.nodes.append(
+            Node(str(func), frozen_args, frozen_kwargs, outputs, self.path[-1], self.source)
+        )
+        return result
+
+    def _freeze(self, argument: Any) -> Any:
+        if isinstance(argument, torch.Tensor):
+            return self.ref(argument)
+        if isinstance(argument, tuple | list):
+            return tuple(self._freeze(item) for item in argument)
+        if isinstance(argument, Size):
+            return Size(int(argument), argument.expr)
+        return argument
+
+
+_SILENT = frozenset({"prim.device.default", "device.default", "prim.layout.default"})
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, run: _Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.prim.device.default:
+            return func(*args)
+        return self.run.call(func, args, kwargs or {})
+
+
+def _with_provenance(
+    op: str, args: tuple[Any, ...], kwargs: tuple[Any, ...], numbers: list[Number]
+) -> tuple[Any, Any]:
+    """The arguments of an operator, its numbers replaced by those of the call that have one."""
+    skip = 1 if op.startswith(("aten.slice", "aten.select", "aten.unbind")) else 0
+    flat: list[Number] = []
+
+    def gather(item: Any) -> None:
+        if isinstance(item, tuple):
+            for inner in item:
+                gather(inner)
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            flat.append(item)
+
+    gather(args)
+    gather(kwargs)
+    matched = iter(flat[:skip] + align(numbers, flat[skip:]))
+
+    def rebuild(item: Any) -> Any:
+        if isinstance(item, tuple):
+            return tuple(rebuild(inner) for inner in item)
+        if isinstance(item, int | float) and not isinstance(item, bool):
+            number = next(matched)
+            if isinstance(number, Size):
+                return Size(int(item), number.expr)
+            if isinstance(number, Scalar):
+                return Scalar(float(item), number.expr)
+        return item
+
+    return rebuild(args), rebuild(kwargs)
+
+
+def _user_line() -> tuple[str, int]:
+    """File and line of the innermost frame outside torch and the tracer."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_HIDDEN):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return "", 0
+
+
+def _user_line_of(error: Exception) -> tuple[str, int] | None:
+    """File and line of the innermost frame of a traceback outside torch and the tracer."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(_HIDDEN):
+            line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
+        trace = trace.tb_next
+    return line
+
+
+def structural(value: Any) -> Any:
+    """``value`` as a structural attribute (lists and torch sizes as tuples), or None if it is not
+    one: integers, booleans, strings and nested tuples of them are.
+    """
+    if type(value) in (int, bool, str):
+        return value
+    if type(value) in (tuple, list, torch.Size):
+        items = tuple(structural(item) for item in value)
+        return None if any(item is None for item in items) else items
+    return None
+
+
+def _module(path: str, module: nn.Module) -> Module:
+    attributes = {}
+    for name, value in vars(module).items():
+        if not name.startswith("_") and name != "training":
+            plain = structural(value)
+            if plain is not None:
+                attributes[name] = plain
+    types = tuple(t.__name__ if t.__module__.startswith("torch.nn.modules") else
+                  f"{t.__module__}.{t.__qualname__}" for t in type(module).__mro__
+                  if issubclass(t, nn.Module))
+    return Module(path, types, attributes)

@@ -1,0 +1,219 @@
+"""Integers that remember where they came from while a model runs.
+
+:class:`TrackedSize` is an ``int`` that keeps its expression through arithmetic; integer attributes
+of modules are replaced by it on the traced clone (:func:`track_attributes`), and
+:class:`SizeTracking`, a torch function mode, hands it out for the sizes of traced tensors and
+notes, for each call, which size arguments came from what.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from planc.expr import OPERATORS, Apply, Attribute, Expr, Number, Scalar, Size, SizeOf, expr_of
+
+
+def _tracked(value: Number, expr: Expr) -> Number:
+    return TrackedSize(value, expr) if isinstance(value, int) else TrackedScalar(value, expr)
+
+
+def _binary(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
+    compute = OPERATORS[op]
+
+    def method(self: Any, other: Any) -> Any:
+        if type(other) is bool or not isinstance(other, int | float):
+            return NotImplemented
+        plain_self, plain_other = _plain(self), _plain(other)
+        left, right = (plain_other, plain_self) if reflected else (plain_self, plain_other)
+        exprs = (expr_of(other), self.expr) if reflected else (self.expr, expr_of(other))
+        return _tracked(compute(left, right), Apply(op, exprs))
+
+    return method
+
+
+def _plain(number: Number) -> Number:
+    return int(number) if isinstance(number, int) else float(number)
+
+
+class _Arithmetic:
+    __add__, __radd__ = _binary("+"), _binary("+", reflected=True)
+    __sub__, __rsub__ = _binary("-"), _binary("-", reflected=True)
+    __mul__, __rmul__ = _binary("*"), _binary("*", reflected=True)
+    __floordiv__, __rfloordiv__ = _binary("//"), _binary("//", reflected=True)
+    __mod__, __rmod__ = _binary("%"), _binary("%", reflected=True)
+    __truediv__, __rtruediv__ = _binary("/"), _binary("/", reflected=True)
+    __pow__, __rpow__ = _binary("**"), _binary("**", reflected=True)
+
+    def __neg__(self) -> Any:
+        me = cast(Any, self)
+        return _tracked(-_plain(me), Apply("neg", (me.expr,)))
+
+
+class TrackedSize(_Arithmetic, Size):
+    """An ``int`` that carries the expression it was computed by."""
+
+
+class TrackedScalar(_Arithmetic, Scalar):
+    """A ``float`` that carries the expression it was computed by."""
+
+
+def _tracked_sqrt(number: Any, sqrt: Callable[[Any], float] = math.sqrt) -> float:
+    if isinstance(number, Size | Scalar):
+        return TrackedScalar(sqrt(number), Apply("sqrt", (number.expr,)))
+    return sqrt(number)
+
+
+def _tracked_float(number: Any = 0.0) -> float:
+    if isinstance(number, Size | Scalar):
+        return TrackedScalar(float(number), Apply("float", (number.expr,)))
+    return float(number)
+
+
+def track_attributes(path: str, module: torch.nn.Module) -> None:
+    """Replaces the public integer attributes of ``module`` (a clone) by tracked ones."""
+
+    def tracked(value: Any, name: str, index: tuple[int, ...]) -> Any:
+        if type(value) is int:
+            return TrackedSize(value, Attribute(path, name, value, index))
+        if type(value) in (tuple, list, torch.Size):
+            items = [tracked(item, name, (*index, i)) for i, item in enumerate(value)]
+            return type(value)(items)
+        return value
+
+    attributes = vars(module)
+    for name, value in attributes.items():
+        if not name.startswith("_") and type(value) in (int, tuple, list, torch.Size):
+            attributes[name] = tracked(value, name, ())
+
+
+# Functions written in Python hand over to a function mode before they look at their arguments.
+# This one computes sizes inside, so it runs with the hand-over cut out and its inside is seen.
+_TRANSPARENT = frozenset({functional.multi_head_attention_forward})
+_transparent_copies: dict[Any, Callable[..., Any]] = {}
+
+
+def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
+    if fn not in _transparent_copies:
+        inside = dict(fn.__globals__)
+        inside["has_torch_function"] = lambda _: False
+        inside["float"] = _tracked_float
+        copied = types.FunctionType(
+            fn.__code__, inside, fn.__name__, fn.__defaults__, fn.__closure__
+        )
+        copied.__kwdefaults__ = fn.__kwdefaults__
+        _transparent_copies[fn] = copied
+    return _transparent_copies[fn]
+
+
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+_SIZE = torch.Tensor.size
+_NO_SIZES = frozenset(
+    {
+        torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.device.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.ndim.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.dim,
+    }
+)
+
+
+class SizeTracking(TorchFunctionMode):
+    """Gives out tracked sizes, and keeps the numbers of the call being made in ``numbers``.
+
+    ``value_of`` finds the graph's value for a tensor, or None when it is not traced.
+    """
+
+    def __init__(self, value_of: Callable[[torch.Tensor], int | None]) -> None:
+        super().__init__()
+        self.value_of = value_of
+        self.numbers: list[Number] | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _NO_SIZES:
+            return func(*args, **kwargs)
+        if func == _SHAPE or func is _SIZE:
+            return self._sizes(func(*args, **kwargs), args, kwargs)
+        if func in _TRANSPARENT:
+            with self:
+                return _seen_through(func)(*args, **kwargs)
+        before, self.numbers = self.numbers, _numbers(args, kwargs)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.numbers = before
+
+    def _sizes(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = self.value_of(args[0])
+        if value is None:
+            return result
+        if isinstance(result, int):
+            dim = args[1] if len(args) > 1 else kwargs["dim"]
+            return TrackedSize(result, SizeOf(value, int(dim) % args[0].dim()))
+        return torch.Size([TrackedSize(n, SizeOf(value, i)) for i, n in enumerate(result)])
+
+
+def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Number] | None:
+    """The numbers in the arguments in order, or None when none of them is tracked."""
+    found: list[Number] = []
+    tracked = False
+    stack: list[Any] = [*reversed(kwargs.values()), *reversed(args)]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, int | float):
+            found.append(item)
+            tracked = tracked or isinstance(item, Size | Scalar)
+        elif isinstance(item, tuple | list):
+            stack.extend(reversed(item))
+        elif isinstance(item, slice):
+            stack.extend((item.step, item.stop, item.start))
+    return found if tracked else None
+
+
+def align(numbers: list[Number], calls: list[Number]) -> list[Number]:
+    """``calls`` (the numbers an operator got) with the provenance of ``numbers`` (those of the
+    Python call around it): equal runs at both ends are matched, the rest in order by value.
+    """
+    matched = list(calls)
+    low = 0
+    while low < min(len(numbers), len(calls)) and numbers[low] == calls[low]:
+        matched[low] = numbers[low]
+        low += 1
+    high = 0
+    while high < min(len(numbers), len(calls)) - low and numbers[-1 - high] == calls[-1 - high]:
+        matched[-1 - high] = numbers[-1 - high]
+        high += 1
+    at = low
+    for number in numbers[low : len(numbers) - high]:
+        for i in range(at, len(calls) - high):
+            if calls[i] == number:
+                matched[i] = number
+                at = i + 1
+                break
+    return matched
+
+
+_math_lock = threading.RLock()
+
+
+@contextmanager
+def tracked_math() -> Iterator[None]:
+    """While it lasts, ``math.sqrt`` keeps provenance."""
+    with _math_lock:
+        original = math.sqrt
+        math.sqrt = _tracked_sqrt
+        try:
+            yield
+        finally:
+            math.sqrt = original
