@@ -71,6 +71,17 @@ class Node:
     module: str
     source: tuple[str, int]
 
+    @property
+    def kwargs_values(self) -> tuple[Any, ...]:
+        """The keyword arguments without their names."""
+        return tuple(value for _, value in self.kwargs)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the operator overwrites its first argument."""
+        name = self.op.split(".")[1]
+        return name.endswith("_") and not name.endswith("__")
+
     def __str__(self) -> str:
         return f"{self.op} in {self.module or 'the model'} ({self.where})"
 
@@ -122,6 +133,10 @@ class Graph:
     def tensor(self, name: str) -> Tensor:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
+
+    def has(self, name: str) -> bool:
+        """Whether there is a parameter or buffer of that name."""
+        return name in self._by_name
 
 
 def refs(argument: Any) -> Iterator[Ref]:

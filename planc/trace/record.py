@@ -32,6 +32,7 @@ from planc.ir import Graph, Module, Node, Ref, Tensor, Value
 from planc.trace.clone import clone
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
+from planc.trace.structure import owned_tensors, structural_attributes
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
@@ -201,23 +202,14 @@ class _Run:
 
     def _tensors(self, model: nn.Module) -> tuple[Tensor, ...]:
         """The parameters and buffers of the clone, tied names together, each a value."""
-        names: dict[int, list[str]] = {}
-        found: dict[int, tuple[torch.Tensor, str]] = {}
-        owned = [("parameter", model.named_parameters(remove_duplicate=False))]
-        owned.append(("buffer", model.named_buffers(remove_duplicate=False)))  # type: ignore[arg-type]
-        for kind, items in owned:
-            for name, tensor in items:
-                names.setdefault(id(tensor), []).append(name)
-                found.setdefault(id(tensor), (tensor, kind))
         result = []
-        for key, (tensor, kind) in found.items():
+        for owned in owned_tensors(model):
+            names, tensor, kind = owned.names, owned.tensor, owned.kind
             constant = not isinstance(tensor, FakeTensor) and kind == "buffer"
             constant = constant and not tensor.is_floating_point()
             value = self.new_value(tensor, constant=constant)
             shape, dtype = self.values[value].shape, self.values[value].dtype
-            result.append(
-                Tensor(tuple(names[key]), shape, dtype, kind, value, tensor.element_size())
-            )
+            result.append(Tensor(names, shape, dtype, kind, value, tensor.element_size()))
         return tuple(result)
 
     def _enter(self, path: str) -> Callable[..., None]:
@@ -335,26 +327,8 @@ def _user_line_of(error: Exception) -> tuple[str, int] | None:
     return line
 
 
-def structural(value: Any) -> Any:
-    """``value`` as a structural attribute (lists and torch sizes as tuples), or None if it is not
-    one: integers, booleans, strings and nested tuples of them are.
-    """
-    if type(value) in (int, bool, str):
-        return value
-    if type(value) in (tuple, list, torch.Size):
-        items = tuple(structural(item) for item in value)
-        return None if any(item is None for item in items) else items
-    return None
-
-
 def _module(path: str, module: nn.Module) -> Module:
-    attributes = {}
-    for name, value in vars(module).items():
-        if not name.startswith("_") and name != "training":
-            plain = structural(value)
-            if plain is not None:
-                attributes[name] = plain
     types = tuple(t.__name__ if t.__module__.startswith("torch.nn.modules") else
                   f"{t.__module__}.{t.__qualname__}" for t in type(module).__mro__
                   if issubclass(t, nn.Module))
-    return Module(path, types, attributes)
+    return Module(path, types, structural_attributes(module))

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from planc.expr import OPERATORS, Apply, Attribute, Expr, Number, Scalar, Size, SizeOf, expr_of
+from planc.expr import OPERATORS, Apply, Attribute, Const, Expr, Number, Scalar, Size, SizeOf, expr_of
 
 
 def _tracked(value: Number, expr: Expr) -> Number:
@@ -116,6 +116,7 @@ def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _SIZE = torch.Tensor.size
+_COUNTS = frozenset({torch.Tensor.numel, torch.Tensor.nelement, torch.numel})
 _NO_SIZES = frozenset(
     {
         torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
@@ -145,6 +146,8 @@ class SizeTracking(TorchFunctionMode):
             return func(*args, **kwargs)
         if func == _SHAPE or func is _SIZE:
             return self._sizes(func(*args, **kwargs), args, kwargs)
+        if func in _COUNTS:
+            return self._count(func(*args, **kwargs), args)
         if func in _TRANSPARENT:
             with self:
                 return _seen_through(func)(*args, **kwargs)
@@ -153,6 +156,16 @@ class SizeTracking(TorchFunctionMode):
             return func(*args, **kwargs)
         finally:
             self.numbers = before
+
+    def _count(self, result: int, args: tuple[Any, ...]) -> int:
+        value = self.value_of(args[0])
+        if value is None:
+            return result
+        expr: Expr = Const(1)
+        for dim in range(args[0].dim()):
+            size = SizeOf(value, dim)
+            expr = Apply("*", (expr, size)) if dim else size
+        return TrackedSize(result, expr)
 
     def _sizes(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = self.value_of(args[0])

@@ -1,0 +1,108 @@
+"""planc: a compiler for immutable pruning plans of PyTorch models. The public names, nothing else.
+
+Each name is imported when it is first used, so that ``import planc`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from planc.analysis import analyze
+    from planc.apply import apply, mask, restore
+    from planc.codec import load_plan, save_plan
+    from planc.compile import compile
+    from planc.compose import compose
+    from planc.criteria import score
+    from planc.diff import diff
+    from planc.errors import (
+        AlreadyApplied,
+        AnalysisError,
+        FileError,
+        InfeasibleBudget,
+        PlancError,
+        PolicyError,
+        ShardMismatch,
+        StaleError,
+        StalePlan,
+        TraceError,
+        VerificationError,
+    )
+    from planc.plan import Plan
+    from planc.policy import select
+    from planc.trace import trace
+    from planc.verify import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyApplied",
+    "AnalysisError",
+    "FileError",
+    "InfeasibleBudget",
+    "Plan",
+    "PlancError",
+    "PolicyError",
+    "ShardMismatch",
+    "StaleError",
+    "StalePlan",
+    "TraceError",
+    "VerificationError",
+    "analyze",
+    "apply",
+    "compile",
+    "compose",
+    "diff",
+    "load_plan",
+    "mask",
+    "restore",
+    "save_plan",
+    "score",
+    "select",
+    "trace",
+    "verify",
+]
+
+_HOMES = {
+    "Plan": "planc.plan",
+    "analyze": "planc.analysis",
+    "apply": "planc.apply",
+    "compile": "planc.compile",
+    "compose": "planc.compose",
+    "diff": "planc.diff",
+    "load_plan": "planc.codec",
+    "mask": "planc.apply",
+    "restore": "planc.apply",
+    "save_plan": "planc.codec",
+    "score": "planc.criteria",
+    "select": "planc.policy",
+    "trace": "planc.trace",
+    "verify": "planc.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'planc' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "planc.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing ``planc.trace`` would bind that module over the function of the same name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,330 @@
+"""Size equations: what the module's own arithmetic demands of widths and of attributes.
+
+In: the demands of the walk, with the expressions that the model computed its sizes by. Out:
+:class:`Equations`: attributes as polynomials in what groups keep, and the constraints that no
+attribute can lift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from planc.expr import OPERATORS, Apply, Attribute, Const, Expr, Scalar, Size, expr_of, leaves
+from planc.facts import Demand
+from planc.grouping import PINNED, Grouping
+from planc.ir import Graph, Node, provenanced
+from planc.labels import Labelled, Layer
+from planc.layers import derived
+from planc.rules import find, parameters
+from planc.walk import Walked
+from planc.widths import Poly, Variable
+
+Key = tuple[str, str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operator on quantities that is no polynomial: ``//`` or ``%`` with a remainder, ..."""
+
+    op: str
+    args: tuple[Quantity, ...]
+
+    @property
+    def variables(self) -> frozenset[Variable]:
+        return frozenset().union(*(arg.variables for arg in self.args))
+
+    def value(self, of: Callable[[Variable], int]) -> int:
+        return OPERATORS[self.op](*(arg.value(of) for arg in self.args))  # type: ignore[return-value]
+
+    def substituted(self, values: Mapping[Variable, Poly]) -> Quantity:
+        return operation(self.op, tuple(arg.substituted(values) for arg in self.args))
+
+    def text(self, name: Callable[[Variable], str]) -> str:
+        parts = [arg.text(name) for arg in self.args]
+        return f"({parts[0]}) {self.op} ({parts[1]})" if len(parts) == 2 else f"{self.op}({parts})"
+
+
+Quantity = Poly | Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """``left`` must equal ``right`` after pruning; ``reason`` says who wants it, and where."""
+
+    left: Quantity
+    right: Poly
+    reason: str
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """The groups whose widths it binds."""
+        both = self.left.variables | self.right.variables
+        return frozenset(v for v in both if isinstance(v, int))
+
+    def holds(self, of: Callable[[Variable], int]) -> bool:
+        """Whether it is true when each variable has the value ``of`` gives it."""
+        return self.left.value(of) == self.right.value(of)
+
+
+@dataclass(frozen=True, eq=False)
+class Equations:
+    """``attributes`` maps attributes to their size after pruning, ``constraints`` bind groups,
+    ``whole`` are groups that cannot be counted on to shrink evenly, with the reason.
+    """
+
+    attributes: Mapping[Key, Poly]
+    constraints: tuple[Constraint, ...]
+    whole: Mapping[int, str]
+
+
+def operation(op: str, args: tuple[Quantity, ...]) -> Quantity:
+    """An operator applied to quantities, as a polynomial where it is one."""
+    if all(isinstance(arg, Poly) for arg in args):
+        polys: tuple[Any, ...] = args
+        constants = [poly.constant for poly in polys]
+        if op in ("+", "-", "*"):
+            left, right = polys
+            return {"+": left.__add__, "-": left.__sub__, "*": left.__mul__}[op](right)  # type: ignore[no-any-return]
+        if op == "neg":
+            return -polys[0]  # type: ignore[no-any-return]
+        if all(c is not None for c in constants):
+            value = OPERATORS[op](*constants)
+            if value == int(value):
+                return Poly.const(int(value))
+        if op in ("//", "/") and (quotient := polys[0].divided(polys[1])) is not None:
+            return quotient  # type: ignore[no-any-return]
+    return Operation(op, args)
+
+
+class _Builder:
+    """Collects equations for one target."""
+
+    def __init__(self, graph: Graph, walked: Walked, grouping: Grouping, target: str) -> None:
+        self.graph, self.walked, self.grouping, self.target = graph, walked, grouping, target
+        self.whole: dict[int, str] = {}
+        self.attributes: dict[Variable, Poly] = {}
+        self.found: list[Constraint] = []
+        self._widths: dict[tuple[int, int], tuple[Labelled, Poly | None]] = {}
+
+    def width(self, x: Labelled, dim: int, reason: str) -> Poly | None:
+        """The width of a dimension, None (and its groups left whole) if it is no polynomial."""
+        key = (id(x), dim)
+        if key not in self._widths:  # x is kept with it, or its id could come back as another's
+            self._widths[key] = (x, self._measured(x, dim, reason))
+        return self._widths[key][1]
+
+    def _measured(self, x: Labelled, dim: int, reason: str) -> Poly | None:
+        try:
+            return self.grouping.width(x, dim)
+        except ArithmeticError:
+            for layer in x.targeting(dim):
+                for g in np.unique(self.grouping.group[layer.along()]).tolist():
+                    if g != PINNED:
+                        self.whole.setdefault(g, f"{reason}: its units are spread unevenly")
+            return None
+
+    def quantity(self, expr: Expr, reason: str) -> Quantity | None:
+        if isinstance(expr, Const):
+            return Poly.const(int(expr.value)) if expr.value == int(expr.value) else None
+        if isinstance(expr, Attribute):
+            return self.table(expr) or Poly.variable(expr.key)
+        if isinstance(expr, Apply):
+            args = tuple(self.quantity(arg, reason) for arg in expr.args)
+            if any(arg is None for arg in args):
+                return None
+            return operation(expr.op, args)  # type: ignore[arg-type]
+        return self.width(self.walked.labels[expr.value], expr.dim, reason)
+
+    def table(self, attribute: Attribute) -> Poly | None:
+        """The size of a layer's tensor that one of its attributes stands for."""
+        module = self.graph.modules.get(attribute.module)
+        for entry in derived(module) if module is not None else ():
+            if entry.name == attribute.name and not attribute.index:
+                for name in entry.tensors:
+                    full = f"{attribute.module}.{name}" if attribute.module else name
+                    if self.graph.has(full):
+                        tensor = self.graph.tensor(full)
+                        size = self.width(self.walked.labels[tensor.value], entry.dim, name)
+                        if size is not None and entry.times:
+                            size = size * Poly.variable((attribute.module, entry.times, ()))
+                        return size
+        return None
+
+    # -- sources of equations ----------------------------------------------------------------
+
+    def demands(self) -> None:
+        nodes = self.graph.nodes
+        covered: set[tuple[int, str, int | None]] = set()
+        for demand in self.walked.facts.demands:
+            node = nodes[demand.node]
+            covered.add((demand.node, demand.arg, demand.index))
+            given = _argument(node, demand)
+            if type(given) is bool or not isinstance(given, int):
+                continue
+            reason = f"{demand.arg} of {node}"
+            width = self.width(demand.labelled, demand.dim, reason)
+            if width is None:
+                continue
+            left = self.quantity(expr_of(given), reason)
+            if left is None:
+                self._freeze(expr_of(given), width, reason)
+            else:
+                self.found.append(Constraint(left, width.scaled(demand.sign), reason))
+        for i, node in enumerate(nodes):
+            for arg, index, number in _numbers(node):
+                if (i, arg, index) not in covered:
+                    self._unchanged(node, arg, number)
+
+    def _unchanged(self, node: Node, arg: str, number: Size | Scalar) -> None:
+        """A number that the operator takes for something else than a width stays what it is."""
+        if isinstance(number, Scalar):
+            return
+        left = self.quantity(number.expr, f"{arg} of {node}")
+        if left is not None:
+            reason = f"{arg} of {node}"
+            self.found.append(Constraint(left, Poly.const(int(number)), reason))
+
+    def _freeze(self, expr: Expr, width: Poly, reason: str) -> None:
+        variables = set(width.variables)
+        for leaf in leaves(expr):
+            if not isinstance(leaf, Attribute):
+                found = self.width(self.walked.labels[leaf.value], leaf.dim, reason)
+                variables |= found.variables if found is not None else set()
+        for variable in variables:
+            if isinstance(variable, int):
+                self.whole.setdefault(variable, reason)
+
+    def equals(self) -> None:
+        for equal in self.walked.facts.equals:
+            if equal.module_only and self.target != "module":
+                continue
+            reason = f"equal parts of {self.graph.nodes[equal.node]}"
+            left, right = (self.width(x, dim, reason) for x, dim in (equal.left, equal.right))
+            if left is not None and right is not None:
+                self.found.append(Constraint(left, right, reason))
+
+    def balances(self) -> None:
+        group = self.grouping.group
+        for balance in self.walked.facts.balances:
+            layers = balance.labelled.targeting(balance.dim)
+            if len(layers) == 1:  # lines with the same groups in them are equally long
+                sets = np.sort(group[layers[0].lines()], axis=1)
+                if (sets == sets[0]).all():
+                    continue
+            node = balance.node
+            reason = f"equal rows of {self.graph.nodes[node]}" if node >= 0 else "equal rows"
+            distinct = dict.fromkeys(self._lines(balance.labelled, balance.dim, reason))
+            polys = [poly for poly in distinct if poly is not None]
+            for poly in polys[1:]:
+                self.found.append(Constraint(polys[0], poly, reason))
+
+    def _lines(self, x: Labelled, dim: int, reason: str) -> Iterator[Poly | None]:
+        """The width of each line of a ragged dimension, by all layers that target it."""
+        layers = x.targeting(dim)
+        places = np.broadcast_shapes(
+            *(tuple(n for d, n in enumerate(la.atoms.shape) if d != dim) for la in layers)
+        )
+        stacked = [
+            np.broadcast_to(np.moveaxis(la.atoms, dim, -1), (*places, x.shape[dim])) for la in layers
+        ]
+        lines = np.stack(stacked).reshape(len(layers), -1, x.shape[dim])
+        groups = self.grouping.group[lines]
+        _, first = np.unique(groups.swapaxes(0, 1).reshape(groups.shape[1], -1), axis=0,
+                             return_index=True)
+        for at in first.tolist():
+            line = tuple(Layer(atoms, 0) for atoms in lines[:, at])
+            yield self._measured(Labelled((x.shape[dim],), line), 0, reason)
+
+    # -- solving -------------------------------------------------------------------------------
+
+    def solve(self) -> Equations:
+        self._define()
+        fixed: dict[Variable, Poly] = dict(self.attributes)
+        for constraint in self.found:
+            for variable in constraint.left.variables | constraint.right.variables:
+                if not isinstance(variable, int) and variable not in fixed:
+                    fixed[variable] = Poly.const(_traced(self.graph, variable))
+        kept: dict[tuple[Quantity, Poly], Constraint] = {}
+        for constraint in self.found:
+            left, right = constraint.left.substituted(fixed), constraint.right.substituted(fixed)
+            assert isinstance(right, Poly)
+            if left != right:
+                kept.setdefault((left, right), Constraint(left, right, constraint.reason))
+        attributes = {k: p for k, p in self.attributes.items() if not isinstance(k, int)}
+        return Equations(attributes, tuple(kept.values()), self.whole)
+
+    def _define(self) -> None:
+        """Gives each attribute that an equation can be solved for its polynomial."""
+        for exact in (True, False):
+            for constraint in self.found:
+                left = constraint.left.substituted(self.attributes)
+                right = constraint.right.substituted(self.attributes)
+                if isinstance(left, Poly) and isinstance(right, Poly):
+                    self._define_by(left, right, exact)
+
+    def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
+        unknown = [v for v in left.variables if not isinstance(v, int)]
+        if len(unknown) != 1:
+            return
+        own = [(m, c) for m, c in left.terms if unknown[0] in m]
+        if len(own) != 1 or own[0][0] != (unknown[0],):
+            return
+        coefficient = own[0][1]
+        rest = right - (left - Poly.of({own[0][0]: coefficient}))
+        if exact and (coefficient != 1 or rest.constant is not None):
+            return
+        value = rest.divided(Poly.const(coefficient))
+        if value is not None and _settable(unknown[0]):
+            self.attributes[unknown[0]] = value
+
+
+def _settable(variable: Variable) -> bool:
+    return not isinstance(variable, int) and not variable[1].startswith("_")
+
+
+def _traced(graph: Graph, key: Key) -> int:
+    value: Any = graph.modules[key[0]].attributes[key[1]]
+    for i in key[2]:
+        value = value[i]
+    return int(value)
+
+
+def _argument(node: Node, demand: Demand) -> Any:
+    """The argument that a demand speaks of, None where the model did not give it."""
+    given = dict(node.kwargs).get(demand.arg)
+    if given is None:
+        fn = find(node.op)
+        names = parameters(fn) if fn is not None else ()
+        at = names.index(demand.arg) if demand.arg in names else len(node.args)
+        given = node.args[at] if at < len(node.args) else None
+    if demand.index is not None and isinstance(given, tuple):
+        return given[demand.index] if demand.index < len(given) else None
+    return given
+
+
+def _numbers(node: Node) -> Iterator[tuple[str, int | None, Size | Scalar]]:
+    """The numbers of known origin in a node's arguments, with the argument's name and index."""
+    fn = find(node.op)
+    names = parameters(fn) if fn is not None else ()
+    named = [(names[i] if i < len(names) else f"argument {i}", a) for i, a in enumerate(node.args)]
+    for name, argument in [*named, *node.kwargs]:
+        if isinstance(argument, Size | Scalar):
+            yield name, None, argument
+        elif isinstance(argument, tuple):
+            for i, item in enumerate(argument):
+                for number in provenanced(item):
+                    yield name, i, number
+
+
+def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> Equations:
+    """The equations that bind a plan for ``target``: "module" or "graph"."""
+    builder = _Builder(graph, walked, grouping, target)
+    builder.balances()
+    builder.equals()
+    if target == "module":
+        builder.demands()
+    return builder.solve()

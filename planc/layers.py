@@ -1,0 +1,75 @@
+"""Structural attributes of torch.nn's own layers, as sizes of their tensors.
+
+The one table that knows layers by name. What is not here (``groups``, ``num_heads``,
+``normalized_shape``, and all attributes of other modules) follows from size equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from planc.ir import Module
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Attribute ``name`` is the size of dimension ``dim`` of the first of ``tensors`` that the
+    module has, times attribute ``times``.
+    """
+
+    name: str
+    tensors: tuple[str, ...]
+    dim: int
+    times: str = ""
+
+
+_LINEAR = (Derived("in_features", ("weight",), 1), Derived("out_features", ("weight",), 0))
+_CONV = (
+    Derived("in_channels", ("weight",), 1, times="groups"),
+    Derived("out_channels", ("weight",), 0),
+)
+_TRANSPOSED = (
+    Derived("in_channels", ("weight",), 0),
+    Derived("out_channels", ("weight",), 1, times="groups"),
+)
+_PER_FEATURE = (Derived("num_features", ("weight", "running_mean"), 0),)
+_EMBEDDING = (
+    Derived("num_embeddings", ("weight",), 0),
+    Derived("embedding_dim", ("weight",), 1),
+)
+
+LAYERS: dict[str, tuple[Derived, ...]] = {
+    "Linear": _LINEAR,
+    "Bilinear": (
+        Derived("in1_features", ("weight",), 1),
+        Derived("in2_features", ("weight",), 2),
+        Derived("out_features", ("weight",), 0),
+    ),
+    "_ConvTransposeNd": _TRANSPOSED,
+    "_ConvNd": _CONV,
+    "_NormBase": _PER_FEATURE,
+    "GroupNorm": (Derived("num_channels", ("weight",), 0),),
+    "PReLU": (Derived("num_parameters", ("weight",), 0),),
+    "Embedding": _EMBEDDING,
+    "EmbeddingBag": _EMBEDDING,
+    "MultiheadAttention": (
+        Derived("embed_dim", ("out_proj.weight",), 0),
+        Derived("kdim", ("k_proj_weight", "in_proj_weight"), 1),
+        Derived("vdim", ("v_proj_weight", "in_proj_weight"), 1),
+    ),
+}
+
+
+def derived(module: Module) -> Iterator[Derived]:
+    """The table's attributes for a module, by the most special of its types."""
+    for name in module.types:
+        if name in LAYERS:
+            yield from (d for d in LAYERS[name] if d.name in module.attributes)
+            return
+
+
+def quotients(module: Module) -> Iterator[tuple[str, str, str]]:
+    """Attributes that are the quotient of two others: (name, dividend, divisor)."""
+    if "MultiheadAttention" in module.types and "head_dim" in module.attributes:
+        yield "head_dim", "embed_dim", "num_heads"

@@ -1,0 +1,17 @@
+"""Rules by operator family, behind one registry (:mod:`planc.rules.registry`)."""
+
+from planc.rules import (  # noqa: F401  importing a family registers its rules
+    attention,
+    contraction,
+    convolution,
+    creation,
+    elementwise,
+    indexing,
+    layout,
+    normalization,
+    pooling,
+    reduction,
+)
+from planc.rules.registry import find, parameters, rule
+
+__all__ = ["find", "parameters", "rule"]

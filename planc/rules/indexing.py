@@ -1,0 +1,89 @@
+"""Indexing by tensors, and whatever picks by position: it pins the dimension it looks along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from planc.facts import Facts
+from planc.labels import Labelled, even, lift, unify
+from planc.rules.registry import axis, pin_dims, rule
+
+
+@rule("aten.index.Tensor", "aten._unsafe_index.Tensor")
+def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelled:
+    """Advanced indexing: the indexed dimensions are replaced by those of the indices."""
+    given = [i for i, entry in enumerate(indices) if entry is not None]
+    x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
+    for entry in indices:
+        if entry is not None:
+            pin_dims(cx, entry, range(entry.rank), "used as an index")
+    rest = [d for d in range(x.rank) if d not in given]
+    new = len(cx.shape) - len(rest)
+    if given and given == list(range(given[0], given[-1] + 1)):
+        at = given[0]
+    else:
+        at = 0
+    places: list[int | None] = [*rest[:at], *[None] * new, *rest[at:]]
+    if any(e is not None and e.shape and x.layers == () for e in indices):
+        return Labelled(cx.shape)
+    return Labelled(cx.shape, lift(_without(x, given), places).layers)
+
+
+def _without(x: Labelled, dims: Sequence[int]) -> Labelled:
+    gone = set(dims)
+    return Labelled(tuple(1 if d in gone else n for d, n in enumerate(x.shape)), x.layers)
+
+
+@rule("aten.index_select")
+def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
+    dims = (axis(x, dim),)
+    x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
+    return Labelled(cx.shape, x.layers)
+
+
+@rule("aten.gather", "aten.take_along_dim")
+def gather(cx: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Labelled:
+    """out[i, j] = x[index[i, j], j]: the index shrinks with the other dimensions."""
+    dims = (axis(x, dim),)
+    x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
+    if any(n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d not in dims):
+        pin_dims(cx, x, range(x.rank), "gathered by an index of another shape")
+        return Labelled(cx.shape)
+    return unify(cx, _without(x, dims), index.nonzero(), "mul")
+
+
+@rule("aten.embedding")
+def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labelled:
+    """Rows picked by index; the features stay labelled."""
+    weight = even(cx, pin_dims(cx, weight, (0,), "rows are picked by index"), (0,))
+    rank = len(cx.shape)
+    layers = lift(_without(weight, (0,)), [*[None] * (rank - 1), 1]).layers
+    return Labelled(cx.shape, layers)
+
+
+@rule("aten.sort", "aten.topk", "aten.kthvalue")
+def ordered(cx: Facts, x: Labelled, *args: Any, **named: Any) -> tuple[Labelled, ...]:
+    """Values in order of size, and where they were: the order is among all of them."""
+    numbers = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
+    dim = named.get("dim", numbers[-1] if len(numbers) > 1 else None)
+    dims = tuple(range(x.rank)) if dim is None else (axis(x, dim),)
+    x = even(cx, pin_dims(cx, x, dims, "values are put in order"), dims)
+    return tuple(Labelled(shape, x.layers).nonzero() for shape in cx.shapes)
+
+
+_PICKED = """nonzero masked_select _unique2 unique_dim unique_consecutive argsort searchsorted bucketize
+bincount histc index_put _index_put_impl index_add index_copy index_fill scatter scatter_add
+scatter_reduce masked_scatter item _local_scalar_dense is_nonzero equal allclose diag diagonal
+diag_embed embedding_bag one_hot multinomial trace cross cov corrcoef renorm take put""".split()
+
+
+@rule(*(f"aten.{name}" for name in _PICKED), "torchvision.nms", "torchvision.deform_conv2d")
+def picked(cx: Facts, *args: Any, **named: Any) -> Any:
+    """What is picked, counted or scattered by position leaves nothing to remove."""
+    for value in (*args, *named.values()):
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, Labelled):
+                pin_dims(cx, x, range(x.rank), "picked by position or by value")
+    results = tuple(Labelled(shape) for shape in cx.shapes)
+    return results if len(results) != 1 else results[0]

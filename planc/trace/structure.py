@@ -1,0 +1,61 @@
+"""What a module tree is made of, as plain data: its tensors with all their names, and the
+structural attributes of its modules.
+
+The recorder, the fingerprints and ``apply`` all see a model through these functions, so a model
+that was traced and the same model at the time of applying give equal tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnedTensor:
+    """A parameter or buffer with all the names that lead to it."""
+
+    names: tuple[str, ...]
+    tensor: torch.Tensor
+    kind: str  # "parameter" or "buffer"
+
+
+def owned_tensors(model: nn.Module) -> tuple[OwnedTensor, ...]:
+    """The parameters, then the buffers of ``model``, tied names together."""
+    names: dict[int, list[str]] = {}
+    found: dict[int, tuple[torch.Tensor, str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+        found.setdefault(id(parameter), (parameter, "parameter"))
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        names.setdefault(id(buffer), []).append(name)
+        found.setdefault(id(buffer), (buffer, "buffer"))
+    return tuple(
+        OwnedTensor(tuple(names[key]), tensor, kind) for key, (tensor, kind) in found.items()
+    )
+
+
+def structural(value: Any) -> Any:
+    """``value`` as a structural attribute (lists and torch sizes as tuples), or None if it is not
+    one: integers, booleans, strings and nested tuples of them are.
+    """
+    if type(value) in (int, bool, str):
+        return value
+    if type(value) in (tuple, list, torch.Size):
+        items = tuple(structural(item) for item in value)
+        return None if any(item is None for item in items) else items
+    return None
+
+
+def structural_attributes(module: nn.Module) -> dict[str, Any]:
+    """The structural attributes that ``module`` itself holds, in the order they were set."""
+    attributes = {}
+    for name, value in vars(module).items():
+        if not name.startswith("_") and name != "training":
+            plain = structural(value)
+            if plain is not None:
+                attributes[name] = plain
+    return attributes

@@ -1,0 +1,186 @@
+"""The walk: rules applied to every node of a graph, repeated until no row family is asked for.
+
+In: a graph. Out: :class:`Walked`, the facts of the last walk and the labels of every value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from planc.errors import AnalysisError
+from planc.expr import Scalar, SizeOf, leaves
+from planc.facts import NEVER, Atoms, Facts, Slot
+from planc.ir import Graph, Node, Ref, provenanced, refs
+from planc.labels import Labelled, Layer
+from planc.rules import find
+
+_MOST_WALKS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """What the last walk found: facts, and the labels of each value of the graph."""
+
+    facts: Facts
+    labels: tuple[Labelled, ...]
+    walks: int
+
+
+def walk(graph: Graph, strict: bool = False) -> Walked:
+    """Walks the graph until all row families that reshapes ask for are there.
+
+    Raises:
+        AnalysisError: an operator has no rule (``strict``), or the walks do not come to rest.
+    """
+    requests: dict[tuple[Any, ...], Any] = {}
+    for count in range(1, _MOST_WALKS + 1):
+        facts, labels = _Walk(graph, requests).run()
+        if strict and facts.unknown:
+            node = graph.nodes[facts.unknown[0]]
+            raise AnalysisError(
+                f"no rule for operator {node}; register one with planc.rule, or analyse without "
+                "strict to leave whole what it touches"
+            )
+        new = {key: spec for key, spec in facts.requests.items() if key not in requests}
+        if not new:
+            return Walked(facts, tuple(labels), count)
+        requests |= new
+    raise AnalysisError(
+        f"row families are still being asked for after {_MOST_WALKS} walks; the last ones: "
+        f"{sorted({graph.tensors[key[0]].name for key in new})[:3]}"
+    )
+
+
+class _Walk:
+    """One walk, with the row families and ragged dimensions of ``requests``."""
+
+    def __init__(self, graph: Graph, requests: dict[tuple[Any, ...], Any]) -> None:
+        self.graph = graph
+        self.facts = Facts()
+        self.labels: list[Labelled] = [Labelled(value.shape) for value in graph.values]
+        self.aliases: dict[int, list[int]] = {}
+        for i, value in enumerate(graph.values):
+            self.aliases.setdefault(value.storage, []).append(i)
+        for i, constant in graph.constants.items():
+            self.labels[i] = Labelled(graph.values[i].shape, (), constant)
+        self._label_tensors(requests)
+
+    def _label_tensors(self, requests: dict[tuple[Any, ...], Any]) -> None:
+        ragged = {key[:2]: key[2:] for key in requests if len(key) == 4}
+        rows: dict[tuple[int, int], list[Atoms]] = {}
+        for key, spec in sorted(requests.items(), key=lambda item: item[0][:2]):
+            if len(key) == 3:
+                rows.setdefault(key[:2], []).append(spec)
+        layers: list[list[Layer]] = [[] for _ in self.graph.tensors]
+        for t, tensor in enumerate(self.graph.tensors):
+            if not tensor.floating:
+                continue
+            for dim, n in enumerate(tensor.shape):
+                if n > 1:
+                    over, blocks = ragged.get((t, dim), (-1, 1))
+                    slot = self._slot(t, dim, n * blocks, over=over, blocks=blocks)
+                    layers[t].append(Layer(self._atoms(slot, tensor.shape), dim))
+        for (t, dim), specs in rows.items():
+            for spec in specs:
+                slot = self._slot(t, dim, int(spec.max()), rows=spec)
+                layers[t].append(Layer(self._atoms(slot, self.graph.tensors[t].shape), dim))
+        for t, tensor in enumerate(self.graph.tensors):
+            self.labels[tensor.value] = Labelled(tensor.shape, tuple(layers[t]))
+            self.facts.balance(self.labels[tensor.value])
+
+    def _slot(self, tensor: int, dim: int, count: int, **fields: Any) -> Slot:
+        slot = Slot(tensor, dim, self.facts.next_atom, count, **fields)
+        self.facts.fresh(count)
+        self.facts.slots.append(slot)
+        return slot
+
+    @staticmethod
+    def _atoms(slot: Slot, shape: tuple[int, ...]) -> Atoms:
+        place = [n if d == slot.dim else 1 for d, n in enumerate(shape)]
+        if slot.rows is not None:
+            atoms = np.where(slot.rows == 0, NEVER, slot.first + slot.rows - 1)
+            return atoms.reshape(place)
+        atoms = np.arange(slot.first, slot.first + slot.count, dtype=np.int64)
+        if slot.blocks == 1:
+            return atoms.reshape(place)
+        per_block = atoms.reshape(slot.blocks, -1)
+        repeated = np.repeat(per_block, shape[slot.over] // slot.blocks, axis=0)
+        if slot.over > slot.dim:
+            repeated = repeated.T
+        place[slot.over] = shape[slot.over]
+        return repeated.reshape(place)
+
+    def run(self) -> tuple[Facts, list[Labelled]]:
+        facts, graph = self.facts, self.graph
+        for i, node in enumerate(graph.nodes):
+            facts.node = i
+            facts.shapes = tuple(graph.values[ref.id].shape for ref in node.outputs if ref)
+            self._apply(node)
+        facts.node = -1
+        for ref in graph.outputs:
+            facts.pin(self.labels[ref.id].layers, "an output of the model")
+        used = {ref.id for node in graph.nodes for ref in refs((node.args, node.kwargs_values))}
+        for tensor in graph.tensors:
+            if tensor.value not in used:
+                facts.pin(self.labels[tensor.value].layers, "not used by the traced run")
+        return facts, self.labels
+
+    def _apply(self, node: Node) -> None:
+        facts = self.facts
+        fn = find(node.op)
+        inputs = [self.labels[ref.id] for ref in refs((node.args, node.kwargs_values))]
+        result: Any = None
+        if fn is None:
+            self._unknown(node, inputs)
+        else:
+            args = tuple(self._resolve(arg) for arg in node.args)
+            kwargs = {name: self._resolve(arg) for name, arg in node.kwargs}
+            result = fn(facts, *args, **kwargs)
+            self._scalars(node)
+        results = result if isinstance(result, tuple) else (result,)
+        present = [ref for ref in node.outputs if ref is not None]
+        for ref, labelled in zip(present, results, strict=False):
+            if labelled is None:
+                continue
+            shape = self.graph.values[ref.id].shape
+            if labelled.shape != shape:
+                raise AnalysisError(f"rule for {node}: says {labelled.shape}, traced {shape}")
+            known = self.labels[ref.id].constant
+            self.labels[ref.id] = Labelled(shape, labelled.layers, known)
+        if node.in_place and present:
+            self._overwritten(present[0])
+
+    def _resolve(self, argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return self.labels[argument.id]
+        if isinstance(argument, tuple):
+            return tuple(self._resolve(item) for item in argument)
+        return argument
+
+    def _unknown(self, node: Node, inputs: list[Labelled]) -> None:
+        layers = [layer for labelled in inputs for layer in labelled.layers]
+        if any((self.facts.slot_of(layer.atoms) >= 0).any() for layer in layers):
+            self.facts.unknown.append(self.facts.node)
+        self.facts.pin(layers, f"{node.op} has no rule")
+
+    def _overwritten(self, written: Ref) -> None:
+        """An in-place operator: what else shares the memory may no longer be zero when masked."""
+        if all(layer.zero for layer in self.labels[written.id].layers):
+            return
+        for alias in self.aliases[self.graph.values[written.id].storage]:
+            if alias != written.id:
+                self.labels[alias] = self.labels[alias].nonzero()
+
+    def _scalars(self, node: Node) -> None:
+        """Sizes used as numbers: the module computes another number when they shrink."""
+        for number in provenanced((node.args, node.kwargs_values)):
+            if isinstance(number, Scalar):
+                for leaf in leaves(number.expr):
+                    if isinstance(leaf, SizeOf):
+                        layers = self.labels[leaf.value].targeting(leaf.dim)
+                        self.facts.mix(layers, "its width is used as a number", module_only=True)
+
+
