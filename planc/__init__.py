@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.plan import Plan
-    from planc.policy import select
+    from planc.select import select
     from planc.trace import trace
     from planc.verify import verify
 
@@ -78,7 +78,7 @@ _HOMES = {
     "restore": "planc.apply",
     "save_plan": "planc.codec",
     "score": "planc.criteria",
-    "select": "planc.policy",
+    "select": "planc.select",
     "trace": "planc.trace",
     "verify": "planc.verify",
 }

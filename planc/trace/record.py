@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
 from planc.expr import Number, Scalar, Size
+from planc.inputs import specify
 from planc.ir import Graph, Module, Node, Ref, Tensor, Value
 from planc.trace.clone import clone
 from planc.trace.nesting import leaves, map_leaves
@@ -164,7 +165,7 @@ class _Run:
             constants=self.constants,
             modules=modules,
             frontend="record (fake tensors)" if self.fake else "record (real tensors)",
-            input_spec=(args, dict(kwargs)),
+            input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
         )

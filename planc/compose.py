@@ -1,0 +1,314 @@
+"""Composition: two plans in, of which the second was made for what the first produces; one plan
+out that does both at once and speaks in the indices of the original.
+
+Every unit of a group of the second plan is followed back, through the indices that the first one
+keeps, to a unit of a group of the first. That the composed plan cuts every tensor as the two do one
+after the other is not assumed: it is checked before the plan is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from planc.errors import PolicyError, StalePlan
+from planc.fingerprint import canonical, first_difference, modules_after, tensors_after
+from planc.groups import Group, Indices, Member
+from planc.plan import AttributeChange, Cut, Plan, PlanGroup, TensorSpec
+
+
+def compose(first: Plan, second: Plan) -> Plan:
+    """The plan that does what ``second`` does to the result of ``first``.
+
+    Composition is associative. Rows of a ragged group that are wholly gone (their heads are
+    removed) lose their first remaining units, until every row loses equally many.
+
+    Raises:
+        StalePlan: ``second`` was not made for what ``first`` produces, or its groups are not
+            groups of ``first``; names the first difference.
+        PolicyError: the plans have different targets.
+    """
+    _check_chain(first, second)
+    origin = _Origin(first, second)
+    groups = list(first.groups)
+    for group in second.groups:
+        if group.removed:
+            at, units = _find(origin, groups, group)
+            groups[at] = _with_removed(groups[at], units)
+    composed = first.replace(
+        result=second.result,
+        groups=tuple(groups),
+        attributes=_chained(first, second),
+        provenance=first.provenance + second.provenance,
+        cost_after=second.cost_after,
+        shapes=second.shapes,
+        requires=tuple(sorted({*first.requires, *second.requires})),
+    )
+    _check_cuts(first, second, composed, origin)
+    return composed
+
+
+def _check_chain(first: Plan, second: Plan) -> None:
+    if first.target != second.target:
+        raise PolicyError(
+            f"the first plan is for target {first.target!r}, the second for {second.target!r}; "
+            "compile both for the same target"
+        )
+    same_tensors = first.result.tensors == second.source.tensors
+    if same_tensors and first.result.attributes == second.source.attributes:
+        return
+    difference = first_difference(
+        tensors_after(first.tensors, first.cuts),
+        modules_after(first.modules, first.attributes),
+        second.tensors,
+        second.modules,
+    )
+    what = "attributes" if same_tensors else "tensors"
+    raise StalePlan(
+        f"the second plan was not made for what the first produces, the {what} differ: "
+        f"{difference or 'by their digests only'}; compile it from the pruned model"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Indices of one member in the original, in the range ``start:stop`` of dimension ``over``
+    (everywhere if it is None), in the order of the member's units.
+    """
+
+    indices: Indices
+    over: int | None
+    start: int
+    stop: int
+
+
+class _Origin:
+    """Where the coordinates that the second plan speaks of were before the first one."""
+
+    def __init__(self, first: Plan, second: Plan) -> None:
+        self.cuts = first.cuts
+        self.shapes = {spec.name: spec.shape for spec in first.tensors}
+        primary = {name: spec.name for spec in first.tensors for name in spec.names}
+        # of tied names either plan may have chosen another as the first
+        self.names = {spec.name: primary[spec.name] for spec in second.tensors}
+
+    def kept(self, tensor: str, dim: int) -> Indices:
+        """The original indices of a dimension that is not ragged."""
+        kept = self.cuts[tensor].kept[dim] if tensor in self.cuts else None
+        return np.arange(self.shapes[tensor][dim]) if kept is None else kept
+
+    def positions(self, member: Member, dim: int) -> Indices:
+        """The original indices of another dimension at which a member of the second plan holds."""
+        kept = self.kept(self.names[member.tensor], dim)
+        over = member.over
+        return kept[over.start : over.stop] if over is not None and over.dim == dim else kept
+
+    def pieces(self, member: Member, indices: Indices) -> Iterator[_Piece]:
+        """The original indices of a member of the second plan."""
+        tensor = self.names[member.tensor]
+        ragged = self.cuts[tensor].ragged if tensor in self.cuts else ()
+        for dim, over, blocks in ragged:
+            if dim == member.dim:
+                positions = self.positions(member, over)
+                for block in blocks:
+                    if _meets(positions, block.start, block.stop):
+                        yield _Piece(block.kept[indices], over, block.start, block.stop)
+                return
+        yield _Piece(self.kept(tensor, member.dim)[indices], None, 0, 0)
+
+
+def _find(origin: _Origin, groups: list[PlanGroup], group: PlanGroup) -> tuple[int, Indices]:
+    """The group of the first plan that ``group`` is the rest of, and the units to remove there."""
+    head = group.members[0]
+    tensor, dim = origin.names[head.tensor], head.dim
+    for at, candidate in enumerate(groups):
+        if any((m.tensor, m.dim) == (tensor, dim) for m in candidate.members):
+            units = _units_in(origin, candidate, group)
+            if units is not None and _may_lose(candidate, units[list(group.removed)]):
+                return at, units[list(group.removed)]
+    raise StalePlan(
+        f"the units of {group} of the second plan are units of no group of the first that may "
+        "lose them; compile the second plan with the same planc, from the pruned model"
+    )
+
+
+def _units_in(origin: _Origin, candidate: Group, group: Group) -> Indices | None:
+    """For each unit of ``group`` the one unit of ``candidate`` that it is the rest of, or None."""
+    lookup: dict[tuple[str, int], _Owners] = {}
+    lowest = np.full(group.size, candidate.size, dtype=np.int64)
+    highest = np.full(group.size, -1, dtype=np.int64)
+    for member in group.members:
+        place = (origin.names[member.tensor], member.dim)
+        if place not in lookup:
+            lookup[place] = _Owners(candidate, *place, origin.shapes[place[0]][place[1]])
+        units, indices = member.expand()
+        for piece in origin.pieces(member, indices):
+            for owners in lookup[place].of(piece, member, origin):
+                if owners.min() < 0:
+                    return None
+                np.minimum.at(lowest, units, owners)
+                np.maximum.at(highest, units, owners)
+    one_each = np.array_equal(lowest, highest) and len(np.unique(lowest)) == group.size
+    return lowest if one_each else None
+
+
+class _Owners:
+    """Which unit of a group owns each index of one dimension of one tensor."""
+
+    def __init__(self, group: Group, tensor: str, dim: int, size: int) -> None:
+        self.dense: Indices = np.full(size, -1, dtype=np.int64)
+        self.ranges: dict[tuple[int, int, int], Indices] = {}
+        for member in group.members:
+            if (member.tensor, member.dim) != (tensor, dim):
+                continue
+            owners = self.dense
+            if member.over is not None:
+                span = (member.over.dim, member.over.start, member.over.stop)
+                owners = self.ranges.setdefault(span, np.full(size, -1, dtype=np.int64))
+            units, indices = member.expand()
+            owners[indices] = units
+
+    def of(self, piece: _Piece, member: Member, origin: _Origin) -> Iterator[Indices]:
+        """The owners of the indices of a piece, in each range of the group that it meets."""
+        met = False
+        for (over, start, stop), owners in self.ranges.items():
+            if piece.over == over:
+                start, stop = max(start, piece.start), min(stop, piece.stop)
+            if _meets(origin.positions(member, over), start, stop):
+                met = True
+                dense = self.dense[piece.indices]
+                yield np.where(dense < 0, owners[piece.indices], dense)
+        if not met:
+            yield self.dense[piece.indices]
+
+
+def _meets(positions: Indices, start: int, stop: int) -> bool:
+    return bool(np.searchsorted(positions, start) < np.searchsorted(positions, stop))
+
+
+def _populations(group: PlanGroup, units: Indices) -> tuple[Indices, Indices]:
+    """Which units are gone, row by row, with ``units`` too; and how many in each row."""
+    gone = np.zeros(group.size, dtype=bool)
+    gone[list(group.removed)] = True
+    gone[units] = True
+    rows = gone.reshape(group.rows, -1)
+    return rows, rows.sum(axis=1)
+
+
+def _may_lose(group: PlanGroup, units: Indices) -> bool:
+    """Whether every row keeps a unit."""
+    return bool(_populations(group, units)[1].max() < group.cells)
+
+
+def _with_removed(group: PlanGroup, units: Indices) -> PlanGroup:
+    rows, populations = _populations(group, units)
+    for row, population in zip(rows, populations, strict=True):
+        # lowest first, whatever is composed first: that keeps composition associative
+        row[np.flatnonzero(~row)[: populations.max() - population]] = True
+    removed: list[int] = np.flatnonzero(rows).tolist()
+    return PlanGroup(
+        group.name,
+        group.kind,
+        group.size,
+        group.rows,
+        group.members,
+        group.mixing,
+        tuple(removed),
+    )
+
+
+def _chained(first: Plan, second: Plan) -> tuple[AttributeChange, ...]:
+    """The changes of both, by module and name, without those that end where they began."""
+    changes = {(change.module, change.name): change for change in first.attributes}
+    for change in second.attributes:
+        key = (change.module, change.name)
+        before = changes.get(key, change)
+        if key in changes and canonical(before.after) != canonical(change.before):
+            raise StalePlan(
+                f"the first plan ends with {before}, the second begins with {change}; "
+                "compile it from the pruned model"
+            )
+        changes[key] = AttributeChange(*key, before.before, change.after)
+    return tuple(
+        change
+        for _, change in sorted(changes.items())
+        if canonical(change.before) != canonical(change.after)
+    )
+
+
+def _check_cuts(first: Plan, second: Plan, composed: Plan, origin: _Origin) -> None:
+    """The composed plan must cut every tensor as the two plans do one after the other."""
+    after = {origin.names[name]: cut for name, cut in second.cuts.items()}
+    for spec in first.tensors:
+        chain = _Chain(
+            spec, first.cuts.get(spec.name), after.get(spec.name), composed.cuts.get(spec.name)
+        )
+        for dim in range(len(spec.shape)):
+            if not chain.agrees(dim):
+                raise StalePlan(
+                    f"{spec.name}: no removal of groups of the first plan keeps those indices of "
+                    f"dimension {dim} that the two plans keep one after the other; compile the "
+                    "second plan with the same planc, from the pruned model"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Three cuts of one tensor, of which the third should do what the first two do in turn."""
+
+    spec: TensorSpec
+    first: Cut | None
+    second: Cut | None
+    composed: Cut | None
+
+    def agrees(self, dim: int) -> bool:
+        """Whether dimension ``dim`` keeps the same indices, wherever it is ragged."""
+        present = [cut for cut in (self.first, self.second, self.composed) if cut is not None]
+        overs = {over for cut in present for at, over, _ in cut.ragged if at == dim}
+        places = [(0, 0)]
+        for over in overs:
+            places = self._places(dim, over)
+        size = self.spec.shape[dim]
+        for original, between in places:
+            kept = _kept_at(self.first, dim, original, size)
+            kept = kept[_kept_at(self.second, dim, between, len(kept))]
+            if not np.array_equal(kept, _kept_at(self.composed, dim, original, size)):
+                return False
+        return len(overs) < 2
+
+    def _places(self, dim: int, over: int) -> list[tuple[int, int]]:
+        """Indices of dimension ``over`` that stay, in the original and between the two cuts: one
+        for each way in which the ranges of the three cuts meet.
+        """
+        original = _kept_at(self.first, over, 0, self.spec.shape[over])
+        between = _kept_at(self.second, over, 0, len(original))
+        original = original[between]
+        ranges = np.stack(
+            [
+                _range_of(self.first, dim, original),
+                _range_of(self.second, dim, between),
+                _range_of(self.composed, dim, original),
+            ]
+        )
+        _, chosen = np.unique(ranges, axis=1, return_index=True)
+        return list(zip(original[chosen].tolist(), between[chosen].tolist(), strict=True))
+
+
+def _kept_at(cut: Cut | None, dim: int, place: int, size: int) -> Indices:
+    """The kept indices of a dimension; where it is ragged, at ``place`` of the other one."""
+    if cut is not None:
+        for at, _, blocks in cut.ragged:
+            if at == dim:
+                return next(block.kept for block in blocks if block.start <= place < block.stop)
+    kept = None if cut is None else cut.kept[dim]
+    return np.arange(size) if kept is None else kept
+
+
+def _range_of(cut: Cut | None, dim: int, places: Indices) -> Indices:
+    """The number of the range of a ragged dimension in which each place lies."""
+    for at, _, blocks in () if cut is None else cut.ragged:
+        if at == dim:
+            return np.searchsorted([block.start for block in blocks], places, side="right")
+    return np.zeros(len(places), dtype=np.int64)

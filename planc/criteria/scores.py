@@ -1,0 +1,70 @@
+"""Scores: one number for each unit of each group, and what a criterion is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from planc.analysis import Analysis
+from planc.errors import PolicyError, StalePlan
+
+Weights = Mapping[str, torch.Tensor]
+PerGroup = tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """``units[g][u]`` is the score of unit ``u`` of group ``g``; ``criterion`` says what it is."""
+
+    units: PerGroup
+    criterion: str
+
+
+class Criterion(Protocol):
+    """A pure function from an analysis and tensors to scores; ``str`` of it names it in plans."""
+
+    def __call__(self, analysis: Analysis, weights: Weights) -> PerGroup:
+        """One array for each group, one score for each unit."""
+
+
+def score(
+    analysis: Analysis, weights: nn.Module | Weights, criterion: Criterion
+) -> Scores:
+    """Scores every unit of every group.
+
+    Args:
+        weights: the model, or its parameters and buffers by name.
+
+    Raises:
+        StalePlan: a tensor is missing or has another shape than the one that was traced.
+        PolicyError: a score is not finite; names the group.
+    """
+    if isinstance(weights, nn.Module):
+        named = {**dict(weights.named_parameters(remove_duplicate=False)),
+                 **dict(weights.named_buffers(remove_duplicate=False))}
+        weights = named
+    for tensor in analysis.graph.tensors:
+        found = next((weights[name] for name in tensor.names if name in weights), None)
+        if found is None:
+            if tensor.kind == "buffer":
+                continue
+            raise StalePlan(f"weights: {tensor.name} is missing; give the traced model's weights")
+        if tuple(found.shape) != tensor.shape:
+            raise StalePlan(
+                f"weights: {tensor.name} has shape {tuple(found.shape)}, but {tensor.shape} was "
+                "traced; give the weights of the traced model"
+            )
+    units = criterion(analysis, weights)
+    for group, values in zip(analysis.groups, units, strict=True):
+        if not np.isfinite(values).all():
+            raise PolicyError(
+                f"{criterion}: group {group} has scores that are not finite: look for NaN or inf "
+                f"in {group.members[0].tensor} and the tensors coupled to it"
+            )
+    return Scores(units, str(criterion))

@@ -1,0 +1,84 @@
+"""A ratio for each group alone, and what a policy is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from planc.analysis import Analysis
+from planc.criteria.scores import Scores
+from planc.errors import PolicyError
+from planc.groups import Group
+
+Counts = tuple[int, ...]
+"""For each group the number of units that stay in each row."""
+
+
+class Policy(Protocol):
+    """A pure function from analysis and scores to counts; ``str`` of it names it in plans."""
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        """How many units of a row each group keeps, at least one."""
+
+
+def checked_ratio(ratio: float, what: str = "ratio") -> float:
+    """The ratio if it is one.
+
+    Raises:
+        PolicyError: it is not in [0, 1).
+    """
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+        raise PolicyError(
+            f"{what} {ratio!r} is not in [0, 1): give the share of units to remove, 0.5 for half"
+        )
+    return float(ratio)
+
+
+def checked_kinds(analysis: Analysis, kinds: Mapping[str, float]) -> None:
+    """Raises PolicyError for a kind that no group has, or a ratio out of range."""
+    present = sorted({group.kind for group in analysis.groups})
+    for kind, ratio in kinds.items():
+        checked_ratio(ratio, f"kinds[{kind!r}]")
+        if kind not in present:
+            raise PolicyError(f"no group is of kind {kind!r}: this model has {', '.join(present)}")
+
+
+def share(ratio: float, size: int) -> int:
+    """The share ``ratio`` of ``size`` units, rounded down, whatever the last bit of the ratio."""
+    return min(math.floor(ratio * size + 1e-9), size - 1)
+
+
+def asked_ratio(
+    analysis: Analysis, g: int, group: Group, ratio: float, kinds: Mapping[str, float]
+) -> float:
+    """The ratio for a group: that of its kind, else ``ratio``; whole rows go only on request."""
+    if group.kind in kinds:
+        return kinds[group.kind]
+    return 0.0 if g in analysis.grouping.rowed else ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every group loses the share ``ratio`` of its units, rounded down.
+
+    Rows with cells inside (heads, convolution groups) stay whole unless ``kinds`` gives a ratio for
+    them; ``kinds`` holds pairs of kind and ratio.
+    """
+
+    ratio: float
+    kinds: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        kinds = "".join(f", {kind}={ratio:g}" for kind, ratio in self.kinds)
+        return f"uniform({self.ratio:g}{kinds})"
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        checked_ratio(self.ratio)
+        kinds = dict(self.kinds)
+        checked_kinds(analysis, kinds)
+        return tuple(
+            group.cells - share(asked_ratio(analysis, g, group, self.ratio, kinds), group.cells)
+            for g, group in enumerate(analysis.groups)
+        )

@@ -1,0 +1,232 @@
+"""Selection: scores and a policy become a plan."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+
+from planc import fingerprint
+from planc.analysis import Analysis
+from planc.criteria.scores import Scores
+from planc.equations import Equations, Key
+from planc.errors import AnalysisError, PolicyError
+from planc.groups import Group
+from planc.layers import derived, quotients
+from planc.plan import (
+    AttributeChange,
+    Fingerprints,
+    ModuleSpec,
+    Plan,
+    PlanGroup,
+    Provenance,
+    TensorSpec,
+    cuts,
+)
+from planc.policy.feasible import feasible
+from planc.policy.modifiers import rounding
+from planc.policy.ratio import Counts, Policy
+
+Target = Literal["module", "graph"]
+
+
+def select(
+    analysis: Analysis,
+    scores: Scores,
+    policy: Policy,
+    target: Target = "module",
+    seed: int = 0,
+) -> Plan:
+    """Chooses the units to remove and writes them down.
+
+    Args:
+        policy: how many units each group keeps; the model's constraints are obeyed afterwards,
+            by removing less.
+        target: "module" obeys what the eager module computes itself, "graph" does not have to.
+        seed: recorded in the plan.
+
+    Raises:
+        PolicyError: the request cannot be met; says which part.
+    """
+    if target not in ("module", "graph"):
+        raise PolicyError(f'target {target!r}: choose "module" or "graph"')
+    equations = analysis.equations(target)
+    counts = feasible(analysis, equations, policy(analysis, scores), rounding(policy))
+    removed = tuple(
+        lowest(group, scores.units[g], counts[g]) for g, group in enumerate(analysis.groups)
+    )
+    return write_plan(analysis, removed, target, scores.criterion, str(policy), seed)
+
+
+def lowest(group: Group, scores: np.ndarray, kept: int) -> tuple[int, ...]:
+    """The units with the lowest scores, equally many in each row; the first ones among equals."""
+    rows = scores.reshape(group.rows, group.cells)
+    goes = np.argsort(rows, axis=1, kind="stable")[:, : group.cells - kept]
+    return tuple(np.sort((goes + np.arange(group.rows)[:, None] * group.cells).reshape(-1)).tolist())
+
+
+def write_plan(
+    analysis: Analysis,
+    removed: tuple[tuple[int, ...], ...],
+    target: Target,
+    criterion: str,
+    policy: str,
+    seed: int = 0,
+) -> Plan:
+    """The plan that removes these units of each group.
+
+    Raises:
+        PolicyError: the model cannot run without them; names the constraint.
+    """
+    graph = analysis.graph
+    counts = tuple(
+        (group.size - len(units)) // group.rows
+        for group, units in zip(analysis.groups, removed, strict=True)
+    )
+    equations = analysis.equations(target)
+    _check(analysis, equations, counts, removed)
+    tensors = tuple(TensorSpec(t.names, t.shape, t.kind) for t in graph.tensors)
+    modules = tuple(
+        ModuleSpec(m.path, tuple(sorted(m.attributes.items()))) for m in graph.modules.values()
+    )
+    groups = tuple(
+        PlanGroup(g.name, g.kind, g.size, g.rows, g.members, analysis.mixing(g, target), units)
+        for g, units in zip(analysis.groups, removed, strict=True)
+    )
+    cut = cuts(tensors, groups)
+    after = fingerprint.tensors_after(tensors, cut)
+    shapes = analysis.shapes(analysis.gone(removed))
+    for tensor, spec in zip(graph.tensors, after, strict=True):
+        if shapes[tensor.value] != spec.shape:
+            raise AnalysisError(
+                f"{tensor.name}: the labels predict {shapes[tensor.value]}, the members give "
+                f"{spec.shape}; please report this model"
+            )
+    changes = _attributes(analysis, equations, counts, after) if target == "module" else ()
+    source = Fingerprints(
+        fingerprint.attributes_digest(modules),
+        fingerprint.structure_digest(analysis.groups),
+        fingerprint.tensors_digest(tensors),
+    )
+    result = Fingerprints(
+        fingerprint.attributes_digest(fingerprint.modules_after(modules, changes)),
+        _pruned_structure(source.structure, removed),
+        fingerprint.tensors_digest(after),
+    )
+    full = tuple(group.cells for group in analysis.groups)
+    return Plan(
+        source=source,
+        result=result,
+        tensors=tensors,
+        modules=modules,
+        groups=groups,
+        attributes=changes,
+        inputs=graph.input_spec,
+        target=target,
+        provenance=(Provenance(criterion, policy, seed, _versions()),),
+        cost_before=analysis.cost.price(full),
+        cost_after=analysis.cost.price(counts),
+        shapes=predicted_digest(analysis, shapes),
+    )
+
+
+def _pruned_structure(source: bytes, removed: tuple[tuple[int, ...], ...]) -> bytes:
+    """Names the structure that removing these units leaves of the source's."""
+    return sha256(source + fingerprint.canonical(removed)).digest()
+
+
+def predicted_digest(analysis: Analysis, shapes: list[tuple[int, ...]]) -> bytes:
+    """Digest of each operator with the shapes that its results will have."""
+    return fingerprint.shapes_digest(
+        (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None])
+        for node in analysis.graph.nodes
+    )
+
+
+def _check(
+    analysis: Analysis,
+    equations: Equations,
+    counts: Counts,
+    removed: tuple[tuple[int, ...], ...],
+) -> None:
+    for g, group in enumerate(analysis.groups):
+        per_row = np.bincount(
+            np.asarray(removed[g], dtype=np.int64) // group.cells, minlength=group.rows
+        )
+        if counts[g] < 1 or (per_row != group.cells - counts[g]).any():
+            raise PolicyError(
+                f"group {group}: {sorted(set((group.cells - per_row).tolist()))} units would stay "
+                "in its rows; equally many, and at least one, must stay in each"
+            )
+    for g, reason in equations.whole.items():
+        if removed[g]:
+            raise PolicyError(f"group {analysis.groups[g]} must stay whole: {reason}")
+
+    def value(variable: Any) -> int:
+        return counts[variable]
+
+    def name(variable: Any) -> str:
+        return f"kept {analysis.groups[variable].name}"
+
+    for constraint in equations.constraints:
+        if not constraint.holds(value):
+            raise PolicyError(
+                f"{constraint.left.text(name)} = {constraint.left.value(value)} must equal "
+                f"{constraint.right.text(name)} = {constraint.right.value(value)}: "
+                f"{constraint.reason}"
+            )
+
+
+def _attributes(
+    analysis: Analysis, equations: Equations, counts: Counts, after: tuple[TensorSpec, ...]
+) -> tuple[AttributeChange, ...]:
+    """The structural attributes that change: by the table of layers, and by the equations."""
+    graph = analysis.graph
+    shapes = {name: spec.shape for spec in after for name in spec.names}
+    new: dict[tuple[str, str], Any] = {}
+
+    def current(path: str, name: str) -> Any:
+        return new.get((path, name), graph.modules[path].attributes[name])
+
+    def of(variable: Any) -> int:
+        return counts[variable]
+
+    for key, poly in equations.attributes.items():
+        path, name, index = key
+        new[path, name] = _replaced(current(path, name), index, poly.value(of))
+    for path, module in graph.modules.items():
+        for entry in derived(module):
+            owned = (f"{path}.{t}" if path else t for t in entry.tensors)
+            shape = next((shapes[t] for t in owned if t in shapes), None)
+            if shape is not None:
+                times = current(path, entry.times) if entry.times else 1
+                new[path, entry.name] = shape[entry.dim] * times
+        for name, dividend, divisor in quotients(module):
+            new[path, name] = current(path, dividend) // current(path, divisor)
+    return tuple(
+        AttributeChange(path, name, before, value)
+        for (path, name), value in sorted(new.items())
+        for before in [graph.modules[path].attributes[name]]
+        if value != before
+    )
+
+
+def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
+    """A nested tuple with one leaf replaced."""
+    if not index:
+        return leaf
+    return tuple(
+        _replaced(item, index[1:], leaf) if i == index[0] else item for i, item in enumerate(value)
+    )
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    import torch
+
+    try:
+        own = metadata.version("planc")
+    except metadata.PackageNotFoundError:
+        own = "unknown"
+    return (("planc", own), ("torch", torch.__version__.split("+")[0]))
