@@ -45,19 +45,19 @@ def tensors_digest(tensors: Iterable[TensorLike]) -> bytes:
 
 def attributes_digest(modules: Iterable[ModuleSpec]) -> bytes:
     """Digest of the paths and structural attributes of all modules."""
-    rows = [(m.path, sorted(m.attributes, key=lambda pair: pair[0])) for m in modules]
-    return _digest(sorted(rows, key=lambda row: row[0]))
+    ordered = sorted(modules, key=lambda module: module.path)
+    return _digest((m.path, sorted(m.attributes, key=lambda pair: pair[0])) for m in ordered)
 
 
 def structure_digest(groups: Iterable[Group]) -> bytes:
     """Digest of the groups and their members; what people read (kind, mixing) is left out."""
-    rows = [(g.name, g.size, g.rows, [_member(m) for m in g.members]) for g in groups]
-    return _digest(sorted(rows, key=lambda row: row[0]))
+    ordered = sorted(groups, key=lambda group: group.name)
+    return _digest((g.name, g.size, g.rows, [_member(m) for m in g.members]) for g in ordered)
 
 
 def shapes_digest(operators: Iterable[tuple[str, Iterable[Shape]]]) -> bytes:
     """Digest of operators and the shapes of their results, in the order they run."""
-    return _digest([(op, [list(shape) for shape in shapes]) for op, shapes in operators])
+    return _digest((op, [list(shape) for shape in shapes]) for op, shapes in operators)
 
 
 def tensors_after(tensors: Iterable[TensorSpec], cuts: Mapping[str, Cut]) -> tuple[TensorSpec, ...]:
@@ -159,8 +159,11 @@ def shape_difference(tensors: Iterable[TensorLike], shapes: Mapping[str, Shape])
     return None
 
 
-def _digest(value: Any) -> bytes:
-    return sha256(canonical(value)).digest()
+def _digest(rows: Iterable[Any]) -> bytes:
+    digest = sha256()
+    for row in rows:  # one by one: the packed rows of a large table are never all in memory
+        digest.update(canonical(row))
+    return digest.digest()
 
 
 def _member(member: Any) -> list[Any]:

@@ -254,9 +254,10 @@ def _assemble(
         group_of[units] = g
         unit_of[units] = np.arange(len(units))
     atom_group, atom_unit = group_of[component], unit_of[component]
-    whole, rowed = _rowed(facts, component, atom_group, len(merged))
+    tagged = _tagged(facts, atom_group)
+    whole, rowed = _rowed(facts, atom_group, len(merged), tagged["heads"])
     mixing = _mixing(facts, atom_group)
-    kinds = _kinds(facts, atom_group, whole)
+    kinds = _kinds(facts, atom_group, whole, tagged, len(merged))
     members = _members(graph, facts, atom_group, atom_unit, places, len(merged))
     names = _names([m[0] for m in members], whole, kinds)
     groups = tuple(
@@ -267,27 +268,32 @@ def _assemble(
 
 
 def _rowed(
-    facts: Facts, component: NDArray[np.int64], group: NDArray[np.int64], count: int
+    facts: Facts, group: NDArray[np.int64], count: int, heads: set[int]
 ) -> tuple[frozenset[int], frozenset[int]]:
-    """Groups of whole rows only, and those among them with prunable cells inside."""
+    """Groups of whole rows (heads, or row families alone), and those with prunable cells inside."""
     own = np.zeros(count, dtype=bool)
     inside = np.zeros(count, dtype=bool)
     plain = {(s.tensor, s.dim): s for s in facts.slots if s.rows is None}
     for slot in facts.slots:
-        groups = group[slot.first : slot.first + slot.count]
         if slot.rows is None:
+            groups = group[slot.first : slot.first + slot.count]
             own[groups[groups != PINNED]] = True
-    for slot in facts.slots:
-        if slot.rows is not None:
-            cells = plain[slot.tensor, slot.dim]
-            if cells.blocks > 1:
-                continue
+            continue
+        cells = plain[slot.tensor, slot.dim]
+        if cells.blocks == 1:
             where = np.flatnonzero(slot.rows)
             rows = group[slot.first + slot.rows[where] - 1]
             live = (group[cells.first + where] != PINNED) & (rows != PINNED)
             inside[rows[live]] = True
-    whole = frozenset(np.flatnonzero(~own).tolist())
-    return whole, whole & frozenset(np.flatnonzero(inside).tolist())
+    whole = frozenset(g for g in range(count) if not own[g] or g in heads)
+    return whole, frozenset(g for g in whole if inside[g])
+
+
+def _tagged(facts: Facts, group: NDArray[np.int64]) -> dict[str, set[int]]:
+    tagged: dict[str, set[int]] = {"heads": set(), "groups": set(), "channels": set()}
+    for atoms, kind in facts.tags:
+        tagged.setdefault(kind, set()).update(np.unique(group[atoms]).tolist())
+    return tagged
 
 
 def _mixing(facts: Facts, group: NDArray[np.int64]) -> dict[int, str]:
@@ -301,29 +307,32 @@ def _mixing(facts: Facts, group: NDArray[np.int64]) -> dict[int, str]:
     return reasons
 
 
-def _kinds(facts: Facts, group: NDArray[np.int64], whole: frozenset[int]) -> dict[int, str]:
-    tagged: dict[str, set[int]] = {}
-    for atoms, kind in facts.tags:
-        tagged.setdefault(kind, set()).update(np.unique(group[atoms]).tolist())
-    heads, groups = tagged.get("heads", set()), tagged.get("groups", set())
+def _kinds(
+    facts: Facts,
+    group: NDArray[np.int64],
+    whole: frozenset[int],
+    tagged: dict[str, set[int]],
+    count: int,
+) -> dict[int, str]:
+    heads = tagged["heads"] & whole
     in_heads: set[int] = set()
     plain = {(s.tensor, s.dim): s for s in facts.slots if s.rows is None}
     for slot in facts.slots:
         if slot.rows is None:
             continue
         rows = group[slot.first + np.maximum(slot.rows, 1) - 1]
-        is_head = np.isin(rows, list(heads & whole)) & (slot.rows > 0)
+        is_head = np.isin(rows, list(heads)) & (slot.rows > 0)
         cells = plain[slot.tensor, slot.dim]
         if is_head.any() and cells.blocks == 1:
             in_heads.update(np.unique(group[cells.first + np.flatnonzero(is_head)]).tolist())
     kinds = {}
-    for g in range(int(group.max(initial=PINNED)) + 1):
+    for g in range(count):
         if g in whole:
-            kinds[g] = "heads" if g in heads else "groups" if g in groups else "rows"
+            kinds[g] = "heads" if g in heads else "groups" if g in tagged["groups"] else "rows"
         elif g in in_heads:
             kinds[g] = "head_dim"
         else:
-            kinds[g] = "channels" if g in tagged.get("channels", set()) else "features"
+            kinds[g] = "channels" if g in tagged["channels"] else "features"
     return kinds
 
 

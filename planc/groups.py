@@ -46,12 +46,10 @@ class Run:
 
     def expand(self) -> tuple[Indices, Indices]:
         """Units and their indices, as two arrays of length ``count * repeats * span``."""
-        unit, repeat, offset = np.ix_(
-            np.arange(self.count), np.arange(self.repeats), np.arange(self.span)
-        )
-        index = self.start + unit * self.step + repeat * self.stride + offset
-        units = np.broadcast_to(unit + self.unit, index.shape)
-        return units.reshape(-1), index.reshape(-1)
+        unit = np.arange(self.count)
+        inside = np.arange(self.repeats)[:, None] * self.stride + np.arange(self.span)
+        index = (self.start + unit * self.step)[:, None] + inside.reshape(-1)
+        return np.repeat(unit + self.unit, inside.size), index.reshape(-1)
 
 
 @dataclass(frozen=True, slots=True, order=True)

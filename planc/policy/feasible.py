@@ -63,7 +63,7 @@ def _solve(
     """Counts for one cluster: rows as asked if there is a way, else whole; at worst all whole."""
     groups = analysis.groups
     whole = {g: groups[g].cells for g in members}
-    rows = [g for g in members if groups[g].kind in ("heads", "groups", "rows")]
+    rows = [g for g in members if g in analysis.grouping.rowed]
     for fixed in ({g: wanted[g] for g in rows}, {g: whole[g] for g in rows}):
         pinned = dict(fixed)
         while True:

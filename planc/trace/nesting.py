@@ -7,9 +7,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from planc.ir import Ref
+
 
 def map_leaves(fn: Callable[[Any], Any], nested: Any) -> Any:
     """``nested`` with every leaf replaced by ``fn(leaf)``; containers keep their types."""
+    if isinstance(nested, Ref):
+        return fn(nested)
     if isinstance(nested, tuple) and hasattr(nested, "_fields"):
         return type(nested)(*(map_leaves(fn, item) for item in nested))
     if type(nested) in (tuple, list):

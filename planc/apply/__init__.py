@@ -1,0 +1,106 @@
+"""Applying plans: a plan and a module or state dict in, a new one out; the argument is only read.
+
+The executors, one a module: :mod:`planc.apply.tensors` for one tensor,
+:mod:`planc.apply.module` and :mod:`planc.apply.state_dict` for all of them,
+:mod:`planc.apply.attributes` for the numbers beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, cast, overload
+
+from torch import nn
+
+from planc.apply.module import apply_module, mask_module, restore_module
+from planc.apply.renewal import Removed
+from planc.apply.state_dict import apply_state_dict, mask_state_dict, restore_state_dict
+from planc.errors import PlancError
+from planc.plan import Plan
+
+__all__ = ["Removed", "apply", "mask", "restore"]
+
+Target = TypeVar("Target", bound="nn.Module | Mapping[str, Any]")
+
+
+@overload
+def apply(plan: Plan, target: Target, *, keep_removed: Literal[False] = False) -> Target: ...
+
+
+@overload
+def apply(plan: Plan, target: Target, *, keep_removed: Literal[True]) -> tuple[Target, Removed]: ...
+
+
+@overload
+def apply(plan: Plan, target: Target, *, keep_removed: bool) -> Target | tuple[Target, Removed]: ...
+
+
+def apply(
+    plan: Plan, target: Target, *, keep_removed: bool = False
+) -> Target | tuple[Target, Removed]:
+    """A new module (same class) or state dict without what the plan removes.
+
+    Device, dtype, memory format, tying, ``requires_grad``, hooks and training mode are those of
+    the original, which is left as it was and shares no memory with the result. Gradients are not
+    carried over.
+
+    Args:
+        plan: the plan, made for this model.
+        target: an ``nn.Module``, or a mapping from names to tensors.
+        keep_removed: return also the removed values, for :func:`restore`.
+
+    Raises:
+        StalePlan: the plan was made for another model; names the first difference.
+        AlreadyApplied: the target already is the result of the plan.
+        PlancError: the target is neither a module nor a mapping, or cannot be copied.
+    """
+    applied: Any
+    if isinstance(target, nn.Module):
+        applied = apply_module(plan, target, keep_removed)
+    elif isinstance(target, Mapping):
+        applied = apply_state_dict(plan, target, keep_removed)
+    else:
+        raise _not_a_target(target)
+    return cast("Target | tuple[Target, Removed]", applied)
+
+
+def mask(plan: Plan, target: Target) -> Target:
+    """A new module or state dict of the original shapes, zero wherever the plan removes.
+
+    This is the specification of :func:`apply`: where no group is mixing, both compute the same.
+
+    Raises:
+        StalePlan, AlreadyApplied, PlancError: as for :func:`apply`.
+    """
+    masked: Any
+    if isinstance(target, nn.Module):
+        masked = mask_module(plan, target)
+    elif isinstance(target, Mapping):
+        masked = mask_state_dict(plan, target)
+    else:
+        raise _not_a_target(target)
+    return cast("Target", masked)
+
+
+def restore(plan: Plan, smaller: Target, removed: Removed) -> Target:
+    """The original of ``smaller, removed = apply(plan, original, keep_removed=True)``, exactly.
+
+    Raises:
+        StalePlan: ``smaller`` or ``removed`` do not belong to the plan.
+        PlancError: ``smaller`` is neither a module nor a mapping, or cannot be copied.
+    """
+    restored: Any
+    if isinstance(smaller, nn.Module):
+        restored = restore_module(plan, smaller, removed)
+    elif isinstance(smaller, Mapping):
+        restored = restore_state_dict(plan, smaller, removed)
+    else:
+        raise _not_a_target(smaller)
+    return cast("Target", restored)
+
+
+def _not_a_target(target: object) -> PlancError:
+    return PlancError(
+        f"a plan applies to an nn.Module or to a mapping from names to tensors, not to "
+        f"{type(target).__name__}: pass the model, or its state_dict()"
+    )

@@ -1,0 +1,274 @@
+"""The rewritten graph: a traced model as a ``torch.fx.GraphModule`` whose constants are what the
+labels say after pruning.
+
+For ``target="graph"`` it is the result. For ``target="module"`` it is the reference that the eager
+module is compared with: there, numbers that the module computes from sizes are computed again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from planc.analysis import Analysis, Gone, predicted_shape
+from planc.errors import AnalysisError
+from planc.expr import Attribute, Scalar, SizeOf, evaluate
+from planc.facts import Demand
+from planc.ir import Node, Ref, refs
+from planc.rules import find, parameters
+from planc.trace.nesting import map_leaves
+
+_EQUAL_PARTS = (
+    "aten.chunk.",
+    "aten.unsafe_chunk.",
+    "aten.split.Tensor",
+    "aten.tensor_split.sections",
+)
+_ATTENTION = "aten.scaled_dot_product_attention."
+
+
+def rewritten(
+    analysis: Analysis,
+    gone: Gone,
+    tensors: Mapping[str, torch.Tensor],
+    attributes: Mapping[tuple[str, str], Any] | None,
+    forward: Any = None,
+) -> fx.GraphModule:
+    """The traced graph with rewritten constants, over the given tensors.
+
+    Args:
+        gone: which atoms have vanished (:meth:`Analysis.gone`).
+        tensors: the pruned parameters and buffers by their first names.
+        attributes: the structural attributes that changed, by module and name, with which numbers
+            are computed again; None keeps every number as it was traced.
+        forward: the function whose parameters name the inputs.
+    """
+    return _Rewriter(analysis, gone, tensors, attributes).module(forward)
+
+
+class _Rewriter:
+    def __init__(
+        self,
+        analysis: Analysis,
+        gone: Gone,
+        tensors: Mapping[str, torch.Tensor],
+        attributes: Mapping[tuple[str, str], Any] | None,
+    ) -> None:
+        self.analysis, self.graph = analysis, analysis.graph
+        self.attributes = attributes
+        self.shapes = analysis.shapes(gone)
+        self.gone = gone
+        self.tensors = tensors
+        self.demands: dict[int, list[Demand]] = {}
+        for demand in analysis.walked.facts.demands:
+            self.demands.setdefault(demand.node, []).append(demand)
+        self.fx = fx.Graph()
+        self.root: dict[str, Any] = {}
+        self.values: dict[int, fx.Node] = {}
+
+    def module(self, forward: Any) -> fx.GraphModule:
+        self._inputs(forward)
+        used = {
+            ref.id for node in self.graph.nodes for ref in refs((node.args, node.kwargs_values))
+        }
+        used |= {ref.id for ref in self.graph.outputs}
+        for tensor in self.graph.tensors:
+            self.root[tensor.name] = self.tensors[tensor.name]
+            if tensor.value in used:
+                self.values[tensor.value] = self.fx.get_attr(tensor.name)
+        for value, constant in self.graph.captured.items():
+            if value in used:
+                self.root[f"captured_{value}"] = constant.clone()
+                self.values[value] = self.fx.get_attr(f"captured_{value}")
+        for i, node in enumerate(self.graph.nodes):
+            self._node(i, node)
+        self._output()
+        module = fx.GraphModule(_holder(self.root), self.fx)
+        for tensor in self.graph.tensors:  # unused and tied ones too, under all their names
+            for name in tensor.names:
+                _assign(module, name, self.root[tensor.name])
+        module.train(self.graph.training)
+        return module
+
+    # -- inputs and outputs --------------------------------------------------------------------
+
+    def _inputs(self, forward: Any) -> None:
+        names = list(inspect.signature(forward).parameters) if forward is not None else []
+        _, args, kwargs = self.graph.input_spec
+        refs = iter(self.graph.inputs)
+        for i, spec in enumerate(args[1:]):
+            name = names[i] if i < len(names) else f"argument_{i}"
+            self._input(self.fx.placeholder(name), spec, refs)
+        for name, spec in kwargs[1:]:
+            self._input(self.fx.placeholder(name, default_value=None), spec, refs)
+
+    def _input(self, at: fx.Node, spec: Any, refs: Any) -> None:
+        if spec[0] == "tensor":
+            self.values[next(refs).id] = at
+        elif spec[0] in ("tuple", "list"):
+            for i, item in enumerate(spec[1:]):
+                self._input(self.fx.call_function(_item, (at, i)), item, refs)
+        elif spec[0] == "dict":
+            for key, item in spec[1:]:
+                self._input(self.fx.call_function(_item, (at, key)), item, refs)
+        elif spec[0] == "opaque":
+            raise AnalysisError(
+                f"an input of type {spec[1]} cannot be an input of a graph; pass its tensors apart"
+            )
+
+    def _output(self) -> None:
+        template = self.graph.output_spec
+        if type(template) in (Ref, tuple, list, dict):
+            plain = map_leaves(self._leaf, template)
+            self.fx.output(plain)
+            return
+        flat = tuple(self.values[ref.id] for ref in self.graph.outputs)
+        self.fx.output(self.fx.call_function(partial(_nested, template), flat))
+
+    def _leaf(self, leaf: Any) -> Any:
+        return self.values[leaf.id] if isinstance(leaf, Ref) else leaf
+
+    # -- one operator ----------------------------------------------------------------------------
+
+    def _node(self, i: int, node: Node) -> None:
+        args, kwargs = list(node.args), dict(node.kwargs)
+        if node.op.startswith(_EQUAL_PARTS) and self._labelled_parts(node):
+            op = "aten.split_with_sizes.default"
+            dim = self._dim(node)
+            widths = tuple(self.shapes[ref.id][dim] for ref in node.outputs if ref is not None)
+            args, kwargs = [node.args[0], widths, dim], {}
+        else:
+            op = node.op
+            for demand in self.demands.get(i, ()):
+                self._rewrite(node, demand, args, kwargs)
+        if op.startswith(_ATTENTION) and self.attributes is None:
+            self._keep_scale(args, kwargs)
+        name_args = tuple(self._argument(arg) for arg in args)
+        name_kwargs = {name: self._argument(arg) for name, arg in kwargs.items()}
+        called = self.fx.call_function(_overload(op), name_args, name_kwargs)
+        if len(node.outputs) == 1 and not _returns_list(op):
+            ref = node.outputs[0]
+            if ref is not None:
+                self.values[ref.id] = called
+            return
+        for at, ref in enumerate(node.outputs):
+            if ref is not None:
+                self.values[ref.id] = self.fx.call_function(_item, (called, at))
+
+    def _labelled_parts(self, node: Node) -> bool:
+        return any(
+            self.shapes[ref.id] != self.graph.values[ref.id].shape
+            for ref in node.outputs
+            if ref is not None
+        )
+
+    def _dim(self, node: Node) -> int:
+        given = dict(node.kwargs).get("dim", node.args[2] if len(node.args) > 2 else 0)
+        rank = len(self.graph.values[node.args[0].id].shape)
+        return int(given) % rank
+
+    def _rewrite(self, node: Node, demand: Demand, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Puts the predicted width where a demand says it belongs."""
+        width = demand.sign * predicted_shape(demand.labelled, self.gone)[demand.dim]
+        fn = find(node.op)
+        names = parameters(fn) if fn is not None else ()
+        at = names.index(demand.arg) if demand.arg in names else len(args)
+        given = kwargs[demand.arg] if demand.arg in kwargs else args[at] if at < len(args) else None
+        if given is None:
+            return
+        if demand.index is not None and isinstance(given, tuple):
+            if given[demand.index] is None or int(given[demand.index]) == width:
+                return
+            new: Any = (*given[: demand.index], width, *given[demand.index + 1 :])
+        else:
+            new = width
+        if demand.arg in kwargs:
+            kwargs[demand.arg] = new
+        else:
+            args[at] = new
+
+    def _keep_scale(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """The default scale of attention, written down as it was before pruning."""
+        given = args[6] if len(args) > 6 else kwargs.get("scale")
+        if given is None:
+            width = self.graph.values[args[0].id].shape[-1]
+            del args[6:7]
+            kwargs["scale"] = 1 / math.sqrt(width)
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return self.values[argument.id]
+        if isinstance(argument, tuple):
+            return tuple(self._argument(item) for item in argument)
+        if isinstance(argument, Scalar):
+            return self._scalar(argument)
+        if isinstance(argument, int) and not isinstance(argument, bool):
+            return int(argument)
+        return argument
+
+    def _scalar(self, scalar: Scalar) -> float:
+        if self.attributes is None:
+            return float(scalar)
+
+        def leaf(at: Attribute | SizeOf) -> int:
+            if isinstance(at, SizeOf):
+                return self.shapes[at.value][at.dim]
+            found: Any = (self.attributes or {}).get((at.module, at.name))
+            if found is None:
+                return at.value
+            for i in at.index:
+                found = found[i]
+            return int(found)
+
+        return float(evaluate(scalar.expr, leaf))
+
+
+def _overload(op: str) -> Any:
+    namespace, name, overload = op.split(".")
+    return getattr(getattr(getattr(torch.ops, namespace), name), overload)
+
+
+def _returns_list(op: str) -> bool:
+    returns = _overload(op)._schema.returns
+    return len(returns) != 1 or "[]" in str(returns[0].type) or "List" in str(returns[0].type)
+
+
+def _item(nested: Any, key: Any) -> Any:
+    """An item of a nested input or of an operator's results."""
+    return nested[key]
+
+
+def _nested(template: Any, *tensors: torch.Tensor) -> Any:
+    """The tensors in the containers that the model returns them in."""
+    flat = iter(tensors)
+    return map_leaves(lambda leaf: next(flat) if isinstance(leaf, Ref) else leaf, template)
+
+
+def _holder(root: Mapping[str, Any]) -> nn.Module:
+    holder = nn.Module()
+    for name, tensor in root.items():
+        _assign(holder, name, tensor)
+    return holder
+
+
+def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Registers a tensor under a dotted name, with modules on the way where there are none."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        inner = module._modules[part]
+        assert inner is not None
+        module = inner
+    if isinstance(tensor, nn.Parameter):
+        module.register_parameter(last, tensor)
+    elif last not in module._buffers:
+        module.register_buffer(last, tensor)
+    else:
+        module._buffers[last] = tensor

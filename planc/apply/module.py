@@ -1,0 +1,129 @@
+"""Plans on live modules: a plan and a model in, a new model of the same class out.
+
+The model given is only read. The new one is a deep copy of it, with hooks, training mode and
+buffer flags, in which tensors and structural attributes are replaced; gradients are not carried
+over, for they belong to weights that are no more.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+from torch import nn
+
+from planc.apply.attributes import set_attributes
+from planc.apply.renewal import (
+    Removed,
+    Renewal,
+    Restoration,
+    collect_removed,
+    storage_id,
+    trainable_results,
+)
+from planc.apply.source import modules_of, not_the_result, tensors_of
+from planc.apply.tensors import cut_tensor, mask_tensor
+from planc.errors import PlancError
+from planc.fingerprint import check_source, first_difference, modules_after, tensors_after
+from planc.plan import AttributeChange, Plan, TensorSpec
+from planc.trace.clone import clone
+from planc.trace.structure import owned_tensors
+
+
+@overload
+def apply_module(
+    plan: Plan, model: nn.Module, keep_removed: Literal[False] = False
+) -> nn.Module: ...
+
+
+@overload
+def apply_module(
+    plan: Plan, model: nn.Module, keep_removed: Literal[True]
+) -> tuple[nn.Module, Removed]: ...
+
+
+@overload
+def apply_module(
+    plan: Plan, model: nn.Module, keep_removed: bool
+) -> nn.Module | tuple[nn.Module, Removed]: ...
+
+
+def apply_module(
+    plan: Plan, model: nn.Module, keep_removed: bool = False
+) -> nn.Module | tuple[nn.Module, Removed]:
+    """The model without what the plan removes; with ``keep_removed`` also what was removed.
+
+    Raises:
+        StalePlan: the plan was made for another model; names the first difference.
+        AlreadyApplied: the model is what the plan makes of its source.
+        MalformedFile: the plan asks for an attribute that no plan may change.
+        PlancError: the class of the model does not let itself be copied.
+    """
+    check_source(plan, tensors_of(model), modules_of(model))
+    smaller = _rebuilt(model, Renewal(plan, _named(model), cut_tensor))
+    set_attributes(smaller, plan.attributes)
+    _check_copy(model, smaller, tensors_after(plan.tensors, plan.cuts))
+    if not keep_removed:
+        return smaller
+    with trainable_results():
+        return smaller, collect_removed(plan, _named(model))
+
+
+def mask_module(plan: Plan, model: nn.Module) -> nn.Module:
+    """The model in its full shape, with zeros at every coordinate that the plan removes.
+
+    Raises:
+        StalePlan, AlreadyApplied, PlancError: as for :func:`apply_module`.
+    """
+    check_source(plan, tensors_of(model), modules_of(model))
+    masked = _rebuilt(model, Renewal(plan, _named(model), mask_tensor))
+    _check_copy(model, masked, plan.tensors)
+    return masked
+
+
+def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Module:
+    """The model that ``apply_module(plan, model, keep_removed=True)`` came from, bit for bit.
+
+    A model that was trained meanwhile is restored with its new weights at the kept coordinates.
+
+    Raises:
+        StalePlan: the model is not one that the plan produces, or the removed values do not fit.
+        PlancError: the class of the model does not let itself be copied.
+    """
+    difference = first_difference(
+        tensors_after(plan.tensors, plan.cuts),
+        modules_after(plan.modules, plan.attributes),
+        tensors_of(smaller),
+        modules_of(smaller),
+    )
+    if difference is not None:
+        raise not_the_result(difference)
+    model = _rebuilt(smaller, Restoration(plan, _named(smaller), removed))
+    back = [AttributeChange(c.module, c.name, c.after, c.before) for c in plan.attributes]
+    set_attributes(model, back)
+    _check_copy(smaller, model, plan.tensors)
+    return model
+
+
+def _named(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [(owned.names[0], owned.tensor) for owned in owned_tensors(model)]
+
+
+def _rebuilt(model: nn.Module, renewal: Renewal) -> nn.Module:
+    with trainable_results():
+        return clone(model, renewal)
+
+
+def _check_copy(model: nn.Module, copied: nn.Module, expected: tuple[TensorSpec, ...]) -> None:
+    """A class with a ``__deepcopy__`` of its own may return anything; only a true copy leaves."""
+    advice = "see to its __deepcopy__, or apply the plan to its state_dict()"
+    difference = first_difference(expected, None, tensors_of(copied))
+    if difference is None:
+        old = {storage_id(owned.tensor) for owned in owned_tensors(model)}
+        for owned in owned_tensors(copied):
+            if storage_id(owned.tensor) in old:
+                difference = f"{owned.names[0]}: expected a copy, found the original"
+    if difference is not None:
+        raise PlancError(
+            f"{type(model).__name__} does not copy itself truly: {difference}; {advice}"
+        )

@@ -1,0 +1,183 @@
+"""New tensors in place of old ones: the named tensors of a model or state dict and a way to change
+one of them in, what replaces each of them out.
+
+What was one memory before is one memory afterwards, whether it was one tensor under several names
+or several tensors on one storage, as far as the plan cuts all of them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from planc.apply.attributes import is_plain
+from planc.apply.tensors import copy_tensor, removed_values, uncut_tensor
+from planc.errors import StalePlan
+from planc.plan import Cut, Plan, TensorSpec
+
+Named = Iterable[tuple[str, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Removed:
+    """What ``apply(..., keep_removed=True)`` took away, for ``restore``.
+
+    ``values`` maps the name of each tensor that was cut to the values at its removed coordinates,
+    one-dimensional, in C order of the coordinates.
+    """
+
+    values: Mapping[str, torch.Tensor]
+
+    def of(self, names: tuple[str, ...]) -> torch.Tensor:
+        """The values kept under the first of ``names`` that has any.
+
+        Raises:
+            StalePlan: none has.
+        """
+        for name in names:
+            if name in self.values:
+                return self.values[name]
+        raise StalePlan(
+            f"{names[0]}: the removed values of this tensor are missing; pass those that "
+            "apply(..., keep_removed=True) returned for this plan"
+        )
+
+
+class Renewal:
+    """Replaces tensors one by one, and remembers which memory became which.
+
+    ``named`` pairs tensors with one of their names, which decides on the cut; ``change`` makes the
+    new tensor where there is one. All others are copied.
+    """
+
+    def __init__(
+        self, plan: Plan, named: Named, change: Callable[[torch.Tensor, Cut], torch.Tensor]
+    ) -> None:
+        self._cuts = plan.cuts
+        self._specs = specs_by_name(plan)
+        self._change = change
+        self._names: dict[Hashable, str] = {}
+        self._made: dict[Hashable, torch.Tensor] = {}
+        for name, tensor in named:
+            self._names.setdefault(id(tensor), name)
+            self._names.setdefault(_memory(tensor), name)
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The new tensor, of the same class and with the same ``requires_grad``; no ``grad``.
+
+        One without a name that is exactly the memory of one with a name follows that one.
+        """
+        name = self._names.get(id(tensor)) or self._names.get(_memory(tensor))
+        return self.renew(tensor, name)
+
+    def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
+        """The same, for a tensor that is known by ``name``."""
+        spec = None if name is None else self._specs.get(name)
+        cut = None if spec is None else self._cuts.get(spec.name)
+        if name is None or spec is None or cut is None:
+            new = self._once(_memory(tensor), lambda: copy_tensor(tensor))
+        else:
+            new = self._changed(tensor, cut, name, spec)
+        return _dressed(tensor, new)
+
+    def _changed(self, tensor: torch.Tensor, cut: Cut, name: str, spec: TensorSpec) -> torch.Tensor:
+        return self._once((_memory(tensor), _key(cut)), lambda: self._change(tensor, cut))
+
+    def _once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key].data  # a tensor of its own on the same memory
+
+
+class Restoration(Renewal):
+    """A renewal back to the shapes of the plan's source, with the values that were removed."""
+
+    def __init__(self, plan: Plan, named: Named, removed: Removed) -> None:
+        super().__init__(plan, named, lambda tensor, cut: tensor)
+        self._removed = removed
+
+    def _changed(self, tensor: torch.Tensor, cut: Cut, name: str, spec: TensorSpec) -> torch.Tensor:
+        values = self._removed.of((name, *spec.names))
+        key = (_memory(tensor), _key(cut), id(values))
+        return self._once(key, lambda: uncut_tensor(tensor, values, cut, spec.shape))
+
+
+def collect_removed(plan: Plan, named: Named) -> Removed:
+    """The removed values of each tensor that the plan cuts, under the name it is given with.
+
+    Tied names of one memory get one entry, the first.
+    """
+    specs = specs_by_name(plan)
+    values: dict[str, torch.Tensor] = {}
+    made: dict[Hashable, torch.Tensor] = {}
+    seen: set[Hashable] = set()
+    for name, tensor in named:
+        spec, memory = specs.get(name), _memory(tensor)
+        if spec is None or spec.name not in plan.cuts or (memory, spec.name) in seen:
+            continue
+        seen.add((memory, spec.name))
+        key = (memory, _key(plan.cuts[spec.name]))
+        if key not in made:
+            made[key] = removed_values(tensor, plan.cuts[spec.name])
+        values[name] = made[key]
+    return Removed(values)
+
+
+@contextmanager
+def trainable_results() -> Iterator[None]:
+    """While it lasts, nothing is recorded for gradients and new tensors are ordinary ones, also
+    inside the caller's inference mode.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def specs_by_name(plan: Plan) -> dict[str, TensorSpec]:
+    """The tensors of the plan's source under all their names."""
+    return {name: spec for spec in plan.tensors for name in spec.names}
+
+
+def storage_id(tensor: torch.Tensor) -> int:
+    """What tensors on one storage have in common, on the meta device too."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # sparse and other layouts have none
+        return id(tensor)
+
+
+def _memory(tensor: torch.Tensor) -> Hashable:
+    """Equal for tensors that are the same elements of one storage."""
+    if tensor.layout is not torch.strided:
+        return id(tensor)
+    place = (storage_id(tensor), tensor.storage_offset())
+    return (*place, tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _key(cut: Cut) -> Hashable:
+    """Equal for cuts that keep the same indices."""
+    dense = tuple(None if kept is None else kept.tobytes() for kept in cut.kept)
+    ragged = tuple(
+        (dim, over, tuple((part.start, part.stop, part.kept.tobytes()) for part in ranges))
+        for dim, over, ranges in cut.ragged
+    )
+    return dense, ragged
+
+
+def _dressed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """``new`` as what ``old`` was: parameter or buffer, its class, its plain marks."""
+    if issubclass(type(old), nn.Parameter):
+        # not type(old)(new): a subclass may want other arguments
+        dressed = torch.Tensor._make_subclass(type(old), new, old.requires_grad)
+    elif isinstance(old, nn.Parameter):  # a tensor class of its own, marked as a parameter
+        dressed = nn.Parameter(new, requires_grad=old.requires_grad)
+    else:
+        # a computed tensor (what weight_norm leaves behind) cannot be carried over as computed
+        dressed = new.requires_grad_(old.requires_grad and old.is_leaf)
+    for name, mark in vars(old).items():  # such as `_no_weight_decay`, which optimisers look at
+        if is_plain(mark):
+            vars(dressed)[name] = mark
+    return dressed

@@ -1,0 +1,61 @@
+"""The command line: arguments in, one call of the library each, tables or JSON out.
+
+Torch, NumPy and rich are imported by the commands that need them, so that ``planc --help``
+answers at once. Results go to standard output; progress, notes and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from planc import __version__
+from planc.cli.commands import apply, diff, explain, plan, show, verify
+from planc.cli.options import EXIT_CODES
+from planc.errors import PlancError, VerificationError
+
+_UNPROVEN = 4
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Compiles pruning plans for PyTorch models; shows, compares, applies and verifies them.
+
+    MODEL is torchvision:NAME or package.module:factory; the current directory is searched too.
+    """
+
+
+for _command in (plan, show, explain, apply, verify, diff):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Runs the command line of this process and exits with its code."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs ``arguments`` (by default those of the process) and returns the exit code."""
+    try:
+        code = cli.main(arguments, prog_name="planc", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("planc: interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # the reader, a pager or `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except PlancError as error:
+        click.echo(f"planc: {error}", err=True)
+        return _UNPROVEN if isinstance(error, VerificationError) else 1
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        click.echo(f"planc: {name}{error.strerror or error}", err=True)
+        return 1
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,301 @@
+"""The commands, each one call of the library between reading and printing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from planc.cli.options import (
+    EXIT_CODES,
+    FILE,
+    IMAGE,
+    input_option,
+    json_option,
+    model_options,
+    pairs,
+    shape,
+)
+from planc.cli.terminal import check_writable, note, print_json, status, write_weights
+from planc.cli.terminal import show as print_table
+from planc.errors import PlancError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from planc.analysis import Analysis
+
+_DIFFER = 3
+_Settings = tuple[tuple[str, Any], ...]
+_Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("model")
+@click.option(
+    "--ratio",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="Share of the units to remove.",
+)
+@click.option(
+    "--criterion",
+    type=click.Choice(["l2", "l1", "random"]),
+    default="l2",
+    show_default=True,
+    help="What makes a unit important.",
+)
+@click.option(
+    "--global", "global_ranking", is_flag=True, help="Rank the units of all groups together."
+)
+@click.option(
+    "--round-to",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Keep multiples of this many units.",
+)
+@click.option(
+    "--floor",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Units that a group keeps at least.",
+)
+@click.option(
+    "--keep", multiple=True, metavar="PATTERN", help="Leave groups of this name whole; repeatable."
+)
+@click.option(
+    "--only", multiple=True, metavar="PATTERN", help="Prune groups of this name only; repeatable."
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    callback=pairs(float),
+    metavar="KIND=RATIO",
+    help="Another ratio for groups of a kind, as heads=0.5; repeatable.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["module", "graph"]),
+    default="module",
+    show_default=True,
+    help="Keep the model's class, or allow what only its rewritten graph can do.",
+)
+@click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+@input_option(IMAGE)
+@model_options
+@click.option(
+    "-o", "--output", type=FILE, metavar="FILE", help="The plan file; without it, only show."
+)
+def plan(
+    model: str,
+    settings: _Settings,
+    inputs: _Shapes,
+    seed: int,
+    weights: Path | None,
+    kinds: tuple[tuple[str, float], ...],
+    output: Path | None,
+    **options: Any,
+) -> None:
+    """Compile a plan for MODEL, show it, and save it."""
+    check_writable(output)
+    import planc
+    from planc.report.text import plan_table
+
+    args = _example_inputs(inputs, seed)
+    built = _build(model, settings, seed, weights)
+    with status(f"compiling a plan for {model}"):
+        result = planc.compile(built, args, kinds=dict(kinds), seed=seed, **options)
+    print_table(plan_table(result))
+    if output is not None:
+        planc.save_plan(result, output)
+        note(f"wrote {output}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@json_option
+def show(plan_file: Path, as_json: bool) -> None:
+    """Show what PLAN removes, and what that saves."""
+    import planc
+    from planc.report.plain import plan_json
+    from planc.report.text import plan_table
+
+    loaded = planc.load_plan(plan_file)
+    if as_json:
+        print_json(plan_json(loaded))
+    else:
+        print_table(plan_table(loaded))
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("model")
+@click.argument("tensor", required=False)
+@input_option(IMAGE)
+@model_options
+@json_option
+def explain(
+    model: str,
+    tensor: str | None,
+    settings: _Settings,
+    inputs: _Shapes,
+    seed: int,
+    weights: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what leaves together with TENSOR, or why it is pinned.
+
+    TENSOR is the full name of a parameter or buffer of MODEL; conv1.weight:0 asks about one
+    dimension, conv1.weight about all. Without TENSOR, everything that is pinned is listed.
+    """
+    import planc
+
+    args = _example_inputs(inputs, seed)
+    built = _build(model, settings, seed, weights)
+    with status(f"analysing {model}"):
+        analysis = planc.analyze(planc.trace(built, args))
+        if tensor is None:
+            found = [asdict(pin) for pin in analysis.pins]
+        else:
+            found = _explained(analysis, tensor)
+    if as_json:
+        print_json(found)
+    elif tensor is None:
+        for pin in analysis.pins:
+            click.echo(str(pin))
+    else:
+        for entry in found:
+            click.echo(f"{entry['tensor']}:{entry['dim']}")
+            for line in entry["reasons"]:
+                click.echo(f"  {line}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.argument("model", required=False)
+@model_options
+@click.option(
+    "-o", "--output", type=FILE, metavar="FILE", required=True, help="The smaller weights."
+)
+def apply(
+    plan_file: Path,
+    model: str | None,
+    settings: _Settings,
+    seed: int,
+    weights: Path | None,
+    output: Path,
+) -> None:
+    """Apply PLAN to weights; write the smaller ones as safetensors.
+
+    The weights are those of --weights, else those of MODEL. With MODEL, the smaller module is
+    built and validated too; without it, tensors are cut by the plan alone.
+    """
+    if model is None and weights is None:
+        raise click.UsageError("name a MODEL, or the weights with --weights, or both")
+    check_writable(output)
+    import planc
+    from planc.models import read_weights
+
+    loaded = planc.load_plan(plan_file)
+    with status(f"applying {plan_file}"):
+        if model is not None:
+            smaller = planc.apply(loaded, _build(model, settings, seed, weights)).state_dict()
+        elif weights is not None:
+            smaller = planc.apply(loaded, read_weights(weights))
+        write_weights(output, smaller)
+    before, after = loaded.cost_before.params, loaded.cost_after.params
+    note(f"wrote {output}: {before:,} parameters became {after:,}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.argument("model")
+@click.option(
+    "--result", type=FILE, metavar="FILE", help="Smaller weights to check, from planc apply."
+)
+@input_option("those the plan was made with")
+@model_options
+def verify(
+    plan_file: Path,
+    model: str,
+    settings: _Settings,
+    inputs: _Shapes,
+    seed: int,
+    weights: Path | None,
+    result: Path | None,
+) -> None:
+    """Prove PLAN on MODEL: apply it, run both models, compare with the masked original."""
+    import planc
+    from planc.models import assign_weights, read_weights
+
+    loaded = planc.load_plan(plan_file)
+    args = _example_inputs(inputs, seed) if inputs else None  # None: those of the plan
+    built = _build(model, settings, seed, weights)
+    with status(f"verifying {plan_file}"):
+        smaller = planc.apply(loaded, built)
+        if result is not None:
+            assign_weights(smaller, read_weights(result), str(result))
+        report = planc.verify(loaded, built, smaller, args)
+    for check in report.checks:
+        click.echo(f"ok: {check}")
+    if report.error is None:
+        click.echo("not compared with the masked original: a pruned group is mixing")
+    else:
+        click.echo(f"largest relative error against the masked original: {report.error:.2g}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
+@json_option
+def diff(first: Path, second: Path, as_json: bool) -> int:
+    """Compare two plans; exit with 3 if they differ."""
+    import planc
+    from planc.report.text import diff_table
+
+    differences = planc.diff(planc.load_plan(first), planc.load_plan(second))
+    if as_json:
+        print_json(differences.to_json())
+    else:
+        print_table(diff_table(differences))
+    return _DIFFER if differences else 0
+
+
+def _build(model: str, settings: _Settings, seed: int, weights: Path | None) -> nn.Module:
+    """The model of the command line, with the weights of a file if one is given."""
+    from planc.models import assign_weights, load_model, read_weights
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does, for package.module:factory
+    stored = None if weights is None else read_weights(weights)
+    with status(f"building {model}"):
+        built = load_model(model, dict(settings), seed)
+    if stored is not None:
+        assign_weights(built, stored, str(weights))
+    return built
+
+
+def _example_inputs(inputs: _Shapes, seed: int) -> tuple[torch.Tensor, ...]:
+    from planc.inputs import materialise
+
+    items = inputs or (shape(IMAGE),)
+    args, _ = materialise(("tuple", ("tuple", *items), ("dict",)), seed=seed)
+    return args
+
+
+def _explained(analysis: Analysis, tensor: str) -> list[dict[str, Any]]:
+    """The reasons for one dimension of a tensor, or for all."""
+    name, colon, text = tensor.partition(":")
+    if colon and not text.isdecimal():
+        raise PlancError(f"{tensor!r}: write NAME:DIMENSION, as conv1.weight:0")
+    dims = [int(text or 0)]
+    if not colon and analysis.graph.has(name):
+        dims = list(range(len(analysis.graph.tensor(name).shape)))
+    return [{"tensor": name, "dim": dim, "reasons": analysis.explain(name, dim)} for dim in dims]

@@ -1,0 +1,80 @@
+"""What a command writes: tables and JSON to standard output, notes and progress to standard error,
+weights to files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from planc.errors import PlancError
+
+if TYPE_CHECKING:
+    import torch
+
+
+_PIPED_WIDTH = 160
+
+
+def show(renderable: Any) -> None:
+    """Prints a table (or anything else that rich can) to standard output."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_WIDTH  # in a file or a pager, names need not be broken
+    console.print(renderable)
+
+
+def print_json(value: Any) -> None:
+    """Prints plain data as indented JSON."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def note(text: str) -> None:
+    """Prints one line to standard error."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Shows a line that moves while the body runs, where standard error is a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def check_writable(path: Path | None) -> None:
+    """Raises PlancError if ``path`` can't be created or replaced: known before the work begins."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise PlancError(f"cannot write {path}: it is a directory; name a file")
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise PlancError(f"cannot write {path}: {path.parent}: {error.strerror}") from None
+
+
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes a safetensors file in one piece; tied tensors stand under each of their names."""
+    from safetensors.torch import save
+
+    from planc.codec.files import write_file
+
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous()
+        plain[name] = own.clone() if own.data_ptr() in seen else own
+        seen.add(own.data_ptr())
+    write_file(path, save(plain, metadata={"format": "pt"}))

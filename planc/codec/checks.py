@@ -1,0 +1,258 @@
+"""What a plan must satisfy beyond its types: a plan in, nothing or a named refusal out.
+
+A plan that passes is harmless: every index lies in a tensor of its table, no group is emptied,
+every predicted shape is positive, and the digests are those of its own tables. No index is written
+out before its number is known to be within the limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from planc.codec.limits import Limits
+from planc.codec.membership import Tables, check_membership
+from planc.codec.records import check_features
+from planc.codec.specification import check_specification
+from planc.errors import MalformedFile
+from planc.fingerprint import (
+    attributes_digest,
+    canonical,
+    modules_after,
+    structure_digest,
+    tensors_after,
+    tensors_digest,
+)
+from planc.plan import AttributeChange, Cut, Plan, PlanGroup
+
+_AGAIN = "compile the plan again"
+_INTEGERS = range(-(1 << 63), 1 << 63)
+_TARGETS = ("module", "graph")
+_KINDS = ("parameter", "buffer")
+
+
+def check_plan(plan: Plan, limits: Limits) -> None:
+    """Returns if ``plan`` is valid.
+
+    Raises:
+        UnsupportedVersion: it requires a feature that this reader does not have.
+        LimitExceeded: something in it is larger than ``limits``.
+        MalformedFile: a field contradicts another; both are named.
+    """
+    check_features(plan.requires)
+    if plan.target not in _TARGETS:
+        raise MalformedFile(f"target: {plan.target!r}, known are {_TARGETS}; {_AGAIN}")
+    _check_tensors(plan, limits)
+    _check_modules(plan, limits)
+    _check_changes(plan.attributes, plan, limits)
+    check_specification(plan.inputs, limits)
+    _check_provenance(plan, limits)
+    _check_groups(plan, limits)
+    _check_cuts(_cuts(plan), plan)
+    _check_digests(plan)
+
+
+def _check_tensors(plan: Plan, limits: Limits) -> None:
+    limits.check("tensors", len(plan.tensors), "tensors")
+    for i, spec in enumerate(plan.tensors):
+        where = f"tensors[{i}]"
+        if not spec.names or not all(spec.names):
+            raise MalformedFile(f"{where}.names: a tensor without a name; {_AGAIN}")
+        for name in spec.names:
+            check_string(name, f"{where}.names", limits)
+        if spec.kind not in _KINDS:
+            raise MalformedFile(f"{where}.kind: {spec.kind!r}, known are {_KINDS}; {_AGAIN}")
+        limits.check("rank", len(spec.shape), f"{where}.shape")
+        for size in spec.shape:
+            limits.check("dimension", size, f"{where}.shape")
+        limits.check("elements", math.prod(spec.shape), f"{where}.shape")
+    check_unique((name for spec in plan.tensors for name in spec.names), "tensors")
+
+
+def _check_modules(plan: Plan, limits: Limits) -> None:
+    limits.check("modules", len(plan.modules), "modules")
+    seen: set[int] = set()
+    for i, module in enumerate(plan.modules):
+        where = f"modules[{i}]"
+        check_string(module.path, f"{where}.path", limits)
+        if id(module.attributes) in seen:  # rows of the table of distinct attributes
+            continue
+        seen.add(id(module.attributes))
+        names = [name for name, _ in module.attributes]
+        if names != sorted(set(names)):
+            raise MalformedFile(f"{where}.attributes: not sorted and distinct: {names}; {_AGAIN}")
+        for name, value in module.attributes:
+            check_string(name, f"{where}.attributes", limits)
+            check_value(value, f"{where}.attributes.{name}", limits)
+    check_unique((module.path for module in plan.modules), "modules")
+
+
+def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limits) -> None:
+    rows = {module.path: module.attributes for module in plan.modules}
+    listed_in: dict[int, dict[str, Any]] = {}  # by the row, which many modules may share
+    for i, change in enumerate(changes):
+        where = f"attributes[{i}]"
+        if change.module not in rows:
+            raise MalformedFile(f"{where}.module: {change.module!r} is no module; {_AGAIN}")
+        if not change.name.isidentifier() or change.name.startswith("_"):
+            raise MalformedFile(f"{where}.name: {change.name!r} is not a public name; {_AGAIN}")
+        check_value(change.before, f"{where}.before", limits)
+        check_value(change.after, f"{where}.after", limits)
+        if not _same_types(change.before, change.after):
+            raise MalformedFile(
+                f"{where}.after: {change.after!r} is not of the type of {change.before!r}; {_AGAIN}"
+            )
+        row = rows[change.module]
+        if id(row) not in listed_in:
+            listed_in[id(row)] = dict(row)
+        listed = listed_in[id(row)]
+        if change.name in listed:
+            if canonical(listed[change.name]) != canonical(change.before):
+                raise MalformedFile(
+                    f"{where}.before: {change.before!r}, the table of modules has "
+                    f"{listed[change.name]!r}; {_AGAIN}"
+                )
+        elif _is_structural(change.before):
+            raise MalformedFile(
+                f"{where}.name: {change.module!r} has no attribute {change.name!r} in the table "
+                f"of modules; {_AGAIN}"
+            )
+    check_unique(((change.module, change.name) for change in changes), "attributes")
+
+
+def _check_provenance(plan: Plan, limits: Limits) -> None:
+    for i, entry in enumerate(plan.provenance):
+        where = f"provenance[{i}]"
+        if entry.seed not in _INTEGERS:
+            raise MalformedFile(f"{where}.seed: {entry.seed} has more than 64 bits; {_AGAIN}")
+        for text in (entry.criterion, entry.policy, *(t for pair in entry.versions for t in pair)):
+            check_string(text, where, limits)
+
+
+def _check_groups(plan: Plan, limits: Limits) -> None:
+    limits.check("groups", len(plan.groups), "groups")
+    tables = Tables(plan, limits)
+    for i, group in enumerate(plan.groups):
+        where = f"groups[{i}]"
+        limits.check("members", len(group.members), f"{where}.members")
+        for text in (group.name, group.kind, group.mixing):
+            check_string(text, where, limits)
+        _check_removed(group, f"{where}.removed")
+        check_membership(group, where, tables)
+    check_unique((group.name for group in plan.groups), "groups")
+    tables.check_ranges()
+
+
+def _check_removed(group: PlanGroup, where: str) -> None:
+    """Sorted, in range, equally many in each row and never all."""
+    if group.size < 1 or group.rows < 1 or group.size % group.rows:
+        raise MalformedFile(f"{where}: {group.size} units in {group.rows} rows; {_AGAIN}")
+    if not group.removed:
+        return
+    removed = np.array(group.removed, dtype=np.int64)
+    if (np.diff(removed) <= 0).any() or removed[0] < 0 or removed[-1] >= group.size:
+        raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")
+    if len(removed) == group.size:
+        raise MalformedFile(f"{where}: all {group.size} units, at least one must stay; {_AGAIN}")
+    if group.rows > 1:
+        cells = group.cells
+        counts = set(np.bincount(removed // cells, minlength=group.rows).tolist())
+        if len(counts) > 1 or cells in counts:
+            raise MalformedFile(
+                f"{where}: rows of {cells} lose {sorted(counts)} units, all must lose equally "
+                f"many and keep one; {_AGAIN}"
+            )
+
+
+def _cuts(plan: Plan) -> dict[str, Cut]:
+    try:
+        return plan.cuts
+    except ValueError as error:
+        raise MalformedFile(f"groups: {error}; {_AGAIN}") from None
+
+
+def _check_cuts(cuts: dict[str, Cut], plan: Plan) -> None:
+    sources = {spec.name: spec.shape for spec in plan.tensors}
+    for name, cut in cuts.items():
+        for dim, (size, before) in enumerate(zip(cut.shape, sources[name], strict=True)):
+            if size < 1 and before > 0:
+                raise MalformedFile(
+                    f"groups: {name} would have shape {cut.shape} of {sources[name]}, dimension "
+                    f"{dim} must keep an index; {_AGAIN}"
+                )
+        overs = {dim: over for dim, over, _ in cut.ragged}
+        if len(overs) < len(cut.ragged) or any(over in overs for over in overs.values()):
+            raise MalformedFile(
+                f"groups: {name} would be ragged in (dimension, over) "
+                f"{[(dim, over) for dim, over, _ in cut.ragged]}, one over another; {_AGAIN}"
+            )
+
+
+def _check_digests(plan: Plan) -> None:
+    after = modules_after(plan.modules, plan.attributes)
+    for field, found, expected in (
+        ("source.tensors", plan.source.tensors, tensors_digest(plan.tensors)),
+        ("source.attributes", plan.source.attributes, attributes_digest(plan.modules)),
+        ("source.structure", plan.source.structure, structure_digest(plan.groups)),
+        (
+            "result.tensors",
+            plan.result.tensors,
+            tensors_digest(tensors_after(plan.tensors, plan.cuts)),
+        ),
+        ("result.attributes", plan.result.attributes, attributes_digest(after)),
+    ):
+        if found != expected:
+            raise MalformedFile(
+                f"{field}: the digest is {found.hex()[:16]}..., its table has "
+                f"{expected.hex()[:16]}...; {_AGAIN}"
+            )
+
+
+def check_string(text: str, where: str, limits: Limits) -> None:
+    """Raises LimitExceeded for a string of too many bytes."""
+    if len(text) * 4 > limits.string:
+        limits.check("string", len(text.encode()), where)
+
+
+def check_value(value: Any, where: str, limits: Limits) -> None:
+    """The value of an attribute: integers of 64 bits, finite floats, not too many of them."""
+    leaves = list(_leaves(value))
+    limits.check("leaves", len(leaves), where)
+    for leaf in leaves:
+        if isinstance(leaf, str):
+            check_string(leaf, where, limits)
+        elif isinstance(leaf, float) and not math.isfinite(leaf):
+            raise MalformedFile(f"{where}: {leaf} is not finite; {_AGAIN}")
+        elif isinstance(leaf, int) and leaf not in _INTEGERS:
+            raise MalformedFile(f"{where}: {leaf} has more than 64 bits; {_AGAIN}")
+
+
+def check_unique(keys: Iterable[Any], where: str) -> None:
+    """Raises MalformedFile for the first key that comes twice."""
+    seen = set()
+    for key in keys:
+        if key in seen:
+            raise MalformedFile(f"{where}: {key!r} is there twice; {_AGAIN}")
+        seen.add(key)
+
+
+def _leaves(value: Any) -> Iterable[Any]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _same_types(left: Any, right: Any) -> bool:
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(_same_types, left, right))
+    return type(left) is type(right)
+
+
+def _is_structural(value: Any) -> bool:
+    """Whether the table of modules lists such a value: it has integers, booleans and strings."""
+    return all(isinstance(leaf, bool | int | str) for leaf in _leaves(value))

@@ -1,0 +1,124 @@
+"""The envelope of every planc record: a kind and a body in, bytes with a digest out, and back.
+
+One msgpack value whose first 47 bytes have a fixed layout, so that nothing is decoded before
+sizes and digest are checked::
+
+    0    94               array of 4
+    1    AA + 10 bytes    kind, as "planc/plan"
+    12   01               format version
+    13   C4 20 + 32       SHA-256 over bytes 0..12 and the body
+    47   C4 | C5 | C6     bin header of the body, in its shortest form; the body ends the file
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from planc.errors import (
+    CorruptFile,
+    MalformedFile,
+    NotAPlancFile,
+    TrailingData,
+    TruncatedFile,
+    UnsupportedVersion,
+)
+
+VERSION = 1
+KINDS = {
+    b"planc/plan": "a plan",
+    b"planc/ckpt": "the record of a checkpoint",
+    b"planc/part": "the record of one shard of a checkpoint",
+}
+_KIND = slice(2, 12)
+_HEADER = 13  # bytes under the digest, before it
+_DIGEST = slice(15, 47)
+_BODY = 47
+_WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+
+
+def seal(kind: bytes, body: bytes) -> bytes:
+    """The envelope of ``body``."""
+    header = b"\x94\xaa" + kind + bytes([VERSION])
+    digest = sha256(header + body).digest()
+    return header + b"\xc4\x20" + digest + _bin_header(len(body)) + body
+
+
+def unseal(kind: bytes, sealed: bytes) -> bytes:
+    """The body of an envelope of that kind, after its length and digest have been checked.
+
+    Raises:
+        NotAPlancFile, UnsupportedVersion, TruncatedFile, TrailingData, CorruptFile, MalformedFile:
+            in this order; messages begin with the byte offset.
+    """
+    _check_prefix(kind, sealed)
+    body = _body(sealed)
+    expected = sha256(sealed[:_HEADER] + body).digest()
+    if sealed[_DIGEST] != expected:
+        raise CorruptFile(
+            f"byte 15: the digest is {sealed[_DIGEST].hex()}, the content has {expected.hex()}; "
+            "the file is damaged: copy it again, or compile the plan again"
+        )
+    return body
+
+
+def _check_prefix(kind: bytes, sealed: bytes) -> None:
+    start, expected = sealed[:12], b"\x94\xaa" + kind
+    if start != expected[: len(start)] or not start:
+        found = KINDS.get(start[_KIND]) if start[:2] == b"\x94\xaa" else None
+        what = f"is {found}" if found else f"begins with {start.hex(' ') or 'nothing'}"
+        raise NotAPlancFile(
+            f"byte 0: the file {what}, {KINDS[kind]} begins with {expected.hex(' ')}; "
+            "name a file that planc.save_plan wrote"
+        )
+    if len(sealed) < _HEADER:
+        raise _truncated(len(sealed), _BODY)
+    if sealed[12] != VERSION:
+        raise UnsupportedVersion(
+            f"byte 12: format version {sealed[12]} found, {VERSION} is known; "
+            "read the file with the planc that wrote it, or compile the plan again"
+        )
+    if len(sealed) < _BODY:
+        raise _truncated(len(sealed), _BODY)
+    if sealed[_HEADER : _DIGEST.start] != b"\xc4\x20":
+        found_mark = sealed[_HEADER : _DIGEST.start].hex(" ")
+        raise MalformedFile(f"byte 13: {found_mark} where c4 20 begins the digest; copy it again")
+
+
+def _body(sealed: bytes) -> bytes:
+    width = _WIDTHS.get(sealed[_BODY]) if len(sealed) > _BODY else 0
+    if width is None:
+        raise MalformedFile(
+            f"byte {_BODY}: {sealed[_BODY]:02x} where a bin header (c4, c5 or c6) begins the "
+            "body; copy the file again"
+        )
+    start = _BODY + 1 + width
+    if not width or len(sealed) < start:
+        raise _truncated(len(sealed), start)
+    length = int.from_bytes(sealed[_BODY + 1 : start], "big")
+    if len(sealed) < start + length:
+        raise _truncated(len(sealed), start + length)
+    if len(sealed) > start + length:
+        raise TrailingData(
+            f"byte {start + length}: the file should end here and goes on to byte {len(sealed)}; "
+            "copy it again"
+        )
+    if sealed[_BODY:start] != _bin_header(length):
+        raise MalformedFile(
+            f"byte {_BODY}: the body's length {length} is written as {sealed[_BODY:start].hex(' ')}"
+            f", the shortest form is {_bin_header(length).hex(' ')}; write the file with planc"
+        )
+    return sealed[start:]
+
+
+def _bin_header(length: int) -> bytes:
+    for mark, width in _WIDTHS.items():
+        if length < 1 << (8 * width):
+            return bytes([mark]) + length.to_bytes(width, "big")
+    raise ValueError(f"a body of {length} bytes does not fit a plan file")
+
+
+def _truncated(found: int, expected: int) -> TruncatedFile:
+    return TruncatedFile(
+        f"byte {found}: the file ends here, it should go on to byte {expected} at least; "
+        "copy it again"
+    )

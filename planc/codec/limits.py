@@ -1,0 +1,38 @@
+"""Limits of what a reader accepts: one frozen value, each bound with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planc.errors import LimitExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on a plan file; raise one by passing ``limits=Limits(name=...)``."""
+
+    file: int = 64 << 20  # bytes; bitmaps make real plans under 1 MiB
+    groups: int = 65_536
+    members: int = 65_536  # of one group
+    units: int = 1 << 22  # of all groups; a removed one is 36 bytes in memory, a bit in the file
+    modules: int = 1_048_576
+    tensors: int = 1_048_576
+    string: int = 1_024  # bytes of UTF-8
+    attribute_bytes: int = 1 << 25  # bytes of the attributes of all modules, equal ones counted too
+    leaves: int = 1_024  # scalars in one attribute
+    rank: int = 32
+    dimension: int = (1 << 48) - 1  # size of one dimension
+    elements: int = (1 << 62) - 1  # of one tensor
+    indices: int = 1 << 25  # written out while a plan is checked: 1 s and 300 MB at most
+
+    def check(self, name: str, found: int, where: str) -> None:
+        """Raises LimitExceeded if ``found`` is above the bound ``name``."""
+        allowed: int = getattr(self, name)
+        if found > allowed:
+            raise LimitExceeded(
+                f"{where}: {found} exceeds the limit of {allowed} {name}; if you trust the file, "
+                f"pass limits=Limits({name}={found})"
+            )
+
+
+DEFAULT = Limits()

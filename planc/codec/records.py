@@ -1,0 +1,181 @@
+"""The body of a plan file as typed records: hostile bytes in, records in canonical form out.
+
+Decoding is strict: it stops at the first field that is unknown, missing or of another type, and
+nests no deeper than the types do, so that memory stays proportional to the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from planc.errors import MalformedFile, UnsupportedVersion
+from planc.fingerprint import canonical
+
+ATTRIBUTE_DEPTH = 4
+INPUTS_DEPTH = 32
+_SCALAR: Any = None | bool | int | float | str
+
+
+# what a plan may require of its reader; a file that requires more is from the future
+FEATURES: frozenset[str] = frozenset()
+
+
+def _nested(depth: int) -> Any:
+    """The type of scalars in tuples in tuples ..., ``depth`` deep."""
+    if depth == 0:
+        return _SCALAR
+    return _SCALAR | tuple.__class_getitem__((_nested(depth - 1), ...))
+
+
+if TYPE_CHECKING:
+    Value = Any
+    Inputs = Any
+else:
+    Value = _nested(ATTRIBUTE_DEPTH)
+    Inputs = _nested(INPUTS_DEPTH)
+
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Pairs = tuple[tuple[str, Value], ...]
+
+
+class _Map(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A record written as a map with sorted keys."""
+
+
+class FingerprintsRecord(_Map):
+    attributes: Digest
+    structure: Digest
+    tensors: Digest
+
+
+class TensorRecord(_Map):
+    kind: str
+    names: tuple[str, ...]
+    shape: tuple[Natural, ...]
+
+
+class ModuleRecord(_Map):
+    attributes: Natural  # row of the table of distinct attributes
+    path: str
+
+
+class RunRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    unit: Natural
+    count: Positive
+    start: Natural
+    step: int
+    span: Positive
+    repeats: Positive
+    stride: Natural
+
+
+class OverRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    dim: Natural
+    start: Natural
+    stop: Natural
+
+
+class MemberRecord(_Map):
+    dim: Natural
+    over: OverRecord | None
+    runs: tuple[RunRecord, ...]
+    tensor: Natural  # row of the table of tensors
+
+
+class GroupRecord(_Map):
+    kind: str
+    members: tuple[MemberRecord, ...]
+    mixing: str
+    name: str
+    removed: bytes
+    rows: Positive
+    size: Positive
+
+
+class ChangeRecord(_Map):
+    after: Value
+    before: Value
+    module: str
+    name: str
+
+
+class CostRecord(_Map):
+    bytes: Natural
+    macs: Natural
+    params: Natural
+
+
+class CostsRecord(_Map):
+    after: CostRecord
+    before: CostRecord
+
+
+class ProvenanceRecord(_Map):
+    criterion: str
+    policy: str
+    seed: int
+    versions: tuple[tuple[str, str], ...]
+
+
+class _Future(msgspec.Struct):
+    requires: tuple[str, ...]
+
+
+class PlanRecord(_Map):
+    attributes: tuple[ChangeRecord, ...]
+    cost: CostsRecord
+    groups: tuple[GroupRecord, ...]
+    inputs: Inputs
+    modules: tuple[ModuleRecord, ...]
+    provenance: tuple[ProvenanceRecord, ...]
+    requires: tuple[str, ...]
+    result: FingerprintsRecord
+    shapes: Digest
+    source: FingerprintsRecord
+    structural: tuple[Pairs, ...]  # the distinct attributes of modules
+    target: str
+    tensors: tuple[TensorRecord, ...]
+
+
+def decode_body(body: bytes) -> PlanRecord:
+    """The typed record of a body in canonical form.
+
+    Raises:
+        MalformedFile: not msgpack, a field unknown, missing or of another type, or another
+            form of the same record; names the field.
+    """
+    try:
+        record = msgspec.msgpack.decode(body, type=PlanRecord)
+        again = canonical(msgspec.to_builtins(record, order="sorted", builtin_types=(bytes,)))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
+        _check_future(body)
+        raise MalformedFile(f"{error}; compile the plan again") from None
+    if again != body:
+        at = next((i for i, (a, b) in enumerate(zip(body, again, strict=False)) if a != b), 0)
+        raise MalformedFile(
+            f"byte {at} of the body: not in canonical form ({body[at : at + 4].hex(' ')} where "
+            f"{again[at : at + 4].hex(' ')} is); write the file with planc"
+        )
+    return record
+
+
+def check_features(requires: Iterable[str]) -> None:
+    """Raises UnsupportedVersion for a feature that this reader does not have."""
+    unknown = [feature for feature in requires if feature not in FEATURES]
+    if unknown:
+        raise UnsupportedVersion(
+            f"requires: the plan needs {unknown}, this planc has {sorted(FEATURES)}; "
+            "read the file with the planc that wrote it"
+        )
+
+
+def _check_future(body: bytes) -> None:
+    """A newer planc may write fields that are unknown here: it then says what it requires."""
+    with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+        check_features(msgspec.msgpack.decode(body, type=_Future).requires)

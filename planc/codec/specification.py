@@ -1,0 +1,66 @@
+"""Specifications of example inputs in a plan: nested tuples in, nothing or a named refusal out.
+
+The forms are those of :mod:`planc.inputs`, which needs torch, to make tensors of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from planc.codec.limits import Limits
+from planc.errors import MalformedFile
+
+_INTEGERS = range(-(1 << 63), 1 << 63)
+
+
+def check_specification(spec: Any, limits: Limits, where: str = "inputs") -> None:
+    """Returns if ``spec`` is one of the forms, all the way down.
+
+    Raises:
+        MalformedFile: it is not; names the place.
+        LimitExceeded: a string or a shape in it is too large.
+    """
+    match spec:
+        case ("tensor", tuple(shape), str(dtype)) if all(map(_is_size, shape)):
+            limits.check("rank", len(shape), where)
+            for size in shape:
+                limits.check("dimension", size, where)
+            limits.check("elements", math.prod(shape), where)
+            limits.check("string", len(dtype.encode()), where)
+        case ("tuple" | "list", *items):
+            for i, item in enumerate(items):
+                check_specification(item, limits, f"{where}[{i}]")
+        case ("dict", *items) if all(map(_is_item, items)):
+            if len({key for key, _ in items}) < len(items):
+                raise MalformedFile(f"{where}: a key is there twice; compile the plan again")
+            for key, item in items:
+                limits.check("string", len(key.encode()), where)
+                check_specification(item, limits, f"{where}[{key!r}]")
+        case ("value", value) if _is_value(value):
+            if isinstance(value, str):
+                limits.check("string", len(value.encode()), where)
+        case ("opaque", str(name)):
+            limits.check("string", len(name.encode()), where)
+        case _:
+            text = repr(spec)
+            raise MalformedFile(
+                f"{where}: {text[:60]}{'...' if len(text) > 60 else ''} does not specify an "
+                "input; compile the plan again"
+            )
+
+
+def _is_size(size: Any) -> bool:
+    return type(size) is int and size >= 0
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+
+
+def _is_value(value: Any) -> bool:
+    if type(value) is float:
+        return math.isfinite(value)
+    if type(value) is int:
+        return value in _INTEGERS
+    return value is None or type(value) in (bool, str)

@@ -1,0 +1,78 @@
+"""Translation validation: the pruned module, run on fake tensors, has every shape that the plan
+predicts.
+
+The plan carries a digest of all predicted operators and shapes, so one run of the result is enough;
+only when it differs is the original analysed again, to name the first difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from planc import fingerprint
+from planc.analysis import Analysis, analyze
+from planc.errors import TraceError, VerificationError
+from planc.inputs import materialise
+from planc.ir import Graph
+from planc.plan import Plan
+from planc.trace import trace
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def example_call(
+    plan: Plan, model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = None
+) -> Call:
+    """The given inputs, or some made from the plan's specification, on the model's device."""
+    if args is not None:
+        return (args if isinstance(args, tuple) else (args,)), dict(kwargs or {})
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    return materialise(plan.inputs, "cpu" if device.type == "meta" else device)
+
+
+def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> None:
+    """Compares every shape of a run of ``smaller`` with the plan's prediction.
+
+    Raises:
+        VerificationError: they differ, or the run fails; names the first operator and both shapes.
+    """
+    try:
+        found = trace(smaller, *call)
+    except TraceError as error:
+        raise VerificationError(f"the pruned model does not run: {error}") from error
+    if shapes_digest(found) != plan.shapes:
+        compare_shapes(plan, analyze(trace(model, *call)), found)
+
+
+def shapes_digest(graph: Graph) -> bytes:
+    """The digest of each operator of a run with the shapes of its results."""
+    return fingerprint.shapes_digest(
+        (node.op, [graph.values[ref.id].shape for ref in node.outputs if ref is not None])
+        for node in graph.nodes
+    )
+
+
+def compare_shapes(plan: Plan, analysis: Analysis, found: Graph) -> None:
+    """Compares a run of the pruned model with the labels' prediction, operator by operator."""
+    gone = analysis.gone([group.removed for group in plan.groups])
+    predicted = analysis.shapes(gone)
+    graph = analysis.graph
+    for i, (want, have) in enumerate(zip(graph.nodes, found.nodes, strict=False)):
+        if want.op != have.op:
+            raise VerificationError(f"operator {i} of the pruned model is {have}, predicted {want}")
+        for ref, at in zip(want.outputs, have.outputs, strict=True):
+            if ref is None or at is None:
+                continue
+            shape = found.values[at.id].shape
+            if predicted[ref.id] != shape:
+                raise VerificationError(
+                    f"{have}: the pruned model gives shape {shape}, predicted {predicted[ref.id]}"
+                )
+    if len(graph.nodes) != len(found.nodes):
+        raise VerificationError(
+            f"the pruned model runs {len(found.nodes)} operators, predicted {len(graph.nodes)}"
+        )

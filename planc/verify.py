@@ -1,0 +1,311 @@
+"""Verification: proves a pruned model right, from the original and the plan alone.
+
+Nothing here shares code with the executors: tensors are compared with slices taken by the labels of
+a fresh analysis, shapes with a run, numbers with the rewritten graph and the masked original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from planc import fingerprint
+from planc.analysis import Analysis, Gone, analyze
+from planc.apply.graph import rewritten
+from planc.apply.source import modules_of, tensors_of
+from planc.errors import PolicyError, VerificationError
+from planc.labels import Labelled
+from planc.plan import Plan
+from planc.select import write_plan
+from planc.trace import trace
+from planc.trace.clone import clone
+from planc.trace.nesting import leaves
+from planc.validate import Call, compare_shapes, example_call
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was compared and how far apart it was.
+
+    ``error`` is the largest difference from the masked original, relative to the largest output;
+    None where a mixing group was pruned, for which removing is not zeroing. ``graph_error`` is the
+    same for the rewritten graph, which holds for every plan.
+    """
+
+    checks: tuple[str, ...]
+    error: float | None
+    graph_error: float
+    mixing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.checks)
+
+
+def verify(
+    plan: Plan,
+    model: nn.Module,
+    smaller: nn.Module,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    tolerance: float | None = None,
+) -> Report:
+    """Proves that ``smaller`` is what ``plan`` makes of ``model``; both are only read.
+
+    The plan is derived again from a fresh analysis of the model; every tensor of the result is
+    compared bit for bit with a slice taken by the labels; structural attributes and every shape of
+    a run with the prediction; outputs with the rewritten graph, and, where no pruned group is
+    mixing, with the masked original.
+
+    Args:
+        args, kwargs: inputs to compare outputs on; made from the plan's specification if not given.
+        tolerance: the largest relative difference; 1e-4 in float32, 1e-9 in float64, 2e-2 below.
+
+    Raises:
+        StalePlan: the plan was made for another model.
+        VerificationError: something differs; the first difference is named.
+    """
+    fingerprint.check_source(plan, tensors_of(model), modules_of(model))
+    call = example_call(plan, model, args, kwargs)
+    analysis = analyze(trace(model, *call))
+    checks = [_check_plan(plan, analysis)]
+    gone = analysis.gone([group.removed for group in plan.groups])
+    checks.append(_check_tensors(analysis, gone, model, smaller))
+    if plan.target == "module":
+        checks.append(_check_attributes(plan, model, smaller))
+        found = trace(smaller, *call)
+        compare_shapes(plan, analysis, found)
+        checks.append(f"all {len(found.nodes)} operators have the predicted shapes")
+    reference = _reference(plan, analysis, gone, model, smaller)
+    allowed = tolerance or _tolerance(model)
+    outputs = _run(smaller, call)
+    graph_error = _error(outputs, _run(reference, call), allowed, "the rewritten graph")
+    checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
+    mixing = tuple(group.name for group in plan.groups if group.mixing and group.removed)
+    error = None
+    if mixing:
+        checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
+    else:
+        masked = _masked(analysis, gone, model)
+        error = _error(outputs, _run(masked, call), allowed, "the masked original")
+        checks.append(f"outputs equal the masked original's: {error:.1e} relative")
+    return Report(tuple(checks), error, graph_error, mixing)
+
+
+def _check_plan(plan: Plan, analysis: Analysis) -> str:
+    """The plan is the one that its removals lead to, in every field that means something."""
+    names = [group.name for group in analysis.groups]
+    for group, found in zip(plan.groups, analysis.groups, strict=False):
+        for field in ("name", "kind", "size", "rows", "members"):
+            planned, derived = getattr(group, field), getattr(found, field)
+            if planned != derived:
+                raise VerificationError(
+                    f"group {group.name}: the plan's {field} is {_short(planned)}, the model's is "
+                    f"{_short(derived)}; compile the plan again"
+                )
+    if len(plan.groups) != len(names):
+        raise VerificationError(f"the plan has {len(plan.groups)} groups, the model {len(names)}")
+    removed = tuple(group.removed for group in plan.groups)
+    for group in plan.groups:
+        units = group.removed
+        if list(units) != sorted(set(units)) or (units and not 0 <= units[0] <= units[-1] < group.size):
+            raise VerificationError(f"group {group.name}: removed units are not sorted and in range")
+    try:
+        target: Any = plan.target
+        expected = write_plan(analysis, removed, target, "", "")
+    except PolicyError as error:
+        raise VerificationError(f"the plan breaks a constraint: {error}") from error
+    for field in ("source", "tensors", "modules", "groups", "attributes", "cost_before",
+                  "cost_after", "shapes", "inputs"):
+        planned, derived = getattr(plan, field), getattr(expected, field)
+        if planned != derived:
+            raise VerificationError(
+                f"the plan's {field} differ from what its removals lead to: "
+                f"{_first_difference(planned, derived)}"
+            )
+    for field in ("attributes", "tensors"):
+        if getattr(plan.result, field) != getattr(expected.result, field):
+            raise VerificationError(f"the plan's fingerprint of the result's {field} is wrong")
+    return f"the plan's {len(plan.groups)} groups are those of a fresh analysis"
+
+
+def _first_difference(planned: Any, derived: Any) -> str:
+    if isinstance(planned, tuple) and isinstance(derived, tuple):
+        for a, b in zip(planned, derived, strict=False):
+            if a != b:
+                return f"{_short(a)}, expected {_short(b)}"
+        return f"{len(planned)} entries, expected {len(derived)}"
+    return f"{_short(planned)}, expected {_short(derived)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _vanished(labelled: Labelled, gone: Gone) -> np.ndarray:
+    """For each coordinate of a tensor whether it vanishes, by its labels."""
+    lost = np.zeros((1,) * labelled.rank, dtype=bool)
+    for layer in labelled.layers:
+        lost = lost | gone[layer.atoms]
+    return np.broadcast_to(lost, labelled.shape)
+
+
+def _sliced(
+    labelled: Labelled, gone: Gone, tensor: torch.Tensor, shape: tuple[int, ...]
+) -> torch.Tensor:
+    lost = _vanished(labelled, gone)
+    if not lost.any():
+        return tensor
+    keep = torch.from_numpy(np.ascontiguousarray(~lost)).to(tensor.device)
+    return tensor.detach()[keep].reshape(shape)
+
+
+def _named(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _check_tensors(
+    analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module
+) -> str:
+    """Every tensor of the result is the slice that the labels say, bit for bit."""
+    before, after = _named(model), _named(smaller)
+    shapes = analysis.shapes(gone)
+    wanted = {name for tensor in analysis.graph.tensors for name in tensor.names}
+    if set(after) != wanted:
+        names = sorted(set(after) ^ wanted)
+        raise VerificationError(f"the pruned model has other tensors: {', '.join(names[:5])}")
+    for tensor in analysis.graph.tensors:
+        old = before[tensor.name]
+        for name in tensor.names:
+            new = after[name]
+            if new is not after[tensor.name]:
+                raise VerificationError(f"{name} is no longer tied to {tensor.name}")
+            if tuple(new.shape) != shapes[tensor.value]:
+                raise VerificationError(
+                    f"{name} has shape {tuple(new.shape)}, predicted {shapes[tensor.value]}"
+                )
+        new = after[tensor.name]
+        for field in ("dtype", "device", "requires_grad"):
+            if getattr(new, field) != getattr(old, field):
+                raise VerificationError(
+                    f"{tensor.name}: {field} is {getattr(new, field)}, was {getattr(old, field)}"
+                )
+        if old.is_meta:
+            continue
+        if new.numel() and new.untyped_storage().data_ptr() == old.untyped_storage().data_ptr():
+            raise VerificationError(f"{tensor.name} shares memory with the original")
+        expected = _sliced(analysis.walked.labels[tensor.value], gone, old, tuple(new.shape))
+        if not _same_bits(new.detach(), expected.detach()):
+            raise VerificationError(f"{tensor.name}: its values are not the kept ones, in order")
+    return f"{len(analysis.graph.tensors)} tensors hold exactly the kept values"
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if torch.equal(a, b):
+        return True
+    a, b = a.contiguous().view(-1), b.contiguous().view(-1)  # NaNs are unequal, bits are not
+    return a.numel() == b.numel() and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+def _check_attributes(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
+    if type(smaller) is not type(model):
+        raise VerificationError(
+            f"the pruned model is a {type(smaller).__name__}, the original a {type(model).__name__}"
+        )
+    expected = fingerprint.modules_after(plan.modules, plan.attributes)
+    difference = fingerprint.first_difference((), expected, (), modules_of(smaller))
+    if difference is not None:
+        raise VerificationError(f"structural attributes of the pruned model: {difference}")
+    return f"structural attributes of {len(expected)} modules, {len(plan.attributes)} of them new"
+
+
+def _reference(
+    plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module
+) -> nn.Module:
+    """The rewritten graph over slices of the original's tensors, taken by the labels."""
+    before, shapes = _named(model), analysis.shapes(gone)
+    tensors = {
+        t.name: _sliced(
+            analysis.walked.labels[t.value], gone, before[t.name].detach(), shapes[t.value]
+        ).clone()
+        for t in analysis.graph.tensors
+    }
+    changed = {(change.module, change.name): change.after for change in plan.attributes}
+    return rewritten(
+        analysis, gone, tensors, changed if plan.target == "module" else None, model.forward
+    )
+
+
+def _masked(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:
+    """The original with every vanished coordinate zero, by the labels."""
+    zeroed: dict[int, torch.Tensor] = {}
+    before = _named(model)
+    for t in analysis.graph.tensors:
+        tensor = before[t.name]
+        lost = _vanished(analysis.walked.labels[t.value], gone)
+        if lost.any():
+            holes = torch.from_numpy(np.ascontiguousarray(lost)).to(tensor.device)
+            zeroed[id(tensor)] = tensor.detach().masked_fill(holes, 0)
+
+    def replace(tensor: torch.Tensor) -> torch.Tensor:
+        new = zeroed.get(id(tensor), tensor.detach().clone())
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(new, requires_grad=tensor.requires_grad)
+        return new
+
+    return clone(model, replace)
+
+
+def _run(model: nn.Module, call: Call) -> list[torch.Tensor]:
+    """Outputs of one run in eval mode; buffers, mode and random state are left as they were."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        result = model(*call[0], **call[1])
+        outputs = [leaf.clone() for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer, buffers[name]):
+            buffer.copy_(buffers[name])
+    return outputs
+
+
+def _error(
+    outputs: list[torch.Tensor], expected: list[torch.Tensor], allowed: float, what: str
+) -> float:
+    """The largest difference of outputs, relative to the largest expected value of each."""
+    worst = 0.0
+    if len(outputs) != len(expected):
+        raise VerificationError(f"{len(outputs)} outputs, {what} has {len(expected)}")
+    for i, (a, b) in enumerate(zip(outputs, expected, strict=True)):
+        if a.shape != b.shape:
+            raise VerificationError(f"output {i} has shape {tuple(a.shape)}, {what} {tuple(b.shape)}")
+        if not a.numel():
+            continue
+        wide = torch.float64 if a.is_floating_point() else a.dtype
+        scale = float(b.to(wide).abs().max())
+        difference = float((a.to(wide) - b.to(wide)).abs().max())
+        error = difference / scale if scale else difference
+        if not error <= allowed:
+            raise VerificationError(
+                f"output {i} differs from that of {what} by {error:.2e} relative, allowed {allowed:g}"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _tolerance(model: nn.Module) -> float:
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return max((TOLERANCE.get(dtype, 2e-2) for dtype in types), default=1e-4)
+
+
