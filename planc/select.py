@@ -223,10 +223,11 @@ def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
-    import torch
+    return (("planc", _version("planc")), ("torch", _version("torch").split("+")[0]))
 
+
+def _version(package: str) -> str:
     try:
-        own = metadata.version("planc")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        own = "unknown"
-    return (("planc", own), ("torch", torch.__version__.split("+")[0]))
+        return "unknown"

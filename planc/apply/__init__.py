@@ -12,11 +12,14 @@ from typing import Any, Literal, TypeVar, cast, overload
 
 from torch import nn
 
+from planc.apply.graph import apply_graph
 from planc.apply.module import apply_module, mask_module, restore_module
 from planc.apply.renewal import Removed
 from planc.apply.state_dict import apply_state_dict, mask_state_dict, restore_state_dict
 from planc.errors import PlancError
 from planc.plan import Plan
+from planc.validate import example_call
+from planc.validate import validate as validate_module
 
 __all__ = ["Removed", "apply", "mask", "restore"]
 
@@ -24,43 +27,84 @@ Target = TypeVar("Target", bound="nn.Module | Mapping[str, Any]")
 
 
 @overload
-def apply(plan: Plan, target: Target, *, keep_removed: Literal[False] = False) -> Target: ...
+def apply(
+    plan: Plan,
+    target: Target,
+    *,
+    keep_removed: Literal[False] = False,
+    validate: bool = True,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Target: ...
 
 
 @overload
-def apply(plan: Plan, target: Target, *, keep_removed: Literal[True]) -> tuple[Target, Removed]: ...
+def apply(
+    plan: Plan,
+    target: Target,
+    *,
+    keep_removed: Literal[True],
+    validate: bool = True,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Target, Removed]: ...
 
 
 @overload
-def apply(plan: Plan, target: Target, *, keep_removed: bool) -> Target | tuple[Target, Removed]: ...
+def apply(
+    plan: Plan,
+    target: Target,
+    *,
+    keep_removed: bool,
+    validate: bool = True,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Target | tuple[Target, Removed]: ...
 
 
 def apply(
-    plan: Plan, target: Target, *, keep_removed: bool = False
+    plan: Plan,
+    target: Target,
+    *,
+    keep_removed: bool = False,
+    validate: bool = True,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Target | tuple[Target, Removed]:
-    """A new module (same class) or state dict without what the plan removes.
+    """A new module or state dict without what the plan removes.
 
-    Device, dtype, memory format, tying, ``requires_grad``, hooks and training mode are those of
-    the original, which is left as it was and shares no memory with the result. Gradients are not
-    carried over.
+    A plan for ``target="module"`` gives a module of the same class, one for ``target="graph"`` the
+    traced graph with rewritten constants, a trainable ``torch.fx.GraphModule``. Device, dtype,
+    memory format, tying, ``requires_grad``, hooks and training mode are those of the original,
+    which is left as it was and shares no memory with the result. Gradients are not carried over.
 
     Args:
         plan: the plan, made for this model.
         target: an ``nn.Module``, or a mapping from names to tensors.
         keep_removed: return also the removed values, for :func:`restore`.
+        validate: run the new module on fake tensors and compare every shape with the plan's
+            prediction (a state dict cannot be run).
+        args, kwargs: inputs for that; made from the plan's specification if not given.
 
     Raises:
         StalePlan: the plan was made for another model; names the first difference.
         AlreadyApplied: the target already is the result of the plan.
+        VerificationError: the result is not what the plan predicts; names the first difference.
         PlancError: the target is neither a module nor a mapping, or cannot be copied.
     """
     applied: Any
-    if isinstance(target, nn.Module):
-        applied = apply_module(plan, target, keep_removed)
-    elif isinstance(target, Mapping):
+    if isinstance(target, Mapping):
         applied = apply_state_dict(plan, target, keep_removed)
-    else:
+    elif not isinstance(target, nn.Module):
         raise _not_a_target(target)
+    elif plan.target == "graph":
+        call = example_call(plan, target, args, kwargs)
+        applied = apply_graph(plan, target, call, keep_removed, validate)
+    else:
+        applied = apply_module(plan, target, keep_removed)
+        if validate:
+            smaller = applied[0] if keep_removed else applied
+            validate_module(plan, target, smaller, example_call(plan, target, args, kwargs))
     return cast("Target | tuple[Target, Removed]", applied)
 
 

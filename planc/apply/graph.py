@@ -16,13 +16,21 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from planc.analysis import Analysis, Gone, predicted_shape
-from planc.errors import AnalysisError
+from planc import fingerprint
+from planc.analysis import Analysis, Gone, analyze, predicted_shape
+from planc.apply.renewal import Removed, collect_removed
+from planc.apply.source import modules_of, tensors_of
+from planc.apply.tensors import copy_tensor, cut_tensor
+from planc.errors import AnalysisError, StalePlan
 from planc.expr import Attribute, Scalar, SizeOf, evaluate
 from planc.facts import Demand
 from planc.ir import Node, Ref, refs
+from planc.plan import Plan
 from planc.rules import find, parameters
+from planc.trace import trace
 from planc.trace.nesting import map_leaves
+from planc.trace.structure import owned_tensors
+from planc.validate import Call, compare_shapes
 
 _EQUAL_PARTS = (
     "aten.chunk.",
@@ -31,6 +39,40 @@ _EQUAL_PARTS = (
     "aten.tensor_split.sections",
 )
 _ATTENTION = "aten.scaled_dot_product_attention."
+
+
+def apply_graph(
+    plan: Plan, model: nn.Module, call: Call, keep_removed: bool = False, validate: bool = True
+) -> fx.GraphModule | tuple[fx.GraphModule, Removed]:
+    """The traced graph of ``model`` without what the plan removes; with ``keep_removed`` also what
+    was removed.
+
+    Raises:
+        StalePlan: the plan was made for another model; names the first difference.
+        AlreadyApplied: the model is what the plan makes of its source.
+        VerificationError: a shape is not the predicted one.
+    """
+    fingerprint.check_source(plan, tensors_of(model), modules_of(model))
+    analysis = analyze(trace(model, *call))
+    if fingerprint.structure_digest(analysis.groups) != plan.source.structure:
+        raise StalePlan("the model's tensors are those of the plan, its groups are not: compile again")
+    owned = owned_tensors(model)
+    tensors = {}
+    for entry in owned:
+        name, old = entry.names[0], entry.tensor.detach()
+        cut = plan.cuts.get(name)
+        new = copy_tensor(old) if cut is None else cut_tensor(old, cut)
+        if entry.kind == "parameter":
+            new = nn.Parameter(new, requires_grad=entry.tensor.requires_grad)
+        tensors[name] = new
+    gone = analysis.gone([group.removed for group in plan.groups])
+    smaller = rewritten(analysis, gone, tensors, None, model.forward)
+    if validate:
+        compare_shapes(plan, analysis, trace(smaller, *call))
+    if not keep_removed:
+        return smaller
+    named = [(name, entry.tensor) for entry in owned for name in entry.names]
+    return smaller, collect_removed(plan, named)
 
 
 def rewritten(
