@@ -1,0 +1,1 @@
+"""The tests, and the scripts that measure: ``python -m tests.sweep`` and those in ``bench``."""

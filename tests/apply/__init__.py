@@ -1,0 +1,1 @@
+"""Tests of the executors: tensors, modules, state dicts, attributes."""

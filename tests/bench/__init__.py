@@ -1,0 +1,1 @@
+"""Benchmarks that print both sides, measured in the same run."""

@@ -1,0 +1,265 @@
+"""The commands as a user runs them: what they print, what they write, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import planc
+from planc.cli import run
+
+FACTORY = """
+from torch import nn
+
+WIDTH = 3
+
+def net(width=16, act="relu"):
+    first = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU())
+    return nn.Sequential(first, nn.Conv2d(width, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 5))
+
+def word():
+    return "not a module"
+
+def broken():
+    raise RuntimeError("no such luck")
+"""
+MODEL = "toy_models:net"
+INPUT = ["--input", "2x3x8x8"]
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a module of models in it."""
+    (tmp_path / "toy_models.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "toy_models", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def succeed(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command that must exit with 0, or the given code, and returns its standard output."""
+
+    def call(*arguments: str, code: int = 0) -> str:
+        capsys.readouterr()
+        found = run(list(arguments))
+        output, errors = capsys.readouterr()
+        assert found == code, errors
+        return output
+
+    return call
+
+
+@pytest.fixture
+def fail(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command that must fail with a message and write nothing; returns the message."""
+
+    def call(*arguments: str, code: int = 1) -> str:
+        before = sorted(Path().iterdir())
+        capsys.readouterr()
+        assert run(list(arguments)) == code
+        output, errors = capsys.readouterr()
+        assert not output
+        assert "Traceback" not in errors
+        after = [path for path in sorted(Path().iterdir()) if path.name != "__pycache__"]
+        assert after == [path for path in before if path.name != "__pycache__"]
+        return errors
+
+    return call
+
+
+def planned(path: str, *options: str, model: str = MODEL) -> planc.Plan:
+    assert run(["plan", model, *INPUT, *options, "-o", path]) == 0
+    return planc.load_plan(Path(path))
+
+
+def weights(path: str, seed: int = 3, width: int = 16) -> None:
+    from planc.models import load_model
+
+    save_file(load_model(MODEL, {"width": width}, seed).state_dict(), path)
+
+
+def test_help_answers_in_less_than_300_ms() -> None:
+    command = [sys.executable, "-c", "from planc.cli import main; main()", "--help"]
+    root = Path(planc.__file__).parent.parent
+    taken = []
+    for _ in range(3):
+        before = os.times()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+        after = os.times()  # of the processor, not of the clock: other tests run beside this one
+        user = after.children_user - before.children_user
+        taken.append(user + after.children_system - before.children_system)
+    assert "Exit codes:" in done.stdout
+    assert min(taken) < 0.3
+
+
+def test_plan_writes_what_it_shows(succeed: Run) -> None:
+    shown = succeed("plan", MODEL, *INPUT, "--ratio", "0.5", "-o", "a.planc")
+    assert "0.0.weight:0" in shown
+    assert succeed("show", "a.planc") == shown
+
+
+def test_plan_without_output_writes_nothing(succeed: Run) -> None:
+    before = set(Path().iterdir())
+    assert "0.0.weight:0" in succeed("plan", MODEL, *INPUT)
+    assert {path.name for path in set(Path().iterdir()) - before} <= {"__pycache__"}
+
+
+def test_equal_command_lines_give_equal_bytes() -> None:
+    for name in ("a.planc", "b.planc"):
+        planned(name, "--criterion", "random", "--seed", "5")
+    assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
+
+
+def test_options_reach_the_plan() -> None:
+    [group] = [g for g in planned("a.planc", "--ratio", "0.25").groups if g.name == "0.0.weight:0"]
+    assert len(group.removed) == 4
+    kept = planned("b.planc", "--keep", "0.0.*")
+    assert [len(g.removed) for g in kept.groups if g.name == "0.0.weight:0"] == [0]
+    only = planned("c.planc", "--only", "0.0.*")
+    assert {g.name for g in only.groups if g.removed} == {"0.0.weight:0"}
+    rounded = planned("d.planc", "--ratio", "0.3", "--round-to", "8")
+    assert all(g.kept % 8 == 0 for g in rounded.groups if g.removed)
+    assert planned("e.planc", "--target", "graph").target == "graph"
+    wider = planned("f.planc", "--set", "width=32", "--set", "act=gelu")
+    assert {g.size for g in wider.groups if g.name == "0.0.weight:0"} == {32}
+
+
+def test_show_and_diff_and_explain_speak_json(succeed: Run) -> None:
+    planned("a.planc", "--ratio", "0.5")
+    planned("b.planc", "--ratio", "0.25")
+    assert json.loads(succeed("show", "a.planc", "--json"))
+    assert json.loads(succeed("diff", "a.planc", "b.planc", "--json", code=3))
+    found = json.loads(succeed("explain", MODEL, "0.0.weight:0", *INPUT, "--json"))
+    assert [(entry["tensor"], entry["dim"]) for entry in found] == [("0.0.weight", 0)]
+    assert any("0.1.running_mean" in line for line in found[0]["reasons"])
+
+
+def test_explain_says_why_the_classifier_keeps_its_classes(succeed: Run) -> None:
+    assert "output" in succeed("explain", MODEL, "3.weight:0", *INPUT)
+    assert "3.bias:0" in succeed("explain", MODEL, *INPUT)
+
+
+def test_diff_of_equal_plans_exits_with_0(succeed: Run) -> None:
+    planned("a.planc")
+    planned("b.planc")
+    succeed("diff", "a.planc", "b.planc")
+
+
+def test_apply_to_weights_alone_equals_apply_to_the_model(succeed: Run) -> None:
+    plan = planned("a.planc")
+    weights("in.safetensors")
+    succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", "alone.safetensors")
+    succeed("apply", "a.planc", MODEL, "--weights", "in.safetensors", "-o", "model.safetensors")
+    alone, built = load_file("alone.safetensors"), load_file("model.safetensors")
+    assert alone.keys() == built.keys()
+    assert all(torch.equal(alone[name], built[name]) for name in alone)
+    assert alone["0.0.weight"].shape == (8, 3, 3, 3)
+    parameters = sum(t.numel() for name, t in alone.items() if name.endswith(("weight", "bias")))
+    assert parameters == plan.cost_after.params
+
+
+def test_the_seed_builds_the_model_where_no_weights_are_given(succeed: Run) -> None:
+    planned("a.planc")
+    weights("in.safetensors", seed=7)
+    succeed("apply", "a.planc", MODEL, "--seed", "7", "-o", "seeded.safetensors")
+    succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", "stored.safetensors")
+    assert Path("seeded.safetensors").read_bytes() == Path("stored.safetensors").read_bytes()
+
+
+def test_verify_proves_a_plan_and_a_result(succeed: Run) -> None:
+    planned("a.planc")
+    weights("in.safetensors")
+    assert "masked original" in succeed("verify", "a.planc", MODEL, "--weights", "in.safetensors")
+    succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", "out.safetensors")
+    stored = ("--weights", "in.safetensors", "--result", "out.safetensors")
+    assert "ok: " in succeed("verify", "a.planc", MODEL, *stored)
+
+
+def test_verify_exits_with_4_when_two_rows_are_swapped(succeed: Run, fail: Run) -> None:
+    planned("a.planc")
+    weights("in.safetensors")
+    succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", "out.safetensors")
+    tensors = load_file("out.safetensors")
+    tensors["0.0.weight"] = tensors["0.0.weight"][[1, 0, *range(2, 8)]].contiguous()
+    save_file(tensors, "swapped.safetensors")
+    stored = ("--weights", "in.safetensors", "--result", "swapped.safetensors")
+    fail("verify", "a.planc", MODEL, *stored, code=4)
+
+
+def test_unknown_models_are_named_with_near_misses(fail: Run) -> None:
+    assert "resnet50" in fail("plan", "torchvision:resnet55")
+    assert "torchvision:resnet50" in fail("plan", "resnet50")
+    assert "net" in fail("plan", "toy_models:nett")
+    assert "'no_such_module'" in fail("plan", "no_such_module:net")
+    assert "WIDTH" in fail("plan", "toy_models:WIDTH")
+    assert "not an nn.Module" in fail("plan", "toy_models:word")
+    assert "no such luck" in fail("plan", "toy_models:broken")
+    assert "depth=3" in fail("plan", MODEL, "--set", "depth=3")
+
+
+def test_a_command_line_that_makes_no_sense_exits_with_2(fail: Run) -> None:
+    for ratio in ("1", "-0.1", "half"):
+        assert "--ratio" in fail("plan", MODEL, "--ratio", ratio, code=2)
+    assert "--input" in fail("plan", MODEL, "--input", "1x3xA", code=2)
+    assert "--set" in fail("plan", MODEL, "--set", "width", code=2)
+    assert "--kind" in fail("plan", MODEL, "--kind", "heads=many", code=2)
+    assert "MODEL" in fail("apply", "a.planc", "-o", "out.safetensors", code=2)
+
+
+def test_inputs_that_do_not_fit_are_an_error(fail: Run) -> None:
+    assert "could not be traced" in fail("plan", MODEL, "--input", "1x4x8x8")
+    assert "float23" in fail("plan", MODEL, "--input", "1x3x8x8:float23")
+
+
+def test_patterns_that_match_nothing_are_an_error(fail: Run) -> None:
+    assert "0.0.weihgt" in fail("plan", MODEL, *INPUT, "--keep", "0.0.weihgt:0")
+
+
+@pytest.mark.parametrize("output", ["missing/a.planc", "toy_models.py/a.planc", "."])
+def test_an_output_that_cannot_be_written_is_known_before_the_work(
+    output: str, fail: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import planc.models
+
+    monkeypatch.setattr(planc.models, "load_model", None)
+    assert f"cannot write {output}" in fail("plan", MODEL, *INPUT, "-o", output)
+
+
+def test_files_that_are_no_plans_are_an_error(fail: Run) -> None:
+    Path("a.planc").write_text("not a plan")
+    assert "a.planc" in fail("show", "a.planc")
+    assert "a.planc" in fail("diff", "a.planc", "a.planc")
+    assert "a.planc" in fail("apply", "a.planc", MODEL, "-o", "out.safetensors")
+    assert "missing.planc" in fail("verify", "missing.planc", MODEL)
+
+
+def test_weights_that_do_not_fit_are_an_error(fail: Run) -> None:
+    planned("a.planc")
+    weights("wide.safetensors", width=32)
+    Path("text.safetensors").write_text("not tensors")
+    save_file({"0.0.weight": torch.zeros(16, 3, 3, 3)}, "few.safetensors")
+    out = ("-o", "out.safetensors")
+    wide = fail("apply", "a.planc", "--weights", "wide.safetensors", *out)
+    assert "0.0.weight" in wide
+    wide = fail("apply", "a.planc", MODEL, "--weights", "wide.safetensors", *out)
+    assert "(32, 3, 3, 3)" in wide
+    assert "0.0.bias" in fail("plan", MODEL, *INPUT, "--weights", "few.safetensors")
+    assert "text.safetensors" in fail("plan", MODEL, *INPUT, "--weights", "text.safetensors")
+    assert "gone.safetensors" in fail("plan", MODEL, *INPUT, "--weights", "gone.safetensors")
+
+
+def test_a_plan_for_another_model_is_stale(fail: Run) -> None:
+    planned("a.planc")
+    stale = fail("apply", "a.planc", MODEL, "--set", "width=24", "-o", "out.safetensors")
+    assert "0.0" in stale

@@ -1,0 +1,189 @@
+"""Fingerprints agree where a plan may be used, and differences are named where it may not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planc.errors import AlreadyApplied, StalePlan
+from planc.fingerprint import (
+    attributes_digest,
+    check_source,
+    check_state_dict,
+    compare,
+    first_difference,
+    modules_after,
+    shapes_digest,
+    structure_digest,
+    tensors_after,
+    tensors_digest,
+)
+from planc.plan import ModuleSpec, Plan, TensorSpec
+from tests.strategies import complete, example_plan, plans
+
+PLAN = example_plan()
+TENSORS, MODULES = PLAN.tensors, PLAN.modules
+
+
+def shapes_of(tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[int, ...]]:
+    return {name: spec.shape for spec in tensors for name in spec.names}
+
+
+@given(plans(), st.randoms(use_true_random=False))
+def test_digests_do_not_depend_on_the_order_of_tables(plan: Plan, chance: Any) -> None:
+    def shuffled(items: tuple[Any, ...]) -> list[Any]:
+        return chance.sample(items, len(items))  # type: ignore[no-any-return]
+
+    assert tensors_digest(shuffled(plan.tensors)) == plan.source.tensors
+    assert attributes_digest(shuffled(plan.modules)) == plan.source.attributes
+    assert structure_digest(shuffled(plan.groups)) == plan.source.structure
+
+
+@given(plans())
+def test_a_plan_fits_its_own_tables(plan: Plan) -> None:
+    assert compare(plan, plan.tensors, plan.modules) is None
+    check_source(plan, plan.tensors, plan.modules)
+    check_source(plan, reversed(plan.tensors))
+    check_state_dict(plan, shapes_of(plan.tensors))
+
+
+@given(plans())
+def test_what_a_plan_produces_is_recognised(plan: Plan) -> None:
+    tensors = tensors_after(plan.tensors, plan.cuts)
+    modules = modules_after(plan.modules, plan.attributes)
+    assert tensors_digest(tensors) == plan.result.tensors
+    assert attributes_digest(modules) == plan.result.attributes
+    if tensors == plan.tensors and modules == plan.modules:
+        return
+    with pytest.raises(AlreadyApplied, match="apply the plan to the original"):
+        check_source(plan, tensors, modules)
+    if tensors != plan.tensors:
+        with pytest.raises(AlreadyApplied):
+            check_state_dict(plan, shapes_of(tensors))
+
+
+@given(plans(), plans())
+def test_digests_differ_exactly_where_a_difference_is_named(a: Plan, b: Plan) -> None:
+    same = (a.source.tensors, a.source.attributes) == (b.source.tensors, b.source.attributes)
+    assert (compare(a, b.tensors, b.modules) is None) == same
+
+
+def renamed(index: int, *names: str) -> tuple[TensorSpec, ...]:
+    return changed(index, names=names)
+
+
+def changed(index: int, **changes: Any) -> tuple[TensorSpec, ...]:
+    spec = replace(TENSORS[index], **changes)
+    return (*TENSORS[:index], spec, *TENSORS[index + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        (TENSORS[:1] + TENSORS[2:], "b.weight: expected a parameter of shape (6, 12), found none"),
+        ((*TENSORS, TensorSpec(("new",), (2,), "buffer")), "new: expected no such tensor"),
+        (changed(1, shape=(6, 13)), "b.weight: expected shape (6, 12), found (6, 13)"),
+        (changed(4, kind="parameter"), "steps: expected a buffer, found a parameter"),
+        (renamed(0, "a.weight"), "tied.weight: expected a parameter of shape (6, 1), found none"),
+        (
+            (*renamed(0, "a.weight"), TensorSpec(("tied.weight",), (6, 1), "parameter")),
+            "tied.weight: expected to be tied to a.weight, found a tensor of its own",
+        ),
+        (
+            (*TENSORS[:2], TensorSpec(("c.weight", "other"), (6,), "parameter"), *TENSORS[3:]),
+            "c.weight: expected not to be tied to other, found the two tied",
+        ),
+    ],
+)
+def test_the_first_different_tensor_is_named(tensors: tuple[TensorSpec, ...], words: str) -> None:
+    assert words in str(compare(PLAN, tensors, MODULES))
+    with pytest.raises(StalePlan) as caught:
+        check_source(PLAN, tensors)
+    assert words in str(caught.value)
+    assert tensors_digest(tensors) != PLAN.source.tensors
+
+
+def with_attribute(name: str, value: Any) -> tuple[ModuleSpec, ...]:
+    attributes = dict(MODULES[1].attributes) | {name: value}
+    kept = tuple(sorted((n, v) for n, v in attributes.items() if v is not None))
+    return (MODULES[0], ModuleSpec("a", kept), MODULES[2])
+
+
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        (MODULES[:2], "tied: expected a module, found none"),
+        ((*MODULES, ModuleSpec("new", ())), "new: expected no such module"),
+        (with_attribute("mode", None), "a: expected the attribute mode = 'same', found none"),
+        (with_attribute("width", 3), "a: expected no attribute width, found width = 3"),
+        (with_attribute("mode", "valid"), "a: expected mode = 'same', found 'valid'"),
+        (with_attribute("bias", 1), "a: expected bias = True, found 1"),
+        (
+            (ModuleSpec("", (("n", 1),)), *MODULES[1:]),
+            "the model itself: expected no attribute n, found n = 1",
+        ),
+    ],
+)
+def test_the_first_different_module_is_named(modules: tuple[ModuleSpec, ...], words: str) -> None:
+    assert words in str(compare(PLAN, TENSORS, modules))
+    with pytest.raises(StalePlan) as caught:
+        check_source(PLAN, TENSORS, modules)
+    assert words in str(caught.value)
+    assert attributes_digest(modules) != PLAN.source.attributes
+
+
+def test_tensors_of_the_result_with_attributes_of_the_source_are_stale() -> None:
+    with pytest.raises(StalePlan):
+        check_source(PLAN, tensors_after(TENSORS, PLAN.cuts), MODULES)
+
+
+def test_without_modules_only_tensors_are_compared() -> None:
+    assert first_difference(TENSORS, MODULES, TENSORS) is None
+    assert first_difference(TENSORS, None, TENSORS, MODULES) is None
+    with pytest.raises(AlreadyApplied):
+        check_source(PLAN, tensors_after(TENSORS, PLAN.cuts))
+
+
+def test_a_state_dict_may_lack_buffers_and_tied_names() -> None:
+    shapes = shapes_of(TENSORS)
+    del shapes["steps"], shapes["tied.weight"]
+    check_state_dict(PLAN, shapes)
+    del shapes["a.weight"]
+    with pytest.raises(StalePlan, match=r"a\.weight: expected a parameter of shape \(6, 1\)"):
+        check_state_dict(PLAN, shapes)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("b.weight", (6, 13), "b.weight: expected shape (6, 12), found (6, 13)"),
+        ("tied.weight", (5, 1), "tied.weight: expected shape (6, 1), found (5, 1)"),
+        ("new", (2,), "new: expected no such tensor, found one of shape (2,)"),
+    ],
+)
+def test_another_state_dict_is_stale(name: str, shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(StalePlan) as caught:
+        check_state_dict(PLAN, shapes_of(TENSORS) | {name: shape})
+    assert words in str(caught.value)
+
+
+def test_the_structure_does_not_depend_on_what_people_read() -> None:
+    described = [replace(group, kind="other", mixing="other", removed=()) for group in PLAN.groups]
+    assert structure_digest(described) == PLAN.source.structure
+    smaller = [replace(group, members=group.members[:1]) for group in PLAN.groups]
+    assert structure_digest(smaller) != PLAN.source.structure
+
+
+def test_shapes_depend_on_their_order() -> None:
+    steps = [("aten.relu", [(2, 3)]), ("aten.add", [(2, 3), (1,)])]
+    assert shapes_digest(steps) == shapes_digest(iter(steps))
+    assert shapes_digest(steps) != shapes_digest(reversed(steps))
+
+
+def test_attributes_that_plans_change_unlisted_do_not_matter() -> None:
+    plan = complete(TENSORS, MODULES, PLAN.groups, PLAN.attributes[1:2])
+    assert plan.result.attributes == plan.source.attributes
