@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from planc.collection import paused_collection
 from planc.cost import CostModel, cost_model
 from planc.equations import Equations, equations
 from planc.explain import Pin, explain, pins
@@ -86,11 +87,14 @@ class Analysis:
         """The predicted shape of every value once the atoms ``gone`` have vanished."""
         return [predicted_shape(labelled, gone) for labelled in self.walked.labels]
 
-    def mixing(self, group: Group, target: str) -> str:
-        """Why removing units of a group is not the same as zeroing them, empty where it is."""
-        if group.mixing.startswith("module: "):
-            return "" if target == "graph" else group.mixing.removeprefix("module: ")
-        return group.mixing
+    def mixing(self, g: int, target: str) -> str:
+        """Why removing units of group ``g`` is not the same as zeroing them, empty where it is."""
+        reason = self.groups[g].mixing
+        if not reason:
+            return self.equations(target).mixing.get(g, "")
+        if reason.startswith("module: "):
+            return "" if target == "graph" else reason.removeprefix("module: ")
+        return reason
 
 
 def predicted_shape(x: Labelled, gone: Gone) -> tuple[int, ...]:
@@ -116,5 +120,6 @@ def analyze(graph: Graph, strict: bool = False) -> Analysis:
     Raises:
         AnalysisError: an operator has no rule (``strict``); names it, the module and the line.
     """
-    walked = walk(graph, strict)
-    return Analysis(graph, walked, group_units(graph, walked))
+    with paused_collection():
+        walked = walk(graph, strict)
+        return Analysis(graph, walked, group_units(graph, walked))

@@ -73,12 +73,14 @@ class Constraint:
 @dataclass(frozen=True, eq=False)
 class Equations:
     """``attributes`` maps attributes to their size after pruning, ``constraints`` bind groups,
-    ``whole`` are groups that cannot be counted on to shrink evenly, with the reason.
+    ``whole`` are groups that cannot be counted on to shrink evenly, with the reason; ``mixing``
+    those whose width, through an attribute, is used as a number.
     """
 
     attributes: Mapping[Key, Poly]
     constraints: tuple[Constraint, ...]
     whole: Mapping[int, str]
+    mixing: Mapping[int, str]
 
 
 def operation(op: str, args: tuple[Quantity, ...]) -> Quantity:
@@ -108,6 +110,7 @@ class _Builder:
         self.whole: dict[int, str] = {}
         self.attributes: dict[Variable, Poly] = {}
         self.found: list[Constraint] = []
+        self.numbers: dict[Key, str] = {}
         self._widths: dict[tuple[int, int], tuple[Labelled, Poly | None]] = {}
 
     def width(self, x: Labelled, dim: int, reason: str) -> Poly | None:
@@ -182,6 +185,9 @@ class _Builder:
     def _unchanged(self, node: Node, arg: str, number: Size | Scalar) -> None:
         """A number that the operator takes for something else than a width stays what it is."""
         if isinstance(number, Scalar):
+            for leaf in leaves(number.expr):
+                if isinstance(leaf, Attribute):
+                    self.numbers[leaf.key] = f"{leaf} is used as a number: {node}"
             return
         left = self.quantity(number.expr, f"{arg} of {node}")
         if left is not None:
@@ -233,9 +239,8 @@ class _Builder:
         ]
         lines = np.stack(stacked).reshape(len(layers), -1, x.shape[dim])
         groups = self.grouping.group[lines]
-        _, first = np.unique(groups.swapaxes(0, 1).reshape(groups.shape[1], -1), axis=0,
-                             return_index=True)
-        for at in first.tolist():
+        distinct = {groups[:, at].tobytes(): at for at in range(lines.shape[1])}
+        for at in distinct.values():
             line = tuple(Layer(atoms, 0) for atoms in lines[:, at])
             yield self._measured(Labelled((x.shape[dim],), line), 0, reason)
 
@@ -255,7 +260,13 @@ class _Builder:
             if left != right:
                 kept.setdefault((left, right), Constraint(left, right, constraint.reason))
         attributes = {k: p for k, p in self.attributes.items() if not isinstance(k, int)}
-        return Equations(attributes, tuple(kept.values()), self.whole)
+        mixing = {
+            v: reason
+            for key, reason in self.numbers.items()
+            for v in attributes.get(key, Poly()).variables
+            if isinstance(v, int)
+        }
+        return Equations(attributes, tuple(kept.values()), self.whole, mixing)
 
     def _define(self) -> None:
         """Gives each attribute that an equation can be solved for its polynomial."""

@@ -236,6 +236,13 @@ class Facts:
 
 def canonical(ids: Atoms) -> Atoms:
     """``ids`` renumbered 1, 2, ... in order of first occurrence; 0 stays 0."""
+    present = ids[ids != 0]
+    steps = np.diff(present)
+    if (steps >= 0).all():  # in order, as nearly all are: no need to sort
+        numbered = np.zeros(ids.shape, dtype=np.int64)
+        if len(present):
+            numbered[ids != 0] = np.concatenate(([1], 1 + np.cumsum(steps > 0)))
+        return numbered
     values, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(np.where(values == 0, -1, first), kind="stable")
     rank = np.empty(len(values), dtype=np.int64)

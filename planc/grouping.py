@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from planc.facts import NEVER, Atoms, Facts
+from planc.facts import NEVER, Atoms, Facts, Note
 from planc.groups import Group, Member, Over, Run, compress
 from planc.ir import Graph
 from planc.labels import Labelled, Layer
@@ -106,7 +106,33 @@ def group_units(graph: Graph, walked: Walked) -> Grouping:
     classes = _classes(alive, base, row, first)
     merged = _merge(facts, component, classes, base)
     merged.sort(key=lambda rows: _order(facts, places, int(first[rows[0][0]])))
-    return _assemble(graph, facts, component, merged, places)
+    grouping = _assemble(graph, facts, component, merged, places)
+    uneven = _uneven(graph, walked, grouping)
+    if not uneven:
+        return grouping
+    pinned = np.flatnonzero(np.isin(grouping.group, list(uneven)))
+    facts.node = -1
+    facts.pins.append(Note(pinned, "its units do not all hold the same of what is inside", -1))
+    return group_units(graph, walked)
+
+
+def _uneven(graph: Graph, walked: Walked, grouping: Grouping) -> frozenset[int]:
+    """Groups of rows whose width would depend on which row goes."""
+    wanted = [
+        (walked.labels[t.value], dim) for t in graph.tensors for dim in range(len(t.shape))
+    ] + [width for cost in walked.facts.products for width in cost.widths]
+    uneven: set[int] = set()
+    for x, dim in wanted:
+        layers = x.targeting(dim)
+        if len(layers) < 2:
+            continue
+        try:
+            grouping.width(x, dim)
+        except ArithmeticError:
+            coarse = sorted(layers, key=Layer.fineness)[:-1]
+            found = {int(g) for layer in coarse for g in np.unique(grouping.group[layer.along()])}
+            uneven |= found - {PINNED}
+    return frozenset(uneven)
 
 
 def _order(facts: Facts, places: _Places, place: int) -> tuple[int, int, bool, int]:
@@ -204,10 +230,11 @@ def _classes(
     """Live components with equal signatures, each class and the classes in order of place."""
     units = np.flatnonzero(alive)
     units = units[np.argsort(first[units], kind="stable")]
-    keys: dict[tuple[int, int], list[int]] = {}
-    for unit, b, r in zip(units.tolist(), base[units].tolist(), row[units].tolist(), strict=True):
-        keys.setdefault((b, r), []).append(unit)
-    return [np.array(members) for members in keys.values()]
+    keys = np.stack([base[units], row[units]])
+    order = np.lexsort(keys)  # stable: units of a class stay in order of place
+    bounds = np.flatnonzero((np.diff(keys[:, order], axis=1) != 0).any(axis=0)) + 1
+    classes = np.split(order, bounds) if len(units) else []
+    return [units[places] for places in sorted(classes, key=lambda places: int(places[0]))]
 
 
 def _merge(

@@ -56,7 +56,7 @@ class Layer:
 
     def fineness(self) -> int:
         """The number of distinct atoms along the target."""
-        return len(np.unique(self.along()))
+        return int(canonical(self.along()).max(initial=0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

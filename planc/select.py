@@ -92,8 +92,8 @@ def write_plan(
         ModuleSpec(m.path, tuple(sorted(m.attributes.items()))) for m in graph.modules.values()
     )
     groups = tuple(
-        PlanGroup(g.name, g.kind, g.size, g.rows, g.members, analysis.mixing(g, target), units)
-        for g, units in zip(analysis.groups, removed, strict=True)
+        PlanGroup(x.name, x.kind, x.size, x.rows, x.members, analysis.mixing(g, target), removed[g])
+        for g, x in enumerate(analysis.groups)
     )
     cut = cuts(tensors, groups)
     after = fingerprint.tensors_after(tensors, cut)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from planc import fingerprint
 from planc.analysis import Analysis, Gone, analyze
 from planc.apply.graph import rewritten
 from planc.apply.source import modules_of, tensors_of
-from planc.errors import PolicyError, VerificationError
+from planc.errors import PolicyError, TraceError, VerificationError
+from planc.fingerprint import structure_digest
 from planc.labels import Labelled
 from planc.plan import Plan
 from planc.select import write_plan
@@ -60,35 +62,39 @@ def verify(
     """Proves that ``smaller`` is what ``plan`` makes of ``model``; both are only read.
 
     The plan is derived again from a fresh analysis of the model; every tensor of the result is
-    compared bit for bit with a slice taken by the labels; structural attributes and every shape of
-    a run with the prediction; outputs with the rewritten graph, and, where no pruned group is
-    mixing, with the masked original.
+    compared bit for bit with a slice taken by the labels; classes, attributes, hooks and modes with
+    the original's; every shape of a run with the prediction; outputs with the rewritten graph, and,
+    where no pruned group is mixing, with the masked original.
 
     Args:
-        args, kwargs: inputs to compare outputs on; made from the plan's specification if not given.
+        args, kwargs: inputs to compare outputs on, of any shapes that the model takes; made from
+            the plan's specification if not given.
         tolerance: the largest relative difference; 1e-4 in float32, 1e-9 in float64, 2e-2 below.
 
     Raises:
         StalePlan: the plan was made for another model.
         VerificationError: something differs; the first difference is named.
     """
-    fingerprint.check_source(plan, tensors_of(model), modules_of(model))
+    _check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
     analysis = analyze(trace(model, *call))
-    checks = [_check_plan(plan, analysis)]
+    checks = [_check_plan(plan, _as_planned(plan, model, analysis))]
     gone = analysis.gone([group.removed for group in plan.groups])
-    checks.append(_check_tensors(analysis, gone, model, smaller))
+    reference = _reference(plan, analysis, gone, model)
     if plan.target == "module":
-        checks.append(_check_attributes(plan, model, smaller))
-    found = trace(smaller, *call)
-    compare_shapes(plan, analysis, found)
-    checks.append(f"all {len(found.nodes)} operators have the predicted shapes")
-    reference = _reference(plan, analysis, gone, model, smaller)
+        checks.append(_check_modules(plan, model, smaller))
+    else:
+        checks.append(_check_graph(reference, smaller))
+    checks.append(_check_tensors(analysis, gone, model, smaller))
+    checks.append(_check_shapes(plan, analysis, smaller, call))
+    mixing = tuple(group.name for group in plan.groups if group.mixing and group.removed)
+    if any(tensor.is_meta for tensor in _named(model).values()):
+        checks.append("outputs not compared: on the meta device there are no numbers")
+        return Report(tuple(checks), None, 0.0, mixing)
     allowed = tolerance or _tolerance(model)
     outputs = _run(smaller, call)
     graph_error = _error(outputs, _run(reference, call), allowed, "the rewritten graph")
     checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
-    mixing = tuple(group.name for group in plan.groups if group.mixing and group.removed)
     error = None
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
@@ -97,6 +103,30 @@ def verify(
         error = _error(outputs, _run(masked, call), allowed, "the masked original")
         checks.append(f"outputs equal the masked original's: {error:.1e} relative")
     return Report(tuple(checks), error, graph_error, mixing)
+
+
+def _check_source(plan: Plan, model: nn.Module) -> None:
+    try:
+        fingerprint.check_source(plan, tensors_of(model), modules_of(model))
+    except (ValueError, IndexError) as error:  # members that do not fit the plan's own tensors
+        raise VerificationError(f"the plan contradicts itself: {error}") from error
+
+
+def _as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
+    """The analysis of the model on the inputs that the plan was made with.
+
+    Raises:
+        VerificationError: on the inputs of ``analysis`` the model has other groups.
+    """
+    if analysis.graph.input_spec == plan.inputs:
+        return analysis
+    planned = analyze(trace(model, *example_call(plan, model)))
+    if structure_digest(planned.groups) != structure_digest(analysis.groups):
+        raise VerificationError(
+            "on these inputs the model has other groups than on those of the plan: verify on "
+            "inputs of the shapes that it was compiled with"
+        )
+    return planned
 
 
 def _check_plan(plan: Plan, analysis: Analysis) -> str:
@@ -117,20 +147,24 @@ def _check_plan(plan: Plan, analysis: Analysis) -> str:
         units = group.removed
         if list(units) != sorted(set(units)) or (units and not 0 <= units[0] <= units[-1] < group.size):
             raise VerificationError(f"group {group.name}: removed units are not sorted and in range")
+    if plan.target not in ("module", "graph"):
+        raise VerificationError(f'the plan\'s target is {plan.target!r}, not "module" or "graph"')
     try:
         target: Any = plan.target
         expected = write_plan(analysis, removed, target, "", "")
     except PolicyError as error:
         raise VerificationError(f"the plan breaks a constraint: {error}") from error
     for field in ("source", "tensors", "modules", "groups", "attributes", "cost_before",
-                  "cost_after", "shapes", "inputs"):
+                  "cost_after", "shapes", "inputs", "requires"):
         planned, derived = getattr(plan, field), getattr(expected, field)
         if planned != derived:
             raise VerificationError(
                 f"the plan's {field} differ from what its removals lead to: "
                 f"{_first_difference(planned, derived)}"
             )
-    for field in ("attributes", "tensors"):
+    # the result of a composed plan bears the name that the last of its parts gave it
+    fields = ("attributes", "tensors", "structure") if len(plan.provenance) == 1 else ("attributes", "tensors")
+    for field in fields:
         if getattr(plan.result, field) != getattr(expected.result, field):
             raise VerificationError(f"the plan's fingerprint of the result's {field} is wrong")
     return f"the plan's {len(plan.groups)} groups are those of a fresh analysis"
@@ -182,7 +216,8 @@ def _check_tensors(
     before, after = _named(model), _named(smaller)
     shapes = analysis.shapes(gone)
     wanted = {name for tensor in analysis.graph.tensors for name in tensor.names}
-    after = {name: new for name, new in after.items() if not name.startswith("captured_")}
+    captured = {f"captured_{value}" for value in analysis.graph.captured}
+    after = {name: new for name, new in after.items() if name not in captured}
     if set(after) != wanted:
         names = sorted(set(after) ^ wanted)
         raise VerificationError(f"the pruned model has other tensors: {', '.join(names[:5])}")
@@ -197,6 +232,9 @@ def _check_tensors(
                     f"{name} has shape {tuple(new.shape)}, predicted {shapes[tensor.value]}"
                 )
         new = after[tensor.name]
+        kind = "parameter" if isinstance(new, nn.Parameter) else "buffer"
+        if kind != tensor.kind:
+            raise VerificationError(f"{tensor.name} is a {kind}, was a {tensor.kind}")
         for field in ("dtype", "device", "requires_grad"):
             if getattr(new, field) != getattr(old, field):
                 raise VerificationError(
@@ -204,12 +242,34 @@ def _check_tensors(
                 )
         if old.is_meta:
             continue
-        if new.numel() and new.untyped_storage().data_ptr() == old.untyped_storage().data_ptr():
-            raise VerificationError(f"{tensor.name} shares memory with the original")
         expected = _sliced(analysis.walked.labels[tensor.value], gone, old, tuple(new.shape))
         if not _same_bits(new.detach(), expected.detach()):
             raise VerificationError(f"{tensor.name}: its values are not the kept ones, in order")
+    _check_memory(analysis, before, after)
     return f"{len(analysis.graph.tensors)} tensors hold exactly the kept values"
+
+
+def _check_memory(
+    analysis: Analysis, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
+) -> None:
+    """Nothing shares memory with the original, nor with anything it did not share it with there."""
+    originals = {_storage(old): name for name, old in before.items() if old.numel()}
+    owners: dict[int, str] = {}
+    for tensor in analysis.graph.tensors:
+        name, new = tensor.name, after[tensor.name]
+        if new.is_meta or not new.numel():
+            continue
+        if _storage(new) in originals:
+            raise VerificationError(
+                f"{name} shares memory with the original's {originals[_storage(new)]}"
+            )
+        other = owners.setdefault(_storage(new), name)
+        if _storage(before[other]) != _storage(before[name]):
+            raise VerificationError(f"{name} shares memory with {other}, which it did not before")
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -219,7 +279,8 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.numel() == b.numel() and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
-def _check_attributes(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
+def _check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
+    """Classes, attributes, hooks and modes are the original's, but for what the plan changes."""
     if type(smaller) is not type(model):
         raise VerificationError(
             f"the pruned model is a {type(smaller).__name__}, the original a {type(model).__name__}"
@@ -228,12 +289,79 @@ def _check_attributes(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
     difference = fingerprint.first_difference((), expected, (), modules_of(smaller))
     if difference is not None:
         raise VerificationError(f"structural attributes of the pruned model: {difference}")
+    changed = {(change.module, change.name) for change in plan.attributes}
+    others = dict(smaller.named_modules())
+    for path, module in model.named_modules():
+        where, other = path or "the model itself", others[path]
+        if type(other) is not type(module):
+            raise VerificationError(
+                f"{where} is a {type(other).__name__}, was a {type(module).__name__}"
+            )
+        was, now = _plain_attributes(module), _plain_attributes(other)
+        for name in sorted(was.keys() | now.keys()):
+            if (path, name) not in changed and was.get(name) != now.get(name):
+                raise VerificationError(
+                    f"{where}: {name} is {now.get(name, 'not there')}, "
+                    f"was {was.get(name, 'not there')}"
+                )
     return f"structural attributes of {len(expected)} modules, {len(plan.attributes)} of them new"
 
 
+def _plain_attributes(module: nn.Module) -> dict[str, str]:
+    """What ``module`` holds beside tensors and modules, as text: numbers, flags, counts of hooks."""
+    found = {}
+    for name, value in vars(module).items():
+        if name.endswith("_hooks") and isinstance(value, dict):
+            found[name] = str(len(value))
+        elif name == "_non_persistent_buffers_set":
+            found[name] = repr(sorted(value))
+        elif _is_plain(value):
+            found[name] = repr(value)
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _check_graph(reference: fx.GraphModule, smaller: nn.Module) -> str:
+    """The graph of the result has every operator, argument and constant of the reference."""
+    if not isinstance(smaller, fx.GraphModule):
+        raise VerificationError(
+            f"the pruned model is a {type(smaller).__name__}, the plan is for a GraphModule"
+        )
+    wanted, found = list(reference.graph.nodes), list(smaller.graph.nodes)
+    for want, have in zip(wanted, found, strict=False):
+        if _spelled(want) != _spelled(have):
+            raise VerificationError(
+                f"the graph has {_short(_spelled(have))}, expected {_short(_spelled(want))}"
+            )
+    if len(wanted) != len(found):
+        raise VerificationError(f"the graph has {len(found)} nodes, expected {len(wanted)}")
+    if smaller.training != reference.training:
+        raise VerificationError(f"training is {smaller.training}, was {reference.training}")
+    return f"the {len(found)} nodes of the graph are those of the rewritten one"
+
+
+def _spelled(node: fx.Node) -> str:
+    target = node.target.func if isinstance(node.target, partial) else node.target
+    return f"{node.op} {target} {node.args} {node.kwargs}"
+
+
+def _check_shapes(plan: Plan, analysis: Analysis, smaller: nn.Module, call: Call) -> str:
+    try:
+        found = trace(smaller, *call)
+    except TraceError as error:
+        raise VerificationError(f"the pruned model does not run: {error}") from error
+    compare_shapes(plan, analysis, found)
+    return f"all {len(found.nodes)} operators have the predicted shapes"
+
+
 def _reference(
-    plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module
-) -> nn.Module:
+    plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module
+) -> fx.GraphModule:
     """The rewritten graph over slices of the original's tensors, taken by the labels."""
     before, shapes = _named(model), analysis.shapes(gone)
     tensors = {
@@ -256,7 +384,7 @@ def _masked(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:
         tensor = before[t.name]
         lost = _vanished(analysis.walked.labels[t.value], gone)
         if lost.any():
-            holes = torch.from_numpy(np.ascontiguousarray(lost)).to(tensor.device)
+            holes = torch.from_numpy(lost.copy()).to(tensor.device)
             zeroed[id(tensor)] = tensor.detach().masked_fill(holes, 0)
 
     def replace(tensor: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ LAYERS = (
     ("groups",),
     ("ir",),
     ("expr",),
-    ("errors",),
+    ("errors", "collection"),
 )
 TOUCH_TENSORS = {
     "apply",

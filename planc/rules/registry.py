@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from planc.facts import Facts
@@ -46,6 +47,7 @@ def find(operator: str) -> Rule | None:
     return None
 
 
+@cache
 def parameters(fn: Rule) -> tuple[str, ...]:
     """The names of a rule's parameters after the first."""
     return tuple(inspect.signature(fn).parameters)[1:]

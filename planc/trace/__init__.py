@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from planc.collection import paused_collection
 from planc.errors import TraceError
 from planc.ir import Graph
 from planc.trace.record import record
@@ -34,4 +35,5 @@ def trace(
         raise TraceError(f"expected an nn.Module, got {type(model).__name__}: build the model first")
     if not isinstance(args, tuple):
         args = tuple(args) if isinstance(args, list) else (args,)
-    return record(model, args, dict(kwargs or {}))
+    with paused_collection():
+        return record(model, args, dict(kwargs or {}))
