@@ -16,7 +16,7 @@ from planc.select import Target, select
 from planc.trace import trace
 
 
-def compile(  # noqa: A001  the name that compilers have
+def compile(
     model: nn.Module,
     args: Any,
     kwargs: Mapping[str, Any] | None = None,

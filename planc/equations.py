@@ -187,7 +187,7 @@ class _Builder:
         if isinstance(number, Scalar):
             for leaf in leaves(number.expr):
                 if isinstance(leaf, Attribute):
-                    self.numbers[leaf.key] = f"{leaf} is used as a number: {node}"
+                    self.numbers[leaf.key] = f"{leaf} is used as a number"
             return
         left = self.quantity(number.expr, f"{arg} of {node}")
         if left is not None:
@@ -235,7 +235,8 @@ class _Builder:
             *(tuple(n for d, n in enumerate(la.atoms.shape) if d != dim) for la in layers)
         )
         stacked = [
-            np.broadcast_to(np.moveaxis(la.atoms, dim, -1), (*places, x.shape[dim])) for la in layers
+            np.broadcast_to(np.moveaxis(layer.atoms, dim, -1), (*places, x.shape[dim]))
+            for layer in layers
         ]
         lines = np.stack(stacked).reshape(len(layers), -1, x.shape[dim])
         groups = self.grouping.group[lines]

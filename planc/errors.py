@@ -1,4 +1,4 @@
-"""The one tree of exceptions. Every message names the object, what disagrees and what to do next."""
+"""The one tree of exceptions. Each message names the object, what disagrees and what to do."""
 
 
 class PlancError(Exception):

@@ -62,7 +62,8 @@ class _Edges:
     def parents(self, start: int) -> NDArray[np.int64]:
         """The atom before each one on a shortest path from ``start``, negative where none is."""
         found = breadth_first_order(self.matrix, start, directed=False, return_predecessors=True)
-        return found[1].astype(np.int64)
+        parents: NDArray[np.int64] = found[1].astype(np.int64)
+        return parents
 
     def between(self, a: int, b: int) -> int:
         """The node (or -2 minus the pin) that ties two atoms."""

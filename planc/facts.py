@@ -24,7 +24,7 @@ NEVER = 0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Argument ``arg`` of node ``node`` (item ``index`` of it, if it is a sequence) must be ``sign``
+    """Argument ``arg`` of node ``node`` (item ``index`` of it, if a sequence) must be ``sign``
     times the width of dimension ``dim`` of ``labelled`` after pruning.
     """
 

@@ -89,7 +89,8 @@ def components(facts: Facts) -> NDArray[np.int64]:
     row, column = np.concatenate(heads), np.concatenate(tails)
     ones = np.ones(len(row), dtype=np.int8)
     graph = coo_array((ones, (row, column)), shape=(n, n))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return found
 
 
 def group_units(graph: Graph, walked: Walked) -> Grouping:
@@ -172,7 +173,8 @@ def _mix(values: NDArray[np.int64] | int) -> Hashes:
         z = np.asarray(values, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    mixed: Hashes = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 def _signatures(
@@ -411,9 +413,9 @@ def _steps(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """For each stretch the step of its indices if its units are consecutive, 0 if it is irregular."""
+    """The step of each stretch's indices if its units are consecutive, 0 if it is irregular."""
     lengths = ends - starts
-    steps = (lengths == 1).astype(np.int64)
+    steps: NDArray[np.int64] = (lengths == 1).astype(np.int64)
     long = np.flatnonzero(lengths > 1)
     if len(long):
         unit_steps, index_steps = np.diff(units), np.diff(indices)

@@ -40,14 +40,15 @@ class Layer:
     @property
     def ragged(self) -> bool:
         """Whether the atoms differ along other dimensions than the target."""
-        return self.atoms.size > self.atoms.shape[self.target]
+        return bool(self.atoms.size > self.atoms.shape[self.target])
 
     def along(self) -> Atoms:
         """The atoms along the target, at the first place of all other dimensions."""
         atoms = self.atoms
         if atoms.size == atoms.shape[self.target]:
             return atoms.reshape(-1)
-        return self.lines()[0]
+        first: Atoms = self.lines()[0]
+        return first
 
     def lines(self) -> Atoms:
         """The atoms along the target, one line for each place outside it."""
@@ -203,14 +204,13 @@ def _reshape_layer(
 
 
 def _request_levels(cx: Facts, atoms: Atoms, split: list[int]) -> None:
-    """Asks for rows on every level above the innermost of the dimensions ``split``."""
-    outside = [d for d, n in enumerate(atoms.shape) if n > 1 and d not in split]
+    """Asks for rows on every level above the innermost of the dimensions ``split``: a row is named
+    by the atom it begins with, so that a row that occurs twice is one.
+    """
     for level in range(1, len(split)):
-        rows = np.ones((1,) * atoms.ndim, dtype=np.int64)
-        for dim in outside + split[:level]:
-            n = atoms.shape[dim]
-            places = np.arange(n).reshape([n if d == dim else 1 for d in range(atoms.ndim)])
-            rows = (rows - 1) * n + places + 1
+        rows = atoms
+        for dim in split[level:]:
+            rows = rows.take([0], axis=dim)
         cx.request_rows(atoms, np.broadcast_to(rows, atoms.shape))
 
 

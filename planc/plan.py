@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planc.groups import Group, Indices, Member
 
@@ -182,9 +183,10 @@ def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict
     return result
 
 
-def _removed_indices(member: Member, gone: np.ndarray) -> Indices:
+def _removed_indices(member: Member, gone: NDArray[np.bool_]) -> Indices:
     units, indices = member.expand()
-    return indices[gone[units]]
+    removed: Indices = indices[gone[units]]
+    return removed
 
 
 def _complement(size: int, removed: list[Indices]) -> Indices:

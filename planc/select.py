@@ -28,6 +28,7 @@ from planc.plan import (
 from planc.policy.feasible import feasible
 from planc.policy.modifiers import rounding
 from planc.policy.ratio import Counts, Policy
+from planc.widths import Variable
 
 Target = Literal["module", "graph"]
 
@@ -164,10 +165,12 @@ def _check(
         if removed[g]:
             raise PolicyError(f"group {analysis.groups[g]} must stay whole: {reason}")
 
-    def value(variable: Any) -> int:
+    def value(variable: Variable) -> int:
+        assert isinstance(variable, int)
         return counts[variable]
 
-    def name(variable: Any) -> str:
+    def name(variable: Variable) -> str:
+        assert isinstance(variable, int)
         return f"kept {analysis.groups[variable].name}"
 
     for constraint in equations.constraints:
@@ -190,7 +193,8 @@ def _attributes(
     def current(path: str, name: str) -> Any:
         return new.get((path, name), graph.modules[path].attributes[name])
 
-    def of(variable: Any) -> int:
+    def of(variable: Variable) -> int:
+        assert isinstance(variable, int)
         return counts[variable]
 
     for key, poly in equations.attributes.items():

@@ -108,7 +108,7 @@ def verify(
 def _check_source(plan: Plan, model: nn.Module) -> None:
     try:
         fingerprint.check_source(plan, tensors_of(model), modules_of(model))
-    except (ValueError, IndexError) as error:  # members that do not fit the plan's own tensors
+    except (ValueError, LookupError) as error:  # members that do not fit the plan's own tensors
         raise VerificationError(f"the plan contradicts itself: {error}") from error
 
 
@@ -120,7 +120,10 @@ def _as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
     """
     if analysis.graph.input_spec == plan.inputs:
         return analysis
-    planned = analyze(trace(model, *example_call(plan, model)))
+    try:
+        planned = analyze(trace(model, *example_call(plan, model)))
+    except TraceError as error:
+        raise VerificationError(f"the model does not run on the plan's inputs: {error}") from error
     if structure_digest(planned.groups) != structure_digest(analysis.groups):
         raise VerificationError(
             "on these inputs the model has other groups than on those of the plan: verify on "
@@ -240,6 +243,12 @@ def _check_tensors(
                 raise VerificationError(
                     f"{tensor.name}: {field} is {getattr(new, field)}, was {getattr(old, field)}"
                 )
+        long = [dim for dim, size in enumerate(new.shape) if size > 1]
+        if _order(new, long) != _order(old, long):
+            raise VerificationError(
+                f"{tensor.name}: its memory format has changed, strides are {new.stride()}, "
+                f"were {old.stride()}"
+            )
         if old.is_meta:
             continue
         expected = _sliced(analysis.walked.labels[tensor.value], gone, old, tuple(new.shape))
@@ -273,10 +282,14 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if torch.equal(a, b):
-        return True
-    a, b = a.contiguous().view(-1), b.contiguous().view(-1)  # NaNs are unequal, bits are not
-    return a.numel() == b.numel() and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+    # not torch.equal: NaNs are unequal and zeros of both signs equal, their bits are not
+    a, b = (x.resolve_conj().resolve_neg().contiguous().reshape(-1) for x in (a, b))
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+def _order(tensor: torch.Tensor, dims: list[int]) -> list[int]:
+    """``dims`` from the outermost in memory to the innermost."""
+    return sorted(dims, key=lambda dim: -tensor.stride(dim))
 
 
 def _check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:

@@ -197,7 +197,7 @@ def vit() -> nn.Module:
     from torchvision.models import VisionTransformer
 
     return VisionTransformer(
-        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12,
+        image_size=8, patch_size=4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=12,
         num_classes=3,
     )  # fmt: skip
 
@@ -206,19 +206,28 @@ def swin() -> nn.Module:
     from torchvision.models import SwinTransformer
 
     return SwinTransformer(
-        patch_size=[2, 2], embed_dim=8, depths=[2, 1], num_heads=[2, 4], window_size=[2, 2],
+        patch_size=[2, 2], embed_dim=8, depths=[1, 1], num_heads=[2, 4], window_size=[2, 2],
         num_classes=3, stochastic_depth_prob=0.0,
     )  # fmt: skip
 
 
-def shuffle() -> nn.Module:
-    from torchvision.models import ShuffleNetV2
+class Shuffle(nn.Module):
+    """Blocks that split the stream in half, keep one half, and shuffle the two."""
 
-    return ShuffleNetV2([2, 1, 1], [4, 8, 12, 16, 20], num_classes=3)
+    def __init__(self) -> None:
+        from torchvision.models.shufflenetv2 import InvertedResidual
+
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.blocks = nn.Sequential(InvertedResidual(6, 8, 2), InvertedResidual(8, 8, 1))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(images)).mean((2, 3)))
 
 
-def images(size: int = 8) -> Inputs:
-    return (torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)),)
+def images(batch: int = 2, size: int = 8) -> Inputs:
+    return (torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1)),)
 
 
 def vectors(*shape: int) -> Inputs:
@@ -238,9 +247,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]] = {
     "tied": (Tied, tokens),
     "shared": (Shared, lambda: vectors(4, 5)),
     "attention": (Attention, lambda: vectors(2, 4, 8)),
-    "vit": (vit, images),
+    "vit": (vit, lambda: images(1)),
     "swin": (swin, images),
-    "shuffle": (shuffle, lambda: images(32)),
+    "shuffle": (Shuffle, images),
 }
 MIXING = {"vit", "swin"}
 """Models with groups for which removing is not zeroing."""

@@ -60,7 +60,7 @@ class Magnitude:
         w = tensor.detach()
         dim = slot.dim
         if slot.blocks > 1:
-            w = w.unflatten(slot.over, (slot.blocks, -1))
+            w = w.unflatten(slot.over, (slot.blocks, -1))  # type: ignore[no-untyped-call]
             dim += slot.over < dim
             others = [d for d in range(w.dim()) if d not in (slot.over, dim)]
         else:

@@ -11,21 +11,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from planc.facts import Facts
 from planc.labels import Labelled, lift
 
 Rule = Callable[..., Any]
+AnyRule = TypeVar("AnyRule", bound=Rule)
 _RULES: dict[str, Rule] = {}
 
 
-def rule(*operators: str) -> Callable[[Rule], Rule]:
+def rule(*operators: str) -> Callable[[AnyRule], AnyRule]:
     """Registers a rule for operators named ``namespace.name.overload``, or ``namespace.name`` for
     all overloads. The in-place variant of an operator (``add_``) has the same rule.
     """
 
-    def register(fn: Rule) -> Rule:
+    def register(fn: AnyRule) -> AnyRule:
         for operator in operators:
             _RULES[operator] = fn
         return fn

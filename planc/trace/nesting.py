@@ -21,12 +21,12 @@ def map_leaves(fn: Callable[[Any], Any], nested: Any) -> Any:
     if isinstance(nested, Mapping):
         if type(nested) is dict:
             return {key: map_leaves(fn, item) for key, item in nested.items()}
-        result = copy.copy(nested)
+        changed: Any = copy.copy(nested)
         for key in nested:
-            result[key] = map_leaves(fn, nested[key])  # type: ignore[index]
-        return result
+            changed[key] = map_leaves(fn, nested[key])
+        return changed
     if dataclasses.is_dataclass(nested) and not isinstance(nested, type):
-        result = copy.copy(nested)
+        result: Any = copy.copy(nested)
         for item in dataclasses.fields(nested):
             if hasattr(nested, item.name):
                 mapped = map_leaves(fn, getattr(nested, item.name))

@@ -100,7 +100,7 @@ class _Run:
         meta = torch.empty_strided(
             tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
         )
-        return FakeTensor(self.fake_mode, meta, device)  # type: ignore[no-any-return]
+        return FakeTensor(self.fake_mode, meta, device)
 
     def new_value(self, tensor: torch.Tensor, constant: bool) -> int:
         value = len(self.values)
@@ -263,9 +263,9 @@ class _Run:
 _SILENT = frozenset({"prim.device.default", "device.default", "prim.layout.default"})
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no types
     def __init__(self, run: _Run) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.run = run
 
     def __torch_dispatch__(

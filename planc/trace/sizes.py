@@ -58,11 +58,11 @@ class _Arithmetic:
         return _tracked(-_plain(me), Apply("neg", (me.expr,)))
 
 
-class TrackedSize(_Arithmetic, Size):
+class TrackedSize(_Arithmetic, Size):  # type: ignore[misc]  # powers of int are narrower
     """An ``int`` that carries the expression it was computed by."""
 
 
-class TrackedScalar(_Arithmetic, Scalar):
+class TrackedScalar(_Arithmetic, Scalar):  # type: ignore[misc]
     """A ``float`` that carries the expression it was computed by."""
 
 
@@ -120,7 +120,7 @@ _COUNTS = frozenset({torch.Tensor.numel, torch.Tensor.nelement, torch.numel})
 _NO_SIZES = frozenset(
     {
         torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
-        torch.Tensor.device.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.device.__get__,
         torch.Tensor.ndim.__get__,  # type: ignore[attr-defined]
         torch.Tensor.dim,
     }
