@@ -75,7 +75,7 @@ class Analysis:
 
     def gone(self, removed: Sequence[Sequence[int]]) -> Gone:
         """Which atoms vanish when ``removed[g]`` are the units that group ``g`` loses."""
-        offsets = np.concatenate(([0], np.cumsum([group.size for group in self.groups])))
+        offsets = np.cumsum([0, *(group.size for group in self.groups)])
         lost = np.zeros(int(offsets[-1]) + 1, dtype=bool)
         for g, units in enumerate(removed):
             lost[offsets[g] + np.asarray(units, dtype=np.int64)] = True

@@ -213,6 +213,16 @@ class _Builder:
             if left is not None and right is not None:
                 self.found.append(Constraint(left, right, reason))
 
+    def plurals(self) -> None:
+        """A width w of n stays at least 2 where (w - 2) // (n + 1) = 0."""
+        for plural in self.walked.facts.plurals:
+            x, dim = plural.labelled, plural.dim
+            reason = f"more than one coordinate for {self.graph.nodes[plural.node]}"
+            width = self.width(x, dim, reason)
+            if width is not None and width.value(lambda _: 1) < 2:
+                left = Operation("//", (width - Poly.const(2), Poly.const(x.shape[dim] + 1)))
+                self.found.append(Constraint(left, Poly.const(0), reason))
+
     def balances(self) -> None:
         group = self.grouping.group
         for balance in self.walked.facts.balances:
@@ -337,6 +347,7 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     builder = _Builder(graph, walked, grouping, target)
     builder.balances()
     builder.equals()
+    builder.plurals()
     if target == "module":
         builder.demands()
     return builder.solve()

@@ -58,6 +58,17 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class Plural:
+    """Dimension ``dim`` of ``labelled`` must keep two coordinates at least: the operator takes a
+    dimension of one for something else.
+    """
+
+    node: int
+    labelled: Labelled
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Atoms with the reason why they are pinned or mixing, and the node where it was found."""
 
@@ -111,11 +122,12 @@ class Facts:
     demands: list[Demand] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
     equals: list[Equal] = field(default_factory=list)
+    plurals: list[Plural] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     requests: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     unknown: list[int] = field(default_factory=list)
     _bounds: Atoms | None = None
-    _seen_balance: set[tuple[int, tuple[bytes, ...]]] = field(default_factory=set)
+    _seen_balance: set[tuple[Any, ...]] = field(default_factory=set)
 
     # -- atoms -----------------------------------------------------------------------------
 
@@ -172,6 +184,11 @@ class Facts:
         """Two dimensions that must stay equally wide (see :class:`Equal`)."""
         self.equals.append(Equal(self.node, left, right, module_only))
 
+    def plural(self, labelled: Labelled, dim: int) -> None:
+        """A dimension that must not shrink to one coordinate (see :class:`Plural`)."""
+        if labelled.targeting(dim):
+            self.plurals.append(Plural(self.node, labelled, dim))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the node's first result."""
@@ -185,7 +202,7 @@ class Facts:
         """Every line of a ragged dimension loses equally many, or ``x`` would not be a tensor."""
         for dim in {layer.target for layer in x.layers if layer.ragged}:
             layers = x.targeting(dim)
-            key = (dim, tuple(layer.atoms.tobytes() for layer in layers))
+            key = (dim, *((layer.atoms.shape, layer.atoms.tobytes()) for layer in layers))
             if key not in self._seen_balance:
                 self._seen_balance.add(key)
                 self.balances.append(Balance(self.node, x, dim))

@@ -306,7 +306,7 @@ def stack(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
     for target in range(len(shape)):
         for pieces in zip(*(_by_fineness(part, target) for part in parts), strict=True):
             if all(np.array_equal(piece.atoms, pieces[0].atoms) for piece in pieces):
-                layers.append(pieces[0])
+                layers.append(replace(pieces[0], zero=all(piece.zero for piece in pieces)))
                 continue
             full = np.broadcast_shapes(*(piece.atoms.shape for piece in pieces))
             atoms = np.concatenate([np.broadcast_to(p.atoms, full) for p in pieces], axis=dim)

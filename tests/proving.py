@@ -6,7 +6,7 @@ each result verified. :func:`prunable` says what may go at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -210,3 +210,20 @@ def _double(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
         return leaf.double()
     return leaf
+
+
+class Net(nn.Module):
+    """A model in one expression: ``Net(lambda m, x: m.b(m.a(x)), a=..., b=...)``.
+
+    Tensors become parameters; modules, numbers and tuples plain attributes.
+    """
+
+    def __init__(self, run: Callable[..., Any], **parts: Any) -> None:
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            plain = isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter)
+            setattr(self, name, nn.Parameter(part) if plain else part)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(self, *args, **kwargs)

@@ -23,15 +23,15 @@ from tests.faults import Case, NoRoom
 from tests.small import MODELS, build, contents, several_call
 
 # the least number of faults there is room for in each model
-PLANS = {"residual": 55, "grouped": 55, "tied": 50, "vit": 55, "shuffle": 50}
-RESULTS = {"residual": 60, "grouped": 55, "tied": 45, "vit": 55, "shuffle": 55}
-GRAPHS = {"residual": 15, "attention": 15, "tied": 12}
+PLANS = {"residual": 55, "grouped": 60, "tied": 55, "vit": 57, "shuffle": 55}
+RESULTS = {"residual": 70, "grouped": 70, "tied": 64, "vit": 64, "shuffle": 70}
+GRAPHS = {"residual": 38, "attention": 32, "tied": 26}
 SEEDS = 2  # of each fault in a result
 
 
 def test_more_than_two_hundred_faults_are_tried() -> None:
     assert sum(PLANS.values()) > 200
-    assert sum(RESULTS.values()) + sum(GRAPHS.values()) > 200
+    assert sum(RESULTS.values()) > 200
 
 
 @cache

@@ -131,10 +131,16 @@ def restore(plan: Plan, smaller: Target, removed: Removed) -> Target:
 
     Raises:
         StalePlan: ``smaller`` or ``removed`` do not belong to the plan.
-        PlancError: ``smaller`` is neither a module nor a mapping, or cannot be copied.
+        PlancError: ``smaller`` is neither a module nor a mapping, or cannot be copied, or is a
+            rewritten graph, of which only the state dict can be restored.
     """
     restored: Any
     if isinstance(smaller, nn.Module):
+        if plan.target == "graph":
+            raise PlancError(
+                "a rewritten graph has no modules of the original to restore: restore its "
+                "state_dict() and load that into the original's class"
+            )
         restored = restore_module(plan, smaller, removed)
     elif isinstance(smaller, Mapping):
         restored = restore_state_dict(plan, smaller, removed)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +36,9 @@ _EQUAL_PARTS = (
     "aten.unsafe_chunk.",
     "aten.split.Tensor",
     "aten.tensor_split.sections",
+    "aten.hsplit.int",
+    "aten.vsplit.int",
+    "aten.dsplit.int",
 )
 _ATTENTION = "aten.scaled_dot_product_attention."
 
@@ -67,6 +69,9 @@ def apply_graph(
         tensors[name] = new
     gone = analysis.gone([group.removed for group in plan.groups])
     smaller = rewritten(analysis, gone, tensors, None, model.forward)
+    for path, last in ((n.rpartition(".")[0], n.rpartition(".")[2]) for e in owned for n in e.names):
+        if last in model.get_submodule(path)._non_persistent_buffers_set:
+            smaller.get_submodule(path)._non_persistent_buffers_set.add(last)
     if validate:
         compare_shapes(plan, analysis, trace(smaller, *call))
     if not keep_removed:
@@ -135,6 +140,8 @@ class _Rewriter:
         for tensor in self.graph.tensors:  # unused and tied ones too, under all their names
             for name in tensor.names:
                 _assign(module, name, self.root[tensor.name])
+        for value in self.graph.captured:  # never part of the model's state
+            module._non_persistent_buffers_set.add(f"captured_{value}")
         module.train(self.graph.training)
         return module
 
@@ -166,12 +173,12 @@ class _Rewriter:
 
     def _output(self) -> None:
         template = self.graph.output_spec
-        if type(template) in (Ref, tuple, list, dict):
+        if _plain(template):
             plain = map_leaves(self._leaf, template)
             self.fx.output(plain)
             return
         flat = tuple(self.values[ref.id] for ref in self.graph.outputs)
-        self.fx.output(self.fx.call_function(partial(_nested, template), flat))
+        self.fx.output(self.fx.call_function(_Nested(template), flat))
 
     def _leaf(self, leaf: Any) -> Any:
         return self.values[leaf.id] if isinstance(leaf, Ref) else leaf
@@ -211,9 +218,10 @@ class _Rewriter:
         )
 
     def _dim(self, node: Node) -> int:
-        given = dict(node.kwargs).get("dim", node.args[2] if len(node.args) > 2 else 0)
-        rank = len(self.graph.values[node.args[0].id].shape)
-        return int(given) % rank
+        """The dimension that a node cuts into parts."""
+        whole = self.graph.values[node.args[0].id].shape
+        part = next(self.graph.values[ref.id].shape for ref in node.outputs if ref is not None)
+        return next((d for d, (n, m) in enumerate(zip(whole, part, strict=True)) if n != m), 0)
 
     def _rewrite(self, node: Node, demand: Demand, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Puts the predicted width where a demand says it belongs."""
@@ -281,15 +289,31 @@ def _returns_list(op: str) -> bool:
     return len(returns) != 1 or "[]" in str(returns[0].type) or "List" in str(returns[0].type)
 
 
+def _plain(nested: Any) -> bool:
+    """Whether fx can write down the containers (and what else is in them) as code."""
+    if type(nested) in (tuple, list):
+        return all(map(_plain, nested))
+    if type(nested) is dict:
+        return all(type(key) is str and _plain(item) for key, item in nested.items())
+    return nested is None or type(nested) in (Ref, bool, int, float, str)
+
+
 def _item(nested: Any, key: Any) -> Any:
     """An item of a nested input or of an operator's results."""
     return nested[key]
 
 
-def _nested(template: Any, *tensors: torch.Tensor) -> Any:
-    """The tensors in the containers that the model returns them in."""
-    flat = iter(tensors)
-    return map_leaves(lambda leaf: next(flat) if isinstance(leaf, Ref) else leaf, template)
+class _Nested:
+    """Puts tensors in the containers that the model returns them in."""
+
+    __name__ = __qualname__ = "nested"  # fx calls what it calls by name
+
+    def __init__(self, template: Any) -> None:
+        self.template = template
+
+    def __call__(self, *tensors: torch.Tensor) -> Any:
+        flat = iter(tensors)
+        return map_leaves(lambda leaf: next(flat) if isinstance(leaf, Ref) else leaf, self.template)
 
 
 def _holder(root: Mapping[str, Any]) -> nn.Module:

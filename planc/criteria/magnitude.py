@@ -47,7 +47,8 @@ class Magnitude:
                 own, power = slot.first + slot.rows[where] - 1, power[where]
             atoms.append(own)
             powers.append(power)
-        offsets = np.concatenate(([0], np.cumsum([g.size for g in analysis.groups])))
+        sizes = np.array([g.size for g in analysis.groups], dtype=np.int64)
+        offsets = np.concatenate(([0], np.cumsum(sizes)))
         every = np.concatenate(atoms or [np.zeros(0, dtype=np.int64)])
         live = grouping.group[every] != PINNED
         flat = offsets[grouping.group[every[live]]] + grouping.unit[every[live]]

@@ -13,6 +13,8 @@ from planc.rules.registry import pin_dims, rule
 @rule("aten.linear")
 def linear(cx: Facts, x: Labelled, weight: Labelled, bias: Labelled | None = None) -> Labelled:
     """x[..., i] @ weight[o, i].T + bias[o]."""
+    if weight.rank == 1:
+        return vector_product(cx, x, weight)
     batch = string.ascii_lowercase[: x.rank - 1]
     y = contract(cx, x, batch + "I", weight, "OI", batch + "O")
     cx.cost(1, *((x, d) for d in range(x.rank - 1)), (weight, 0), (weight, 1))

@@ -17,14 +17,14 @@ _KEEP_ZERO = """abs alias alpha_dropout arcsinh arctan asin asinh atan atanh cei
 conj detach dropout elu erf erfinv expm1 feature_dropout feature_alpha_dropout fix floor frac gelu
 hardshrink hardswish leaky_relu lift lift_fresh lift_fresh_copy log1p mish nan_to_num neg negative
 positive real relu relu6 resolve_conj resolve_neg round selu sgn sign silu sin sinh softshrink sqrt
-square tan tanh tanhshrink to trunc type_as _to_copy _conj view_as_real_copy expand_copy zero_ zero
+square tan tanh tanhshrink to trunc type_as _to_copy _conj zero_ zero
 requires_grad_ bernoulli cpu cuda float half bfloat16 double native_dropout""".split()
 
-_LOSE_ZERO = """acos acosh bitwise_not cos cosh deg2rad digamma erfc exp exp2 fill hardsigmoid isfinite
-isinf isnan lgamma log_sigmoid logical_not logit rad2deg sigmoid softplus masked_fill normal uniform
+_LOSE_ZERO = """acos bitwise_not cos cosh deg2rad erfc exp exp2 fill hardsigmoid isfinite isinf isnan
+log_sigmoid logical_not rad2deg sigmoid softplus masked_fill normal uniform
 bitwise_and.Scalar bitwise_or.Scalar bitwise_xor.Scalar exponential random""".split()
 
-_SINGULAR_AT_ZERO = "log log2 log10 rsqrt reciprocal".split()
+_SINGULAR_AT_ZERO = "acosh digamma lgamma log log2 log10 logit reciprocal rsqrt".split()
 
 _TWO_OPERANDS = """atan2 eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or
 bitwise_xor __and__ __or__ __xor__ maximum minimum fmax fmin hypot logaddexp logaddexp2 xlogy
@@ -53,7 +53,12 @@ def singular_at_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     return x.nonzero()
 
 
-@rule("aten.hardtanh", "aten.clamp", "aten.clip", "aten.clamp_min", "aten.clamp_max")
+@rule("aten.clamp_max")
+def clamp_max(cx: Facts, x: Labelled, max: Any) -> Labelled:
+    return clamp(cx, x, None, max)
+
+
+@rule("aten.hardtanh", "aten.clamp", "aten.clip", "aten.clamp_min")
 def clamp(cx: Facts, x: Labelled, *bounds: Any, **named: Any) -> Labelled:
     """min(max(x, low), high); zero stays zero between plain bounds of both signs."""
     for bound in (*bounds, *named.values()):
@@ -111,7 +116,7 @@ def two_operands(cx: Facts, x: Any, other: Any, *_: Any, **__: Any) -> Labelled:
     return unify(cx, operand(x), operand(other), "add").nonzero()
 
 
-@rule("aten.where")
+@rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
 def where(cx: Facts, condition: Labelled, x: Any, other: Any) -> Labelled:
     """One of two tensors at each place: zero where both are."""
     either = unify(cx, operand(x), operand(other), "add")

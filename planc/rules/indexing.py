@@ -13,6 +13,8 @@ from planc.rules.registry import axis, pin_dims, rule
 @rule("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelled:
     """Advanced indexing: the indexed dimensions are replaced by those of the indices."""
+    if len(cx.shape) != x.rank - sum(e is not None for e in indices) + _rank_of(indices):
+        return picked(cx, x, indices)  # a mask of several dimensions
     given = [i for i, entry in enumerate(indices) if entry is not None]
     x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
     for entry in indices:
@@ -30,6 +32,11 @@ def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelle
     return Labelled(cx.shape, lift(_without(x, given), places).layers)
 
 
+def _rank_of(indices: Sequence[Labelled | None]) -> int:
+    """The number of dimensions that indices are broadcast to."""
+    return max((entry.rank for entry in indices if entry is not None), default=0)
+
+
 def _without(x: Labelled, dims: Sequence[int]) -> Labelled:
     gone = set(dims)
     return Labelled(tuple(1 if d in gone else n for d, n in enumerate(x.shape)), x.layers)
@@ -42,13 +49,23 @@ def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
     return Labelled(cx.shape, x.layers)
 
 
-@rule("aten.gather", "aten.take_along_dim")
+@rule("aten.take_along_dim")
+def take_along_dim(
+    cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None
+) -> Labelled:
+    if dim is None:
+        return picked(cx, x, indices)
+    return gather(cx, x, dim, indices)
+
+
+@rule("aten.gather")
 def gather(cx: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Labelled:
     """out[i, j] = x[index[i, j], j]: the index shrinks with the other dimensions."""
     dims = (axis(x, dim),)
     x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
     if any(n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d not in dims):
-        pin_dims(cx, x, range(x.rank), "gathered by an index of another shape")
+        for value in (x, index):
+            pin_dims(cx, value, range(value.rank), "gathered by an index of another shape")
         return Labelled(cx.shape)
     return unify(cx, _without(x, dims), index.nonzero(), "mul")
 
@@ -62,7 +79,7 @@ def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labell
     return Labelled(cx.shape, layers)
 
 
-@rule("aten.sort", "aten.topk", "aten.kthvalue")
+@rule("aten.sort", "aten.topk")
 def ordered(cx: Facts, x: Labelled, *args: Any, **named: Any) -> tuple[Labelled, ...]:
     """Values in order of size, and where they were: the order is among all of them."""
     numbers = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
@@ -78,7 +95,8 @@ scatter_reduce masked_scatter item _local_scalar_dense is_nonzero equal allclose
 diag_embed embedding_bag one_hot multinomial trace cross cov corrcoef renorm take put""".split()
 
 
-@rule(*(f"aten.{name}" for name in _PICKED), "torchvision.nms", "torchvision.deform_conv2d")
+@rule(*(f"aten.{name}" for name in _PICKED), "aten.where.default", "torchvision.nms",
+      "torchvision.deform_conv2d")
 def picked(cx: Facts, *args: Any, **named: Any) -> Any:
     """What is picked, counted or scattered by position leaves nothing to remove."""
     for value in (*args, *named.values()):

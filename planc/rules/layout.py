@@ -37,7 +37,7 @@ def view_as(cx: Facts, x: Labelled, other: Labelled) -> Labelled:
     return y
 
 
-@rule("aten.view_as_real", "aten.view_as_complex")
+@rule("aten.view_as_real", "aten.view_as_real_copy", "aten.view_as_complex")
 def complex_pairs(cx: Facts, x: Labelled) -> Labelled:
     if len(cx.shape) < x.rank:
         x = pin_dims(cx, x, (x.rank - 1,), "real and imaginary part")
@@ -62,8 +62,9 @@ def unflatten(cx: Facts, x: Labelled, dim: int, sizes: Sequence[int]) -> Labelle
 
 @rule("aten.squeeze")
 def squeeze(cx: Facts, x: Labelled, dim: Any = None) -> Labelled:
-    ones = [d for d in axes(x, dim) if x.shape[d] == 1]
-    return labels.squeeze(cx, x, ones)
+    for d in axes(x, dim):
+        cx.plural(x, d)
+    return labels.squeeze(cx, x, [d for d in axes(x, dim) if x.shape[d] == 1])
 
 
 @rule("aten.unsqueeze")
@@ -115,7 +116,7 @@ def fresh(cx: Facts, x: Labelled, dims: Sequence[int], zero: bool) -> Labelled:
     return Labelled(x.shape, tuple(layers))
 
 
-@rule("aten.expand", "aten.broadcast_to")
+@rule("aten.expand", "aten.expand_copy", "aten.broadcast_to")
 def expand(cx: Facts, x: Labelled, size: Sequence[int], **_: Any) -> Labelled:
     new = len(size) - x.rank
     lifted = labels.lift(x, [None] * new + list(range(x.rank)))
@@ -204,8 +205,8 @@ def slice_dim(
 
 def _bound(cx: Facts, arg: str, x: Labelled, dim: int, given: Any, at: int) -> None:
     n = x.shape[dim]
-    if given is None or (type(given) is int and (given == 0 or given >= n)):
-        return
+    if given is None or (type(given) is int and (given == 0 or given >= n or given <= -n)):
+        return  # counted from either end, it lies beyond the other
     if given < 0:
         cx.demand(arg, None, window(x, dim, at, n), dim, sign=-1)
     else:
@@ -281,7 +282,7 @@ def split(cx: Facts, x: Labelled, split_size: int, dim: int = 0) -> tuple[Labell
     return parts
 
 
-@rule("aten.chunk", "aten.unsafe_chunk", "aten.tensor_split.sections", "aten.hsplit", "aten.vsplit")
+@rule("aten.chunk", "aten.unsafe_chunk", "aten.tensor_split.sections")
 def chunk(cx: Facts, x: Labelled, chunks: int, dim: int = 0) -> tuple[Labelled, ...]:
     """Parts of one size that the operator computes itself."""
     dim = axis(x, dim)
@@ -304,6 +305,13 @@ def tensor_split(
         side = window(x, dim, place, x.shape[dim]) if at < 0 else window(x, dim, 0, place)
         cx.demand("indices", i, side, dim, sign=-1 if at < 0 else 1)
     return _pieces(cx, x, dim)
+
+
+@rule("aten.hsplit.int", "aten.vsplit.int", "aten.dsplit.int")
+def split_by_name(cx: Facts, x: Labelled, sections: int) -> tuple[Labelled, ...]:
+    """Chunks of the dimension that is named by the operator: the one whose size changes."""
+    dim = next((d for d in range(x.rank) if x.shape[d] != cx.shape[d]), 0)
+    return chunk(cx, x, sections, dim)
 
 
 @rule("aten.glu")

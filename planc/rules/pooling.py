@@ -76,6 +76,7 @@ def channel_shuffle(cx: Facts, x: Labelled, groups: int) -> Labelled:
     """[n, g c, ...] to [n, c g, ...]."""
     n, c, *rest = x.shape
     x = reshape(cx, x, (n, groups, c // groups, *rest))
+    cx.demand("groups", None, x, 1)
     return reshape(cx, permute(x, [0, 2, 1, *range(3, x.rank)]), cx.shape)
 
 

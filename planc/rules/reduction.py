@@ -33,7 +33,12 @@ def total(
     return summed(cx, x, axes(x, dim), keepdim)
 
 
-@rule("aten.linalg_vector_norm", "aten.norm", "aten.frobenius_norm")
+@rule("aten.frobenius_norm")
+def frobenius_norm(cx: Facts, x: Labelled, dim: Any = None, keepdim: bool = False) -> Labelled:
+    return summed(cx, x, axes(x, dim), keepdim)
+
+
+@rule("aten.linalg_vector_norm", "aten.norm")
 def vector_norm(
     cx: Facts, x: Labelled, p: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Labelled:
@@ -48,10 +53,15 @@ def mean(cx: Facts, x: Labelled, dim: Any = None, keepdim: bool = False, **_: An
     return mixed(cx, x, axes(x, dim), keepdim, "a mean over it")
 
 
-@rule("aten.amax", "aten.amin", "aten.logsumexp", "aten.all", "aten.any")
+@rule("aten.amax", "aten.amin", "aten.all", "aten.any")
 def extreme(cx: Facts, x: Labelled, dim: Any = None, keepdim: bool = False) -> Labelled:
-    y = mixed(cx, x, axes(x, dim), keepdim, "a maximum over it")
-    return y
+    return mixed(cx, x, axes(x, dim), keepdim, "a maximum over it")
+
+
+@rule("aten.logsumexp")
+def logsumexp(cx: Facts, x: Labelled, dim: Any, keepdim: bool = False) -> Labelled:
+    """Of n zeros it is log(n)."""
+    return mixed(cx, x, axes(x, dim), keepdim, "a sum of exponentials over it").nonzero()
 
 
 @rule("aten.prod")
@@ -69,7 +79,14 @@ def greater(cx: Facts, x: Labelled, other: Labelled) -> Labelled:
     return unify(cx, x, other, "add")
 
 
-@rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.mode", "aten.cummax", "aten.cummin")
+@rule("aten.kthvalue")
+def kth_value(
+    cx: Facts, x: Labelled, k: int, dim: int = -1, keepdim: bool = False
+) -> tuple[Labelled, Labelled]:
+    return extreme_with_index(cx, x, dim, keepdim)
+
+
+@rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.nanmedian.dim", "aten.mode")
 def extreme_with_index(
     cx: Facts, x: Labelled, dim: int = -1, keepdim: bool = False
 ) -> tuple[Labelled, Labelled]:
@@ -91,6 +108,8 @@ def arg_extreme(
 def spread(cx: Facts, x: Labelled, dim: Any = None, *_: Any, **named: Any) -> Labelled:
     dims = axes(x, None if isinstance(dim, bool) else dim)
     keepdim = bool(named.get("keepdim", len(_) > 1 and _[1]))
+    if len(wide := [d for d in dims if x.shape[d] > 1]) == 1:
+        cx.plural(x, wide[0])  # one value has no spread
     return mixed(cx, x, dims, keepdim, "a variance over it")
 
 
@@ -102,8 +121,20 @@ def spread_and_mean(
     return y, y
 
 
-@rule("aten.cumsum", "aten.logcumsumexp", "aten.cumprod")
+@rule("aten.cumsum", "aten.cumprod")
 def running(cx: Facts, x: Labelled, dim: int, **_: Any) -> Labelled:
     """Running sums: order matters, so the dimension itself is pinned."""
     dims = (axis(x, dim),)
     return even(cx, pin_dims(cx, x, dims, "a running sum over it"), dims)
+
+
+@rule("aten.logcumsumexp")
+def logcumsumexp(cx: Facts, x: Labelled, dim: int) -> Labelled:
+    """Of n zeros it is log(n)."""
+    return running(cx, x, dim).nonzero()
+
+
+@rule("aten.cummax", "aten.cummin")
+def running_extreme(cx: Facts, x: Labelled, dim: int) -> tuple[Labelled, Labelled]:
+    y = running(cx, x, dim)
+    return y, y.nonzero()

@@ -1,18 +1,19 @@
 """The recorder: one run of the model, seen operator by operator, becomes the graph.
 
-The model is cloned without its weights and run on fake tensors under inference mode, where
-composite operators (linear, matmul, layer_norm, ...) reach a dispatch mode whole. Integer buffers
-and what is computed from them alone stay real, so that the analysis knows constant indices. A
-model whose control flow needs the values of tensors is run once on its real ones.
+The model is cloned without its weights and run on meta tensors under inference mode, where composite
+operators (linear, matmul, layer_norm, ...) reach a dispatch mode whole. Integer buffers and what is
+computed from them alone stay real. What cannot run on meta tensors is run on fake ones, and a model
+whose control flow needs the values of tensors on its real ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ from planc.trace.structure import owned_tensors, structural_attributes
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
+_CPU = torch.device("cpu")
+Kind = Literal["meta", "fake", "real"]
 _NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -50,24 +53,28 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     Raises:
         TraceError: the run failed; the message names the module, the line and the reason.
     """
+    with contextlib.suppress(Exception):  # fake tensors give the better error, if it is one
+        return _Run(model, "meta").graph(args, kwargs)
     try:
-        return _Run(model, fake=True).graph(args, kwargs)
+        return _Run(model, "fake").graph(args, kwargs)
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
                 f"{type(model).__name__}: its control flow depends on the values of tensors, and "
                 "its parameters are on the meta device; build it with real ones to trace it"
             ) from None
-        return _Run(model, fake=False).graph(args, kwargs)
+        return _Run(model, "real").graph(args, kwargs)
 
 
 class _Run:
-    """One recorded run. ``fake`` chooses between fake and real tensors."""
+    """One recorded run, on tensors of one kind."""
 
-    def __init__(self, model: nn.Module, fake: bool) -> None:
+    def __init__(self, model: nn.Module, kind: Kind) -> None:
         self.model = model
-        self.fake = fake
-        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+        self.kind = kind
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
+        device = next((p.device for p in model.parameters()), _CPU)
+        self.device = _CPU if device.type == "meta" else device
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
@@ -77,30 +84,31 @@ class _Run:
         self.alive: list[torch.Tensor] = []  # ids are of live objects, so none may be reused
         self.path: list[str] = [""]
         self.source: tuple[str, int] = ("", 0)
-        self.sizes = SizeTracking(lambda tensor: self.ids.get(id(tensor)))
+        device_seen = self.device if kind == "meta" else None
+        self.sizes = SizeTracking(lambda tensor: self.ids.get(id(tensor)), device_seen)
 
     # -- tensors ---------------------------------------------------------------------------
 
     def stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
         """What takes the place of a tensor of the model during the run."""
         floating = tensor.is_floating_point() or tensor.is_complex()
-        if self.fake_mode is None or not (floating or tensor.is_meta):
+        if self.kind == "real" or not (floating or tensor.is_meta):
             kept = tensor.detach()
             if not isinstance(tensor, nn.Parameter):
                 kept = kept.clone()
         else:
-            kept = self._fake(tensor)
+            kept = self._placeholder(tensor)
         if isinstance(tensor, nn.Parameter):
             return nn.Parameter(kept, requires_grad=tensor.requires_grad)
         return kept
 
-    def _fake(self, tensor: torch.Tensor) -> torch.Tensor:
-        assert self.fake_mode is not None
-        device = torch.device("cpu") if tensor.is_meta else tensor.device
-        meta = torch.empty_strided(
-            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
-        )
-        return FakeTensor(self.fake_mode, meta, device)
+    def _placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor without content: meta, or fake over meta."""
+        shape, stride, dtype = tensor.shape, tensor.stride(), tensor.dtype
+        meta = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        if self.fake_mode is None:
+            return meta
+        return FakeTensor(self.fake_mode, meta, _CPU if tensor.is_meta else tensor.device)
 
     def new_value(self, tensor: torch.Tensor, constant: bool) -> int:
         value = len(self.values)
@@ -116,7 +124,7 @@ class _Run:
             self.constant_ids.add(value)
             small = tensor.numel() <= _CONSTANT_LIMIT
             integral = not (tensor.is_floating_point() or tensor.is_complex())
-            if small and integral and not isinstance(tensor, FakeTensor) and not tensor.is_meta:
+            if small and integral and not _empty(tensor):
                 self.constants[value] = tensor.detach().cpu().numpy().copy()
         return value
 
@@ -142,7 +150,7 @@ class _Run:
         def stand_in(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            tensor = leaf.detach() if self.fake_mode is None else self._fake(leaf)
+            tensor = leaf.detach() if self.kind == "real" else self._placeholder(leaf)
             inputs.append(Ref(self.new_value(tensor, constant=False)))
             return tensor
 
@@ -164,7 +172,7 @@ class _Run:
             captured=self.captured,
             constants=self.constants,
             modules=modules,
-            frontend="record (fake tensors)" if self.fake else "record (real tensors)",
+            frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
@@ -206,8 +214,7 @@ class _Run:
         result = []
         for owned in owned_tensors(model):
             names, tensor, kind = owned.names, owned.tensor, owned.kind
-            constant = not isinstance(tensor, FakeTensor) and kind == "buffer"
-            constant = constant and not tensor.is_floating_point()
+            constant = kind == "buffer" and not (_empty(tensor) or tensor.is_floating_point())
             value = self.new_value(tensor, constant=constant)
             shape, dtype = self.values[value].shape, self.values[value].dtype
             result.append(Tensor(names, shape, dtype, kind, value, tensor.element_size()))
@@ -234,6 +241,8 @@ class _Run:
             )
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         constant = all(self.ids[id(tensor)] in self.constant_ids for tensor in tensors)
+        if any(tensor.is_meta for tensor in tensors) and self.kind == "meta":
+            args, kwargs = map_leaves(_on_meta, (args, kwargs))
         result = func(*args, **kwargs)
         flat = result if isinstance(result, tuple | list) else (result,)
         if any(isinstance(item, torch.Tensor) for item in flat):
@@ -258,6 +267,19 @@ class _Run:
         if isinstance(argument, Size):
             return Size(int(argument), argument.expr)
         return argument
+
+
+def _empty(tensor: torch.Tensor) -> bool:
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def _on_meta(argument: Any) -> Any:
+    """An argument of an operator that runs on meta tensors: constants and devices follow."""
+    if isinstance(argument, torch.Tensor) and not argument.is_meta:
+        return torch.empty_strided(
+            argument.shape, argument.stride(), dtype=argument.dtype, device="meta"
+        )
+    return torch.device("meta") if isinstance(argument, torch.device) else argument
 
 
 _SILENT = frozenset({"prim.device.default", "device.default", "prim.layout.default"})

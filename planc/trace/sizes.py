@@ -117,6 +117,13 @@ def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _SIZE = torch.Tensor.size
 _COUNTS = frozenset({torch.Tensor.numel, torch.Tensor.nelement, torch.numel})
+_PLACES: dict[Any, Callable[[torch.device], Any]] = {
+    torch.Tensor.device.__get__: lambda device: device,
+    torch.Tensor.is_cuda.__get__: lambda device: device.type == "cuda",  # type: ignore[attr-defined]
+    torch.Tensor.is_cpu.__get__: lambda device: device.type == "cpu",  # type: ignore[attr-defined]
+    torch.Tensor.is_meta.__get__: lambda device: False,  # type: ignore[attr-defined]
+}
+_PLAIN_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
 _NO_SIZES = frozenset(
     {
         torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
@@ -130,18 +137,26 @@ _NO_SIZES = frozenset(
 class SizeTracking(TorchFunctionMode):
     """Gives out tracked sizes, and keeps the numbers of the call being made in ``numbers``.
 
-    ``value_of`` finds the graph's value for a tensor, or None when it is not traced.
+    ``value_of`` finds the graph's value for a tensor, or None when it is not traced. ``device`` is
+    what meta tensors say they are on, that the model takes the branches it takes there.
     """
 
-    def __init__(self, value_of: Callable[[torch.Tensor], int | None]) -> None:
+    def __init__(
+        self,
+        value_of: Callable[[torch.Tensor], int | None],
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
         self.value_of = value_of
+        self.device = device
         self.numbers: list[Number] | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _PLACES and self.device is not None and _PLAIN_META(args[0]):
+            return _PLACES[func](self.device)
         if func in _NO_SIZES:
             return func(*args, **kwargs)
         if func == _SHAPE or func is _SIZE:
