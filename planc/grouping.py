@@ -34,8 +34,8 @@ class Grouping:
     """
 
     groups: tuple[Group, ...]
-    group: NDArray[np.int64]
-    unit: NDArray[np.int64]
+    group: NDArray[np.int32]
+    unit: NDArray[np.int32]
     rowed: frozenset[int]
 
     def width(self, x: Labelled, dim: int) -> Poly:
@@ -56,20 +56,24 @@ class Grouping:
         return total
 
     def _of_group(
-        self, g: int, units: NDArray[np.int64], rest: Sequence[Atoms], at: NDArray[np.int64]
+        self, g: int, units: NDArray[np.int32], rest: Sequence[Atoms], at: NDArray[np.int64]
     ) -> Poly:
         """Units of one group stand at ``at``; each holds what the finer columns leave of it."""
         distinct, counts = np.unique(units, return_counts=True)
         cells = self.groups[g].cells
-        if len(distinct) % cells or (counts != counts[0]).any():
+        row, uneven = units // cells, bool((counts != counts[0]).any())
+        rows = np.unique(distinct // cells)
+        if len(rows) > 1 and (rest or uneven):
+            parts = (self._of_group(g, units[row == r], rest, at[row == r]) for r in rows)
+            return sum(parts, Poly())
+        if len(distinct) != len(rows) * cells or uneven:
             raise ArithmeticError(f"group {self.groups[g].name} is only partly there")
-        rows = len(distinct) // cells
         if not rest:
-            return Poly.of({(g,): rows * int(counts[0])})
+            return Poly.of({(g,): len(rows) * int(counts[0])})
         inner = {self._width(rest, at[units == unit]) for unit in distinct}
         if len(inner) > 1:
             raise ArithmeticError(f"units of {self.groups[g].name} are not equally wide")
-        return Poly.variable(g).scaled(rows) * inner.pop()
+        return Poly.variable(g) * inner.pop()
 
 
 def components(facts: Facts) -> NDArray[np.int64]:
@@ -86,7 +90,7 @@ def components(facts: Facts) -> NDArray[np.int64]:
     n = facts.next_atom
     if not heads:
         return np.arange(n)
-    row, column = np.concatenate(heads), np.concatenate(tails)
+    row, column = (np.concatenate(ends).astype(np.int32) for ends in (heads, tails))
     ones = np.ones(len(row), dtype=np.int8)
     graph = coo_array((ones, (row, column)), shape=(n, n))
     found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
@@ -107,6 +111,7 @@ def group_units(graph: Graph, walked: Walked) -> Grouping:
     classes = _classes(alive, base, row, first)
     merged = _merge(facts, component, classes, base)
     merged.sort(key=lambda rows: _order(facts, places, int(first[rows[0][0]])))
+    del alive, base, row, first  # as large as everything else
     grouping = _assemble(graph, facts, component, merged, places)
     uneven = _uneven(graph, walked, grouping)
     if not uneven:
@@ -159,12 +164,12 @@ class _Places:
                 atoms.append(own)
                 indices.append(np.tile(np.arange(length), slot.blocks))
                 blocks.append(np.repeat(np.arange(slot.blocks), length))
-            slots.append(np.full(len(atoms[-1]), s, dtype=np.int64))
+            slots.append(np.full(len(atoms[-1]), s, dtype=np.int32))
         empty = [np.zeros(0, dtype=np.int64)]
-        self.atom = np.concatenate(atoms or empty)
-        self.slot = np.concatenate(slots or empty)
-        self.index = np.concatenate(indices or empty)
-        self.block = np.concatenate(blocks or empty)
+        self.atom, self.slot, self.index, self.block = (
+            np.concatenate(parts or empty).astype(np.int32)
+            for parts in (atoms, slots, indices, blocks)
+        )
 
 
 def _mix(values: NDArray[np.int64] | int) -> Hashes:
@@ -183,7 +188,8 @@ def _signatures(
     """For each component a hash of where it occurs, and one of the rows of ragged layers."""
     base = np.zeros(count, dtype=np.uint64)
     row = np.zeros(count, dtype=np.uint64)
-    np.add.at(base, component[places.atom], _mix(places.slot + 1))
+    of_slot = _mix(np.arange(1, len(facts.slots) + 1))
+    np.add.at(base, component[places.atom], of_slot[places.slot])
     seen: dict[tuple[int, bytes], None] = {}
     for layer in _measured(facts):
         key = (layer.target, layer.atoms.tobytes())
@@ -277,8 +283,8 @@ def _assemble(
     places: _Places,
 ) -> Grouping:
     count = int(component.max()) + 1
-    group_of = np.full(count, PINNED, dtype=np.int64)
-    unit_of = np.zeros(count, dtype=np.int64)
+    group_of = np.full(count, PINNED, dtype=np.int32)
+    unit_of = np.zeros(count, dtype=np.int32)
     for g, rows in enumerate(merged):
         units = np.concatenate(rows)
         group_of[units] = g
@@ -298,7 +304,7 @@ def _assemble(
 
 
 def _rowed(
-    facts: Facts, group: NDArray[np.int64], count: int, heads: set[int]
+    facts: Facts, group: NDArray[np.int32], count: int, heads: set[int]
 ) -> tuple[frozenset[int], frozenset[int]]:
     """Groups of whole rows (heads, or row families alone), and those with prunable cells inside."""
     own = np.zeros(count, dtype=bool)
@@ -319,14 +325,14 @@ def _rowed(
     return whole, frozenset(g for g in whole if inside[g])
 
 
-def _tagged(facts: Facts, group: NDArray[np.int64]) -> dict[str, set[int]]:
+def _tagged(facts: Facts, group: NDArray[np.int32]) -> dict[str, set[int]]:
     tagged: dict[str, set[int]] = {"heads": set(), "groups": set(), "channels": set()}
     for atoms, kind in facts.tags:
         tagged.setdefault(kind, set()).update(np.unique(group[atoms]).tolist())
     return tagged
 
 
-def _mixing(facts: Facts, group: NDArray[np.int64]) -> dict[int, str]:
+def _mixing(facts: Facts, group: NDArray[np.int32]) -> dict[int, str]:
     reasons: dict[int, str] = {}
     for note in facts.mixings:
         for g in np.unique(group[note.atoms]).tolist():
@@ -339,7 +345,7 @@ def _mixing(facts: Facts, group: NDArray[np.int64]) -> dict[int, str]:
 
 def _kinds(
     facts: Facts,
-    group: NDArray[np.int64],
+    group: NDArray[np.int32],
     whole: frozenset[int],
     tagged: dict[str, set[int]],
     count: int,
@@ -369,8 +375,8 @@ def _kinds(
 def _members(
     graph: Graph,
     facts: Facts,
-    group: NDArray[np.int64],
-    unit: NDArray[np.int64],
+    group: NDArray[np.int32],
+    unit: NDArray[np.int32],
     places: _Places,
     count: int,
 ) -> list[tuple[Member, ...]]:
@@ -378,16 +384,19 @@ def _members(
     member_lists: list[list[tuple[tuple[int, int, int], Member]]] = [[] for _ in range(count)]
     groups = group[places.atom]
     live = np.flatnonzero(groups != PINNED)
-    order = live[np.lexsort((places.block[live], places.slot[live], groups[live]))]
+    order = live[np.argsort(groups[live], kind="stable")]  # places stand by slot and block
     if not len(order):
         return []
-    keys = np.stack([groups[order], places.slot[order], places.block[order]])
-    starts = np.flatnonzero((np.diff(keys, axis=1, prepend=-1) != 0).any(axis=0))
+    keys = (groups[order], places.slot[order], places.block[order])
+    changes = np.zeros(len(order), dtype=bool)
+    changes[0] = True
+    for column in keys:
+        changes[1:] |= column[1:] != column[:-1]
+    starts = np.flatnonzero(changes)
     ends = np.append(starts[1:], len(order))
     units, indices = unit[places.atom[order]], places.index[order]
     steps = _steps(units, indices, starts, ends)
-    heads = zip(*(a.tolist() for a in (keys[0, starts], keys[1, starts], keys[2, starts])),
-                strict=True)
+    heads = zip(*(key[starts].tolist() for key in keys), strict=True)
     for (g, s, block), at, end, step in zip(
         heads, starts.tolist(), ends.tolist(), steps.tolist(), strict=True
     ):
@@ -401,15 +410,15 @@ def _members(
         if step:
             runs = (Run(int(units[at]), end - at, int(indices[at]), step),)
         else:
-            runs = compress(units[at:end], indices[at:end])
+            runs = compress(units[at:end].astype(np.int64), indices[at:end].astype(np.int64))
         key = (slot.tensor, slot.dim, over.start if over else -1)
         member_lists[g].append((key, Member(tensor.name, slot.dim, runs, over)))
     return [_united(entries) for entries in member_lists]
 
 
 def _steps(
-    units: NDArray[np.int64],
-    indices: NDArray[np.int64],
+    units: NDArray[np.int32],
+    indices: NDArray[np.int32],
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
 ) -> NDArray[np.int64]:
@@ -424,8 +433,8 @@ def _steps(
         first = index_steps[starts[long]]
         stray = np.ones(len(index_steps), dtype=bool)
         stray[last[last < len(stray)]] = False
-        stretch = np.repeat(np.arange(len(starts)), lengths)[:-1]
-        expected = np.zeros(len(starts), dtype=np.int64)
+        stretch = np.repeat(np.arange(len(starts), dtype=np.int32), lengths)[:-1]
+        expected = np.zeros(len(starts), dtype=np.int32)
         expected[long] = first
         wrong = stray & ((unit_steps != 1) | (index_steps != expected[stretch]))
         irregular = np.zeros(len(starts), dtype=bool)

@@ -15,7 +15,7 @@ from torch import nn
 
 from planc import fingerprint
 from planc.analysis import Analysis, analyze
-from planc.errors import TraceError, VerificationError
+from planc.errors import StalePlan, TraceError, VerificationError
 from planc.inputs import materialise
 from planc.ir import Graph
 from planc.plan import Plan
@@ -39,13 +39,39 @@ def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> No
 
     Raises:
         VerificationError: they differ, or the run fails; names the first operator and both shapes.
+        StalePlan: the model has other groups than the one that the plan was made for.
     """
     try:
         found = trace(smaller, *call)
     except TraceError as error:
         raise VerificationError(f"the pruned model does not run: {error}") from error
     if shapes_digest(found) != plan.shapes:  # also where torch calls its operators otherwise
-        compare_shapes(plan, analyze(trace(model, *call)), found)
+        analysis = analyze(trace(model, *call))
+        check_structure(plan, analysis)
+        compare_shapes(plan, analysis, found)
+
+
+def check_structure(plan: Plan, analysis: Analysis) -> None:
+    """Returns if the model has the groups that ``plan`` was made for.
+
+    Raises:
+        StalePlan: it has others; the first difference is named.
+    """
+    if fingerprint.structure_digest(analysis.groups) == plan.source.structure:
+        return
+    found = {group.name: group for group in analysis.groups}
+    planned = {group.name: group for group in plan.groups}
+    difference = "their members differ"
+    for name in [*planned, *found]:
+        there = str(found[name]) if name in found else "none"
+        here = str(planned[name]) if name in planned else "none"
+        if here != there:
+            difference = f"expected {here}, found {there}"
+            break
+    raise StalePlan(
+        f"the model's tensors are those of the plan, its groups are not: {difference}; compile a "
+        "plan for this model, or give inputs of the shapes that it was compiled with"
+    )
 
 
 def shapes_digest(graph: Graph) -> bytes:

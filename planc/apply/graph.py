@@ -20,7 +20,7 @@ from planc.analysis import Analysis, Gone, analyze, predicted_shape
 from planc.apply.renewal import Removed, collect_removed
 from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import copy_tensor, cut_tensor
-from planc.errors import AnalysisError, StalePlan
+from planc.errors import AnalysisError
 from planc.expr import Attribute, Scalar, SizeOf, evaluate
 from planc.facts import Demand
 from planc.ir import Node, Ref, refs
@@ -29,7 +29,7 @@ from planc.rules import find, parameters
 from planc.trace import trace
 from planc.trace.nesting import map_leaves
 from planc.trace.structure import owned_tensors
-from planc.validate import Call, compare_shapes
+from planc.validate import Call, check_structure, compare_shapes
 
 _EQUAL_PARTS = (
     "aten.chunk.",
@@ -56,8 +56,7 @@ def apply_graph(
     """
     fingerprint.check_source(plan, tensors_of(model), modules_of(model))
     analysis = analyze(trace(model, *call))
-    if fingerprint.structure_digest(analysis.groups) != plan.source.structure:
-        raise StalePlan("the model's tensors are those of the plan, its groups are not: compile again")
+    check_structure(plan, analysis)
     owned = owned_tensors(model)
     tensors = {}
     for entry in owned:
