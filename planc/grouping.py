@@ -70,7 +70,11 @@ class Grouping:
             raise ArithmeticError(f"group {self.groups[g].name} is only partly there")
         if not rest:
             return Poly.of({(g,): len(rows) * int(counts[0])})
-        inner = {self._width(rest, at[units == unit]) for unit in distinct}
+        lines = at[np.argsort(units, kind="stable")].reshape(len(distinct), -1)
+        if len(rest) == 1:  # lines with the same groups in them are equally wide
+            inside = np.sort(self.group[rest[0][lines]], axis=1)
+            lines = lines[:1] if (inside == inside[0]).all() else lines
+        inner = {self._width(rest, line) for line in lines}
         if len(inner) > 1:
             raise ArithmeticError(f"units of {self.groups[g].name} are not equally wide")
         return Poly.variable(g) * inner.pop()

@@ -82,6 +82,13 @@ class Node:
         name = self.op.split(".")[1]
         return name.endswith("_") and not name.endswith("__")
 
+    @property
+    def idle(self) -> bool:
+        """Whether torch leaves the call out where there is nothing to do: ``contiguous`` on what is
+        contiguous, as a tensor may be once a dimension has shrunk to 1.
+        """
+        return self.op == "aten.contiguous.default"
+
     def __str__(self) -> str:
         return f"{self.op} in {self.module or 'the model'} ({self.where})"
 

@@ -25,6 +25,9 @@ Mode = Literal["mul", "add", "div"]
 class Layer:
     """Atoms that broadcast to the value's shape, and the dimension that they make shorter.
 
+    In a dimension of size n that is not the target, the array may have a divisor of n as its size:
+    each entry then stands for a block of equal ones (:func:`dense` spells them out).
+
     ``zero`` says that in the masked model the coordinates of removed atoms are exactly zero.
     """
 
@@ -147,6 +150,8 @@ def reshape(cx: Facts, x: Labelled, shape: Shape) -> Labelled:
         cx.pin(x.layers, "a view of an empty tensor")
         return Labelled(shape)
     parts = list(blocks(x.shape, shape))
+    if not all(_splits_blocks(x, i, j, shape[k:m]) for i, j, k, m in parts):
+        x = dense(x)
     finest = {id(x.finest(layer.target)) for layer in x.layers}
     layers = []
     for layer in x.layers:
@@ -156,6 +161,17 @@ def reshape(cx: Facts, x: Labelled, shape: Shape) -> Labelled:
     result = Labelled(shape, tuple(layers))
     cx.balance(result)
     return result
+
+
+def _splits_blocks(x: Labelled, i: int, j: int, new: Shape) -> bool:
+    """Whether blocks that entries stand for stay whole when ``x.shape[i:j]`` becomes ``new``."""
+    if x.shape[i:j] == new:
+        return True
+    for layer in x.layers:
+        entries = layer.atoms.shape[i:j]
+        if any(n not in (1, m) for n, m in zip(entries, x.shape[i:j], strict=True)):
+            return _outer_dims(entries, x.shape[i:j], new) is not None
+    return True
 
 
 def _reshape_layer(
@@ -180,7 +196,11 @@ def _reshape_layer(
                 inner = [d for d in range(layer.target + 1, j) if layer.atoms.shape[d] > 1]
                 layer = collapse(cx, layer, inner)
         constant = all(n == 1 for n in layer.atoms.shape[i:j])
-        if constant or same:
+        outer = _outer_dims(layer.atoms.shape[i:j], x.shape[i:j], shape[k:m])
+        if outer is not None:
+            full.extend(layer.atoms.shape[i:j])
+            result.extend((*shape[k : k + outer], *(1,) * (m - k - outer)))
+        elif constant or same:
             full.extend(layer.atoms.shape[i:j])
             result.extend((1,) * (m - k) if constant else layer.atoms.shape[i:j])
         else:
@@ -201,6 +221,18 @@ def _reshape_layer(
     if split and finest and len(varying) > 1:
         _request_levels(cx, atoms, varying)
     return Layer(atoms, target, layer.zero)
+
+
+def _outer_dims(entries: Shape, old: Shape, new: Shape) -> int | None:
+    """How many of the dimensions that one is split into count the blocks that its entries stand
+    for; None where each entry stands for itself.
+    """
+    if len(entries) != 1 or entries[0] in (1, old[0]):
+        return None
+    for count in range(1, len(new) + 1):
+        if math.prod(new[:count]) == entries[0]:
+            return count
+    return None
 
 
 def _request_levels(cx: Facts, atoms: Atoms, split: list[int]) -> None:
@@ -224,6 +256,20 @@ def insert(x: Labelled, dim: int) -> Labelled:
     places: list[int | None] = list(range(x.rank))
     places.insert(dim, None)
     return lift(x, places)
+
+
+def dense(x: Labelled) -> Labelled:
+    """``x`` with every entry that stands for a block of coordinates repeated for each of them."""
+    if all(n in (1, m) for la in x.layers for n, m in zip(la.atoms.shape, x.shape, strict=True)):
+        return x
+    layers = []
+    for layer in x.layers:
+        atoms = layer.atoms
+        for dim, (n, m) in enumerate(zip(atoms.shape, x.shape, strict=True)):
+            if 1 < n < m:
+                atoms = atoms.repeat(m // n, axis=dim)
+        layers.append(replace(layer, atoms=atoms))
+    return Labelled(x.shape, tuple(layers), x.constant)
 
 
 # -- coordinates ---------------------------------------------------------------------------------
@@ -259,6 +305,7 @@ def reduce(cx: Facts, x: Labelled, dims: Sequence[int], keepdim: bool) -> Labell
 
 def take(cx: Facts, x: Labelled, dim: int, index: Atoms) -> Labelled:
     """The coordinates ``index`` of dimension ``dim``, in that order."""
+    x = dense(x)
     shape = (*x.shape[:dim], len(index), *x.shape[dim + 1 :])
     layers = []
     for layer in x.layers:
@@ -272,6 +319,7 @@ def take(cx: Facts, x: Labelled, dim: int, index: Atoms) -> Labelled:
 
 def window(x: Labelled, dim: int, start: int, stop: int) -> Labelled:
     """The coordinates ``start <= i < stop`` of dimension ``dim``, to measure their width."""
+    x = dense(x)
     shape = (*x.shape[:dim], stop - start, *x.shape[dim + 1 :])
     layers = []
     for layer in x.layers:
@@ -283,6 +331,7 @@ def window(x: Labelled, dim: int, start: int, stop: int) -> Labelled:
 
 def merge(cx: Facts, x: Labelled, dim: int) -> Labelled:
     """Ties the coordinates along ``dim``, so that only whole lines of it can go."""
+    x = dense(x)
     layers = []
     for layer in x.layers:
         rest = [d for d in layer.varying if d != dim]
@@ -297,7 +346,7 @@ def merge(cx: Facts, x: Labelled, dim: int) -> Labelled:
 
 def stack(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
     """The parts as slices of a new dimension: which coordinates go may differ, how many may not."""
-    parts = [insert(part, dim) for part in parts]
+    parts = [insert(dense(part), dim) for part in parts]
     counts = {tuple(sorted(layer.target for layer in part.layers)) for part in parts}
     if len(counts) > 1:
         return concatenate(cx, parts, dim)
@@ -322,6 +371,7 @@ def _by_fineness(x: Labelled, dim: int) -> list[Layer]:
 
 def concatenate(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
     """The parts one after another along ``dim``; their other dimensions shrink together."""
+    parts = [dense(part) for part in parts]
     sizes = [part.shape[dim] for part in parts]
     total = sum(sizes)
     shape = (*parts[0].shape[:dim], total, *parts[0].shape[dim + 1 :])
@@ -430,6 +480,7 @@ def unify(cx: Facts, x: Labelled, y: Labelled, mode: Mode) -> Labelled:
     ``mode`` says when a coordinate of the result is zero in the masked model: ``mul`` if either
     operand's is, ``add`` if both are, ``div`` if the first one's is.
     """
+    x, y = dense(x), dense(y)
     rank = max(x.rank, y.rank)
     x, y = (lift(v, [None] * (rank - v.rank) + list(range(v.rank))) for v in (x, y))
     shape = tuple(b if a == 1 else a for a, b in zip(x.shape, y.shape, strict=True))

@@ -143,6 +143,7 @@ def predicted_digest(analysis: Analysis, shapes: list[tuple[int, ...]]) -> bytes
     return fingerprint.shapes_digest(
         (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None])
         for node in analysis.graph.nodes
+        if not node.idle
     )
 
 

@@ -20,7 +20,7 @@ from planc.apply.graph import rewritten
 from planc.apply.source import modules_of, tensors_of
 from planc.errors import PolicyError, TraceError, VerificationError
 from planc.fingerprint import structure_digest
-from planc.labels import Labelled
+from planc.labels import Labelled, dense
 from planc.plan import Plan
 from planc.select import write_plan
 from planc.trace import trace
@@ -194,7 +194,7 @@ def _short(value: Any) -> str:
 def _vanished(labelled: Labelled, gone: Gone) -> np.ndarray:
     """For each coordinate of a tensor whether it vanishes, by its labels."""
     lost = np.zeros((1,) * labelled.rank, dtype=bool)
-    for layer in labelled.layers:
+    for layer in dense(labelled).layers:
         lost = lost | gone[layer.atoms]
     return np.broadcast_to(lost, labelled.shape)
 

@@ -106,12 +106,9 @@ class _Walk:
         atoms = np.arange(slot.first, slot.first + slot.count, dtype=np.int64)
         if slot.blocks == 1:
             return atoms.reshape(place)
-        per_block = atoms.reshape(slot.blocks, -1)
-        repeated = np.repeat(per_block, shape[slot.over] // slot.blocks, axis=0)
-        if slot.over > slot.dim:
-            repeated = repeated.T
-        place[slot.over] = shape[slot.over]
-        return repeated.reshape(place)
+        per_block = atoms.reshape(slot.blocks, -1)  # one line for each block, see Layer
+        place[slot.over] = slot.blocks
+        return (per_block if slot.over < slot.dim else per_block.T).reshape(place)
 
     def run(self) -> tuple[Facts, list[Labelled]]:
         facts, graph = self.facts, self.graph

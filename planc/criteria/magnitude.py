@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from planc.analysis import Analysis
 from planc.criteria.scores import PerGroup, Weights
+from planc.errors import PolicyError
 from planc.facts import Slot
 from planc.grouping import PINNED
 from planc.ir import Tensor
@@ -17,7 +20,8 @@ from planc.ir import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Magnitude:
-    """The L_p norm over all parameters of a unit, in every member of its group: (sum |w|^p)^(1/p).
+    """The L_p norm over all parameters that leave with a unit, each counted once:
+    (sum |w|^p)^(1/p).
 
     Filter magnitude (Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.1)
     over the coupled parameters of a group (Fang et al. 2023, "DepGraph", section 3.3).
@@ -53,12 +57,49 @@ class Magnitude:
         live = grouping.group[every] != PINNED
         flat = offsets[grouping.group[every[live]]] + grouping.unit[every[live]]
         values = np.concatenate(powers or [np.zeros(0)])[live]
-        sums = np.bincount(flat, weights=values, minlength=int(offsets[-1])) ** (1 / self.p)
+        sums = np.bincount(flat, weights=values, minlength=int(offsets[-1]))
+        sums -= self._counted_twice(analysis, weights, offsets)
+        sums = np.maximum(sums, 0) ** (1 / self.p)
         return tuple(np.split(sums, offsets[1:-1])) if len(analysis.groups) else ()
+
+    def _counted_twice(
+        self, analysis: Analysis, weights: Weights, offsets: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """For each unit the sum |w|^p of what leaves with it through several dimensions at once."""
+        grouping = analysis.grouping
+        surplus = np.zeros(int(offsets[-1]))
+        units: dict[int, dict[int, NDArray[np.int64]]] = {}
+        for slot in analysis.walked.facts.slots:
+            own = slice(slot.first, slot.first + slot.count)
+            groups = grouping.group[own]
+            if slot.rows is None and slot.blocks == 1 and (groups != PINNED).any():
+                flat = np.where(groups == PINNED, -1, offsets[groups] + grouping.unit[own])
+                units.setdefault(slot.tensor, {})[slot.dim] = flat
+        for number, by_dim in units.items():
+            tensor = analysis.graph.tensors[number]
+            for count in range(2, len(by_dim) + 1):  # by inclusion and exclusion
+                for dims in combinations(by_dim, count):
+                    shared = set(by_dim[dims[0]].tolist()) - {-1}
+                    shared = shared.intersection(*(by_dim[dim].tolist() for dim in dims[1:]))
+                    if shared and tensor.kind == "parameter":
+                        first, *others = np.ix_(*(by_dim[dim] for dim in dims))
+                        same = reduce(np.logical_and, [first == other for other in others])
+                        same = same & (first >= 0)
+                        power = self._over(_found(tensor, weights), dims)[same]
+                        where = np.broadcast_to(first, same.shape)[same]
+                        np.add.at(surplus, where, (-1) ** count * power)
+        return surplus
+
+    def _over(self, tensor: torch.Tensor, dims: tuple[int, ...]) -> NDArray[np.float64]:
+        """sum |w|^p over all dimensions but ``dims``."""
+        others = [d for d in range(tensor.dim()) if d not in dims]
+        power = _absolute(tensor).double() ** self.p
+        summed: NDArray[np.float64] = (power.sum(others) if others else power).cpu().numpy()
+        return summed
 
     def _powers(self, tensor: torch.Tensor, slot: Slot) -> NDArray[np.float64]:
         """sum |w|^p over all other dimensions, for each index (and block) of the slot's."""
-        w = tensor.detach()
+        w = _absolute(tensor) if tensor.is_complex() or tensor.dim() == 1 else tensor.detach()
         dim = slot.dim
         if slot.blocks > 1:
             w = w.unflatten(slot.over, (slot.blocks, -1))  # type: ignore[no-untyped-call]
@@ -68,7 +109,7 @@ class Magnitude:
             others = [d for d in range(w.dim()) if d != dim]
         wide = torch.float64 if w.dtype == torch.float64 else torch.float32
         if not others:
-            norm = w.to(wide).abs()
+            norm = w.to(wide)
         else:
             norm = torch.linalg.vector_norm(w, self.p, dim=others, dtype=wide)
         if slot.blocks > 1 and slot.over > slot.dim:
@@ -77,4 +118,14 @@ class Magnitude:
 
 
 def _found(tensor: Tensor, weights: Weights) -> torch.Tensor:
-    return next(weights[name] for name in tensor.names if name in weights)
+    found = next(weights[name] for name in tensor.names if name in weights)
+    if found.is_meta:
+        raise PolicyError(
+            f"{tensor.name} is on the meta device and has no values to measure: load the weights, "
+            'or choose the criterion "random"'
+        )
+    return found
+
+
+def _absolute(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().abs()

@@ -13,6 +13,7 @@ from torch import nn
 
 from planc.analysis import Analysis
 from planc.errors import PolicyError, StalePlan
+from planc.groups import Group
 
 Weights = Mapping[str, torch.Tensor]
 PerGroup = tuple[NDArray[np.float64], ...]
@@ -43,7 +44,7 @@ def score(
 
     Raises:
         StalePlan: a tensor is missing or has another shape than the one that was traced.
-        PolicyError: a score is not finite; names the group.
+        PolicyError: a score is missing or not finite; names the group.
     """
     if isinstance(weights, nn.Module):
         named = {**dict(weights.named_parameters(remove_duplicate=False)),
@@ -61,10 +62,35 @@ def score(
                 "traced; give the weights of the traced model"
             )
     units = criterion(analysis, weights)
+    if len(units) != len(analysis.groups):
+        raise PolicyError(
+            f"{criterion}: scores for {len(units)} groups, the model has {len(analysis.groups)}; "
+            "a criterion returns an array for each group"
+        )
     for group, values in zip(analysis.groups, units, strict=True):
+        if np.shape(values) != (group.size,):
+            raise PolicyError(
+                f"{criterion}: group {group} has {group.size} units, its scores have shape "
+                f"{np.shape(values)}; a criterion returns a score for each unit"
+            )
         if not np.isfinite(values).all():
             raise PolicyError(
-                f"{criterion}: group {group} has scores that are not finite: look for NaN or inf "
-                f"in {group.members[0].tensor} and the tensors coupled to it"
+                f"{criterion}: group {group} has scores that are not finite: "
+                f"{_culprit(group, weights, analysis)}"
             )
     return Scores(units, str(criterion))
+
+
+def _culprit(group: Group, weights: Weights, analysis: Analysis) -> str:
+    """The first tensor among the group's members that has a value which is not finite."""
+    members = dict.fromkeys(member.tensor for member in group.members)
+    for name in sorted(members, key=lambda name: analysis.graph.tensor(name).kind, reverse=True):
+        names = analysis.graph.tensor(name).names  # parameters first, they are what is measured
+        tensor = next((weights[known] for known in names if known in weights), None)
+        if tensor is not None and not bool(tensor.isfinite().all()):
+            places = tensor.isfinite().logical_not().nonzero()
+            return (
+                f"{name} has {len(places)} values that are NaN or inf, the first at "
+                f"{tuple(places[0].tolist())}; give the weights of a model that works"
+            )
+    return "all its tensors are finite, so the criterion overflows; scale the weights down"

@@ -13,18 +13,18 @@ from planc.facts import Facts
 from planc.labels import Labelled, unify
 from planc.rules.registry import operand, rule, vector
 
-_KEEP_ZERO = """abs alias alpha_dropout arcsinh arctan asin asinh atan atanh ceil celu clone contiguous
+_KEEP_ZERO = """abs absolute alias alpha_dropout arcsin arcsinh arctan arctanh asin asinh atan atanh ceil celu clone contiguous
 conj detach dropout elu erf erfinv expm1 feature_dropout feature_alpha_dropout fix floor frac gelu
 hardshrink hardswish leaky_relu lift lift_fresh lift_fresh_copy log1p mish nan_to_num neg negative
 positive real relu relu6 resolve_conj resolve_neg round selu sgn sign silu sin sinh softshrink sqrt
-square tan tanh tanhshrink to trunc type_as _to_copy _conj zero_ zero
-requires_grad_ bernoulli cpu cuda float half bfloat16 double native_dropout""".split()
+square tan tanh to trunc type_as _to_copy _conj zero_ zero
+requires_grad_ bernoulli cpu cuda native_dropout""".split()
 
-_LOSE_ZERO = """acos bitwise_not cos cosh deg2rad erfc exp exp2 fill hardsigmoid isfinite isinf isnan
-log_sigmoid logical_not rad2deg sigmoid softplus masked_fill normal uniform
+_LOSE_ZERO = """acos arccos bitwise_not cos cosh deg2rad erfc exp exp2 fill hardsigmoid isfinite isinf isnan
+log_sigmoid logical_not rad2deg sigmoid softplus normal uniform
 bitwise_and.Scalar bitwise_or.Scalar bitwise_xor.Scalar exponential random""".split()
 
-_SINGULAR_AT_ZERO = "acosh digamma lgamma log log2 log10 logit reciprocal rsqrt".split()
+_SINGULAR_AT_ZERO = "acosh arccosh digamma lgamma log log2 log10 logit reciprocal rsqrt".split()
 
 _TWO_OPERANDS = """atan2 eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or
 bitwise_xor __and__ __or__ __xor__ maximum minimum fmax fmin hypot logaddexp logaddexp2 xlogy
@@ -38,11 +38,8 @@ def keeps_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
 
 
 @rule(*(f"aten.{name}" for name in _LOSE_ZERO))
-def loses_zero(cx: Facts, x: Labelled, *others: Any, **__: Any) -> Labelled:
+def loses_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     """f(0) is something else."""
-    for other in others:
-        if isinstance(other, Labelled):  # the mask of masked_fill
-            x = unify(cx, x, other, "add")
     return x.nonzero()
 
 
@@ -56,6 +53,12 @@ def singular_at_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
 @rule("aten.clamp_max")
 def clamp_max(cx: Facts, x: Labelled, max: Any) -> Labelled:
     return clamp(cx, x, None, max)
+
+
+@rule("aten.masked_fill")
+def masked_fill(cx: Facts, x: Labelled, mask: Labelled, value: Any) -> Labelled:
+    y = _chosen(cx, x, mask)
+    return y if isinstance(value, int | float) and value == 0 else y.nonzero()
 
 
 @rule("aten.hardtanh", "aten.clamp", "aten.clip", "aten.clamp_min")
@@ -119,20 +122,23 @@ def two_operands(cx: Facts, x: Any, other: Any, *_: Any, **__: Any) -> Labelled:
 @rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
 def where(cx: Facts, condition: Labelled, x: Any, other: Any) -> Labelled:
     """One of two tensors at each place: zero where both are."""
-    either = unify(cx, operand(x), operand(other), "add")
-    return unify(cx, either, _all_zero(condition), "add")
+    if isinstance(x, Labelled) and isinstance(other, Labelled):
+        either = unify(cx, x, other, "add")
+    else:
+        tensor, number = (x, other) if isinstance(x, Labelled) else (other, x)
+        either = operand(tensor) if number == 0 else operand(tensor).nonzero()
+    return _chosen(cx, either, condition)
 
 
-def _all_zero(condition: Labelled) -> Labelled:
-    """A condition decides which value is taken, not what it is: it spoils no zero."""
-    layers = tuple(replace(layer, zero=True) for layer in condition.layers)
-    return Labelled(condition.shape, layers)
+def _chosen(cx: Facts, x: Labelled, condition: Labelled) -> Labelled:
+    """A condition decides which value is taken, not what it is: it spoils no zero, and makes none."""
+    return unify(cx, x, condition.nonzero(), "mul")
 
 
 @rule("aten.lerp")
 def lerp(cx: Facts, x: Labelled, end: Labelled, weight: Any) -> Labelled:
     """x + weight * (end - x)."""
-    return unify(cx, unify(cx, x, end, "add"), _all_zero(operand(weight)), "add")
+    return _chosen(cx, unify(cx, x, end, "add"), operand(weight))
 
 
 @rule("aten.addcmul")
@@ -162,7 +168,8 @@ def rrelu(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
 @rule("aten.copy")
 def copy(cx: Facts, x: Labelled, src: Labelled, non_blocking: bool = False) -> Labelled:
     """``x`` keeps its shape and takes the content of ``src``."""
-    return unify(cx, _all_zero(x), src, "add")
+    into = Labelled(x.shape, tuple(replace(layer, zero=True) for layer in x.layers))
+    return unify(cx, into, src, "add")
 
 
 @rule("aten.complex", "aten.polar")

@@ -15,7 +15,7 @@ from planc.rules.registry import axes, axis, pin_dims, rule
 # -- views -----------------------------------------------------------------------------------------
 
 
-@rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten._reshape_alias", "aten.view_copy")
+@rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.view_copy")
 def view(cx: Facts, x: Labelled, size: Sequence[int], *_: Any) -> Labelled:
     y = labels.reshape(cx, x, cx.shape)
     for i, n in enumerate(size):
@@ -91,7 +91,7 @@ def matrix_transpose(cx: Facts, x: Labelled) -> Labelled:
     return transpose(cx, x, -1, -2) if x.rank > 1 else x
 
 
-@rule("aten.numpy_T", "aten.T")
+@rule("aten.numpy_T")
 def reverse_dims(cx: Facts, x: Labelled) -> Labelled:
     return permute(x, range(x.rank)[::-1])
 

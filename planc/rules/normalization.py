@@ -141,7 +141,7 @@ def group_norm(
     return _per_channel(cx, y, weight, bias, None, None)
 
 
-@rule("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax", "aten.softmin",
+@rule("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax",
       "aten._safe_softmax", "aten.special_softmax", "aten.special_log_softmax")
 def softmax(cx: Facts, x: Labelled, dim: int, *_: Any, **__: Any) -> Labelled:
     dim = axis(x, dim)

@@ -9,16 +9,13 @@ from planc.facts import Facts
 from planc.labels import Labelled, even, insert, merge, permute, reshape, volume
 from planc.rules.registry import pin_dims, rule
 
-_POOLS = [
-    f"aten.{name}{d}d"
-    for d in (1, 2, 3)
-    for name in ("max_pool", "avg_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "lp_pool")
-]
-_POOLS_WITH_INDICES = [
-    f"aten.{name}"
-    for d in (1, 2, 3)
-    for name in (f"max_pool{d}d_with_indices", f"adaptive_max_pool{d}d", f"fractional_max_pool{d}d")
-]
+_POOLS = [f"aten.{name}{d}d" for d in (1, 2, 3) for name in ("max_pool", "avg_pool")]
+_POOLS += [f"aten.adaptive_avg_pool{d}d" for d in (1, 2, 3)]
+_POOLS += ["aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d"]
+_POOLS_WITH_INDICES = [f"aten.adaptive_max_pool{d}d" for d in (1, 2, 3)]
+_POOLS_WITH_INDICES += [f"aten.max_pool{d}d_with_indices" for d in (2, 3)]
+_POOLS_WITH_INDICES += ["aten.max_pool1d_with_indices", "aten.fractional_max_pool2d",
+                        "aten.fractional_max_pool3d"]
 _UPSAMPLES = [f"aten.{name}" for name in (
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d",
     "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",

@@ -1,0 +1,120 @@
+"""The magnitude of a unit is the norm of all that leaves with it, each coordinate counted once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import planc
+from planc.analysis import Analysis
+from planc.criteria import Magnitude
+from planc.errors import PolicyError
+from planc.groups import Group
+from tests import small
+from tests.small import MODELS, build
+
+
+def leaving(group: Group, unit: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The coordinates of a tensor that leave with a unit, read off the group's members."""
+    lost = np.zeros(shape, dtype=bool)
+    for member in group.members:
+        if member.tensor != name:
+            continue
+        units, indices = member.expand()
+        along = np.zeros(shape[member.dim], dtype=bool)
+        along[indices[units == unit]] = True
+        here = np.broadcast_to(
+            along.reshape([-1 if d == member.dim else 1 for d in range(len(shape))]), shape
+        ).copy()
+        if member.over is not None:
+            outside = np.ones(shape[member.over.dim], dtype=bool)
+            outside[member.over.start : member.over.stop] = False
+            np.moveaxis(here, member.over.dim, 0)[outside] = False
+        lost |= here
+    return lost
+
+
+def brute_force(analysis: Analysis, model: nn.Module, p: int) -> list[list[float]]:
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    scores = []
+    for group in analysis.groups:
+        names = dict.fromkeys(member.tensor for member in group.members)
+        scores.append(
+            [
+                sum(
+                    float((weights[name].detach().double().numpy()[mask].__abs__() ** p).sum())
+                    for name in names
+                    if name in weights
+                    for mask in [leaving(group, unit, name, tuple(weights[name].shape))]
+                )
+                ** (1 / p)
+                for unit in range(group.size)
+            ]
+        )
+    return scores
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_are_the_norm_of_what_leaves_with_the_unit(name: str, p: int) -> None:
+    for dtype, exactness in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        model, inputs = build(name, dtype)
+        analysis = planc.analyze(planc.trace(model, inputs))
+        scores = planc.score(analysis, model, Magnitude(p))
+        assert scores.criterion == f"l{p}"
+        for found, expected in zip(scores.units, brute_force(analysis, model, p), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=exactness)
+
+
+def test_what_leaves_through_two_dimensions_counts_once() -> None:
+    class Square(nn.Module):
+        """A stream whose weights have it in two dimensions, or in all three."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(3, 5)
+            self.mix = nn.Linear(5, 5, bias=False)
+            self.pair = nn.Bilinear(5, 5, 5)
+            self.last = nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            x = x + functional.relu(self.mix(x))
+            return self.last(x + self.pair(x, x))
+
+    model = small.randomised(Square().double())
+    analysis = planc.analyze(planc.trace(model, small.vectors(2, 3)[0].double()))
+    assert [group.size for group in analysis.groups] == [5]
+    for p in (1, 2):
+        (found,) = planc.score(analysis, model, Magnitude(p)).units
+        np.testing.assert_allclose(found, brute_force(analysis, model, p)[0], rtol=1e-12)
+
+
+def test_the_weakest_units_go() -> None:
+    model, inputs = build("residual")
+    plan = planc.compile(model, inputs, ratio=0.5)
+    analysis = planc.analyze(planc.trace(model, inputs))
+    for group, scores in zip(plan.groups, brute_force(analysis, model, 2), strict=True):
+        weakest = np.argsort(scores)[: len(group.removed)]
+        assert group.removed == tuple(sorted(weakest.tolist()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_single(dtype: torch.dtype) -> None:
+    model, inputs = build("residual", dtype)
+    analysis = planc.analyze(planc.trace(model, inputs))
+    found = planc.score(analysis, model, Magnitude(2)).units
+    wide = planc.score(analysis, {n: t.float() for n, t in model.state_dict().items()}, Magnitude(2))
+    for a, b in zip(found, wide.units, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_parameters_without_values_are_refused() -> None:
+    with torch.device("meta"):
+        model = small.Residual().eval()
+    with pytest.raises(PolicyError, match=r"stem\.0\.weight is on the meta device"):
+        planc.compile(model, small.images())
+    assert planc.compile(model, small.images(), criterion="random").cost_after.params > 0

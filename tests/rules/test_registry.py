@@ -1,0 +1,78 @@
+"""The registry: names of operators, and which rule they find."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision  # noqa: F401  brings its operators
+from torch import nn
+
+import planc
+from planc.labels import Labelled
+from planc.rules import find, registry, rule
+from planc.rules.elementwise import add, keeps_zero
+from tests.proving import Net, prove
+
+IMAGES = torch.randn(2, 3, 4, 4)
+
+
+@pytest.mark.parametrize("name", sorted(registry._RULES))
+def test_every_registered_name_is_an_operator(name: str) -> None:
+    namespace, operator, *overload = name.split(".")
+    packet = getattr(getattr(torch.ops, namespace), operator)
+    assert not overload or overload[0] in packet.overloads()
+
+
+def test_an_operator_in_place_has_the_rule_of_the_other() -> None:
+    assert find("aten.relu_.default") is find("aten.relu.default") is keeps_zero
+    assert find("aten.add_.Tensor") is add
+
+
+def test_the_rule_of_an_overload_comes_first() -> None:
+    assert find("aten.max.dim") is not find("aten.max.other")
+    assert find("aten.pow.Tensor_Scalar") is not find("aten.pow.Tensor_Tensor")
+    assert find("aten.pow_.Scalar") is find("aten.pow.Tensor_Tensor")
+
+
+def test_what_writes_into_a_given_tensor_has_no_rule() -> None:
+    assert find("aten.add.out") is None
+
+    def run(m: Net, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x)
+        z = torch.zeros_like(y)
+        torch.mul(y, 2, out=z)
+        return m.b(z)
+
+    found = prove(Net(run, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1)), IMAGES)
+    assert not found.groups
+
+
+def test_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+    net = Net(
+        lambda m, x: m.b(torch.ops.aten.special_i0(m.a(x))),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Conv2d(4, 2, 1),
+    )
+    graph = planc.trace(net, IMAGES)
+    with pytest.raises(planc.AnalysisError, match=r"planc\.rule"):
+        planc.analyze(graph, strict=True)
+
+    @rule("aten.special_i0")
+    def bessel(cx: object, x: Labelled) -> Labelled:
+        return x.nonzero()
+
+    assert len(planc.analyze(graph, strict=True).groups) == 1
+    prove(net, IMAGES)
+
+
+def test_a_rule_that_is_wrong_about_the_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+
+    @rule("aten.special_i0")
+    def wrong(cx: object, x: Labelled) -> Labelled:
+        return Labelled(())
+
+    net = Net(lambda m, x: torch.ops.aten.special_i0(m.a(x)), a=nn.Conv2d(3, 4, 1))
+    with pytest.raises(planc.AnalysisError, match="traced"):
+        planc.analyze(planc.trace(net, IMAGES))
