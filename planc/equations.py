@@ -181,18 +181,23 @@ class _Builder:
             for arg, index, number in _numbers(node):
                 if (i, arg, index) not in covered:
                     self._unchanged(node, arg, number)
+        for number in self.graph.numbers.values():
+            self._used_as_number(number.expr)
 
     def _unchanged(self, node: Node, arg: str, number: Size | Scalar) -> None:
         """A number that the operator takes for something else than a width stays what it is."""
         if isinstance(number, Scalar):
-            for leaf in leaves(number.expr):
-                if isinstance(leaf, Attribute):
-                    self.numbers[leaf.key] = f"{leaf} is used as a number"
+            self._used_as_number(number.expr)
             return
         left = self.quantity(number.expr, f"{arg} of {node}")
         if left is not None:
             reason = f"{arg} of {node}"
             self.found.append(Constraint(left, Poly.const(int(number)), reason))
+
+    def _used_as_number(self, expr: Expr) -> None:
+        for leaf in leaves(expr):
+            if isinstance(leaf, Attribute):
+                self.numbers[leaf.key] = f"{leaf} is used as a number"
 
     def _freeze(self, expr: Expr, width: Poly, reason: str) -> None:
         variables = set(width.variables)

@@ -115,7 +115,8 @@ class Graph:
 
     ``inputs`` and ``outputs`` are the tensors among the model's arguments and results, in order of
     nesting; ``constants`` the values known while tracing (captured tensors and what is computed
-    from them alone); ``frontend`` says which front end produced the graph.
+    from them alone), ``numbers`` those of the captured that hold one number made of sizes;
+    ``frontend`` says which front end produced the graph.
     """
 
     values: tuple[Value, ...]
@@ -124,6 +125,7 @@ class Graph:
     inputs: tuple[Ref, ...]
     outputs: tuple[Ref, ...]
     captured: Mapping[int, Any]
+    numbers: Mapping[int, Size | Scalar]
     constants: Mapping[int, np.ndarray]
     modules: Mapping[str, Module]
     frontend: str

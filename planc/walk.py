@@ -173,11 +173,13 @@ class _Walk:
 
     def _scalars(self, node: Node) -> None:
         """Sizes used as numbers: the module computes another number when they shrink."""
-        for number in provenanced((node.args, node.kwargs_values)):
-            if isinstance(number, Scalar):
-                for leaf in leaves(number.expr):
-                    if isinstance(leaf, SizeOf):
-                        layers = self.labels[leaf.value].targeting(leaf.dim)
-                        self.facts.mix(layers, "its width is used as a number", module_only=True)
+        arguments = (node.args, node.kwargs_values)
+        numbers = [n for n in provenanced(arguments) if isinstance(n, Scalar)]
+        made = [self.graph.numbers[r.id] for r in refs(arguments) if r.id in self.graph.numbers]
+        for number in (*numbers, *made):
+            for leaf in leaves(number.expr):
+                if isinstance(leaf, SizeOf):
+                    layers = self.labels[leaf.value].targeting(leaf.dim)
+                    self.facts.mix(layers, "its width is used as a number", module_only=True)
 
 

@@ -21,7 +21,7 @@ from planc.apply.renewal import Removed, collect_removed
 from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import copy_tensor, cut_tensor
 from planc.errors import AnalysisError
-from planc.expr import Attribute, Scalar, SizeOf, evaluate
+from planc.expr import Attribute, Scalar, Size, SizeOf, evaluate
 from planc.facts import Demand
 from planc.ir import Node, Ref, refs
 from planc.plan import Plan
@@ -130,6 +130,9 @@ class _Rewriter:
                 self.values[tensor.value] = self.fx.get_attr(tensor.name)
         for value, constant in self.graph.captured.items():
             if value in used:
+                if value in self.graph.numbers:
+                    number = self._number(self.graph.numbers[value])
+                    constant = torch.full_like(constant, number)
                 self.root[f"captured_{value}"] = constant.clone()
                 self.values[value] = self.fx.get_attr(f"captured_{value}")
         for i, node in enumerate(self.graph.nodes):
@@ -256,14 +259,15 @@ class _Rewriter:
         if isinstance(argument, tuple):
             return tuple(self._argument(item) for item in argument)
         if isinstance(argument, Scalar):
-            return self._scalar(argument)
+            return self._number(argument)
         if isinstance(argument, int) and not isinstance(argument, bool):
             return int(argument)
         return argument
 
-    def _scalar(self, scalar: Scalar) -> float:
+    def _number(self, number: Size | Scalar) -> float:
+        """A number made of sizes: as traced, or what the module makes of the new ones."""
         if self.attributes is None:
-            return float(scalar)
+            return float(number)
 
         def leaf(at: Attribute | SizeOf) -> int:
             if isinstance(at, SizeOf):
@@ -275,7 +279,7 @@ class _Rewriter:
                 found = found[i]
             return int(found)
 
-        return float(evaluate(scalar.expr, leaf))
+        return float(evaluate(number.expr, leaf))
 
 
 def _overload(op: str) -> Any:

@@ -78,6 +78,7 @@ class _Run:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
+        self.numbers: dict[int, Size | Scalar] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.constant_ids: set[int] = set()
         self.ids: dict[int, int] = {}
@@ -133,7 +134,18 @@ class _Run:
         if value is None:  # a tensor from outside the module tree
             value = self.new_value(tensor, constant=True)
             self.captured[value] = tensor.detach()
+            if self.sizes.numbers is not None and tensor.numel() == 1 and not _empty(tensor):
+                self._note_number(value, tensor.item())
         return Ref(value)
+
+    def _note_number(self, value: int, content: Any) -> None:
+        """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
+        for number in self.sizes.numbers or ():
+            if isinstance(number, Size | Scalar) and number == content:
+                if isinstance(number, Size):
+                    self.numbers[value] = Size(int(content), number.expr)
+                else:
+                    self.numbers[value] = Scalar(float(content), number.expr)
 
     # -- the run ---------------------------------------------------------------------------
 
@@ -170,6 +182,7 @@ class _Run:
             inputs=tuple(inputs),
             outputs=outputs,
             captured=self.captured,
+            numbers=self.numbers,
             constants=self.constants,
             modules=modules,
             frontend=f"record ({self.kind} tensors)",
