@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.plan import Plan
+    from planc.rules import rule
     from planc.select import select
     from planc.trace import trace
     from planc.verify import verify
@@ -59,6 +60,7 @@ __all__ = [
     "load_plan",
     "mask",
     "restore",
+    "rule",
     "save_plan",
     "score",
     "select",
@@ -76,6 +78,7 @@ _HOMES = {
     "load_plan": "planc.codec",
     "mask": "planc.apply",
     "restore": "planc.apply",
+    "rule": "planc.rules",
     "save_plan": "planc.codec",
     "score": "planc.criteria",
     "select": "planc.select",

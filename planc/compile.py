@@ -45,7 +45,7 @@ def compile(
         global_ranking: the share goes from all groups together, lowest scores first.
         round_to: dimensions that shrink keep a multiple of this many indices.
         floor: the least number of units a group keeps.
-        keep: patterns of groups, tensors or modules that stay whole (``"layer4.*"``).
+        keep: a pattern, or several, of groups, tensors or modules that stay whole (``"layer4.*"``).
         only: patterns of those that may shrink, all others stay.
         kinds: a ratio per kind of group, e.g. ``{"heads": 0.5}``.
         seed: for the random criterion; recorded in the plan.
@@ -72,12 +72,13 @@ def _policy(
     only: Sequence[str],
     kinds: Mapping[str, float],
 ) -> Policy:
+    keep, only = ((p,) if isinstance(p, str) else tuple(p) for p in (keep, only))
     pairs = tuple(sorted(kinds.items()))
     chosen: Policy = Global(ratio, pairs) if global_ranking else Uniform(ratio, pairs)
     if only:
-        chosen = Only(chosen, tuple(only))
+        chosen = Only(chosen, only)
     if floor != 1:
         chosen = Floor(chosen, floor)
     if round_to != 1:
         chosen = Rounded(chosen, round_to)
-    return Keep(chosen, tuple(keep)) if keep else chosen
+    return Keep(chosen, keep) if keep else chosen

@@ -86,12 +86,16 @@ def pins(graph: Graph, walked: Walked, grouping: Grouping) -> tuple[Pin, ...]:
     reason = np.full(facts.next_atom, -1, dtype=np.int64)
     direct = (edges.note <= -2) & (edges.head == NEVER)
     reason[edges.tail[direct][::-1]] = -2 - edges.note[direct][::-1]
+    in_rows = _in_rows(facts, grouping)
     result = []
     for slot in facts.slots:
         if slot.rows is not None:
             continue
         atoms = np.arange(slot.first, slot.first + slot.count)
-        pinned = atoms[grouping.group[atoms] == PINNED]
+        stays = grouping.group[atoms] == PINNED
+        if slot.blocks == 1:
+            stays &= ~in_rows.get((slot.tensor, slot.dim), np.zeros(slot.count, dtype=bool))
+        pinned = atoms[stays]
         if not len(pinned):
             continue
         tensor = graph.tensors[slot.tensor]
@@ -101,6 +105,18 @@ def pins(graph: Graph, walked: Walked, grouping: Grouping) -> tuple[Pin, ...]:
         size = tensor.shape[slot.dim]
         result.append(Pin(tensor.name, slot.dim, len(pinned) // slot.blocks, size, text))
     return tuple(result)
+
+
+def _in_rows(facts: Facts, grouping: Grouping) -> dict[tuple[int, int], NDArray[np.bool_]]:
+    """For each tensor and dimension with row families the indices that go with a row."""
+    found: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    for slot in facts.slots:
+        if slot.rows is not None:
+            at = (slot.tensor, slot.dim)
+            row = grouping.group[slot.first + np.maximum(slot.rows, 1) - 1]
+            free = (slot.rows > 0) & (row != PINNED)
+            found[at] = found.get(at, np.zeros(len(free), dtype=bool)) | free
+    return found
 
 
 def _pin_text(graph: Graph, facts: Facts, pin: int) -> str:

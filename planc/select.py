@@ -10,6 +10,7 @@ import numpy as np
 
 from planc import fingerprint
 from planc.analysis import Analysis
+from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
 from planc.equations import Equations, Key
 from planc.errors import AnalysisError, PolicyError
@@ -53,6 +54,7 @@ def select(
     """
     if target not in ("module", "graph"):
         raise PolicyError(f'target {target!r}: choose "module" or "graph"')
+    checked_seed(seed)
     equations = analysis.equations(target)
     counts = feasible(analysis, equations, policy(analysis, scores), rounding(policy))
     removed = tuple(
@@ -65,7 +67,9 @@ def lowest(group: Group, scores: np.ndarray, kept: int) -> tuple[int, ...]:
     """The units with the lowest scores, equally many in each row; the first ones among equals."""
     rows = scores.reshape(group.rows, group.cells)
     goes = np.argsort(rows, axis=1, kind="stable")[:, : group.cells - kept]
-    return tuple(np.sort((goes + np.arange(group.rows)[:, None] * group.cells).reshape(-1)).tolist())
+    return tuple(
+        np.sort((goes + np.arange(group.rows)[:, None] * group.cells).reshape(-1)).tolist()
+    )
 
 
 def write_plan(

@@ -139,6 +139,8 @@ class _Walk:
             self._scalars(node)
         results = result if isinstance(result, tuple) else (result,)
         present = [ref for ref in node.outputs if ref is not None]
+        if result is not None and len(results) != len(present):
+            raise AnalysisError(f"rule for {node}: gives {len(results)} results, traced {len(present)}")
         for ref, labelled in zip(present, results, strict=False):
             if labelled is None:
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -98,12 +99,7 @@ def removed_unit_off_by_one(plan: Plan, random: Random) -> Plan:
 def removed_units_of_two_groups_exchanged(plan: Plan, random: Random) -> Plan:
     a, b = pick(
         random,
-        (
-            (a, b)
-            for a in plan.groups
-            for b in plan.groups
-            if a is not b and a.removed != b.removed
-        ),
+        ((a, b) for a in plan.groups for b in plan.groups if a is not b and a.removed != b.removed),
     )
     removed = {id(a): b.removed, id(b): a.removed}
     groups = tuple(replace(g, removed=removed.get(id(g), g.removed)) for g in plan.groups)
@@ -180,7 +176,7 @@ def member_dropped(plan: Plan, random: Random) -> Plan:
 
 def member_twice(plan: Plan, random: Random) -> Plan:
     group = pick(random, plan.groups)
-    return with_group(plan, group, members=group.members + (pick(random, group.members),))
+    return with_group(plan, group, members=(*group.members, pick(random, group.members)))
 
 
 def member_with_another_dim(plan: Plan, random: Random) -> Plan:
@@ -275,7 +271,7 @@ def group_dropped(plan: Plan, random: Random) -> Plan:
 
 
 def group_twice(plan: Plan, random: Random) -> Plan:
-    return plan.replace(groups=plan.groups + (pick(random, plan.groups),))
+    return plan.replace(groups=(*plan.groups, pick(random, plan.groups)))
 
 
 def groups_in_another_order(plan: Plan, random: Random) -> Plan:
@@ -287,7 +283,7 @@ def groups_in_another_order(plan: Plan, random: Random) -> Plan:
 def with_change(plan: Plan, random: Random, **changes: Any) -> Plan:
     at = pick(random, range(len(plan.attributes)))
     new = replace(plan.attributes[at], **changes)
-    return plan.replace(attributes=plan.attributes[:at] + (new,) + plan.attributes[at + 1 :])
+    return plan.replace(attributes=(*plan.attributes[:at], new, *plan.attributes[at + 1 :]))
 
 
 def attribute_off_by_one(plan: Plan, random: Random) -> Plan:
@@ -695,7 +691,7 @@ def memory_of_the_original(case: Case, random: Random) -> None:
 def memory_shared_by_two(case: Case, random: Random) -> None:
     parameters = dict(case.smaller.named_parameters())
     names = sorted(parameters)
-    a, b = pick(random, zip(names, names[1:], strict=False))
+    a, b = pick(random, pairwise(names))
     both = torch.cat([parameters[a].detach().view(-1), parameters[b].detach().view(-1)])
     for name, part in zip((a, b), both.split([parameters[n].numel() for n in (a, b)]), strict=True):
         parameters[name].data = part.view(parameters[name].shape)

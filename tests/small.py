@@ -1,5 +1,5 @@
-"""Small models, one for each thing that is hard to prune, with inputs; every parameter and statistic
-is random, so that a wrong index shows in the output.
+"""Small models, one for each thing that is hard to prune, with inputs. Parameters and statistics
+are random, so that a wrong index shows in the output.
 """
 
 from __future__ import annotations

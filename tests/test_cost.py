@@ -1,4 +1,4 @@
-"""The cost of a plan is what torch's own counter measures on the original and on the pruned module."""
+"""The cost of a plan is what torch's own counter measures, on the original and the smaller one."""
 
 from __future__ import annotations
 

@@ -246,9 +246,7 @@ def test_a_graph_is_restored_through_its_state_dict_only() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["residual", "grouped", "tied", "attention", "vit"])
-def test_every_floating_type_is_pruned_restored_and_verified(
-    name: str, dtype: torch.dtype
-) -> None:
+def test_every_floating_type_is_pruned_restored_and_verified(name: str, dtype: torch.dtype) -> None:
     model, inputs = build(name, dtype)
     plan = uneven(model, inputs)
     smaller, removed = planc.apply(plan, model, keep_removed=True)
@@ -383,7 +381,7 @@ def test_the_module_computes_what_its_graph_does(name: str) -> None:
 
 
 def test_the_groups_of_a_model_do_not_depend_on_the_number_of_images() -> None:
-    for name in ("residual", "grouped", "swin", "shuffle"):
+    for name in ("residual", "grouped", "vit", "swin", "shuffle"):
         model, _ = build(name)
         one, three = (planc.compile(model, small.images(n)) for n in (1, 3))
         assert one.source == three.source

@@ -68,7 +68,8 @@ def apply_graph(
         tensors[name] = new
     gone = analysis.gone([group.removed for group in plan.groups])
     smaller = rewritten(analysis, gone, tensors, None, model.forward)
-    for path, last in ((n.rpartition(".")[0], n.rpartition(".")[2]) for e in owned for n in e.names):
+    for name in (name for entry in owned for name in entry.names):
+        path, _, last = name.rpartition(".")
         if last in model.get_submodule(path)._non_persistent_buffers_set:
             smaller.get_submodule(path)._non_persistent_buffers_set.add(last)
     if validate:

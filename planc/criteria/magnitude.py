@@ -57,9 +57,9 @@ class Magnitude:
         live = grouping.group[every] != PINNED
         flat = offsets[grouping.group[every[live]]] + grouping.unit[every[live]]
         values = np.concatenate(powers or [np.zeros(0)])[live]
-        sums = np.bincount(flat, weights=values, minlength=int(offsets[-1]))
-        sums -= self._counted_twice(analysis, weights, offsets)
-        sums = np.maximum(sums, 0) ** (1 / self.p)
+        every_power = np.bincount(flat, weights=values, minlength=int(offsets[-1]))
+        own_power = every_power - self._counted_twice(analysis, weights, offsets)
+        sums = np.maximum(own_power, 0) ** (1 / self.p)
         return tuple(np.split(sums, offsets[1:-1])) if len(analysis.groups) else ()
 
     def _counted_twice(

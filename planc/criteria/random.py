@@ -8,6 +8,7 @@ import numpy as np
 
 from planc.analysis import Analysis
 from planc.criteria.scores import PerGroup, Weights
+from planc.errors import PolicyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,5 +21,16 @@ class Random:
         return "random"
 
     def __call__(self, analysis: Analysis, weights: Weights) -> PerGroup:
-        generator = np.random.Generator(np.random.PCG64(self.seed))
+        generator = np.random.Generator(np.random.PCG64(checked_seed(self.seed)))
         return tuple(generator.random(group.size) for group in analysis.groups)
+
+
+def checked_seed(seed: int) -> int:
+    """The seed if it is one, which a plan can record.
+
+    Raises:
+        PolicyError: it is not a whole number from 0 to 2^63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise PolicyError(f"seed {seed!r} is not a whole number from 0 to 2^63 - 1")
+    return seed

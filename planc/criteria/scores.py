@@ -34,9 +34,7 @@ class Criterion(Protocol):
         """One array for each group, one score for each unit."""
 
 
-def score(
-    analysis: Analysis, weights: nn.Module | Weights, criterion: Criterion
-) -> Scores:
+def score(analysis: Analysis, weights: nn.Module | Weights, criterion: Criterion) -> Scores:
     """Scores every unit of every group.
 
     Args:
@@ -47,8 +45,10 @@ def score(
         PolicyError: a score is missing or not finite; names the group.
     """
     if isinstance(weights, nn.Module):
-        named = {**dict(weights.named_parameters(remove_duplicate=False)),
-                 **dict(weights.named_buffers(remove_duplicate=False))}
+        named = {
+            **dict(weights.named_parameters(remove_duplicate=False)),
+            **dict(weights.named_buffers(remove_duplicate=False)),
+        }
         weights = named
     for tensor in analysis.graph.tensors:
         found = next((weights[name] for name in tensor.names if name in weights), None)

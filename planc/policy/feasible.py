@@ -21,9 +21,7 @@ from planc.policy.ratio import Counts
 from planc.widths import Poly, Variable
 
 
-def feasible(
-    analysis: Analysis, equations: Equations, wanted: Counts, round_to: int = 1
-) -> Counts:
+def feasible(analysis: Analysis, equations: Equations, wanted: Counts, round_to: int = 1) -> Counts:
     """The counts nearest to ``wanted``, none below it, for which every constraint holds."""
     groups = analysis.groups
     counts = list(wanted)

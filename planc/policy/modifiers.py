@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from planc.analysis import Analysis
 from planc.criteria.scores import Scores
-from planc.errors import PolicyError
 from planc.groups import Group
 from planc.policy.patterns import matching
-from planc.policy.ratio import Counts, Policy
+from planc.policy.ratio import Counts, Policy, checked_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,7 @@ class Floor:
         return f"floor({self.policy}, {self.units})"
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        if self.units < 1:
-            raise PolicyError(f"floor {self.units} is below 1: every group keeps a unit")
+        checked_count(self.units, "floor", "every group keeps a unit")
         kept = self.policy(analysis, scores)
         return tuple(
             max(count, min(group.cells, math.ceil(self.units / group.rows)))
@@ -80,8 +78,7 @@ class Rounded:
         return f"rounded({self.policy}, {self.to})"
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        if self.to < 1:
-            raise PolicyError(f"round_to {self.to} is below 1: give 8 for multiples of eight")
+        checked_count(self.to, "round_to", "give 8 for multiples of eight")
         kept = self.policy(analysis, scores)
         return tuple(
             min(group.cells, -(-count // step) * step)

@@ -36,6 +36,19 @@ def checked_ratio(ratio: float, what: str = "ratio") -> float:
     return float(ratio)
 
 
+def checked_count(count: int, what: str, example: str) -> int:
+    """The count if it is one.
+
+    Raises:
+        PolicyError: it is not a whole number from 1 on.
+    """
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise PolicyError(f"{what} {count!r} is not a whole number: {example}")
+    if count < 1:
+        raise PolicyError(f"{what} {count} is below 1: {example}")
+    return count
+
+
 def checked_kinds(analysis: Analysis, kinds: Mapping[str, float]) -> None:
     """Raises PolicyError for a kind that no group has, or a ratio out of range."""
     present = sorted({group.kind for group in analysis.groups})

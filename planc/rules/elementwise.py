@@ -18,7 +18,7 @@ conj detach dropout elu erf erfinv expm1 feature_dropout feature_alpha_dropout f
 hardshrink hardswish leaky_relu lift lift_fresh lift_fresh_copy log1p mish nan_to_num neg negative
 positive real relu relu6 resolve_conj resolve_neg round selu sgn sign silu sin sinh softshrink sqrt
 square tan tanh to trunc type_as _to_copy _conj zero_ zero
-requires_grad_ bernoulli cpu cuda native_dropout""".split()
+requires_grad_ bernoulli cpu cuda""".split()
 
 _LOSE_ZERO = """acos arccos bitwise_not cos cosh deg2rad erfc exp exp2 fill hardsigmoid isfinite isinf isnan
 log_sigmoid logical_not rad2deg sigmoid softplus normal uniform
@@ -48,6 +48,12 @@ def singular_at_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     """f(0) is not finite, so zeroing coordinates is no model of removing them."""
     cx.mix([la for la in x.layers if la.zero], "a function that is not finite at zero")
     return x.nonzero()
+
+
+@rule("aten.native_dropout")
+def native_dropout(cx: Facts, x: Labelled, *_: Any) -> tuple[Labelled, Labelled]:
+    """The result and the mask."""
+    return x, x.nonzero()
 
 
 @rule("aten.clamp_max")

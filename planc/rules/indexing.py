@@ -79,14 +79,17 @@ def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labell
     return Labelled(cx.shape, layers)
 
 
-@rule("aten.sort", "aten.topk")
-def ordered(cx: Facts, x: Labelled, *args: Any, **named: Any) -> tuple[Labelled, ...]:
+@rule("aten.sort")
+def sort(cx: Facts, x: Labelled, dim: int = -1, *_: Any, **__: Any) -> tuple[Labelled, ...]:
     """Values in order of size, and where they were: the order is among all of them."""
-    numbers = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
-    dim = named.get("dim", numbers[-1] if len(numbers) > 1 else None)
-    dims = tuple(range(x.rank)) if dim is None else (axis(x, dim),)
+    dims = (axis(x, dim),)
     x = even(cx, pin_dims(cx, x, dims, "values are put in order"), dims)
     return tuple(Labelled(shape, x.layers).nonzero() for shape in cx.shapes)
+
+
+@rule("aten.topk")
+def topk(cx: Facts, x: Labelled, k: int, dim: int = -1, *_: Any) -> tuple[Labelled, ...]:
+    return sort(cx, x, dim)
 
 
 _PICKED = """nonzero masked_select _unique2 unique_dim unique_consecutive argsort searchsorted bucketize

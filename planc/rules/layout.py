@@ -166,6 +166,8 @@ def repeat_interleave(
 @rule("aten.cat", "aten.concat", "aten.concatenate")
 def cat(cx: Facts, tensors: Sequence[Labelled], dim: int = 0) -> Labelled:
     parts = [t for t in tensors if t.shape != (0,)]
+    if not parts:
+        return Labelled(cx.shape)
     return concatenate(cx, parts, axis(parts[0], dim))
 
 

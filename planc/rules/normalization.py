@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from planc.facts import Facts
-from planc.labels import Labelled, even, reshape, unify
+from planc.labels import Labelled, even, reduce, reshape, unify
 from planc.rules.registry import axis, rule, vector
 
 
@@ -48,7 +48,9 @@ def batch_norm(
 def native_batch_norm(cx: Facts, x: Labelled, *args: Any) -> tuple[Labelled, ...]:
     vectors = [v if isinstance(v, Labelled) else None for v in args[:4]]
     y = _per_channel(cx, x, *vectors)
-    return (y, *(Labelled(shape) for shape in cx.shapes[1:]))
+    channels = reduce(cx, y.nonzero(), [d for d in range(x.rank) if d != 1], keepdim=False)
+    kept = (channels if shape == channels.shape else Labelled(shape) for shape in cx.shapes[1:])
+    return (y, *kept)
 
 
 @rule("aten.instance_norm")
@@ -86,10 +88,7 @@ def layer_norm(
     *_: Any,
     **__: Any,
 ) -> Any:
-    y = _trailing(cx, x, normalized_shape, weight, bias, "layer norm over it")
-    if len(cx.shapes) > 1:
-        return (y, *(Labelled(shape) for shape in cx.shapes[1:]))
-    return y
+    return _trailing(cx, x, normalized_shape, weight, bias, "layer norm over it")
 
 
 @rule("aten.rms_norm", "aten._fused_rms_norm")
@@ -101,10 +100,7 @@ def rms_norm(
     *_: Any,
     **__: Any,
 ) -> Any:
-    y = _trailing(cx, x, normalized_shape, weight, None, "rms norm over it")
-    if len(cx.shapes) > 1:
-        return (y, *(Labelled(shape) for shape in cx.shapes[1:]))
-    return y
+    return _trailing(cx, x, normalized_shape, weight, None, "rms norm over it")
 
 
 def _trailing(
@@ -114,12 +110,15 @@ def _trailing(
     weight: Labelled | None,
     bias: Labelled | None,
     reason: str,
-) -> Labelled:
+) -> Any:
     dims = range(x.rank - len(normalized_shape), x.rank)
     y = _affine(cx, _normalised(cx, x, dims, reason), weight, bias)
     for i, dim in enumerate(dims):
         cx.demand("normalized_shape", i, y, dim)
-    return y
+    if len(cx.shapes) == 1:
+        return y
+    statistics = reduce(cx, y.nonzero(), dims, keepdim=True)
+    return (y, *(statistics for _ in cx.shapes[1:]))
 
 
 @rule("aten.group_norm")

@@ -14,8 +14,7 @@ _POOLS += [f"aten.adaptive_avg_pool{d}d" for d in (1, 2, 3)]
 _POOLS += ["aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d"]
 _POOLS_WITH_INDICES = [f"aten.adaptive_max_pool{d}d" for d in (1, 2, 3)]
 _POOLS_WITH_INDICES += [f"aten.max_pool{d}d_with_indices" for d in (2, 3)]
-_POOLS_WITH_INDICES += ["aten.max_pool1d_with_indices", "aten.fractional_max_pool2d",
-                        "aten.fractional_max_pool3d"]
+_POOLS_WITH_INDICES += ["aten.max_pool1d_with_indices"]
 _UPSAMPLES = [f"aten.{name}" for name in (
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d",
     "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",
@@ -121,4 +120,4 @@ def grid_sample(cx: Facts, x: Labelled, grid: Labelled, *_: Any) -> Labelled:
 def roi_align(cx: Facts, x: Labelled, rois: Labelled, *_: Any) -> Any:
     pin_dims(cx, rois, range(rois.rank), "regions of interest")
     y = spatial(cx, x, (0, 2, 3), cx.shape)
-    return y if len(cx.shapes) == 1 else (y, Labelled(cx.shapes[1]))
+    return y if len(cx.shapes) == 1 else (y, y.nonzero())

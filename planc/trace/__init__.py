@@ -15,9 +15,7 @@ from planc.trace.record import record
 __all__ = ["trace"]
 
 
-def trace(
-    model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None
-) -> Graph:
+def trace(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -> Graph:
     """Traces one run of ``model(*args, **kwargs)`` into a frozen graph.
 
     The model is neither run nor changed: a clone without weights runs on fake tensors, or, where
@@ -32,7 +30,9 @@ def trace(
         TraceError: the run failed; names the module, the source line and the reason.
     """
     if not isinstance(model, nn.Module):
-        raise TraceError(f"expected an nn.Module, got {type(model).__name__}: build the model first")
+        raise TraceError(
+            f"expected an nn.Module, got {type(model).__name__}: build the model first"
+        )
     if not isinstance(args, tuple):
         args = tuple(args) if isinstance(args, list) else (args,)
     with paused_collection():

@@ -1,6 +1,6 @@
 """The recorder: one run of the model, seen operator by operator, becomes the graph.
 
-The model is cloned without its weights and run on meta tensors under inference mode, where composite
+The model is cloned without its weights and run on meta tensors in inference mode, where composite
 operators (linear, matmul, layer_norm, ...) reach a dispatch mode whole. Integer buffers and what is
 computed from them alone stay real. What cannot run on meta tensors is run on fake ones, and a model
 whose control flow needs the values of tensors on its real ones.
@@ -150,7 +150,7 @@ class _Run:
     # -- the run ---------------------------------------------------------------------------
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
-        model = clone(self.model, self.stand_in)
+        model = self._copy()
         tensors = self._tensors(model)
         modules = {path: _module(path, module) for path, module in model.named_modules()}
         for path, module in model.named_modules():
@@ -162,16 +162,20 @@ class _Run:
         def stand_in(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            tensor = leaf.detach() if self.kind == "real" else self._placeholder(leaf)
+            tensor = leaf.detach().clone() if self.kind == "real" else self._placeholder(leaf)
             inputs.append(Ref(self.new_value(tensor, constant=False)))
             return tensor
 
         run_args = tuple(map_leaves(stand_in, arg) for arg in args)
         run_kwargs = {name: map_leaves(stand_in, arg) for name, arg in kwargs.items()}
         result = self._run(model, run_args, run_kwargs)
-        outputs = tuple(
-            self.ref(leaf) for leaf in leaves(result) if isinstance(leaf, torch.Tensor)
-        )
+        outputs = tuple(self.ref(leaf) for leaf in leaves(result) if isinstance(leaf, torch.Tensor))
+        if not outputs:
+            raise TraceError(
+                f"{type(self.model).__name__} could not be traced: it returns no tensor but a "
+                f"{type(result).__name__}; return tensors, in tuples, lists, dicts or dataclasses "
+                "if there are several"
+            )
         spec = map_leaves(
             lambda leaf: self.ref(leaf) if isinstance(leaf, torch.Tensor) else leaf, result
         )
@@ -190,6 +194,16 @@ class _Run:
             output_spec=spec,
             training=self.model.training,
         )
+
+    def _copy(self) -> nn.Module:
+        try:
+            return clone(self.model, self.stand_in)
+        except Exception as error:
+            raise TraceError(
+                f"{type(self.model).__name__} could not be traced: it cannot be copied: "
+                f"{type(error).__name__}: {error}; give the class of the part in question a "
+                "__deepcopy__"
+            ) from error
 
     def _run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -254,6 +268,8 @@ class _Run:
             )
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         constant = all(self.ids[id(tensor)] in self.constant_ids for tensor in tensors)
+        if func.__name__.split(".")[0] in _PRODUCTS:
+            _check_types(func, tensors)
         if any(tensor.is_meta for tensor in tensors) and self.kind == "meta":
             args, kwargs = map_leaves(_on_meta, (args, kwargs))
         result = func(*args, **kwargs)
@@ -279,7 +295,16 @@ class _Run:
             return tuple(self._freeze(item) for item in argument)
         if isinstance(argument, Size):
             return Size(int(argument), argument.expr)
+        if isinstance(argument, torch.device) and argument.type == "meta":
+            return self.device  # where the model's tensors are, not their stand-ins
         return argument
+
+
+def _check_types(func: Any, tensors: list[torch.Tensor]) -> None:
+    """Products of unlike types, which tensors without content would allow, fail as real ones do."""
+    types = [str(tensor.dtype).removeprefix("torch.") for tensor in tensors[:3]]
+    if len(set(types)) > 1 and not torch._C._is_any_autocast_enabled():
+        raise TypeError(f"{func} of {', '.join(types)}, which must be of one type")
 
 
 def _empty(tensor: torch.Tensor) -> bool:
@@ -295,6 +320,10 @@ def _on_meta(argument: Any) -> Any:
     return torch.device("meta") if isinstance(argument, torch.device) else argument
 
 
+_PRODUCTS = frozenset(
+    {"addmm", "baddbmm", "bilinear", "bmm", "einsum", "linear", "matmul", "mm", "mv"}
+    | {"scaled_dot_product_attention"}
+)
 _SILENT = frozenset({"prim.device.default", "device.default", "prim.layout.default"})
 
 
@@ -303,9 +332,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
         super().__init__()  # type: ignore[no-untyped-call]
         self.run = run
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:
             return func(*args)
         return self.run.call(func, args, kwargs or {})
@@ -364,7 +391,11 @@ def _user_line_of(error: Exception) -> tuple[str, int] | None:
 
 
 def _module(path: str, module: nn.Module) -> Module:
-    types = tuple(t.__name__ if t.__module__.startswith("torch.nn.modules") else
-                  f"{t.__module__}.{t.__qualname__}" for t in type(module).__mro__
-                  if issubclass(t, nn.Module))
+    types = tuple(
+        t.__name__
+        if t.__module__.startswith("torch.nn.modules")
+        else f"{t.__module__}.{t.__qualname__}"
+        for t in type(module).__mro__
+        if issubclass(t, nn.Module)
+    )
     return Module(path, types, structural_attributes(module))

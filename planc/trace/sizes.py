@@ -19,7 +19,18 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from planc.expr import OPERATORS, Apply, Attribute, Const, Expr, Number, Scalar, Size, SizeOf, expr_of
+from planc.expr import (
+    OPERATORS,
+    Apply,
+    Attribute,
+    Const,
+    Expr,
+    Number,
+    Scalar,
+    Size,
+    SizeOf,
+    expr_of,
+)
 
 
 def _tracked(value: Number, expr: Expr) -> Number:

@@ -107,7 +107,9 @@ def test_half_precision_is_summed_in_single(dtype: torch.dtype) -> None:
     model, inputs = build("residual", dtype)
     analysis = planc.analyze(planc.trace(model, inputs))
     found = planc.score(analysis, model, Magnitude(2)).units
-    wide = planc.score(analysis, {n: t.float() for n, t in model.state_dict().items()}, Magnitude(2))
+    wide = planc.score(
+        analysis, {n: t.float() for n, t in model.state_dict().items()}, Magnitude(2)
+    )
     for a, b in zip(found, wide.units, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Scores come from any criterion, over a model or its tensors, and are refused where they say nothing."""
+"""Scores come from any criterion, over a model or its tensors; meaningless ones are refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_a_state_dict_scores_as_its_model_does(residual: tuple[nn.Module, Analys
     model, analysis = residual
     for weights in (model.state_dict(), dict(model.named_parameters())):
         scores = planc.score(analysis, weights, Magnitude(2))
-        for a, b in zip(scores.units, planc.score(analysis, model, Magnitude(2)).units, strict=True):
+        for a, b in zip(
+            scores.units, planc.score(analysis, model, Magnitude(2)).units, strict=True
+        ):
             np.testing.assert_array_equal(a, b)
 
 
@@ -93,7 +95,9 @@ def test_a_criterion_that_overflows_is_refused(residual: tuple[nn.Module, Analys
         return tuple(np.full(group.size, np.inf) for group in analysis.groups)
 
     model, analysis = residual
-    with pytest.raises(PolicyError, match=r"all its tensors are finite, so the criterion overflows"):
+    with pytest.raises(
+        PolicyError, match=r"all its tensors are finite, so the criterion overflows"
+    ):
         planc.score(analysis, model, criterion)
 
 

@@ -12,7 +12,9 @@ from planc.policy import Global
 from tests.small import MODELS, build
 
 
-def brute_force(analysis: Analysis, scores: Scores, ratio: float, pool: list[int]) -> dict[int, int]:
+def brute_force(
+    analysis: Analysis, scores: Scores, ratio: float, pool: list[int]
+) -> dict[int, int]:
     """How many units of a row each group of the pool loses."""
     entries = []
     for g in pool:
@@ -70,7 +72,11 @@ def test_a_group_of_high_scores_is_spared_and_keeps_its_order() -> None:
     model, inputs = build("dense")
     analysis = planc.analyze(planc.trace(model, inputs))
     sizes = [group.size for group in analysis.groups]
-    flat = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0]), np.array([0.1, 3, 3, 3]), np.array([9, 9, 9, 0])
+    flat = (
+        np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        np.array([0.1, 3, 3, 3]),
+        np.array([9, 9, 9, 0]),
+    )
     assert sizes == [6, 4, 4]
     plan = planc.select(analysis, Scores(flat, "by hand"), Global(2 / 14))
     assert [group.removed for group in plan.groups] == [(), (0,), (3,)]

@@ -1,4 +1,4 @@
-"""A ratio removes the share it says from each group, rounded down, and whole rows on request only."""
+"""A ratio removes that share of each group, rounded down, and whole rows on request only."""
 
 from __future__ import annotations
 

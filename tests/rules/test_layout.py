@@ -39,6 +39,7 @@ MOVED: dict[str, Net] = {
     "view_as_complex": images(
         lambda y: torch.view_as_real(torch.view_as_complex(torch.stack([y, y.sin()], -1)))[..., 0]
     ),
+    "complex pairs": tokens(lambda y: torch.view_as_complex(y.view(2, 3, -1, 2)).real, out=4),
     "view_as_real_copy": images(lambda y: ops.view_as_real_copy(torch.complex(y, y.sin())).sum(-1)),
     "flatten": Net(lambda m, x: m.b(m.a(x).flatten(1)), a=nn.Conv2d(3, 4, 1), b=nn.Linear(64, 2)),
     "ravel": Net(lambda m, x: m.b(torch.ravel(m.a(x[:1]))), a=nn.Conv2d(3, 4, 1), b=nn.Linear(64, 2)),
@@ -112,9 +113,6 @@ MOVED: dict[str, Net] = {
 }
 PINNED: dict[str, tuple[Net, str]] = {
     "bytes": (images(lambda y: y.contiguous().view(torch.int64).to(y.dtype)), "another type"),
-    "complex pairs": (
-        tokens(lambda y: torch.view_as_complex(y.view(2, 3, -1, 2)).real, out=4), "imaginary",
-    ),
     "new rank": (
         Net(lambda m, x: m.b(torch.dstack([m.a(x)[0], m.a(x)[1]])[..., 0]), a=nn.Linear(6, 4),
             b=nn.Linear(4, 2)),

@@ -1,0 +1,188 @@
+"""Whether a plan is the one that its removals lead to, and a result the model that it describes:
+classes, attributes, operators and shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx, nn
+
+from planc import fingerprint
+from planc.analysis import Analysis, analyze
+from planc.apply.source import modules_of, tensors_of
+from planc.errors import PolicyError, TraceError, VerificationError
+from planc.fingerprint import structure_digest
+from planc.plan import Plan
+from planc.select import write_plan
+from planc.trace import trace
+from planc.validate import Call, compare_shapes, example_call
+
+_DERIVED = (
+    *("source", "tensors", "modules", "groups", "attributes", "cost_before", "cost_after"),
+    *("shapes", "inputs", "requires"),
+)
+
+
+def check_source(plan: Plan, model: nn.Module) -> None:
+    try:
+        fingerprint.check_source(plan, tensors_of(model), modules_of(model))
+    except (ValueError, LookupError) as error:  # members that do not fit the plan's own tensors
+        raise VerificationError(f"the plan contradicts itself: {error}") from error
+
+
+def as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
+    """The analysis of the model on the inputs that the plan was made with.
+
+    Raises:
+        VerificationError: on the inputs of ``analysis`` the model has other groups.
+    """
+    if analysis.graph.input_spec == plan.inputs:
+        return analysis
+    try:
+        planned = analyze(trace(model, *example_call(plan, model)))
+    except TraceError as error:
+        raise VerificationError(f"the model does not run on the plan's inputs: {error}") from error
+    if structure_digest(planned.groups) != structure_digest(analysis.groups):
+        raise VerificationError(
+            "on these inputs the model has other groups than on those of the plan: verify on "
+            "inputs of the shapes that it was compiled with"
+        )
+    return planned
+
+
+def check_plan(plan: Plan, analysis: Analysis) -> str:
+    """The plan is the one that its removals lead to, in every field that means something."""
+    names = [group.name for group in analysis.groups]
+    for group, found in zip(plan.groups, analysis.groups, strict=False):
+        for field in ("name", "kind", "size", "rows", "members"):
+            planned, derived = getattr(group, field), getattr(found, field)
+            if planned != derived:
+                raise VerificationError(
+                    f"group {group.name}: the plan's {field} is {_short(planned)}, the model's is "
+                    f"{_short(derived)}; compile the plan again"
+                )
+    if len(plan.groups) != len(names):
+        raise VerificationError(f"the plan has {len(plan.groups)} groups, the model {len(names)}")
+    removed = tuple(group.removed for group in plan.groups)
+    for group in plan.groups:
+        units = list(group.removed)
+        in_range = not units or (units[0] >= 0 and units[-1] < group.size)
+        if units != sorted(set(units)) or not in_range:
+            raise VerificationError(
+                f"group {group.name}: removed units are not sorted and in range"
+            )
+    if plan.target not in ("module", "graph"):
+        raise VerificationError(f'the plan\'s target is {plan.target!r}, not "module" or "graph"')
+    try:
+        target: Any = plan.target
+        expected = write_plan(analysis, removed, target, "", "")
+    except PolicyError as error:
+        raise VerificationError(f"the plan breaks a constraint: {error}") from error
+    for field in _DERIVED:
+        planned, derived = getattr(plan, field), getattr(expected, field)
+        if planned != derived:
+            raise VerificationError(
+                f"the plan's {field} differ from what its removals lead to: "
+                f"{_first_difference(planned, derived)}"
+            )
+    # the structure of a composed plan's result bears the name that the last of its parts gave it
+    structure = ("structure",) if len(plan.provenance) == 1 else ()
+    for field in ("attributes", "tensors", *structure):
+        if getattr(plan.result, field) != getattr(expected.result, field):
+            raise VerificationError(f"the plan's fingerprint of the result's {field} is wrong")
+    return f"the plan's {len(plan.groups)} groups are those of a fresh analysis"
+
+
+def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
+    """Classes, attributes, hooks and modes are the original's, but for what the plan changes."""
+    if type(smaller) is not type(model):
+        raise VerificationError(
+            f"the pruned model is a {type(smaller).__name__}, the original a {type(model).__name__}"
+        )
+    expected = fingerprint.modules_after(plan.modules, plan.attributes)
+    difference = fingerprint.first_difference((), expected, (), modules_of(smaller))
+    if difference is not None:
+        raise VerificationError(f"structural attributes of the pruned model: {difference}")
+    changed = {(change.module, change.name) for change in plan.attributes}
+    others = dict(smaller.named_modules())
+    for path, module in model.named_modules():
+        where, other = path or "the model itself", others[path]
+        if type(other) is not type(module):
+            raise VerificationError(
+                f"{where} is a {type(other).__name__}, was a {type(module).__name__}"
+            )
+        was, now = _plain_attributes(module), _plain_attributes(other)
+        for name in sorted(was.keys() | now.keys()):
+            if (path, name) not in changed and was.get(name) != now.get(name):
+                raise VerificationError(
+                    f"{where}: {name} is {now.get(name, 'not there')}, "
+                    f"was {was.get(name, 'not there')}"
+                )
+    return f"structural attributes of {len(expected)} modules, {len(plan.attributes)} of them new"
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, str]:
+    """What ``module`` holds but tensors and modules, as text: numbers, flags, counts of hooks."""
+    found = {}
+    for name, value in vars(module).items():
+        if name.endswith("_hooks") and isinstance(value, dict):
+            found[name] = str(len(value))
+        elif name == "_non_persistent_buffers_set":
+            found[name] = repr(sorted(value))
+        elif _is_plain(value):
+            found[name] = repr(value)
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def check_graph(reference: fx.GraphModule, smaller: nn.Module) -> str:
+    """The graph of the result has every operator, argument and constant of the reference."""
+    if not isinstance(smaller, fx.GraphModule):
+        raise VerificationError(
+            f"the pruned model is a {type(smaller).__name__}, the plan is for a GraphModule"
+        )
+    wanted, found = list(reference.graph.nodes), list(smaller.graph.nodes)
+    for want, have in zip(wanted, found, strict=False):
+        if _spelled(want) != _spelled(have):
+            raise VerificationError(
+                f"the graph has {_short(_spelled(have))}, expected {_short(_spelled(want))}"
+            )
+    if len(wanted) != len(found):
+        raise VerificationError(f"the graph has {len(found)} nodes, expected {len(wanted)}")
+    if smaller.training != reference.training:
+        raise VerificationError(f"training is {smaller.training}, was {reference.training}")
+    return f"the {len(found)} nodes of the graph are those of the rewritten one"
+
+
+def _spelled(node: fx.Node) -> str:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return f"{node.op} {name} {node.args} {node.kwargs}"
+
+
+def check_shapes(plan: Plan, analysis: Analysis, smaller: nn.Module, call: Call) -> str:
+    try:
+        found = trace(smaller, *call)
+    except TraceError as error:
+        raise VerificationError(f"the pruned model does not run: {error}") from error
+    compare_shapes(plan, analysis, found)
+    return f"all {len(found.nodes)} operators have the predicted shapes"
+
+
+def _first_difference(planned: Any, derived: Any) -> str:
+    if isinstance(planned, tuple) and isinstance(derived, tuple):
+        for a, b in zip(planned, derived, strict=False):
+            if a != b:
+                return f"{_short(a)}, expected {_short(b)}"
+        return f"{len(planned)} entries, expected {len(derived)}"
+    return f"{_short(planned)}, expected {_short(derived)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,117 @@
+"""Whether every tensor of a result is the slice of the original's that the labels say."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from planc.analysis import Analysis, Gone
+from planc.errors import VerificationError
+from planc.labels import Labelled, dense
+
+
+def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module) -> str:
+    """Every tensor of the result is the slice that the labels say, bit for bit."""
+    before, after = named(model), named(smaller)
+    shapes = analysis.shapes(gone)
+    wanted = {name for tensor in analysis.graph.tensors for name in tensor.names}
+    captured = {f"captured_{value}" for value in analysis.graph.captured}
+    after = {name: new for name, new in after.items() if name not in captured}
+    if set(after) != wanted:
+        names = sorted(set(after) ^ wanted)
+        raise VerificationError(f"the pruned model has other tensors: {', '.join(names[:5])}")
+    for tensor in analysis.graph.tensors:
+        old = before[tensor.name]
+        for name in tensor.names:
+            new = after[name]
+            if new is not after[tensor.name]:
+                raise VerificationError(f"{name} is no longer tied to {tensor.name}")
+            if tuple(new.shape) != shapes[tensor.value]:
+                raise VerificationError(
+                    f"{name} has shape {tuple(new.shape)}, predicted {shapes[tensor.value]}"
+                )
+        new = after[tensor.name]
+        kind = "parameter" if isinstance(new, nn.Parameter) else "buffer"
+        if kind != tensor.kind:
+            raise VerificationError(f"{tensor.name} is a {kind}, was a {tensor.kind}")
+        for field in ("dtype", "device", "requires_grad"):
+            if getattr(new, field) != getattr(old, field):
+                raise VerificationError(
+                    f"{tensor.name}: {field} is {getattr(new, field)}, was {getattr(old, field)}"
+                )
+        long = [dim for dim, size in enumerate(new.shape) if size > 1]
+        if _order(new, long) != _order(old, long):
+            raise VerificationError(
+                f"{tensor.name}: its memory format has changed, strides are {new.stride()}, "
+                f"were {old.stride()}"
+            )
+        if old.is_meta:
+            continue
+        expected = sliced(analysis.walked.labels[tensor.value], gone, old, tuple(new.shape))
+        if not _same_bits(new.detach(), expected.detach()):
+            raise VerificationError(f"{tensor.name}: its values are not the kept ones, in order")
+    _check_memory(analysis, before, after)
+    return f"{len(analysis.graph.tensors)} tensors hold exactly the kept values"
+
+
+def _check_memory(
+    analysis: Analysis, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
+) -> None:
+    """Nothing shares memory with the original, nor with anything it did not share it with there."""
+    originals = {_storage(old): name for name, old in before.items() if old.numel()}
+    owners: dict[int, str] = {}
+    for tensor in analysis.graph.tensors:
+        name, new = tensor.name, after[tensor.name]
+        if new.is_meta or not new.numel():
+            continue
+        if _storage(new) in originals:
+            raise VerificationError(
+                f"{name} shares memory with the original's {originals[_storage(new)]}"
+            )
+        other = owners.setdefault(_storage(new), name)
+        if _storage(before[other]) != _storage(before[name]):
+            raise VerificationError(f"{name} shares memory with {other}, which it did not before")
+
+
+def sliced(
+    labelled: Labelled, gone: Gone, tensor: torch.Tensor, shape: tuple[int, ...]
+) -> torch.Tensor:
+    lost = vanished(labelled, gone)
+    if not lost.any():
+        return tensor
+    if tensor.is_meta:
+        return tensor.new_empty(shape)
+    keep = torch.from_numpy(np.ascontiguousarray(~lost)).to(tensor.device)
+    return tensor.detach()[keep].reshape(shape)
+
+
+def vanished(labelled: Labelled, gone: Gone) -> np.ndarray:
+    """For each coordinate of a tensor whether it vanishes, by its labels."""
+    lost = np.zeros((1,) * labelled.rank, dtype=bool)
+    for layer in dense(labelled).layers:
+        lost = lost | gone[layer.atoms]
+    return np.broadcast_to(lost, labelled.shape)
+
+
+def named(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    # not torch.equal: NaNs are unequal and zeros of both signs equal, their bits are not
+    a, b = (x.resolve_conj().resolve_neg().contiguous().reshape(-1) for x in (a, b))
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+def _order(tensor: torch.Tensor, dims: list[int]) -> list[int]:
+    """``dims`` from the outermost in memory to the innermost."""
+    strides = tensor.stride()
+    return sorted(dims, key=lambda dim: -strides[dim])

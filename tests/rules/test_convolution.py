@@ -1,0 +1,95 @@
+"""Convolutions of every kind, as layers, functions and the operators behind them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from planc.rules import convolution
+from tests.proving import Net, prove, prunable, reasons, together
+from tests.rules.coverage import unseen
+
+ops = torch.ops.aten
+LAYERS = {
+    (1, False): nn.Conv1d, (2, False): nn.Conv2d, (3, False): nn.Conv3d,
+    (1, True): nn.ConvTranspose1d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d,
+}
+
+
+def chain(rank: int, transposed: bool, groups: int, bias: bool = True) -> nn.Module:
+    plain, layer = LAYERS[rank, False], LAYERS[rank, transposed]
+    inner = layer(4, 8, 2, groups=groups, bias=bias, stride=2)
+    return nn.Sequential(plain(3, 4, 1), inner, nn.ReLU(), plain(8, 2, 1))
+
+
+def images(rank: int) -> torch.Tensor:
+    return torch.randn(2, 3, *[4] * rank)
+
+
+def direct(transposed: bool, groups: int) -> Net:
+    shape = (4, 8 // groups, 2, 2) if transposed else (8, 4 // groups, 2, 2)
+
+    def run(m: Net, x: torch.Tensor) -> torch.Tensor:
+        y = ops.convolution(m.a(x), m.w, m.v, [2, 2], [0, 0], [1, 1], transposed, [0, 0], groups)
+        return m.b(y)
+
+    return Net(run, a=nn.Conv2d(3, 4, 1), w=torch.ones(shape), v=torch.ones(8), b=nn.Conv2d(8, 2, 1))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_channels_go_on_both_sides(rank: int, transposed: bool, groups: int) -> None:
+    found = prove(chain(rank, transposed, groups, bias=groups != 2), images(rank), seeds=(0,))
+    assert prunable(found, "module") == {group.name for group in found.groups} != set()
+    assert together(found, "1.weight:1" if transposed else "1.weight:0", "3.weight:1")
+    assert "kernel" in reasons(found, "1.weight", 2)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_operator_behind_them(transposed: bool, groups: int) -> None:
+    found = prove(direct(transposed, groups), images(2), seeds=(0,))
+    wanted = {group.name for group in found.groups if group.kind == "channels"}
+    assert wanted <= prunable(found, "graph")
+    assert together(found, "v:0", "b.weight:1")
+
+
+def test_images_without_a_batch() -> None:
+    found = prove(chain(2, False, 2), images(2)[0])
+    assert prunable(found, "module") == {group.name for group in found.groups}
+
+
+def test_groups_taken_from_a_shape() -> None:
+    net = Net(
+        lambda m, x: m.b(functional.conv2d(y := m.a(x), m.w, groups=y.shape[1])),
+        a=nn.Conv2d(3, 4, 1), w=torch.ones(4, 1, 2, 2), b=nn.Conv2d(4, 2, 1),
+    )
+    found = prove(net, images(2))
+    assert prunable(found, "module") == {group.name for group in found.groups} != set()
+
+
+def test_one_kernel_for_all_channels() -> None:
+    """A fixed filter, repeated for each channel (blur pools)."""
+    net = Net(
+        lambda m, x: m.b(functional.conv2d(y := m.a(x), m.w.expand(y.shape[1], -1, -1, -1),
+                                           groups=y.shape[1])),
+        a=nn.Conv2d(3, 4, 1), w=torch.ones(1, 1, 2, 2), b=nn.Conv2d(4, 2, 1),
+    )
+    found = prove(net, images(2))
+    assert prunable(found, "module") == {group.name for group in found.groups} != set()
+
+
+def test_a_learned_canvas_keeps_its_positions() -> None:
+    net = Net(lambda m, x: m.b(m.a(m.canvas + x)), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1),
+              canvas=torch.ones(1, 3, 4, 4))
+    found = prove(net, images(2))
+    assert reasons(found, "canvas", 1) and reasons(found, "canvas", 2)
+
+
+def test_every_operator_is_exercised() -> None:
+    cases = [(chain(rank, transposed, 2), (images(rank),)) for rank, transposed in LAYERS]
+    cases.append((direct(False, 2), (images(2),)))
+    assert unseen(convolution, cases) <= {"aten._convolution"}
