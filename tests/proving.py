@@ -200,10 +200,15 @@ def exchange(
 def _outputs(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor]:
+    model = clone(model, lambda tensor: tensor.detach().clone())  # it may write to its buffers
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        result = model(*args, **kwargs)
+        result = model(*map_leaves(_copied, args), **map_leaves(_copied, dict(kwargs)))
         return [leaf.clone() for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _double(leaf: Any) -> Any:

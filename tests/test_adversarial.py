@@ -4,6 +4,7 @@ analysis says may go can go, and claims what that is.
 
 from __future__ import annotations
 
+import math
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import planc
 from planc.errors import AnalysisError
+from tests.programs import Program
 from tests.proving import Net, free, prove, prunable, reasons, together
 
 IMAGES = torch.randn(2, 3, 6, 6)
@@ -1014,6 +1017,121 @@ def test_an_unused_parameter_stays() -> None:
     net = Net(lambda m, x: m.b(m.a(x)), a=nn.Linear(6, 8), b=nn.Linear(8, 2), c=torch.ones(4, 5))
     found = prove(net, TOKENS)
     assert "not used" in reasons(found, "c", 1)
+
+
+# -- modules of torch and their habits ---------------------------------------------------------------
+
+
+def test_one_layer_registered_twice() -> None:
+    one = nn.Linear(6, 6)
+    found = prove(nn.Sequential(nn.Linear(6, 6), one, nn.ReLU(), one, nn.Linear(6, 2)), TOKENS)
+    assert together(found, "0.weight:0", "1.weight:0", "1.weight:1", "4.weight:1")
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_transformer_encoder_layer(norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 7, batch_first=True, norm_first=norm_first)
+    found = prove(nn.Sequential(nn.Linear(6, 8), layer, nn.Linear(8, 2)), TOKENS, seeds=(0,))
+    assert {group.kind for group in found.groups} == {"features", "heads", "head_dim"}
+    assert "1.linear1.weight:0" in prunable(found, "module")
+    assert prunable(found, "graph") == {group.name for group in found.groups}
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_parametrized_weights(norm: str) -> None:
+    layer = getattr(nn.utils.parametrizations, norm)(nn.Linear(6, 8))
+    found = prove(nn.Sequential(layer, nn.Linear(8, 5), nn.Linear(5, 2)), TOKENS)
+    assert "1.weight:0" in prunable(found, "module")
+
+
+def test_a_checkpointed_branch() -> None:
+    net = Net(lambda m, x: m.b(checkpoint(m.a, x, use_reentrant=False)), a=nn.Linear(6, 8),
+              b=nn.Linear(8, 2))
+    assert prunable(prove(net, TOKENS), "module") == {"a.weight:0"}
+
+
+def test_a_buffer_that_follows_the_features() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        m.mean.mul_(0.9).add_(y.mean((0, 1)))
+        return m.b(y - m.mean)
+
+    net = Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2))
+    net.register_buffer("mean", torch.zeros(8))
+    found = prove(net, TOKENS)
+    assert together(found, "a.weight:0", "mean:0", "b.weight:1")
+
+
+@pytest.mark.parametrize("view", ["transpose", "flatten", "slice"])
+def test_what_is_written_to_a_view_is_seen_in_the_whole(view: str) -> None:
+    def run(m: Any, x: Tensor) -> Any:
+        y = m.a(x)
+        if view == "transpose":
+            y.transpose(1, 2).add_(1)
+        elif view == "flatten":
+            y.flatten(1)[:, :4] += 2
+        else:
+            y[:, 1:].view(2, 4, -1).exp_()
+        return y.sum(-1), m.b(y)
+
+    found = prove(Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+    assert all("not zero" in group.mixing for group in found.groups)
+
+
+def test_windows_of_positions() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x).view(2, -1, 2, 3, 2, 3).permute(0, 2, 4, 3, 5, 1).reshape(8, 9, -1)
+        return m.b(y.softmax(1).sum(1))
+
+    assert sizes(prove(Net(run, a=conv(3, 4), b=nn.Linear(4, 2)), IMAGES)) == {"a.weight:0": 4}
+
+
+def test_patch_merging() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x).permute(0, 2, 3, 1)
+        corners = [y[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+        return m.b(m.n(torch.cat(corners, -1)))
+
+    net = Net(run, a=conv(3, 4), n=nn.LayerNorm(16), b=nn.Linear(16, 2))
+    found = prove(net, IMAGES)
+    assert sizes(found) == {"a.weight:0": 4}
+    assert found.groups[0].mixing == "layer norm over it"
+
+
+def test_kernels_made_from_features() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        return torch.bmm(m.a(x), m.w(x.mean(1)).view(2, 8, -1)) @ m.o
+
+    net = Net(run, a=nn.Linear(6, 8), w=nn.Linear(6, 32), o=torch.ones(4, 2))
+    found = prove(net, TOKENS)
+    assert together(found, "a.weight:0", "w.weight:0")
+    assert prunable(found, "graph") == {group.name for group in found.groups}
+
+
+# -- what the tracer cannot see ----------------------------------------------------------------------
+
+UNSEEN: dict[str, Any] = {
+    "float": lambda y: y / float(y.shape[-1]),
+    "logarithm": lambda y: y * math.log(y.shape[-1]),
+    "length": lambda y: y / len(y[0, 0]),
+    "item": lambda y: y * y.abs().sum().item(),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+@pytest.mark.xfail(reason="a number that Python took from a size or a value has no provenance")
+def test_numbers_that_leave_the_traced_world(name: str) -> None:
+    prove(Net(lambda m, x: m.b(UNSEEN[name](m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+
+
+# -- random programs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_programs(seed: int) -> None:
+    torch.manual_seed(seed)
+    found = prove(Program(seed, length=5), torch.randn(2, 3, 3, 3), seeds=(seed,))
+    assert found.groups or found.pins
 
 
 # -- what has no rule ------------------------------------------------------------------------------

@@ -38,15 +38,25 @@ def batch_norm(
     bias: Labelled | None,
     running_mean: Labelled | None,
     running_var: Labelled | None,
+    training: bool = False,
     *_: Any,
 ) -> Labelled:
+    if training:
+        x = _by_own_statistics(cx, x)
     return _per_channel(cx, x, weight, bias, running_mean, running_var)
+
+
+def _by_own_statistics(cx: Facts, x: Labelled) -> Labelled:
+    dims = [d for d in range(x.rank) if d != 1]
+    return _normalised(cx, x, dims, "batch norm takes its statistics over it")
 
 
 @rule("aten.native_batch_norm", "aten.cudnn_batch_norm", "aten._native_batch_norm_legit",
       "aten._native_batch_norm_legit_no_training", "aten._batch_norm_with_update")
 def native_batch_norm(cx: Facts, x: Labelled, *args: Any) -> tuple[Labelled, ...]:
     vectors = [v if isinstance(v, Labelled) else None for v in args[:4]]
+    if any(flag is True for flag in args[4:]):
+        x = _by_own_statistics(cx, x)
     y = _per_channel(cx, x, *vectors)
     channels = reduce(cx, y.nonzero(), [d for d in range(x.rank) if d != 1], keepdim=False)
     kept = (channels if shape == channels.shape else Labelled(shape) for shape in cx.shapes[1:])

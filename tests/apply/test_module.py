@@ -8,6 +8,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from planc.apply import Removed, apply, mask, restore
+from planc.apply import Removed, mask, restore
+from planc.apply import apply as apply_and_validate
 from planc.apply.source import modules_of, tensors_of
 from planc.errors import AlreadyApplied, MalformedFile, PlancError, StalePlan
 from planc.groups import Member
@@ -35,6 +37,7 @@ from tests.apply.hand_made import (
     tied_plan,
 )
 
+apply: Any = partial(apply_and_validate, validate=False)  # hand-made plans predict no shapes
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 TOKENS = torch.arange(10).reshape(2, 5)
 CASES: dict[str, tuple[type[nn.Module], Callable[[nn.Module], Plan], torch.Tensor]] = {
