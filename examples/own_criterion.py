@@ -1,6 +1,6 @@
 """A criterion and a policy of one's own: both are pure functions.
 
-    python examples/own_criterion.py
+python examples/own_criterion.py
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """From a model to a smaller one, and back: compile, review, apply, verify, save, restore.
 
-    python examples/quickstart.py
+python examples/quickstart.py
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """Heads, dimensions inside heads, MLP widths and the residual stream of a vision transformer.
 
-    python examples/transformer.py
+python examples/transformer.py
 """
 
 import torch
@@ -29,9 +29,7 @@ print(planc.verify(plan, model, smaller, image))
 
 # the rewritten graph does not have to: half of the heads go, the stream stays whole
 stream = analysis.groups[0].name
-plan = planc.compile(
-    model, image, ratio=0.25, kinds={"heads": 0.5}, keep=[stream], target="graph"
-)
+plan = planc.compile(model, image, ratio=0.25, kinds={"heads": 0.5}, keep=[stream], target="graph")
 smaller = planc.apply(plan, model)  # a trainable torch.fx.GraphModule
 report = planc.verify(plan, model, smaller, image)
 assert report.error is not None

@@ -128,17 +128,13 @@ def _pin_text(graph: Graph, facts: Facts, pin: int) -> str:
     return f"{note.reason}: {graph.nodes[note.node]}"
 
 
-def explain(
-    graph: Graph, walked: Walked, grouping: Grouping, tensor: str, dim: int
-) -> list[str]:
+def explain(graph: Graph, walked: Walked, grouping: Grouping, tensor: str, dim: int) -> list[str]:
     """Why dimension ``dim`` of a tensor is coupled or pinned.
 
     Raises:
         AnalysisError: there is no such tensor or dimension.
     """
     if not graph.has(tensor):
-
-
         names = [name for t in graph.tensors for name in t.names]
         near = difflib.get_close_matches(tensor, names, n=3)
         hint = f"; the nearest names are {', '.join(near)}" if near else ""
@@ -190,9 +186,7 @@ def _chain(graph: Graph, facts: Facts, edges: _Edges, start: int, atom: int) -> 
     return lines
 
 
-def _members(
-    graph: Graph, facts: Facts, edges: _Edges, grouping: Grouping, atom: int
-) -> list[str]:
+def _members(graph: Graph, facts: Facts, edges: _Edges, grouping: Grouping, atom: int) -> list[str]:
     """The tensors of the unit of ``atom``, each with the operator that couples it."""
     g, unit = int(grouping.group[atom]), int(grouping.unit[atom])
     unit_atoms = np.flatnonzero((grouping.group == g) & (grouping.unit == unit))

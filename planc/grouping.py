@@ -227,9 +227,7 @@ def _measured(facts: Facts) -> Iterable[Layer]:
             yield from labelled.targeting(dim)
 
 
-def _first_place(
-    component: NDArray[np.int64], count: int, places: _Places
-) -> NDArray[np.int64]:
+def _first_place(component: NDArray[np.int64], count: int, places: _Places) -> NDArray[np.int64]:
     """The position of the first place of each component, which gives units their order."""
     first = np.full(count, np.iinfo(np.int64).max)
     np.minimum.at(first, component[places.atom], np.arange(len(places.atom)))
@@ -452,9 +450,7 @@ def _united(entries: list[tuple[tuple[int, int, int], Member]]) -> tuple[Member,
     return tuple(member for _, member in entries)
 
 
-def _names(
-    firsts: Sequence[Member], whole: frozenset[int], kinds: dict[int, str]
-) -> list[str]:
+def _names(firsts: Sequence[Member], whole: frozenset[int], kinds: dict[int, str]) -> list[str]:
     names: list[str] = []
     taken: dict[str, int] = {}
     for g, member in enumerate(firsts):

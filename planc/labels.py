@@ -419,9 +419,7 @@ def _together(cx: Facts, parts: Sequence[Labelled], dim: int, along: int) -> tup
 # -- two operands --------------------------------------------------------------------------------
 
 
-def match(
-    cx: Facts, xs: tuple[Layer, ...], ys: tuple[Layer, ...], mode: Mode
-) -> tuple[Layer, ...]:
+def match(cx: Facts, xs: tuple[Layer, ...], ys: tuple[Layer, ...], mode: Mode) -> tuple[Layer, ...]:
     """Ties the layers of two operands that target one dimension, coarse with coarse and fine with
     fine. What has no partner is asked for on the other side, and pinned until it is there.
     """

@@ -140,7 +140,9 @@ class _Walk:
         results = result if isinstance(result, tuple) else (result,)
         present = [ref for ref in node.outputs if ref is not None]
         if result is not None and len(results) != len(present):
-            raise AnalysisError(f"rule for {node}: gives {len(results)} results, traced {len(present)}")
+            raise AnalysisError(
+                f"rule for {node}: gives {len(results)} results, traced {len(present)}"
+            )
         for ref, labelled in zip(present, results, strict=False):
             if labelled is None:
                 continue
@@ -183,5 +185,3 @@ class _Walk:
                 if isinstance(leaf, SizeOf):
                     layers = self.labels[leaf.value].targeting(leaf.dim)
                     self.facts.mix(layers, "its width is used as a number", module_only=True)
-
-

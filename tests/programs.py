@@ -234,8 +234,15 @@ def gate(m: Program, rng: np.random.Generator, made: list[Tensor]) -> Step | Non
             return x * x.mean(1, keepdim=True).sigmoid()
         return x * s.scale + s.shift
 
-    return _step(m, run, i, down=nn.Conv2d(c, 3, 1), up=nn.Conv2d(3, c, 1),
-                 scale=torch.ones(c, 1, 1), shift=torch.ones(1, c, 1, 1))
+    return _step(
+        m,
+        run,
+        i,
+        down=nn.Conv2d(c, 3, 1),
+        up=nn.Conv2d(3, c, 1),
+        scale=torch.ones(c, 1, 1),
+        shift=torch.ones(1, c, 1, 1),
+    )
 
 
 def rows(m: Program, rng: np.random.Generator, made: list[Tensor]) -> Step | None:
@@ -262,8 +269,15 @@ def rows(m: Program, rng: np.random.Generator, made: list[Tensor]) -> Step | Non
             return y.softmax(2).reshape(b, -1, h, w)
         return (y * s.cells).transpose(1, 2).reshape(b, n, h, w)
 
-    return _step(m, run, i, n=Numbers(groups=groups, inner=inner), rows=torch.ones(groups, 1, 1, 1),
-                 cells=torch.ones(inner, 1, 1), mats=torch.ones(groups, inner, 3))
+    return _step(
+        m,
+        run,
+        i,
+        n=Numbers(groups=groups, inner=inner),
+        rows=torch.ones(groups, 1, 1, 1),
+        cells=torch.ones(inner, 1, 1),
+        mats=torch.ones(groups, inner, 3),
+    )
 
 
 def attention(m: Program, rng: np.random.Generator, made: list[Tensor]) -> Step | None:
@@ -278,18 +292,30 @@ def attention(m: Program, rng: np.random.Generator, made: list[Tensor]) -> Step 
             qkv = s.qkv(tokens).reshape(b, -1, 3, s.n.heads, s.n.dim).permute(2, 0, 3, 1, 4)
             q, k, v = qkv.unbind(0)
         elif kind == 1:
-            q, k, v = (t.unflatten(-1, (s.n.heads, -1)).transpose(1, 2)
-                       for t in s.qkv(tokens).chunk(3, -1))
+            q, k, v = (
+                t.unflatten(-1, (s.n.heads, -1)).transpose(1, 2) for t in s.qkv(tokens).chunk(3, -1)
+            )
         else:
-            q, k, v = (t.view(b, h * w, -1, s.n.dim).transpose(1, 2)
-                       for t in s.qkv(tokens).tensor_split(3, -1))
-        y = functional.scaled_dot_product_attention(q, k, v) if kind else (
-            (q @ k.mT * 0.7).softmax(-1) @ v)
+            q, k, v = (
+                t.view(b, h * w, -1, s.n.dim).transpose(1, 2)
+                for t in s.qkv(tokens).tensor_split(3, -1)
+            )
+        y = (
+            functional.scaled_dot_product_attention(q, k, v)
+            if kind
+            else ((q @ k.mT * 0.7).softmax(-1) @ v)
+        )
         y = s.out(y.transpose(1, 2).flatten(2)) + tokens
         return y.transpose(1, 2).reshape(b, n, h, w)
 
-    return _step(m, run, i, qkv=nn.Linear(c, 3 * heads * dim), out=nn.Linear(heads * dim, c),
-                 n=Numbers(heads=heads, dim=dim))
+    return _step(
+        m,
+        run,
+        i,
+        qkv=nn.Linear(c, 3 * heads * dim),
+        out=nn.Linear(heads * dim, c),
+        n=Numbers(heads=heads, dim=dim),
+    )
 
 
 def mixer(m: Program, rng: np.random.Generator, made: list[Tensor]) -> Step | None:
@@ -299,12 +325,33 @@ def mixer(m: Program, rng: np.random.Generator, made: list[Tensor]) -> Step | No
         y = s.norm(x.permute(0, 2, 3, 1))
         return (s.down(functional.gelu(s.up(y))) * s.gamma).permute(0, 3, 1, 2) + x
 
-    return _step(m, run, i, norm=nn.LayerNorm(c), up=nn.Linear(c, 5), down=nn.Linear(5, c),
-                 gamma=torch.ones(c))
+    return _step(
+        m,
+        run,
+        i,
+        norm=nn.LayerNorm(c),
+        up=nn.Linear(c, 5),
+        down=nn.Linear(5, c),
+        gamma=torch.ones(c),
+    )
 
 
 _STEPS: list[tuple[str, Callable[[Program, np.random.Generator, list[Tensor]], Step | None]]] = [
     (f.__name__, f)
-    for f in (conv, conv, norm, activation, residual, join, halves, part, order, widen, gate, rows,
-              attention, mixer)
+    for f in (
+        conv,
+        conv,
+        norm,
+        activation,
+        residual,
+        join,
+        halves,
+        part,
+        order,
+        widen,
+        gate,
+        rows,
+        attention,
+        mixer,
+    )
 ]

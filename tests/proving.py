@@ -110,9 +110,7 @@ def _choose(group: Group, kept: int, rng: np.random.Generator) -> tuple[int, ...
     return tuple(sorted(np.concatenate(goes).tolist()))
 
 
-def _requests(
-    analysis: Analysis, target: str, seeds: Sequence[int]
-) -> list[tuple[Counts, int]]:
+def _requests(analysis: Analysis, target: str, seeds: Sequence[int]) -> list[tuple[Counts, int]]:
     groups = analysis.groups
     rng = np.random.default_rng(len(groups))
     whole = tuple(group.cells for group in groups)

@@ -85,8 +85,12 @@ def test_slices_with_steps_pin() -> None:
 
 
 def test_literal_slices_pin_the_module_with_file_and_line() -> None:
-    net = Net(lambda m, x: m.b(m.a(x)[:, 2:5]) + m.c(m.a(x)[:, 5:]), a=conv(3, 8), b=conv(3, 2),
-              c=conv(3, 2))
+    net = Net(
+        lambda m, x: m.b(m.a(x)[:, 2:5]) + m.c(m.a(x)[:, 5:]),
+        a=conv(3, 8),
+        b=conv(3, 2),
+        c=conv(3, 2),
+    )
     found = prove(net, IMAGES)
     assert sizes(found) == {"a.weight:0": 2, "a.weight:0#2": 3, "a.weight:0#3": 3}
     assert prunable(found, "module") == {"a.weight:0#3"}
@@ -236,8 +240,9 @@ def test_channel_shuffle_by_hand(groups: int) -> None:
 
 @pytest.mark.parametrize("groups", [2, 3])
 def test_channel_shuffle_layer(groups: int) -> None:
-    net = Net(lambda m, x: m.b(m.s(m.a(x))), a=conv(3, 12), s=nn.ChannelShuffle(groups),
-              b=conv(12, 2))
+    net = Net(
+        lambda m, x: m.b(m.s(m.a(x))), a=conv(3, 12), s=nn.ChannelShuffle(groups), b=conv(12, 2)
+    )
     found = prove(net, IMAGES)
     assert prunable(found, "module") == {group.name for group in found.groups}
 
@@ -284,8 +289,12 @@ def test_two_ways_to_cut_rows() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
         n, c, h, w = y.shape
-        one = torch.einsum("nghwc,gcd->nhwd", y.view(n, 2, c // 2, h, w).permute(0, 1, 3, 4, 2), m.p)
-        two = torch.einsum("nghwc,gcd->nhwd", y.view(n, 4, c // 4, h, w).permute(0, 1, 3, 4, 2), m.q)
+        one = torch.einsum(
+            "nghwc,gcd->nhwd", y.view(n, 2, c // 2, h, w).permute(0, 1, 3, 4, 2), m.p
+        )
+        two = torch.einsum(
+            "nghwc,gcd->nhwd", y.view(n, 4, c // 4, h, w).permute(0, 1, 3, 4, 2), m.q
+        )
         return one + two
 
     found = prove(Net(run, a=conv(3, 8), p=torch.ones(2, 4, 3), q=torch.ones(4, 2, 3)), IMAGES)
@@ -452,7 +461,9 @@ def test_transposed_convolution(groups: int) -> None:
 @pytest.mark.parametrize("rank", [1, 3])
 def test_other_ranks(rank: int) -> None:
     layer, norm = (nn.Conv1d, nn.BatchNorm1d) if rank == 1 else (nn.Conv3d, nn.BatchNorm3d)
-    net = nn.Sequential(layer(3, 4, 3), norm(4), nn.ReLU(), layer(4, 6, 1, groups=2), layer(6, 2, 1))
+    net = nn.Sequential(
+        layer(3, 4, 3), norm(4), nn.ReLU(), layer(4, 6, 1, groups=2), layer(6, 2, 1)
+    )
     found = prove(net, torch.randn(2, 3, *[4] * rank))
     assert "0.weight:0" in prunable(found, "module")
 
@@ -525,9 +536,7 @@ def test_broadcast_scales() -> None:
 
 
 def test_shared_module_called_twice() -> None:
-    net = Net(
-        lambda m, x: m.b(m.s(m.s(m.a(x)).relu())), a=conv(3, 4), s=conv(4, 4), b=conv(4, 2)
-    )
+    net = Net(lambda m, x: m.b(m.s(m.s(m.a(x)).relu())), a=conv(3, 4), s=conv(4, 4), b=conv(4, 2))
     found = prove(net, IMAGES)
     assert together(found, "a.weight:0", "s.weight:0", "s.weight:1", "b.weight:1")
 
@@ -535,7 +544,10 @@ def test_shared_module_called_twice() -> None:
 def test_shared_module_on_two_streams() -> None:
     net = Net(
         lambda m, x: m.c(m.s(m.a(x))) + m.c(m.s(m.b(x))),
-        a=conv(3, 4), b=conv(3, 4), s=conv(4, 5), c=conv(5, 2),
+        a=conv(3, 4),
+        b=conv(3, 4),
+        s=conv(4, 5),
+        c=conv(5, 2),
     )
     found = prove(net, IMAGES)
     assert together(found, "a.weight:0", "b.weight:0", "s.weight:1")
@@ -544,8 +556,10 @@ def test_shared_module_on_two_streams() -> None:
 def test_weight_shared_between_layers() -> None:
     a, b = nn.Linear(6, 6), nn.Linear(6, 6)
     b.weight = a.weight
-    found = prove(Net(lambda m, x: m.c(m.b(m.a(m.i(x)))), i=nn.Linear(6, 6), a=a, b=b,
-                      c=nn.Linear(6, 2)), TOKENS)
+    found = prove(
+        Net(lambda m, x: m.c(m.b(m.a(m.i(x)))), i=nn.Linear(6, 6), a=a, b=b, c=nn.Linear(6, 2)),
+        TOKENS,
+    )
     assert together(found, "i.weight:0", "a.weight:0", "a.weight:1", "b.bias:0", "c.weight:1")
 
 
@@ -565,8 +579,15 @@ def test_learned_positions_and_class_token() -> None:
         y = torch.cat([m.cls.expand(y.shape[0], -1, -1), y], 1) + m.pos
         return m.h(m.n(y + m.f(y))[:, 0])
 
-    net = Net(run, p=conv(3, 6, 3, stride=3), cls=torch.ones(1, 1, 6), pos=torch.ones(1, 5, 6),
-              f=nn.Linear(6, 6), n=nn.LayerNorm(6), h=nn.Linear(6, 2))
+    net = Net(
+        run,
+        p=conv(3, 6, 3, stride=3),
+        cls=torch.ones(1, 1, 6),
+        pos=torch.ones(1, 5, 6),
+        f=nn.Linear(6, 6),
+        n=nn.LayerNorm(6),
+        h=nn.Linear(6, 2),
+    )
     found = prove(net, IMAGES)
     assert together(found, "cls:2", "pos:2", "p.weight:0", "n.weight:0", "h.weight:1")
     assert not free(found, "pos", 1)
@@ -581,7 +602,10 @@ def test_prelu_per_channel() -> None:
 def test_bilinear() -> None:
     net = Net(
         lambda m, x: m.c(m.bi(m.a(x), m.b(x))),
-        a=nn.Linear(6, 4), b=nn.Linear(6, 3), bi=nn.Bilinear(4, 3, 5), c=nn.Linear(5, 2),
+        a=nn.Linear(6, 4),
+        b=nn.Linear(6, 3),
+        bi=nn.Bilinear(4, 3, 5),
+        c=nn.Linear(5, 2),
     )
     found = prove(net, TOKENS)
     assert prunable(found, "module") == {"a.weight:0", "b.weight:0", "bi.weight:0"}
@@ -592,8 +616,13 @@ def test_bilinear() -> None:
 
 def test_squeeze_and_excitation() -> None:
     net = Net(
-        lambda m, x: m.b((y := m.a(x)) * m.up(m.down(y.mean((2, 3), keepdim=True)).relu()).sigmoid()),
-        a=conv(3, 6), down=conv(6, 3), up=conv(3, 6), b=conv(6, 2),
+        lambda m, x: m.b(
+            (y := m.a(x)) * m.up(m.down(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        ),
+        a=conv(3, 6),
+        down=conv(6, 3),
+        up=conv(3, 6),
+        b=conv(6, 2),
     )
     found = prove(net, IMAGES)
     assert together(found, "a.weight:0", "down.weight:1", "up.weight:0", "b.weight:1")
@@ -603,8 +632,12 @@ def test_squeeze_and_excitation() -> None:
 def test_efficient_channel_attention_pins() -> None:
     """A convolution over the channels looks at neighbours: their order matters."""
     net = Net(
-        lambda m, x: m.b((y := m.a(x)) * m.k(y.mean((2, 3))[:, None]).sigmoid()[:, 0, :, None, None]),
-        a=conv(3, 6), k=nn.Conv1d(1, 1, 3, padding=1), b=conv(6, 2),
+        lambda m, x: m.b(
+            (y := m.a(x)) * m.k(y.mean((2, 3))[:, None]).sigmoid()[:, 0, :, None, None]
+        ),
+        a=conv(3, 6),
+        k=nn.Conv1d(1, 1, 3, padding=1),
+        b=conv(6, 2),
     )
     found = prove(net, IMAGES)
     assert "spatial dimension" in reasons(found, "a.weight", 0)
@@ -627,7 +660,8 @@ def test_glu() -> None:
 def test_swiglu_with_one_projection() -> None:
     net = Net(
         lambda m, x: m.b((pair := m.a(x).chunk(2, -1))[0] * functional.silu(pair[1])),
-        a=nn.Linear(6, 8), b=nn.Linear(4, 2),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(4, 2),
     )
     assert sizes(prove(net, TOKENS)) == {"a.weight:0": 4}
 
@@ -640,7 +674,8 @@ def test_softmax_over_channels() -> None:
 def test_mean_over_channels() -> None:
     net = Net(
         lambda m, x: m.b(m.a(x)) * m.a(x).mean(1, keepdim=True) + m.a(x).amax(1, keepdim=True),
-        a=conv(3, 4), b=conv(4, 2),
+        a=conv(3, 4),
+        b=conv(4, 2),
     )
     assert prove(net, IMAGES).groups[0].mixing
 
@@ -673,8 +708,13 @@ def test_multi_head_attention_layer(same: bool) -> None:
         z = y if same else m.j(x)
         return m.o(y + m.a(y, z, z, need_weights=False)[0])
 
-    net = Net(run, i=nn.Linear(6, 8), j=nn.Linear(6, 8), o=nn.Linear(8, 2),
-              a=nn.MultiheadAttention(8, 2, batch_first=True))
+    net = Net(
+        run,
+        i=nn.Linear(6, 8),
+        j=nn.Linear(6, 8),
+        o=nn.Linear(8, 2),
+        a=nn.MultiheadAttention(8, 2, batch_first=True),
+    )
     found = prove(net, TOKENS)
     assert any(group.kind == "heads" for group in found.groups)
     assert prunable(found, "graph") == {group.name for group in found.groups}
@@ -713,8 +753,15 @@ def test_attention_with_separate_projections() -> None:
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
         return m.o(y.transpose(1, 2).reshape(b, n, -1))
 
-    net = Net(run, q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 8), o=nn.Linear(8, 2),
-              heads=2, dim=4)
+    net = Net(
+        run,
+        q=nn.Linear(6, 8),
+        k=nn.Linear(6, 8),
+        v=nn.Linear(6, 8),
+        o=nn.Linear(8, 2),
+        heads=2,
+        dim=4,
+    )
     found = prove(net, TOKENS)
     assert together(found, "q.weight:0", "k.weight:0")
     assert prunable(found, "module") == {group.name for group in found.groups}
@@ -729,8 +776,15 @@ def test_a_head_dimension_used_as_a_number() -> None:
         y = (q @ k.transpose(-2, -1) / m.dim**0.5).softmax(-1) @ v
         return m.o(y.transpose(1, 2).reshape(b, n, m.heads * m.dim))
 
-    net = Net(run, q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 8), o=nn.Linear(8, 2),
-              heads=2, dim=4)
+    net = Net(
+        run,
+        q=nn.Linear(6, 8),
+        k=nn.Linear(6, 8),
+        v=nn.Linear(6, 8),
+        o=nn.Linear(8, 2),
+        heads=2,
+        dim=4,
+    )
     found = prove(net, TOKENS)
     at = next(g for g, group in enumerate(found.groups) if group.name == "q.weight:0")
     assert found.mixing(at, "module")
@@ -746,8 +800,9 @@ def test_grouped_queries_by_repeat_interleave() -> None:
         y = functional.scaled_dot_product_attention(q, k, v)
         return m.o(y.transpose(1, 2).flatten(2))
 
-    net = Net(run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2),
-              dim=3)
+    net = Net(
+        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
+    )
     found = prove(net, TOKENS)
     heads = next(group for group in found.groups if group.kind == "heads")
     assert heads.size == 2
@@ -761,8 +816,9 @@ def test_grouped_queries_in_the_operator() -> None:
         y = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
         return m.o(y.transpose(1, 2).flatten(2))
 
-    net = Net(run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2),
-              dim=3)
+    net = Net(
+        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
+    )
     found = prove(net, TOKENS)
     assert next(group for group in found.groups if group.kind == "heads").size == 2
 
@@ -776,8 +832,9 @@ def test_grouped_queries_by_expand() -> None:
         y = functional.scaled_dot_product_attention(q, k, v)
         return m.o(y.transpose(1, 2).flatten(2))
 
-    net = Net(run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2),
-              dim=3)
+    net = Net(
+        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
+    )
     found = prove(net, TOKENS)
     assert next(group for group in found.groups if group.kind == "heads").size == 2
 
@@ -790,8 +847,15 @@ def test_cross_attention() -> None:
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=m.bias)
         return m.o(y.transpose(1, 2).flatten(2))
 
-    net = Net(run, q=nn.Linear(6, 8), kv=nn.Linear(4, 16), o=nn.Linear(8, 2), heads=2, dim=4,
-              bias=torch.ones(2, 5, 3))
+    net = Net(
+        run,
+        q=nn.Linear(6, 8),
+        kv=nn.Linear(4, 16),
+        o=nn.Linear(8, 2),
+        heads=2,
+        dim=4,
+        bias=torch.ones(2, 5, 3),
+    )
     found = prove(net, (TOKENS, torch.randn(2, 3, 4)))
     assert together(found, "q.weight:0", "kv.weight:0")
     assert together(found, "bias:0", "kv.weight:0", "o.weight:1")
@@ -813,8 +877,15 @@ def test_rotary_embeddings() -> None:
         y = functional.scaled_dot_product_attention(rotated(q, m.inv), rotated(k, m.inv), v)
         return m.o(y.transpose(1, 2).flatten(2))
 
-    net = Net(run, q=nn.Linear(6, 12), k=nn.Linear(6, 12), v=nn.Linear(6, 12), o=nn.Linear(12, 2),
-              dim=6, inv=torch.ones(3))
+    net = Net(
+        run,
+        q=nn.Linear(6, 12),
+        k=nn.Linear(6, 12),
+        v=nn.Linear(6, 12),
+        o=nn.Linear(12, 2),
+        dim=6,
+        inv=torch.ones(3),
+    )
     found = prove(net, TOKENS)
     assert together(found, "inv:0", "q.weight:0", "k.weight:0")
     assert sizes(found)["inv:0"] == 3
@@ -847,8 +918,13 @@ def test_einsum_of_three_operands_with_heads() -> None:
         p = torch.einsum("bhnd,bhmd->bhnm", q, k).softmax(-1)
         return torch.einsum("bhnm,bhmd,hdo->bno", p, v, m.o)
 
-    net = Net(run, q=torch.ones(2, 6, 3), k=torch.ones(2, 6, 3), v=torch.ones(2, 6, 4),
-              o=torch.ones(2, 4, 2))
+    net = Net(
+        run,
+        q=torch.ones(2, 6, 3),
+        k=torch.ones(2, 6, 3),
+        v=torch.ones(2, 6, 4),
+        o=torch.ones(2, 4, 2),
+    )
     found = prove(net, TOKENS)
     assert together(found, "q:0", "k:0", "v:0", "o:0")
     assert together(found, "q:2", "k:2")
@@ -858,7 +934,9 @@ def test_einsum_of_three_operands_with_heads() -> None:
 def test_batched_products_with_broadcasting() -> None:
     net = Net(
         lambda m, x: (m.a(x)[:, None] @ m.w @ m.u).sum(1),
-        a=nn.Linear(6, 4), w=torch.ones(3, 4, 5), u=torch.ones(5, 2),
+        a=nn.Linear(6, 4),
+        w=torch.ones(3, 4, 5),
+        u=torch.ones(5, 2),
     )
     found = prove(net, TOKENS)
     assert prunable(found, "module") == {"w:0/heads", "w:1", "w:2"}
@@ -919,7 +997,9 @@ def test_sizes_from_shapes_are_solved_by_themselves() -> None:
 def test_attributes_used_in_views_are_rewritten() -> None:
     net = Net(
         lambda m, x: m.b(m.a(x).view(-1, m.hidden).view(2, 5, m.hidden)),
-        a=nn.Linear(6, 8), b=nn.Linear(8, 2), hidden=8,
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+        hidden=8,
     )
     found = prove(net, TOKENS)
     plan = planc.compile(net, (TOKENS.double(),), ratio=0.5)
@@ -930,7 +1010,9 @@ def test_attributes_used_in_views_are_rewritten() -> None:
 def test_a_tuple_of_sizes_is_rewritten() -> None:
     net = Net(
         lambda m, x: m.b(m.a(x).view(*m.shape).flatten(2)),
-        a=nn.Linear(6, 8), b=nn.Linear(8, 2), shape=(2, 5, 4, 2),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+        shape=(2, 5, 4, 2),
     )
     found = prove(net, TOKENS)
     plan = planc.compile(net, (TOKENS.double(),), ratio=0.5)
@@ -941,8 +1023,9 @@ def test_a_tuple_of_sizes_is_rewritten() -> None:
 
 
 def test_literals_in_forward_pin_the_module_alone() -> None:
-    net = Net(lambda m, x: m.b(m.a(x).view(10, 8).view(2, 5, 8)), a=nn.Linear(6, 8),
-              b=nn.Linear(8, 2))
+    net = Net(
+        lambda m, x: m.b(m.a(x).view(10, 8).view(2, 5, 8)), a=nn.Linear(6, 8), b=nn.Linear(8, 2)
+    )
     found = prove(net, TOKENS)
     assert not prunable(found, "module")
     assert prunable(found, "graph") == {"a.weight:0"}
@@ -955,8 +1038,9 @@ def test_one_attribute_for_two_widths_ties_them() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         return m.c(m.a(x).view(10, m.hidden)) + m.d(m.b(x).view(10, m.hidden))
 
-    net = Net(run, a=nn.Linear(6, 8), b=nn.Linear(6, 8), c=nn.Linear(8, 2), d=nn.Linear(8, 2),
-              hidden=8)
+    net = Net(
+        run, a=nn.Linear(6, 8), b=nn.Linear(6, 8), c=nn.Linear(8, 2), d=nn.Linear(8, 2), hidden=8
+    )
     found = prove(net, TOKENS)
     assert prunable(found, "module") == {"a.weight:0", "b.weight:0"}
     assert found.equations("module").constraints
@@ -1001,13 +1085,17 @@ def test_outputs_in_containers_are_pinned(kind: str) -> None:
     net = Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 4), c=nn.Linear(4, 2))
     found = prove(net, TOKENS)
     assert sizes(found) == {"a.weight:0": 8}
-    assert reasons(found, "b.weight", 0) == reasons(found, "c.weight", 0) == "an output of the model"
+    assert (
+        reasons(found, "b.weight", 0) == reasons(found, "c.weight", 0) == "an output of the model"
+    )
 
 
 def test_inputs_in_containers() -> None:
     net = Net(
         lambda m, batch, flag: m.b(m.a(batch["x"][0]) + m.c(batch["y"])),
-        a=nn.Linear(6, 8), c=nn.Linear(4, 8), b=nn.Linear(8, 2),
+        a=nn.Linear(6, 8),
+        c=nn.Linear(4, 8),
+        b=nn.Linear(8, 2),
     )
     found = prove(net, {"x": [TOKENS], "y": torch.randn(2, 5, 4)}, {"flag": True})
     assert together(found, "a.weight:0", "c.weight:0", "b.weight:1")
@@ -1045,8 +1133,11 @@ def test_parametrized_weights(norm: str) -> None:
 
 
 def test_a_checkpointed_branch() -> None:
-    net = Net(lambda m, x: m.b(checkpoint(m.a, x, use_reentrant=False)), a=nn.Linear(6, 8),
-              b=nn.Linear(8, 2))
+    net = Net(
+        lambda m, x: m.b(checkpoint(m.a, x, use_reentrant=False)),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+    )
     assert prunable(prove(net, TOKENS), "module") == {"a.weight:0"}
 
 
@@ -1138,13 +1229,19 @@ def test_random_programs(seed: int) -> None:
 
 
 def test_a_recurrent_layer_has_no_rule_yet() -> None:
-    net = Net(lambda m, x: m.b(m.l(m.a(x))[0]), a=nn.Linear(6, 4), l=nn.LSTM(4, 5, batch_first=True),
-              b=nn.Linear(5, 2))
+    net = Net(
+        lambda m, x: m.b(m.l(m.a(x))[0]),
+        a=nn.Linear(6, 4),
+        l=nn.LSTM(4, 5, batch_first=True),
+        b=nn.Linear(5, 2),
+    )
     found = prove(net, TOKENS)
     assert not found.groups
     assert "has no rule" in reasons(found, "a.weight", 0)
     graph = planc.trace(net, TOKENS.double())
-    with pytest.raises(AnalysisError, match=r"no rule for operator aten\.lstm.*test_adversarial\.py"):
+    with pytest.raises(
+        AnalysisError, match=r"no rule for operator aten\.lstm.*test_adversarial\.py"
+    ):
         planc.analyze(graph, strict=True)
 
 

@@ -24,7 +24,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 import planc
 from planc.analysis import Analysis
 from planc.grouping import PINNED
-from planc.labels import Labelled
+from planc.labels import Labelled, dense
 from planc.policy import feasible
 from tests.programs import Program
 from tests.proving import Net, prunable
@@ -112,7 +112,7 @@ def test_every_unit_is_in_every_group_once() -> None:
 def test_heads_of_a_transformer_have_cells_inside() -> None:
     found = analysed("vit")
     kinds = {group.name: group.kind for group in found.groups}
-    assert sorted(kinds.values()) == ["features", "features", "head_dim", "head_dim", "heads"]
+    assert sorted(kinds.values()) == ["channels", "features", "head_dim", "head_dim", "heads"]
     rowed = [found.groups[g].kind for g in found.grouping.rowed]
     assert rowed == ["heads"]
 
@@ -138,7 +138,7 @@ def kept(analysis: Analysis, seed: int) -> tuple[tuple[int, ...], tuple[tuple[in
 def lines_of(x: Labelled, gone: np.ndarray, dim: int) -> set[int]:
     """How many coordinates of a dimension are left, line by line."""
     lost = np.zeros(x.shape, dtype=bool)
-    for layer in x.targeting(dim):
+    for layer in dense(x).targeting(dim):
         lost |= gone[layer.atoms]
     left = np.moveaxis(~lost, dim, -1).sum(-1)
     return set(left.reshape(-1).tolist())

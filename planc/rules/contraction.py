@@ -128,5 +128,3 @@ def distance(cx: Facts, x: Labelled, other: Labelled, *_: Any, **__: Any) -> Lab
     for value in (x, other):
         pin_dims(cx, value, range(value.rank), "distances between vectors")
     return Labelled(cx.shape)
-
-

@@ -29,15 +29,34 @@ def zeros_like(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     return x
 
 
-@rule("aten.ones_like", "aten.full_like", "aten.empty_like", "aten.rand_like", "aten.randn_like",
-      "aten.randint_like")
+@rule(
+    "aten.ones_like",
+    "aten.full_like",
+    "aten.empty_like",
+    "aten.rand_like",
+    "aten.randn_like",
+    "aten.randint_like",
+)
 def like(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     return x.nonzero()
 
 
-@rule("aten.arange", "aten.linspace", "aten.logspace", "aten.eye", "aten.rand", "aten.randn",
-      "aten.randint", "aten.randperm", "aten.scalar_tensor", "aten.meshgrid", "aten.tril_indices",
-      "aten.triu_indices", "aten.hann_window", "aten.bartlett_window")
+@rule(
+    "aten.arange",
+    "aten.linspace",
+    "aten.logspace",
+    "aten.eye",
+    "aten.rand",
+    "aten.randn",
+    "aten.randint",
+    "aten.randperm",
+    "aten.scalar_tensor",
+    "aten.meshgrid",
+    "aten.tril_indices",
+    "aten.triu_indices",
+    "aten.hann_window",
+    "aten.bartlett_window",
+)
 def positions(cx: Facts, *_: Any, **__: Any) -> Any:
     results = tuple(Labelled(shape) for shape in cx.shapes)
     return results if len(results) != 1 else results[0]

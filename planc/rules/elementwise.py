@@ -13,22 +13,148 @@ from planc.facts import Facts
 from planc.labels import Labelled, unify
 from planc.rules.registry import operand, rule, vector
 
-_KEEP_ZERO = """abs absolute alias alpha_dropout arcsin arcsinh arctan arctanh asin asinh atan atanh ceil celu clone contiguous
-conj detach dropout elu erf erfinv expm1 feature_dropout feature_alpha_dropout fix floor frac gelu
-hardshrink hardswish leaky_relu lift lift_fresh lift_fresh_copy log1p mish nan_to_num neg negative
-positive real relu relu6 resolve_conj resolve_neg round selu sgn sign silu sin sinh softshrink sqrt
-square tan tanh to trunc type_as _to_copy _conj zero_ zero
-requires_grad_ bernoulli cpu cuda""".split()
+_KEEP_ZERO = [
+    "abs",
+    "absolute",
+    "alias",
+    "alpha_dropout",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "ceil",
+    "celu",
+    "clone",
+    "contiguous",
+    "conj",
+    "detach",
+    "dropout",
+    "elu",
+    "erf",
+    "erfinv",
+    "expm1",
+    "feature_dropout",
+    "feature_alpha_dropout",
+    "fix",
+    "floor",
+    "frac",
+    "gelu",
+    "hardshrink",
+    "hardswish",
+    "leaky_relu",
+    "lift",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "log1p",
+    "mish",
+    "nan_to_num",
+    "neg",
+    "negative",
+    "positive",
+    "real",
+    "relu",
+    "relu6",
+    "resolve_conj",
+    "resolve_neg",
+    "round",
+    "selu",
+    "sgn",
+    "sign",
+    "silu",
+    "sin",
+    "sinh",
+    "softshrink",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+    "to",
+    "trunc",
+    "type_as",
+    "_to_copy",
+    "_conj",
+    "zero_",
+    "zero",
+    "requires_grad_",
+    "bernoulli",
+    "cpu",
+    "cuda",
+]
 
-_LOSE_ZERO = """acos arccos bitwise_not cos cosh deg2rad erfc exp exp2 fill hardsigmoid isfinite isinf isnan
-log_sigmoid logical_not rad2deg sigmoid softplus normal uniform
-bitwise_and.Scalar bitwise_or.Scalar bitwise_xor.Scalar exponential random""".split()
+_LOSE_ZERO = [
+    "acos",
+    "arccos",
+    "bitwise_not",
+    "cos",
+    "cosh",
+    "deg2rad",
+    "erfc",
+    "exp",
+    "exp2",
+    "fill",
+    "hardsigmoid",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "log_sigmoid",
+    "logical_not",
+    "rad2deg",
+    "sigmoid",
+    "softplus",
+    "normal",
+    "uniform",
+    "bitwise_and.Scalar",
+    "bitwise_or.Scalar",
+    "bitwise_xor.Scalar",
+    "exponential",
+    "random",
+]
 
-_SINGULAR_AT_ZERO = "acosh arccosh digamma lgamma log log2 log10 logit reciprocal rsqrt".split()
+_SINGULAR_AT_ZERO = [
+    "acosh",
+    "arccosh",
+    "digamma",
+    "lgamma",
+    "log",
+    "log2",
+    "log10",
+    "logit",
+    "reciprocal",
+    "rsqrt",
+]
 
-_TWO_OPERANDS = """atan2 eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or
-bitwise_xor __and__ __or__ __xor__ maximum minimum fmax fmin hypot logaddexp logaddexp2 xlogy
-nextafter heaviside""".split()
+_TWO_OPERANDS = [
+    "atan2",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "__and__",
+    "__or__",
+    "__xor__",
+    "maximum",
+    "minimum",
+    "fmax",
+    "fmin",
+    "hypot",
+    "logaddexp",
+    "logaddexp2",
+    "xlogy",
+    "nextafter",
+    "heaviside",
+]
 
 
 @rule(*(f"aten.{name}" for name in _KEEP_ZERO))
@@ -111,8 +237,14 @@ def mul(cx: Facts, x: Any, other: Any) -> Labelled:
     return unify(cx, operand(x), operand(other), "mul")
 
 
-@rule("aten.div", "aten.divide", "aten.true_divide", "aten.floor_divide", "aten.remainder",
-      "aten.fmod")
+@rule(
+    "aten.div",
+    "aten.divide",
+    "aten.true_divide",
+    "aten.floor_divide",
+    "aten.remainder",
+    "aten.fmod",
+)
 def div(cx: Facts, x: Any, other: Any, **_: Any) -> Labelled:
     """x / other: zero where x is and other is not."""
     if not isinstance(other, Labelled):

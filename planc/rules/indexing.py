@@ -50,9 +50,7 @@ def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
 
 
 @rule("aten.take_along_dim")
-def take_along_dim(
-    cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None
-) -> Labelled:
+def take_along_dim(cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None) -> Labelled:
     if dim is None:
         return picked(cx, x, indices)
     return gather(cx, x, dim, indices)
@@ -63,7 +61,9 @@ def gather(cx: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Label
     """out[i, j] = x[index[i, j], j]: the index shrinks with the other dimensions."""
     dims = (axis(x, dim),)
     x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
-    if any(n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d not in dims):
+    if any(
+        n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d not in dims
+    ):
         for value in (x, index):
             pin_dims(cx, value, range(value.rank), "gathered by an index of another shape")
         return Labelled(cx.shape)
@@ -92,14 +92,53 @@ def topk(cx: Facts, x: Labelled, k: int, dim: int = -1, *_: Any) -> tuple[Labell
     return sort(cx, x, dim)
 
 
-_PICKED = """nonzero masked_select _unique2 unique_dim unique_consecutive argsort searchsorted bucketize
-bincount histc index_put _index_put_impl index_add index_copy index_fill scatter scatter_add
-scatter_reduce masked_scatter item _local_scalar_dense is_nonzero equal allclose diag diagonal
-diag_embed embedding_bag one_hot multinomial trace cross cov corrcoef renorm take put""".split()
+_PICKED = [
+    "nonzero",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "argsort",
+    "searchsorted",
+    "bucketize",
+    "bincount",
+    "histc",
+    "index_put",
+    "_index_put_impl",
+    "index_add",
+    "index_copy",
+    "index_fill",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
+    "masked_scatter",
+    "item",
+    "_local_scalar_dense",
+    "is_nonzero",
+    "equal",
+    "allclose",
+    "diag",
+    "diagonal",
+    "diag_embed",
+    "embedding_bag",
+    "one_hot",
+    "multinomial",
+    "trace",
+    "cross",
+    "cov",
+    "corrcoef",
+    "renorm",
+    "take",
+    "put",
+]
 
 
-@rule(*(f"aten.{name}" for name in _PICKED), "aten.where.default", "torchvision.nms",
-      "torchvision.deform_conv2d")
+@rule(
+    *(f"aten.{name}" for name in _PICKED),
+    "aten.where.default",
+    "torchvision.nms",
+    "torchvision.deform_conv2d",
+)
 def picked(cx: Facts, *args: Any, **named: Any) -> Any:
     """What is picked, counted or scattered by position leaves nothing to remove."""
     for value in (*args, *named.values()):

@@ -400,8 +400,11 @@ def pad(
     return reflection_pad(cx, x, pad)
 
 
-@rule(*(f"aten.{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)),
-      "aten._pad_circular", "aten._pad_enum")
+@rule(
+    *(f"aten.{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)),
+    "aten._pad_circular",
+    "aten._pad_enum",
+)
 def reflection_pad(cx: Facts, x: Labelled, padding: Sequence[int], *_: Any) -> Labelled:
     dims = [x.rank - 1 - i for i in range(len(padding) // 2)]
     changed = [d for d in dims if x.shape[d] != cx.shape[d]]

@@ -12,9 +12,7 @@ from planc.labels import Labelled, even, reduce, reshape, unify
 from planc.rules.registry import axis, rule, vector
 
 
-def _affine(
-    cx: Facts, x: Labelled, weight: Labelled | None, bias: Labelled | None
-) -> Labelled:
+def _affine(cx: Facts, x: Labelled, weight: Labelled | None, bias: Labelled | None) -> Labelled:
     if weight is not None:
         x = unify(cx, x, weight, "mul")
     return x if bias is None else unify(cx, x, bias, "add")
@@ -51,8 +49,13 @@ def _by_own_statistics(cx: Facts, x: Labelled) -> Labelled:
     return _normalised(cx, x, dims, "batch norm takes its statistics over it")
 
 
-@rule("aten.native_batch_norm", "aten.cudnn_batch_norm", "aten._native_batch_norm_legit",
-      "aten._native_batch_norm_legit_no_training", "aten._batch_norm_with_update")
+@rule(
+    "aten.native_batch_norm",
+    "aten.cudnn_batch_norm",
+    "aten._native_batch_norm_legit",
+    "aten._native_batch_norm_legit_no_training",
+    "aten._batch_norm_with_update",
+)
 def native_batch_norm(cx: Facts, x: Labelled, *args: Any) -> tuple[Labelled, ...]:
     vectors = [v if isinstance(v, Labelled) else None for v in args[:4]]
     if any(flag is True for flag in args[4:]):
@@ -82,8 +85,7 @@ def _normalised(cx: Facts, x: Labelled, dims: Sequence[int], reason: str) -> Lab
     x = even(cx, x, dims)
     cx.mix([la for la in x.layers if la.target in dims], reason)
     layers = tuple(
-        Labelled(x.shape, (la,)).nonzero().layers[0] if la.target in dims else la
-        for la in x.layers
+        Labelled(x.shape, (la,)).nonzero().layers[0] if la.target in dims else la for la in x.layers
     )
     return Labelled(x.shape, layers)
 
@@ -150,8 +152,15 @@ def group_norm(
     return _per_channel(cx, y, weight, bias, None, None)
 
 
-@rule("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax",
-      "aten._safe_softmax", "aten.special_softmax", "aten.special_log_softmax")
+@rule(
+    "aten.softmax",
+    "aten.log_softmax",
+    "aten._softmax",
+    "aten._log_softmax",
+    "aten._safe_softmax",
+    "aten.special_softmax",
+    "aten.special_log_softmax",
+)
 def softmax(cx: Facts, x: Labelled, dim: int, *_: Any, **__: Any) -> Labelled:
     dim = axis(x, dim)
     return _normalised(cx, x, (dim,), "softmax over it").nonzero()

@@ -15,12 +15,23 @@ _POOLS += ["aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d"]
 _POOLS_WITH_INDICES = [f"aten.adaptive_max_pool{d}d" for d in (1, 2, 3)]
 _POOLS_WITH_INDICES += [f"aten.max_pool{d}d_with_indices" for d in (2, 3)]
 _POOLS_WITH_INDICES += ["aten.max_pool1d_with_indices"]
-_UPSAMPLES = [f"aten.{name}" for name in (
-    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d",
-    "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",
-    "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
-    "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
-)]
+_UPSAMPLES = [
+    f"aten.{name}"
+    for name in (
+        "upsample_nearest1d",
+        "upsample_nearest2d",
+        "upsample_nearest3d",
+        "upsample_linear1d",
+        "upsample_bilinear2d",
+        "upsample_bicubic2d",
+        "upsample_trilinear3d",
+        "_upsample_nearest_exact1d",
+        "_upsample_nearest_exact2d",
+        "_upsample_nearest_exact3d",
+        "_upsample_bilinear2d_aa",
+        "_upsample_bicubic2d_aa",
+    )
+]
 
 
 def spatial(cx: Facts, x: Labelled, dims: Sequence[int], shape: Sequence[int]) -> Labelled:

@@ -27,9 +27,7 @@ def mixed(cx: Facts, x: Labelled, dims: Sequence[int], keepdim: bool, reason: st
 
 
 @rule("aten.sum", "aten.nansum")
-def total(
-    cx: Facts, x: Labelled, dim: Any = None, keepdim: bool = False, **_: Any
-) -> Labelled:
+def total(cx: Facts, x: Labelled, dim: Any = None, keepdim: bool = False, **_: Any) -> Labelled:
     return summed(cx, x, axes(x, dim), keepdim)
 
 
@@ -97,9 +95,7 @@ def extreme_with_index(
 
 
 @rule("aten.argmax", "aten.argmin")
-def arg_extreme(
-    cx: Facts, x: Labelled, dim: int | None = None, keepdim: bool = False
-) -> Labelled:
+def arg_extreme(cx: Facts, x: Labelled, dim: int | None = None, keepdim: bool = False) -> Labelled:
     dims = axes(x, dim)
     return reduce(cx, pin_dims(cx, x, dims, "its positions are returned"), dims, keepdim).nonzero()
 

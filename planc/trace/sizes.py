@@ -162,9 +162,7 @@ class SizeTracking(TorchFunctionMode):
         self.device = device
         self.numbers: list[Number] | None = None
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _PLACES and self.device is not None and _PLAIN_META(args[0]):
             return _PLACES[func](self.device)

@@ -18,14 +18,25 @@ def attention(**given: Any) -> Net:
     def run(m: Any, x: Tensor) -> Tensor:
         q, k, v = (p(x).view(2, 3, -1, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
         named = {name: m.mask if name == "attn_mask" else value for name, value in given.items()}
-        return m.o(functional.scaled_dot_product_attention(q, k, v, **named).transpose(1, 2).flatten(2))
+        return m.o(
+            functional.scaled_dot_product_attention(q, k, v, **named).transpose(1, 2).flatten(2)
+        )
 
-    return Net(run, q=nn.Linear(6, 12), k=nn.Linear(6, 12), v=nn.Linear(6, 12), o=nn.Linear(12, 2),
-               dim=4, mask=given.get("attn_mask", 0))
+    return Net(
+        run,
+        q=nn.Linear(6, 12),
+        k=nn.Linear(6, 12),
+        v=nn.Linear(6, 12),
+        o=nn.Linear(12, 2),
+        dim=4,
+        mask=given.get("attn_mask", 0),
+    )
 
 
 MASKS = {
-    "none": {}, "causal": {"is_causal": True}, "scale": {"scale": 0.25},
+    "none": {},
+    "causal": {"is_causal": True},
+    "scale": {"scale": 0.25},
     "shared mask": {"attn_mask": torch.randn(3, 3)},
     "mask per head": {"attn_mask": torch.randn(3, 3, 3)},
     "mask per example": {"attn_mask": torch.randn(2, 1, 3, 3)},
@@ -55,15 +66,21 @@ def test_the_default_scale_mixes_in_the_module_alone() -> None:
 
 
 def test_positions_of_learned_queries_are_free_until_the_output() -> None:
-    net = Net(lambda m, x: functional.scaled_dot_product_attention(m.q.expand(2, -1, -1), x, x) @ m.o,
-              q=torch.ones(1, 4, 6), o=torch.ones(6, 2))
+    net = Net(
+        lambda m, x: functional.scaled_dot_product_attention(m.q.expand(2, -1, -1), x, x) @ m.o,
+        q=torch.ones(1, 4, 6),
+        o=torch.ones(6, 2),
+    )
     found = prove(net, TOKENS)
     assert "output" in reasons(found, "q", 1)
 
 
 def test_learned_keys_mix() -> None:
-    net = Net(lambda m, x: functional.scaled_dot_product_attention(x, m.k, m.v),
-              k=torch.ones(2, 5, 6), v=torch.ones(2, 5, 6))
+    net = Net(
+        lambda m, x: functional.scaled_dot_product_attention(x, m.k, m.v),
+        k=torch.ones(2, 5, 6),
+        v=torch.ones(2, 5, 6),
+    )
     found = prove(net, TOKENS)
     assert together(found, "k:1", "v:1")
     assert found.groups[0].mixing == "softmax over it"

@@ -32,61 +32,118 @@ CASES: dict[str, tuple[Net, list[tuple[str, ...]]]] = {
         [("a.weight:0", "c.weight:1"), ("c.weight:0", "b.weight:1")],
     ),
     "linear with a vector": (
-        net(lambda m, y: functional.linear(y, m.w), w=p(4)), [("a.weight:0", "w:0")],
+        net(lambda m, y: functional.linear(y, m.w), w=p(4)),
+        [("a.weight:0", "w:0")],
     ),
-    "matmul": (net(lambda m, y: y @ m.w @ m.v, w=p(4, 5), v=p(5, 2)),
-               [("a.weight:0", "w:0"), ("w:1", "v:0")]),
+    "matmul": (
+        net(lambda m, y: y @ m.w @ m.v, w=p(4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:0"), ("w:1", "v:0")],
+    ),
     "matmul of a vector": (net(lambda m, y: y @ m.w, w=p(4)), [("a.weight:0", "w:0")]),
-    "vector times matrix": (net(lambda m, y: m.w @ y.transpose(1, 2), w=p(4)),
-                            [("a.weight:0", "w:0")]),
-    "vector times vector": (net(lambda m, y: torch.matmul(y[0, 0], m.w), w=p(4)),
-                            [("a.weight:0", "w:0")]),
-    "mm": (net(lambda m, y: torch.mm(y.flatten(0, 1), m.w).mm(m.v), w=p(4, 5), v=p(5, 2)),
-           [("a.weight:0", "w:0"), ("w:1", "v:0")]),
-    "bmm": (net(lambda m, y: torch.bmm(y, m.w).bmm(m.v), w=p(2, 4, 5), v=p(2, 5, 2)),
-            [("a.weight:0", "w:1"), ("w:2", "v:1")]),
-    "broadcast batches": (net(lambda m, y: (y[:, None] @ m.w @ m.v).sum(1), w=p(3, 4, 5), v=p(5, 2)),
-                          [("a.weight:0", "w:1"), ("w:2", "v:0")]),
+    "vector times matrix": (
+        net(lambda m, y: m.w @ y.transpose(1, 2), w=p(4)),
+        [("a.weight:0", "w:0")],
+    ),
+    "vector times vector": (
+        net(lambda m, y: torch.matmul(y[0, 0], m.w), w=p(4)),
+        [("a.weight:0", "w:0")],
+    ),
+    "mm": (
+        net(lambda m, y: torch.mm(y.flatten(0, 1), m.w).mm(m.v), w=p(4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:0"), ("w:1", "v:0")],
+    ),
+    "bmm": (
+        net(lambda m, y: torch.bmm(y, m.w).bmm(m.v), w=p(2, 4, 5), v=p(2, 5, 2)),
+        [("a.weight:0", "w:1"), ("w:2", "v:1")],
+    ),
+    "broadcast batches": (
+        net(lambda m, y: (y[:, None] @ m.w @ m.v).sum(1), w=p(3, 4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:1"), ("w:2", "v:0")],
+    ),
     "gram matrix": (net(lambda m, y: m.b(y) @ (y @ y.mT).softmax(-1), b=nn.Linear(4, 3)), []),
     "mv": (net(lambda m, y: y[0].mv(m.w), w=p(4)), [("a.weight:0", "w:0")]),
-    "dot": (net(lambda m, y: y[0, 0].dot(m.w) + y[0, 1].vdot(m.w), w=p(4)), [("a.weight:0", "w:0")]),
+    "dot": (
+        net(lambda m, y: y[0, 0].dot(m.w) + y[0, 1].vdot(m.w), w=p(4)),
+        [("a.weight:0", "w:0")],
+    ),
     "inner": (net(lambda m, y: torch.inner(y, m.w), w=p(2, 4)), [("a.weight:0", "w:1")]),
-    "outer": (net(lambda m, y: m.b(torch.outer(y[0, 0], m.w) + torch.ger(y[0, 1], m.w)).t() @ m.v,
-                  w=p(5), b=nn.Linear(5, 3), v=p(4, 2)),
-              [("a.weight:0", "v:0"), ("w:0", "b.weight:1")]),
-    "addmm": (net(lambda m, y: torch.addmm(m.c, y[0], m.w, beta=2, alpha=3) @ m.v, c=p(5),
-                  w=p(4, 5), v=p(5, 2)),
-              [("a.weight:0", "w:0"), ("c:0", "w:1", "v:0")]),
-    "addbmm": (net(lambda m, y: torch.addbmm(m.c, y, m.w) @ m.v, c=p(3, 5), w=p(2, 4, 5), v=p(5, 2)),
-               [("a.weight:0", "w:1"), ("c:1", "w:2", "v:0")]),
-    "baddbmm": (net(lambda m, y: torch.baddbmm(m.c, y, m.w) @ m.v, c=p(1, 1, 5), w=p(2, 4, 5),
-                    v=p(5, 2)),
-                [("a.weight:0", "w:1"), ("c:2", "w:2", "v:0")]),
-    "addmv": (net(lambda m, y: torch.addmv(m.c, y[0], m.w), c=p(3), w=p(4)), [("a.weight:0", "w:0")]),
-    "bilinear": (net(lambda m, y: m.b(m.bi(y, m.c(y))), bi=nn.Bilinear(4, 3, 5), c=nn.Linear(4, 3),
-                     b=nn.Linear(5, 2)),
-                 [("bi.weight:0", "b.weight:1"), ("bi.weight:2", "c.weight:0")]),
-    "einsum": (net(lambda m, y: torch.einsum("bnc,cd,de->bne", y, m.w, m.v), w=p(4, 5), v=p(5, 2)),
-               [("a.weight:0", "w:0"), ("w:1", "v:0")]),
-    "einsum of one": (net(lambda m, y: m.b(torch.einsum("bnc->bcn", y).transpose(1, 2))
-                          + torch.einsum("bnc->bn", y)[..., None], b=nn.Linear(4, 2)),
-                      [("a.weight:0", "b.weight:1")]),
-    "einsum, elementwise": (net(lambda m, y: m.b(torch.einsum("bnc,c->bnc", y, m.w)), w=p(4),
-                                b=nn.Linear(4, 2)),
-                            [("a.weight:0", "w:0", "b.weight:1")]),
-    "einsum, outer": (net(lambda m, y: torch.einsum("bnc,d,cde->bne", y, m.w, m.v), w=p(5),
-                          v=p(4, 5, 2)),
-                      [("a.weight:0", "v:0"), ("w:0", "v:1")]),
-    "einsum, dots": (net(lambda m, y: torch.einsum("...c,...cd->...d", y, m.w) @ m.v, w=p(2, 3, 4, 5),
-                         v=p(5, 2)),
-                     [("a.weight:0", "w:2"), ("w:3", "v:0")]),
-    "einsum, one summed alone": (net(lambda m, y: torch.einsum("bnc,d->bnc", y, m.w) @ m.v, w=p(5),
-                                     v=p(4, 2)),
-                                 [("a.weight:0", "v:0"), ("w:0",)]),
+    "outer": (
+        net(
+            lambda m, y: m.b(torch.outer(y[0, 0], m.w) + torch.ger(y[0, 1], m.w)).t() @ m.v,
+            w=p(5),
+            b=nn.Linear(5, 3),
+            v=p(4, 2),
+        ),
+        [("a.weight:0", "v:0"), ("w:0", "b.weight:1")],
+    ),
+    "addmm": (
+        net(
+            lambda m, y: torch.addmm(m.c, y[0], m.w, beta=2, alpha=3) @ m.v,
+            c=p(5),
+            w=p(4, 5),
+            v=p(5, 2),
+        ),
+        [("a.weight:0", "w:0"), ("c:0", "w:1", "v:0")],
+    ),
+    "addbmm": (
+        net(lambda m, y: torch.addbmm(m.c, y, m.w) @ m.v, c=p(3, 5), w=p(2, 4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:1"), ("c:1", "w:2", "v:0")],
+    ),
+    "baddbmm": (
+        net(lambda m, y: torch.baddbmm(m.c, y, m.w) @ m.v, c=p(1, 1, 5), w=p(2, 4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:1"), ("c:2", "w:2", "v:0")],
+    ),
+    "addmv": (
+        net(lambda m, y: torch.addmv(m.c, y[0], m.w), c=p(3), w=p(4)),
+        [("a.weight:0", "w:0")],
+    ),
+    "bilinear": (
+        net(
+            lambda m, y: m.b(m.bi(y, m.c(y))),
+            bi=nn.Bilinear(4, 3, 5),
+            c=nn.Linear(4, 3),
+            b=nn.Linear(5, 2),
+        ),
+        [("bi.weight:0", "b.weight:1"), ("bi.weight:2", "c.weight:0")],
+    ),
+    "einsum": (
+        net(lambda m, y: torch.einsum("bnc,cd,de->bne", y, m.w, m.v), w=p(4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:0"), ("w:1", "v:0")],
+    ),
+    "einsum of one": (
+        net(
+            lambda m, y: (
+                m.b(torch.einsum("bnc->bcn", y).transpose(1, 2))
+                + torch.einsum("bnc->bn", y)[..., None]
+            ),
+            b=nn.Linear(4, 2),
+        ),
+        [("a.weight:0", "b.weight:1")],
+    ),
+    "einsum, elementwise": (
+        net(lambda m, y: m.b(torch.einsum("bnc,c->bnc", y, m.w)), w=p(4), b=nn.Linear(4, 2)),
+        [("a.weight:0", "w:0", "b.weight:1")],
+    ),
+    "einsum, outer": (
+        net(lambda m, y: torch.einsum("bnc,d,cde->bne", y, m.w, m.v), w=p(5), v=p(4, 5, 2)),
+        [("a.weight:0", "v:0"), ("w:0", "v:1")],
+    ),
+    "einsum, dots": (
+        net(
+            lambda m, y: torch.einsum("...c,...cd->...d", y, m.w) @ m.v, w=p(2, 3, 4, 5), v=p(5, 2)
+        ),
+        [("a.weight:0", "w:2"), ("w:3", "v:0")],
+    ),
+    "einsum, one summed alone": (
+        net(lambda m, y: torch.einsum("bnc,d->bnc", y, m.w) @ m.v, w=p(5), v=p(4, 2)),
+        [("a.weight:0", "v:0"), ("w:0",)],
+    ),
 }
 PINNED: dict[str, tuple[Net, str]] = {
-    "einsum diagonal": (net(lambda m, y: torch.einsum("bnc,cc->bnc", y, m.w).sum(-1), w=p(4, 4)),
-                        "diagonal"),
+    "einsum diagonal": (
+        net(lambda m, y: torch.einsum("bnc,cc->bnc", y, m.w).sum(-1), w=p(4, 4)),
+        "diagonal",
+    ),
     "cdist": (net(lambda m, y: torch.cdist(y, m.w), w=p(2, 3, 4)), "distances"),
     "cosine_similarity": (net(lambda m, y: torch.cosine_similarity(y, y.sin(), -1)), "distances"),
     "pairwise_distance": (net(lambda m, y: functional.pairwise_distance(y, y.sin())), "distances"),

@@ -13,8 +13,12 @@ from tests.rules.coverage import unseen
 
 ops = torch.ops.aten
 LAYERS = {
-    (1, False): nn.Conv1d, (2, False): nn.Conv2d, (3, False): nn.Conv3d,
-    (1, True): nn.ConvTranspose1d, (2, True): nn.ConvTranspose2d, (3, True): nn.ConvTranspose3d,
+    (1, False): nn.Conv1d,
+    (2, False): nn.Conv2d,
+    (3, False): nn.Conv3d,
+    (1, True): nn.ConvTranspose1d,
+    (2, True): nn.ConvTranspose2d,
+    (3, True): nn.ConvTranspose3d,
 }
 
 
@@ -35,7 +39,9 @@ def direct(transposed: bool, groups: int) -> Net:
         y = ops.convolution(m.a(x), m.w, m.v, [2, 2], [0, 0], [1, 1], transposed, [0, 0], groups)
         return m.b(y)
 
-    return Net(run, a=nn.Conv2d(3, 4, 1), w=torch.ones(shape), v=torch.ones(8), b=nn.Conv2d(8, 2, 1))
+    return Net(
+        run, a=nn.Conv2d(3, 4, 1), w=torch.ones(shape), v=torch.ones(8), b=nn.Conv2d(8, 2, 1)
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -65,7 +71,9 @@ def test_images_without_a_batch() -> None:
 def test_groups_taken_from_a_shape() -> None:
     net = Net(
         lambda m, x: m.b(functional.conv2d(y := m.a(x), m.w, groups=y.shape[1])),
-        a=nn.Conv2d(3, 4, 1), w=torch.ones(4, 1, 2, 2), b=nn.Conv2d(4, 2, 1),
+        a=nn.Conv2d(3, 4, 1),
+        w=torch.ones(4, 1, 2, 2),
+        b=nn.Conv2d(4, 2, 1),
     )
     found = prove(net, images(2))
     assert prunable(found, "module") == {group.name for group in found.groups} != set()
@@ -74,17 +82,24 @@ def test_groups_taken_from_a_shape() -> None:
 def test_one_kernel_for_all_channels() -> None:
     """A fixed filter, repeated for each channel (blur pools)."""
     net = Net(
-        lambda m, x: m.b(functional.conv2d(y := m.a(x), m.w.expand(y.shape[1], -1, -1, -1),
-                                           groups=y.shape[1])),
-        a=nn.Conv2d(3, 4, 1), w=torch.ones(1, 1, 2, 2), b=nn.Conv2d(4, 2, 1),
+        lambda m, x: m.b(
+            functional.conv2d(y := m.a(x), m.w.expand(y.shape[1], -1, -1, -1), groups=y.shape[1])
+        ),
+        a=nn.Conv2d(3, 4, 1),
+        w=torch.ones(1, 1, 2, 2),
+        b=nn.Conv2d(4, 2, 1),
     )
     found = prove(net, images(2))
     assert prunable(found, "module") == {group.name for group in found.groups} != set()
 
 
 def test_a_learned_canvas_keeps_its_positions() -> None:
-    net = Net(lambda m, x: m.b(m.a(m.canvas + x)), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1),
-              canvas=torch.ones(1, 3, 4, 4))
+    net = Net(
+        lambda m, x: m.b(m.a(m.canvas + x)),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Conv2d(4, 2, 1),
+        canvas=torch.ones(1, 3, 4, 4),
+    )
     found = prove(net, images(2))
     assert reasons(found, "canvas", 1) and reasons(found, "canvas", 2)
 

@@ -44,7 +44,8 @@ COUNTED: dict[str, Run] = {
     "meshgrid": lambda y: torch.meshgrid(torch.arange(1), torch.arange(8), indexing="ij")[1].to(y),
 }
 RANDOM: dict[str, Run] = {
-    "rand_like": torch.rand_like, "randn_like": torch.randn_like,
+    "rand_like": torch.rand_like,
+    "randn_like": torch.randn_like,
     "randint_like": lambda y: torch.randint_like(y, 3),
 }
 

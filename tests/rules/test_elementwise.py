@@ -23,11 +23,60 @@ def plain(name: str) -> Unary:
     return lambda y: getattr(ops, name)(y)
 
 
-KEEPS_ZERO: dict[str, Unary] = {name: plain(name) for name in """abs alias arctan asinh atan ceil celu
-clone contiguous detach elu erf expm1 fix floor frac gelu hardshrink hardswish hardtanh leaky_relu
-lift lift_fresh lift_fresh_copy mish nan_to_num neg negative positive real relu relu6 resolve_conj
-resolve_neg round selu sgn sign silu sin sinh softshrink square tan tanh trunc conj zero
-arcsinh""".split()}
+KEEPS_ZERO: dict[str, Unary] = {
+    name: plain(name)
+    for name in [
+        "abs",
+        "alias",
+        "arctan",
+        "asinh",
+        "atan",
+        "ceil",
+        "celu",
+        "clone",
+        "contiguous",
+        "detach",
+        "elu",
+        "erf",
+        "expm1",
+        "fix",
+        "floor",
+        "frac",
+        "gelu",
+        "hardshrink",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+        "lift",
+        "lift_fresh",
+        "lift_fresh_copy",
+        "mish",
+        "nan_to_num",
+        "neg",
+        "negative",
+        "positive",
+        "real",
+        "relu",
+        "relu6",
+        "resolve_conj",
+        "resolve_neg",
+        "round",
+        "selu",
+        "sgn",
+        "sign",
+        "silu",
+        "sin",
+        "sinh",
+        "softshrink",
+        "square",
+        "tan",
+        "tanh",
+        "trunc",
+        "conj",
+        "zero",
+        "arcsinh",
+    ]
+}
 KEEPS_ZERO |= {
     "arcsin of tanh": lambda y: ops.arcsin(y.tanh()),
     "asin of tanh": lambda y: y.tanh().asin(),
@@ -78,8 +127,22 @@ KEEPS_ZERO |= {
     "_conj": lambda y: ops.resolve_conj(ops._conj(torch.complex(y, y.sin()))).real,
     "maximum of both": lambda y: torch.max(y, y.sin()),
 }
-LOSES_ZERO: dict[str, Unary] = {name: plain(name) for name in """cos cosh deg2rad erfc exp exp2
-hardsigmoid log_sigmoid rad2deg sigmoid softplus""".split()}
+LOSES_ZERO: dict[str, Unary] = {
+    name: plain(name)
+    for name in [
+        "cos",
+        "cosh",
+        "deg2rad",
+        "erfc",
+        "exp",
+        "exp2",
+        "hardsigmoid",
+        "log_sigmoid",
+        "rad2deg",
+        "sigmoid",
+        "softplus",
+    ]
+}
 LOSES_ZERO |= {
     "acos of tanh": lambda y: y.tanh().acos(),
     "isfinite": lambda y: y.isfinite().to(y.dtype),
@@ -87,7 +150,9 @@ LOSES_ZERO |= {
     "isnan": lambda y: y.isnan().logical_not().to(y.dtype),
     "bitwise_not": lambda y: (y > 0).bitwise_not().to(y.dtype),
     "bitwise numbers": lambda y: (((y > 0).int() | 2) ^ (y > 1).int() & 1).to(y.dtype),
-    "bitwise constants": lambda y: ops.bitwise_xor(ops.bitwise_and((y > 0).int(), 3), 4).to(y.dtype),
+    "bitwise constants": lambda y: ops.bitwise_xor(ops.bitwise_and((y > 0).int(), 3), 4).to(
+        y.dtype
+    ),
     "__or__": lambda y: ((y > 0).int() | 2).to(y.dtype) + ops.bitwise_or((y > 0).int(), 2),
     "bitwise_or": lambda y: ops.bitwise_or(y > 0, y < 0).to(y.dtype),
     "__and__": lambda y: ((y > 0).__and__(y <= 0).__or__(y < 0).__xor__(y >= 0)).to(y.dtype),
@@ -107,8 +172,9 @@ LOSES_ZERO |= {
     "float_power": lambda y: ops.float_power(y, 2),
     "comparison": lambda y: (y >= 0).to(y.dtype),
     "comparisons": lambda y: ((y == 0) | (y <= y.sin()) ^ (y != 0) & (y < 2)).to(y.dtype),
-    "logic": lambda y: ((y > 0).logical_and(y > 1).logical_or(y < 0)
-                        .logical_xor(y > 2)).to(y.dtype),
+    "logic": lambda y: ((y > 0).logical_and(y > 1).logical_or(y < 0).logical_xor(y > 2)).to(
+        y.dtype
+    ),
     "divide": lambda y: ops.divide(y, y.exp()),  # nobody knows that it is not zero
     "arccos": lambda y: ops.arccos(y.tanh()),
     "atan2": lambda y: torch.atan2(y, y.exp()) + torch.hypot(y, y.exp()),
@@ -124,12 +190,19 @@ LOSES_ZERO |= {
     "zero written over": lambda y: y.clone().copy_(y.exp()),
 }
 SINGULAR: dict[str, Unary] = {
-    "log": lambda y: y.abs().log(), "log2": lambda y: y.abs().log2(),
-    "log10": lambda y: y.abs().log10(), "rsqrt": lambda y: y.abs().rsqrt(),
-    "reciprocal": torch.reciprocal, "division": lambda y: 2 / y,
-    "division by itself": lambda y: y.exp() / y, "addcdiv": lambda y: torch.addcdiv(y, y.exp(), y),
-    "lgamma": torch.lgamma, "digamma": torch.digamma, "negative power": lambda y: y**-2,
-    "logit": lambda y: y.tanh().abs().logit(), "acosh": lambda y: (y * 0).acosh().nan_to_num(),
+    "log": lambda y: y.abs().log(),
+    "log2": lambda y: y.abs().log2(),
+    "log10": lambda y: y.abs().log10(),
+    "rsqrt": lambda y: y.abs().rsqrt(),
+    "reciprocal": torch.reciprocal,
+    "division": lambda y: 2 / y,
+    "division by itself": lambda y: y.exp() / y,
+    "addcdiv": lambda y: torch.addcdiv(y, y.exp(), y),
+    "lgamma": torch.lgamma,
+    "digamma": torch.digamma,
+    "negative power": lambda y: y**-2,
+    "logit": lambda y: y.tanh().abs().logit(),
+    "acosh": lambda y: (y * 0).acosh().nan_to_num(),
     "arccosh": lambda y: ops.arccosh(y * 0).nan_to_num(),
 }
 RANDOM = {
@@ -161,11 +234,20 @@ def test_every_operator_is_exercised() -> None:
         for op in table.values()
     ]
     left = unseen(elementwise, cases)
-    assert left == {
-        "aten.cpu", "aten.cuda",  # devices
-        "aten._prelu_kernel", "aten._add_relu", "aten.rrelu_with_noise", "aten.requires_grad_",
-        "aten.zero_", "aten.pow",
-    } & left, left
+    assert (
+        left
+        == {
+            "aten.cpu",
+            "aten.cuda",  # devices
+            "aten._prelu_kernel",
+            "aten._add_relu",
+            "aten.rrelu_with_noise",
+            "aten.requires_grad_",
+            "aten.zero_",
+            "aten.pow",
+        }
+        & left
+    ), left
 
 
 def test_zero_stays_zero() -> None:
@@ -196,13 +278,21 @@ def test_what_is_not_finite_at_zero_mixes(name: str) -> None:
 
 
 def test_what_is_not_finite_at_zero_can_still_go() -> None:
-    prove(consumed({name: op for name, op in SINGULAR.items() if "acosh" not in name and name != "arccosh"}), IMAGES)
+    prove(
+        consumed(
+            {name: op for name, op in SINGULAR.items() if "acosh" not in name and name != "arccosh"}
+        ),
+        IMAGES,
+    )
 
 
 def test_broadcast_operands() -> None:
     net = Net(
         lambda m, x: [m.b(torch.where(m.c > 0, m.a(x), m.d)), m.b(m.a(x) / (m.c.exp() + m.e))],
-        a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1), c=torch.ones(4, 1, 1), d=torch.ones(4, 1, 1),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Conv2d(4, 2, 1),
+        c=torch.ones(4, 1, 1),
+        d=torch.ones(4, 1, 1),
         e=torch.ones(2, 1, 1, 4),
     )
     found = prove(net, IMAGES)
@@ -210,6 +300,9 @@ def test_broadcast_operands() -> None:
 
 
 def test_an_operand_without_labels_pins() -> None:
-    net = Net(lambda m, x: m.b(m.a(x) + torch.ones(4, 1, 1).cumsum(0)), a=nn.Conv2d(3, 4, 1),
-              b=nn.Conv2d(4, 2, 1))
+    net = Net(
+        lambda m, x: m.b(m.a(x) + torch.ones(4, 1, 1).cumsum(0)),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Conv2d(4, 2, 1),
+    )
     assert not prove(net, IMAGES).groups

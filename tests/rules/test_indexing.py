@@ -57,7 +57,8 @@ PICKED: dict[str, tuple[Run, int]] = {
     "scatter": (lambda y: y.scatter(1, torch.zeros(2, 1, 8, dtype=torch.int64), y), 8),
     "scatter_add": (lambda y: y.scatter_add(1, torch.zeros(2, 1, 8, dtype=torch.int64), y), 8),
     "scatter_reduce": (
-        lambda y: y.scatter_reduce(1, torch.zeros(2, 1, 8, dtype=torch.int64), y, "amax"), 8,
+        lambda y: y.scatter_reduce(1, torch.zeros(2, 1, 8, dtype=torch.int64), y, "amax"),
+        8,
     ),
     "index_add": (lambda y: y.index_add(1, INDEX, y[:, :2]), 8),
     "index_copy": (lambda y: y.index_copy(1, INDEX, y[:, :2]), 8),
@@ -98,8 +99,12 @@ def test_what_is_picked_is_pinned(name: str) -> None:
 
 
 def test_embeddings_keep_rows_and_free_features() -> None:
-    net = Net(lambda m, x: m.b(m.e(x) + functional.embedding(x, m.w)), e=nn.Embedding(9, 6),
-              w=torch.ones(9, 6), b=nn.Linear(6, 2))
+    net = Net(
+        lambda m, x: m.b(m.e(x) + functional.embedding(x, m.w)),
+        e=nn.Embedding(9, 6),
+        w=torch.ones(9, 6),
+        b=nn.Linear(6, 2),
+    )
     found = prove(net, torch.arange(8).reshape(2, 4))
     assert together(found, "e.weight:1", "w:1", "b.weight:1")
     assert "rows are picked by index" in reasons(found, "e.weight", 0)
@@ -114,8 +119,15 @@ def test_a_table_of_relative_positions() -> None:
         y = ((q @ k.transpose(-2, -1)) + bias).softmax(-1) @ v
         return m.b(y.transpose(1, 2).flatten(2))
 
-    net = Net(run, q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 8), b=nn.Linear(8, 2),
-              table=torch.ones(5, 2), dim=4)
+    net = Net(
+        run,
+        q=nn.Linear(6, 8),
+        k=nn.Linear(6, 8),
+        v=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+        table=torch.ones(5, 2),
+        dim=4,
+    )
     found = prove(net, TOKENS)
     assert together(found, "table:1", "q.weight:0", "b.weight:1")
     assert "picked by index" in reasons(found, "table", 0)
@@ -123,23 +135,33 @@ def test_a_table_of_relative_positions() -> None:
 
 def test_a_mask_of_several_dimensions_pins_them_all() -> None:
     mask = torch.tensor([[True, False, True, True], [False, True, True, False]])
-    net = Net(lambda m, x: m.b(m.canvas[mask]).sum(0) + m.c(x @ m.canvas.sum(2)).sum((0, 1)),
-              canvas=torch.ones(2, 4, 6), b=nn.Linear(6, 2), c=nn.Linear(4, 2))
+    net = Net(
+        lambda m, x: m.b(m.canvas[mask]).sum(0) + m.c(x @ m.canvas.sum(2)).sum((0, 1)),
+        canvas=torch.ones(2, 4, 6),
+        b=nn.Linear(6, 2),
+        c=nn.Linear(4, 2),
+    )
     found = prove(net, torch.randn(2, 3, 2))
     assert reasons(found, "canvas", 0)
     assert reasons(found, "canvas", 1)
 
 
 def test_indices_do_not_shrink() -> None:
-    net = Net(lambda m, x: m.b(m.w[torch.zeros(4, dtype=torch.int64)].t() @ m.a(x).flatten(0, 1)[:4]),
-              a=nn.Linear(6, 4), w=torch.ones(3, 5), b=nn.Linear(4, 2))
+    net = Net(
+        lambda m, x: m.b(m.w[torch.zeros(4, dtype=torch.int64)].t() @ m.a(x).flatten(0, 1)[:4]),
+        a=nn.Linear(6, 4),
+        w=torch.ones(3, 5),
+        b=nn.Linear(4, 2),
+    )
     prove(net, TOKENS)
 
 
 def test_every_operator_is_exercised() -> None:
     nets = [*FREE.values(), *(tokens(op, out) for name, (op, out) in PICKED.items())]
-    left = {name.removeprefix("aten.") for name in
-            unseen(indexing, [(net.double(), (TOKENS.double(),)) for net in nets])}
+    left = {
+        name.removeprefix("aten.")
+        for name in unseen(indexing, [(net.double(), (TOKENS.double(),)) for net in nets])
+    }
     rare = """embedding embedding_bag nonzero masked_select _unique2 unique_dim unique_consecutive
     bincount _index_put_impl _local_scalar_dense is_nonzero multinomial where.default item equal
     allclose torchvision.nms torchvision.deform_conv2d cov corrcoef cross"""

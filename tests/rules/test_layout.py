@@ -42,12 +42,16 @@ MOVED: dict[str, Net] = {
     "complex pairs": tokens(lambda y: torch.view_as_complex(y.view(2, 3, -1, 2)).real, out=4),
     "view_as_real_copy": images(lambda y: ops.view_as_real_copy(torch.complex(y, y.sin())).sum(-1)),
     "flatten": Net(lambda m, x: m.b(m.a(x).flatten(1)), a=nn.Conv2d(3, 4, 1), b=nn.Linear(64, 2)),
-    "ravel": Net(lambda m, x: m.b(torch.ravel(m.a(x[:1]))), a=nn.Conv2d(3, 4, 1), b=nn.Linear(64, 2)),
+    "ravel": Net(
+        lambda m, x: m.b(torch.ravel(m.a(x[:1]))), a=nn.Conv2d(3, 4, 1), b=nn.Linear(64, 2)
+    ),
     "unflatten": images(lambda y: y.flatten(2).unflatten(2, (4, 4))),
     "squeeze": images(lambda y: y.unsqueeze(1).squeeze(1)[:, None].squeeze()),
     "squeeze two": images(lambda y: y[:, None, None].squeeze((1, 2))),
     "permute": tokens(lambda y: y.permute(1, 0, 2).permute(-2, -3, -1)),
-    "transpose": tokens(lambda y: y.transpose(1, 2).swapaxes(1, 2).swapdims(-1, 0).transpose(0, -1)),
+    "transpose": tokens(
+        lambda y: y.transpose(1, 2).swapaxes(1, 2).swapdims(-1, 0).transpose(0, -1)
+    ),
     "matrix transposes": tokens(lambda y: ops.adjoint(ops.mH(y.mT).mT)),
     "t": tokens(lambda y: y.flatten(0, 1).t().t()),
     "matrix_H": tokens(lambda y: ops.matrix_H(ops.matrix_H(y.flatten(0, 1)))),
@@ -114,8 +118,11 @@ MOVED: dict[str, Net] = {
 PINNED: dict[str, tuple[Net, str]] = {
     "bytes": (images(lambda y: y.contiguous().view(torch.int64).to(y.dtype)), "another type"),
     "new rank": (
-        Net(lambda m, x: m.b(torch.dstack([m.a(x)[0], m.a(x)[1]])[..., 0]), a=nn.Linear(6, 4),
-            b=nn.Linear(4, 2)),
+        Net(
+            lambda m, x: m.b(torch.dstack([m.a(x)[0], m.a(x)[1]])[..., 0]),
+            a=nn.Linear(6, 4),
+            b=nn.Linear(4, 2),
+        ),
         "change of rank",
     ),
     "steps": (images(lambda y: y[:, ::2], out=4), "steps"),
@@ -127,14 +134,17 @@ PINNED: dict[str, tuple[Net, str]] = {
     "rolled as one": (images(lambda y: y.roll(1)), "one long row"),
     "rolled around": (images(lambda y: y.roll(9, 1)), "more than once around"),
     "reflected channels": (
-        tokens(lambda y: functional.pad(y, (1, 1), mode="reflect"), out=10), "own content",
+        tokens(lambda y: functional.pad(y, (1, 1), mode="reflect"), out=10),
+        "own content",
     ),
     "triangle of channels": (tokens(lambda y: y.tril()), "triangle"),
     "a computed position": (
-        images(lambda y: torch.narrow(y, 1, torch.tensor(2), 3), out=3), "computed position",
+        images(lambda y: torch.narrow(y, 1, torch.tensor(2), 3), out=3),
+        "computed position",
     ),
     "an empty tensor": (
-        tokens(lambda y: torch.cat([y[:, :0].reshape(0, 8), y.flatten(0, 1)])), "empty",
+        tokens(lambda y: torch.cat([y[:, :0].reshape(0, 8), y.flatten(0, 1)])),
+        "empty",
     ),
 }
 
@@ -147,8 +157,12 @@ def test_every_operator_is_exercised() -> None:
     nets = {**MOVED, **{name: net for name, (net, _) in PINNED.items()}}
     left = unseen(layout, [(net.double(), (pair(name).double(),)) for name, net in nets.items()])
     ranks = {f"aten.{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)}
-    assert left <= ranks | {"aten._pad_circular", "aten._pad_enum", "aten.constant_pad_nd",
-                             "aten.split.sizes"}
+    assert left <= ranks | {
+        "aten._pad_circular",
+        "aten._pad_enum",
+        "aten.constant_pad_nd",
+        "aten.split.sizes",
+    }
 
 
 @pytest.mark.parametrize("name", MOVED)
@@ -177,8 +191,14 @@ LITERAL: dict[str, tuple[Net, int]] = {  # how many channels the module can lose
     "view": (tokens(lambda y: y.view(6, 8)), 0),
     "expand": (images(lambda y: y * y.mean(1, keepdim=True).expand(2, 8, 4, 4)), 0),
     "repeat": (images(lambda y: y * y.mean(1, keepdim=True).repeat(1, 8, 1, 1)), 0),
-    "unflatten": (Net(lambda m, x: m.b(m.a(x).flatten(1).unflatten(1, (8, 4, 4))),
-                      a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1)), 0),
+    "unflatten": (
+        Net(
+            lambda m, x: m.b(m.a(x).flatten(1).unflatten(1, (8, 4, 4))),
+            a=nn.Conv2d(3, 8, 1),
+            b=nn.Conv2d(8, 2, 1),
+        ),
+        0,
+    ),
 }
 
 

@@ -19,42 +19,65 @@ TOKENS = torch.randn(2, 3, 6)
 
 
 def images(layer: Any, **parts: Any) -> Net:
-    return Net(lambda m, x: m.b(layer(m, m.a(x))), a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1),
-               v=torch.ones(4), w=torch.ones(4), **parts)
+    return Net(
+        lambda m, x: m.b(layer(m, m.a(x))),
+        a=nn.Conv2d(3, 4, 1),
+        b=nn.Conv2d(4, 2, 1),
+        v=torch.ones(4),
+        w=torch.ones(4),
+        **parts,
+    )
 
 
 def tokens(layer: Any, **parts: Any) -> Net:
-    return Net(lambda m, x: m.b(layer(m, m.a(x))), a=nn.Linear(6, 4), b=nn.Linear(4, 2),
-               v=torch.ones(4), w=torch.ones(4), **parts)
+    return Net(
+        lambda m, x: m.b(layer(m, m.a(x))),
+        a=nn.Linear(6, 4),
+        b=nn.Linear(4, 2),
+        v=torch.ones(4),
+        w=torch.ones(4),
+        **parts,
+    )
 
 
 MEAN = torch.zeros(4, dtype=torch.float64)
 CASES: dict[str, tuple[Net, str]] = {
     "batch_norm": (images(lambda m, y: m.n(y), n=nn.BatchNorm2d(4)), ""),
     "batch statistics": (
-        images(lambda m, y: functional.batch_norm(y, None, None, m.v, m.w, training=True)), ""
+        images(lambda m, y: functional.batch_norm(y, None, None, m.v, m.w, training=True)),
+        "",
     ),
     "native_batch_norm": (
-        images(lambda m, y: ops.native_batch_norm(
-            y, m.v, m.w, m.v.sin(), m.w.exp(), False, 0.1, 1e-5)[0]), "",
+        images(
+            lambda m, y: ops.native_batch_norm(y, m.v, m.w, m.v.sin(), m.w.exp(), False, 0.1, 1e-5)[
+                0
+            ]
+        ),
+        "",
     ),
     "_native_batch_norm_legit": (
         images(lambda m, y: ops._native_batch_norm_legit.no_stats(y, m.v, m.w, True, 0.1, 1e-5)[0]),
         "",
     ),
     "_native_batch_norm_legit_no_training": (
-        images(lambda m, y: ops._native_batch_norm_legit_no_training(
-            y, m.v, m.w, m.v.sin(), m.w.exp(), 0.1, 1e-5)[0]), "",
+        images(
+            lambda m, y: ops._native_batch_norm_legit_no_training(
+                y, m.v, m.w, m.v.sin(), m.w.exp(), 0.1, 1e-5
+            )[0]
+        ),
+        "",
     ),
     "instance_norm": (images(lambda m, y: m.n(y), n=nn.InstanceNorm2d(4, affine=True)), ""),
     "instance statistics": (
-        images(lambda m, y: m.n(y), n=nn.InstanceNorm2d(4, track_running_stats=True)), "",
+        images(lambda m, y: m.n(y), n=nn.InstanceNorm2d(4, track_running_stats=True)),
+        "",
     ),
     "group_norm": (images(lambda m, y: m.n(y), n=nn.GroupNorm(2, 4)), "group norm over it"),
     "group_norm of one": (images(lambda m, y: m.n(y), n=nn.GroupNorm(4, 4)), ""),
     "layer_norm": (tokens(lambda m, y: m.n(y), n=nn.LayerNorm(4)), "layer norm over it"),
     "layer_norm of two": (
-        images(lambda m, y: m.n(y), n=nn.LayerNorm((4, 4, 4))), "layer norm over it",
+        images(lambda m, y: m.n(y), n=nn.LayerNorm((4, 4, 4))),
+        "layer norm over it",
     ),
     "native_layer_norm": (
         tokens(lambda m, y: ops.native_layer_norm(y, [y.shape[-1]], m.v, m.w, 1e-5)[0]),
@@ -97,8 +120,11 @@ def test_softmax_of_zero_is_not_zero() -> None:
 
 
 def test_every_operator_is_exercised() -> None:
-    left = unseen(normalization, [
-        (net.double(), ((TOKENS if isinstance(net.a, nn.Linear) else IMAGES).double(),))
-        for net, _ in CASES.values()
-    ])
+    left = unseen(
+        normalization,
+        [
+            (net.double(), ((TOKENS if isinstance(net.a, nn.Linear) else IMAGES).double(),))
+            for net, _ in CASES.values()
+        ],
+    )
     assert left <= {"aten.cudnn_batch_norm", "aten._batch_norm_with_update", "aten._fused_rms_norm"}

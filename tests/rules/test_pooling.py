@@ -21,8 +21,9 @@ BOXES = torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0], [1.0, 1.0, 0.0, 3.0, 2.0]])
 
 def images(op: Any, rank: int = 2, width: int = 4, out: int = 4, **parts: Any) -> Net:
     conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[rank]
-    return Net(lambda m, x: m.b(op(m, m.a(x))), a=conv(3, width, 1), b=conv(out, 2, 1),
-               rank=rank, **parts)
+    return Net(
+        lambda m, x: m.b(op(m, m.a(x))), a=conv(3, width, 1), b=conv(out, 2, 1), rank=rank, **parts
+    )
 
 
 def pooled(name: str, rank: int, *args: Any) -> Net:
@@ -34,7 +35,9 @@ def pooled(name: str, rank: int, *args: Any) -> Net:
 
 
 def resampled(mode: str, rank: int, **named: Any) -> Net:
-    return images(lambda m, y: functional.interpolate(y, scale_factor=2.0, mode=mode, **named), rank)
+    return images(
+        lambda m, y: functional.interpolate(y, scale_factor=2.0, mode=mode, **named), rank
+    )
 
 
 CASES: dict[str, Net] = {}
@@ -59,12 +62,16 @@ CASES |= {
     "_adaptive_avg_pool2d": images(lambda m, y: ops._adaptive_avg_pool2d(y, [2, 2])),
     "_adaptive_avg_pool3d": images(lambda m, y: ops._adaptive_avg_pool3d(y, [2, 2, 2]), 3),
     "global pool": images(lambda m, y: functional.avg_pool2d(y, y.shape[2:])),
-    "upsampled to a shape": images(lambda m, y: functional.interpolate(y[:, :, 1:], y.shape[2:]) + y),
+    "upsampled to a shape": images(
+        lambda m, y: functional.interpolate(y[:, :, 1:], y.shape[2:]) + y
+    ),
     "pixel_shuffle": images(lambda m, y: functional.pixel_shuffle(y, 2), width=12, out=3),
     "pixel_unshuffle": images(lambda m, y: functional.pixel_unshuffle(y, 2), out=16),
     "channel_shuffle": images(lambda m, y: m.s(y), width=8, out=8, s=nn.ChannelShuffle(2)),
     "native_channel_shuffle": images(
-        lambda m, y: ops.native_channel_shuffle(y, m.s.groups), width=8, out=8,
+        lambda m, y: ops.native_channel_shuffle(y, m.s.groups),
+        width=8,
+        out=8,
         s=nn.ChannelShuffle(4),
     ),
     "unfold and fold": images(
@@ -91,7 +98,9 @@ def test_channels_pass_through(name: str) -> None:
 
 
 def test_pooling_over_features_pins_them() -> None:
-    net = Net(lambda m, x: m.b(functional.avg_pool1d(m.a(x), 2)), a=nn.Linear(6, 4), b=nn.Linear(2, 2))
+    net = Net(
+        lambda m, x: m.b(functional.avg_pool1d(m.a(x), 2)), a=nn.Linear(6, 4), b=nn.Linear(2, 2)
+    )
     assert "spatial dimension" in reasons(prove(net, torch.randn(2, 3, 6)), "a.weight", 0)
 
 

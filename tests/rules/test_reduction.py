@@ -104,8 +104,11 @@ def test_a_variance_needs_two_values() -> None:
 
 
 def test_the_greater_of_two() -> None:
-    net = Net(lambda m, x: (torch.max(m.a(x), m.c) + torch.min(m.a(x), m.c)).sum(1),
-              a=nn.Conv2d(3, 4, 1), c=torch.ones(4, 1, 1))
+    net = Net(
+        lambda m, x: (torch.max(m.a(x), m.c) + torch.min(m.a(x), m.c)).sum(1),
+        a=nn.Conv2d(3, 4, 1),
+        c=torch.ones(4, 1, 1),
+    )
     assert [group.mixing for group in prove(net, IMAGES).groups] == [""]
 
 
