@@ -114,8 +114,10 @@ def group_units(graph: Graph, walked: Walked) -> Grouping:
     first = _first_place(component, count, places)
     classes = _classes(alive, base, row, first)
     merged = _merge(facts, component, classes, base)
-    merged.sort(key=lambda rows: _order(facts, places, int(first[rows[0][0]])))
+    starts = [int(first[rows[0][0]]) for rows in merged]
     del alive, base, row, first  # as large as everything else
+    in_order = sorted(range(len(merged)), key=lambda i: _order(facts, places, starts[i]))
+    merged = [merged[i] for i in in_order]
     grouping = _assemble(graph, facts, component, merged, places)
     uneven = _uneven(graph, walked, grouping)
     if not uneven:

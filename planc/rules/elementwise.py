@@ -269,7 +269,7 @@ def where(cx: Facts, condition: Labelled, x: Any, other: Any) -> Labelled:
 
 
 def _chosen(cx: Facts, x: Labelled, condition: Labelled) -> Labelled:
-    """A condition decides which value is taken, not what it is: it spoils no zero, and makes none."""
+    """A condition decides which value is taken, not what it is: no zero is spoilt, none made."""
     return unify(cx, x, condition.nonzero(), "mul")
 
 

@@ -14,7 +14,8 @@ from planc.rules.registry import axis, pin_dims, rule
 def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelled:
     """Advanced indexing: the indexed dimensions are replaced by those of the indices."""
     if len(cx.shape) != x.rank - sum(e is not None for e in indices) + _rank_of(indices):
-        return picked(cx, x, indices)  # a mask of several dimensions
+        picked(cx, x, indices)  # a mask of several dimensions
+        return Labelled(cx.shape)
     given = [i for i, entry in enumerate(indices) if entry is not None]
     x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
     for entry in indices:
@@ -52,7 +53,8 @@ def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
 @rule("aten.take_along_dim")
 def take_along_dim(cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None) -> Labelled:
     if dim is None:
-        return picked(cx, x, indices)
+        picked(cx, x, indices)
+        return Labelled(cx.shape)
     return gather(cx, x, dim, indices)
 
 
