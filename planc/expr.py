@@ -69,6 +69,7 @@ class Apply:
         return f"{self.op}({', '.join(map(str, self.args))})"
 
 
+_NO_NUMBER = -(1 << 62)  # what two numbers that must be the same are when they are not
 Expr = Const | Attribute | SizeOf | Apply
 
 OPERATORS: dict[str, Callable[..., Number]] = {
@@ -82,6 +83,7 @@ OPERATORS: dict[str, Callable[..., Number]] = {
     "neg": operator.neg,
     "sqrt": math.sqrt,
     "float": float,
+    "same": lambda first, *others: first if set(others) <= {first} else _NO_NUMBER,
 }
 
 

@@ -1,5 +1,5 @@
-"""Models that are hard to prune right, each aimed at one difficulty: every test proves that what the
-analysis says may go can go, and claims what that is.
+"""Models that are hard to prune right, each aimed at one difficulty: every test proves that what
+the analysis says may go can go, and claims what that is.
 """
 
 from __future__ import annotations
@@ -499,6 +499,38 @@ def test_deformed_weights_follow() -> None:
     found = prove(Net(run, a=conv(3, 4), w=torch.ones(5, 4, 3, 3), c=conv(5, 2)), IMAGES)
     assert together(found, "a.weight:0", "w:1")
     assert prunable(found, "module") == {"w:0", "w:1"}
+
+
+WORKED: dict[str, Any] = {
+    "scaled": lambda w, m: w * m.s * m.t,
+    "standardised": lambda w, m: w - w.mean((1, 2, 3), keepdim=True),
+    "flipped": lambda w, m: w.flip(0, 1, 2),
+    "rolled": lambda w, m: w.roll(1, 1),
+    "turned": lambda w, m: torch.cat([w[6:], w[:6]], 0),
+    "turned unevenly": lambda w, m: torch.cat([w[5:], w[:5]], 0),
+    "shuffled": lambda w, m: w.view(4, 3, 4, 2, 2).transpose(0, 1).reshape(12, 4, 2, 2),
+    "repeated": lambda w, m: w[:6].repeat_interleave(2, 0),
+    "normalised": lambda w, m: w.softmax(1) + w * w.amax(0, keepdim=True),
+    "mixed": lambda w, m: torch.einsum("oihw,op->pihw", w, m.mix),
+    "added": lambda w, m: w.clone().mul_(m.s).add_(m.w2) + w.flatten().view(w.shape),
+}
+
+
+@pytest.mark.parametrize("name", WORKED)
+def test_a_grouped_kernel_that_is_worked_on(name: str) -> None:
+    net = Net(
+        lambda m, x: m.b(functional.conv2d(m.a(x), WORKED[name](m.w, m), groups=m.groups)),
+        a=conv(3, 12),
+        b=conv(12, 2),
+        w=torch.ones(12, 4, 2, 2),
+        w2=torch.ones(12, 4, 2, 2),
+        s=torch.ones(12, 1, 1, 1),
+        t=torch.ones(4, 1, 1),
+        mix=torch.ones(12, 12),
+        groups=3,
+    )
+    found = prove(net, IMAGES, seeds=(0,))
+    assert together(found, "a.weight:0", "w:1")
 
 
 # -- parameters in unusual places ------------------------------------------------------------------
@@ -1047,6 +1079,19 @@ def test_one_attribute_for_two_widths_ties_them() -> None:
     assert not found.equations("graph").constraints
 
 
+def test_two_numbers_of_one_value_in_one_call_are_told_apart_or_left_alone() -> None:
+    """``[:, :4, m.k]`` calls two operators: which of them got the attribute cannot be seen."""
+    net = Net(
+        lambda m, x: m.b(m.a(x)[:, :4, m.k, None]) + m.c(m.d(x).view(2, m.k, 36)[..., None]),
+        a=conv(3, 8),
+        b=conv(4, 2),
+        c=conv(4, 2),
+        d=conv(3, 4),
+        k=4,
+    )
+    assert prunable(prove(net, IMAGES), "module") == {"a.weight:0#2"}
+
+
 def test_a_width_used_as_a_number_mixes() -> None:
     net = Net(
         lambda m, x: m.b((y := m.a(x)) / y.shape[-1] ** 0.5), a=nn.Linear(6, 8), b=nn.Linear(8, 2)
@@ -1107,7 +1152,7 @@ def test_an_unused_parameter_stays() -> None:
     assert "not used" in reasons(found, "c", 1)
 
 
-# -- modules of torch and their habits ---------------------------------------------------------------
+# -- modules of torch and their habits -------------------------------------------------------------
 
 
 def test_one_layer_registered_twice() -> None:
@@ -1199,7 +1244,7 @@ def test_kernels_made_from_features() -> None:
     assert prunable(found, "graph") == {group.name for group in found.groups}
 
 
-# -- what the tracer cannot see ----------------------------------------------------------------------
+# -- what the tracer cannot see --------------------------------------------------------------------
 
 UNSEEN: dict[str, Any] = {
     "float": lambda y: y / float(y.shape[-1]),
@@ -1215,7 +1260,7 @@ def test_numbers_that_leave_the_traced_world(name: str) -> None:
     prove(Net(lambda m, x: m.b(UNSEEN[name](m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
 
 
-# -- random programs ---------------------------------------------------------------------------------
+# -- random programs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -66,6 +66,8 @@ def described(analysis: Analysis) -> str:
         lines += dims
     equations = analysis.equations("module")
     for (module, attribute, index), poly in equations.attributes.items():
+        if poly.constant is not None:
+            continue  # it stays
         where = ".".join(filter(None, (module, attribute))) + "".join(f"[{i}]" for i in index)
         lines.append(f"attribute {where} = {poly.text(name)}")
     for c in equations.constraints:

@@ -354,7 +354,7 @@ def _with_provenance(
 
     gather(args)
     gather(kwargs)
-    matched = iter(flat[:skip] + align(numbers, flat[skip:]))
+    matched = iter(flat[:skip] + align(numbers, flat[skip:], piece=skip > 0))
 
     def rebuild(item: Any) -> Any:
         if isinstance(item, tuple):

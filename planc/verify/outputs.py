@@ -86,7 +86,8 @@ def difference(
             )
         if not a.numel():
             continue
-        wide = torch.float64 if a.is_floating_point() else a.dtype
+        real = a.is_floating_point() or a.dtype == torch.bool
+        wide = torch.float64 if real else a.dtype
         scale = float(b.to(wide).abs().max())
         difference = float((a.to(wide) - b.to(wide)).abs().max())
         error = difference / scale if scale else difference

@@ -101,7 +101,8 @@ def test_a_learned_canvas_keeps_its_positions() -> None:
         canvas=torch.ones(1, 3, 4, 4),
     )
     found = prove(net, images(2))
-    assert reasons(found, "canvas", 1) and reasons(found, "canvas", 2)
+    assert reasons(found, "canvas", 1)
+    assert reasons(found, "canvas", 2)
 
 
 def test_every_operator_is_exercised() -> None:

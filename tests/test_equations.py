@@ -1,0 +1,161 @@
+"""Size equations: solved by themselves, by an attribute, as a constraint, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import planc
+from planc.analysis import Analysis
+from planc.equations import Constraint, Operation, operation
+from planc.select import write_plan
+from planc.widths import Poly
+from tests.proving import Net, prove, prunable, removal
+
+TOKENS = torch.randn(2, 3, 6)
+
+
+def tokens(run: Any, **parts: Any) -> Net:
+    return Net(lambda m, x: m.b(run(m, m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2), **parts)
+
+
+def attributes(found: Analysis) -> dict[str, str]:
+    """The attributes that are solved for, by name, as text."""
+    return {
+        key[1] + "".join(f"[{i}]" for i in key[2]): poly.text(lambda v: found.groups[v].name)  # type: ignore[index]
+        for key, poly in found.equations("module").attributes.items()
+    }
+
+
+SOLVED: dict[str, tuple[Net, dict[str, str]]] = {
+    "a size of itself": (tokens(lambda m, y: y.view(6, y.shape[2])), {}),
+    "an attribute": (tokens(lambda m, y: y.view(6, m.width), width=8), {"width": "a.weight:0"}),
+    "an item of a tuple": (
+        tokens(lambda m, y: y.view(m.shape), shape=(6, 8)),
+        {"shape[0]": "6", "shape[1]": "a.weight:0"},
+    ),
+    "twice an attribute": (
+        tokens(lambda m, y: y.view(6, 2 * m.half), half=4),
+        {},
+    ),
+    "a sum": (
+        Net(
+            lambda m, x: m.b(torch.cat([m.a(x), x], -1).view(6, m.width + 6)),
+            a=nn.Linear(6, 8),
+            b=nn.Linear(14, 2),
+            width=8,
+        ),
+        {"width": "a.weight:0"},
+    ),
+    "two attributes": (
+        Net(
+            lambda m, x: m.b(m.a(x).view(2, 3, m.heads, m.dim).tanh().view(2, 3, m.heads * m.dim)),
+            a=nn.Linear(6, 8),
+            b=nn.Linear(8, 2),
+            heads=2,
+            dim=4,
+        ),
+        {"dim": "a.weight:0", "heads": "a.weight:0/rows"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_what_an_attribute_can_say(name: str) -> None:
+    net, expected = SOLVED[name]
+    found = prove(net, TOKENS)
+    assert attributes(found) == expected
+    if name != "twice an attribute":
+        assert prunable(found, "module") == {group.name for group in found.groups}
+
+
+def test_an_attribute_that_must_be_even_leaves_the_width_even() -> None:
+    net = tokens(lambda m, y: y.view(6, 2 * m.half).view(2, 3, -1), half=4)
+    found = prove(net, TOKENS)
+    counts = {len(removal(found, (n,), "module", 0).groups[0].removed) for n in range(1, 9)}
+    assert counts <= {0, 2, 4, 6}
+
+
+def test_private_attributes_are_never_rewritten() -> None:
+    net = tokens(lambda m, y: y.view(6, m._width))
+    net._width = 8
+    found = prove(net, TOKENS)
+    assert not attributes(found)
+    assert not prunable(found, "module")
+    assert prunable(found, "graph") == {"a.weight:0"}
+
+
+def test_an_attribute_in_two_roles_stays() -> None:
+    """The number of heads cannot also be a number of positions."""
+    net = tokens(lambda m, y: y[:, : m.n].reshape(2 * m.n, m.n, -1).flatten(1), n=2)
+    found = prove(net, TOKENS)
+    rows = "a.weight:0/rows"
+    assert rows in prunable(found, "graph") - prunable(found, "module")
+
+
+def test_impossible_equations_name_file_and_line() -> None:
+    found = prove(tokens(lambda m, y: y.view(6, 8)), TOKENS)
+    (constraint,) = found.equations("module").constraints
+    assert "size of aten.view.default" in constraint.reason
+    assert "test_equations.py:" in constraint.reason
+    assert not found.equations("graph").constraints
+    with pytest.raises(planc.PolicyError, match=r"8 = 8 must equal kept a\.weight:0 = 7.*\.py:"):
+        write_plan(found, ((3,),), "module", "", "")
+
+
+def test_constraints_of_the_operator_bind_the_graph_too() -> None:
+    net = Net(
+        lambda m, x: m.b(nn.functional.glu(m.a(x)) + nn.functional.glu(m.c(x))[..., :4]),
+        a=nn.Linear(6, 8),
+        c=nn.Linear(6, 8),
+        b=nn.Linear(4, 2),
+    )
+    prove(net, TOKENS)
+    net = Net(
+        lambda m, x: m.c(m.a(x).view_as(m.b(x))),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(6, 8),
+        c=nn.Linear(8, 2),
+    )
+    found = prove(net, TOKENS)
+    assert not found.groups or found.equations("graph").constraints or len(found.groups) == 1
+
+
+def test_uneven_rows_bind_each_other() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = torch.stack([m.a(x), m.c(x)], 1)
+        return (y @ m.w).sum(1)
+
+    net = Net(run, a=nn.Linear(6, 4), c=nn.Linear(6, 4), w=torch.ones(2, 4, 2))
+    found = prove(net, TOKENS)
+    assert prunable(found, "graph") == {group.name for group in found.groups} != set()
+
+
+def test_a_width_that_must_stay_above_one() -> None:
+    net = Net(lambda m, x: m.b(m.a(x[:, :1]).squeeze()), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    found = prove(net, TOKENS)
+    for target in ("module", "graph"):
+        (constraint,) = found.equations(target).constraints
+        assert constraint.holds(lambda _: 2)
+        assert not constraint.holds(lambda _: 1)
+        assert constraint.holds(lambda _: 4)
+        assert "more than one coordinate" in constraint.reason
+
+
+def test_quantities_stay_polynomials_where_they_are() -> None:
+    g, h, two = Poly.variable(0), Poly.variable(1), Poly.const(2)
+    assert operation("+", (g, h)) == g + h
+    assert operation("neg", (g,)) == -g
+    assert operation("//", (g.scaled(4), two)) == g.scaled(2)
+    assert operation("//", (g * h, h)) == g
+    assert operation("%", (Poly.const(7), two)) == Poly.const(1)
+    floor = operation("//", (g, two))
+    assert isinstance(floor, Operation)
+    assert floor.value(lambda _: 7) == 3
+    assert floor.variables == {0}
+    assert floor.substituted({0: Poly.const(9)}) == Poly.const(4)
+    assert floor.text(lambda v: f"g{v}") == "(g0) // (2)"
+    assert Constraint(floor, g, "why").groups == {0}
