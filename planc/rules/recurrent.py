@@ -30,6 +30,8 @@ from planc.labels import (
 )
 from planc.rules.registry import pin_dims, rule
 
+_LOOKS_ALONG = "a recurrent layer looks along it"
+_OWN_LENGTHS = "sequences have lengths of their own"
 Widths = tuple[tuple[Labelled, int], ...]
 
 
@@ -208,14 +210,13 @@ def _packed(
 ) -> tuple[Labelled, ...]:
     """``x`` is [steps of all sequences, in]: batch and time are one dimension."""
     step = reduce(cx, pin_dims(cx, x, (0,), _LOOKS_ALONG), (0,), keepdim=True)
-    states = [even(cx, pin_dims(cx, s, (1,), "sequences of their own lengths"), (1,)) for s in states]
+    states = [even(cx, pin_dims(cx, s, (1,), _OWN_LENGTHS), (1,)) for s in states]
     directions = 2 if bidirectional else 1
     weights = _layers(states, params, has_biases)
     y, *lasts = _run(cx, cell, step, states, weights, directions, ((x, 0),))
     return (Labelled(cx.shape, y.layers), *lasts)
 
 
-_LOOKS_ALONG = "a recurrent layer looks along it"
 
 
 def _layers(
@@ -279,3 +280,23 @@ def _free(cx: Facts, layer: Layer) -> Layer:
     if layer.target != 2 or layer.ragged:
         return layer
     return replace(layer, atoms=cx.fresh(layer.atoms.size).reshape(layer.atoms.shape))
+
+
+# -- sequences of their own lengths ----------------------------------------------------------------
+
+
+@rule("aten._pack_padded_sequence")
+def pack(cx: Facts, x: Labelled, lengths: Labelled, batch_first: bool) -> tuple[Labelled, ...]:
+    """[time, batch, ...] without what is padded, as [steps of all sequences, ...]."""
+    x = reduce(cx, pin_dims(cx, x, (0, 1), _OWN_LENGTHS), (0, 1), keepdim=False)
+    return Labelled(cx.shapes[0], insert(x, 0).layers), Labelled(cx.shapes[1])
+
+
+@rule("aten._pad_packed_sequence")
+def pad(
+    cx: Facts, x: Labelled, batch_sizes: Labelled, batch_first: bool, padding_value: float, *_: Any
+) -> tuple[Labelled, ...]:
+    """The way back; where there is nothing the padding stands."""
+    x = insert(reduce(cx, pin_dims(cx, x, (0,), _OWN_LENGTHS), (0,), keepdim=True), 0)
+    x = x if padding_value == 0 else x.nonzero()
+    return Labelled(cx.shapes[0], x.layers), Labelled(cx.shapes[1])
