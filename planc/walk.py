@@ -152,7 +152,7 @@ class _Walk:
             known = self.labels[ref.id].constant
             self.labels[ref.id] = Labelled(shape, labelled.layers, known, labelled.blank)
         if node.in_place and present:
-            self._overwritten(present[0])
+            self._overwritten(node.args[0], present[0])
 
     def _resolve(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
@@ -167,12 +167,13 @@ class _Walk:
             self.facts.unknown.append(self.facts.node)
         self.facts.pin(layers, f"{node.op} has no rule")
 
-    def _overwritten(self, written: Ref) -> None:
+    def _overwritten(self, target: Ref, written: Ref) -> None:
         """An in-place operator: what else shares the memory may no longer be zero when masked, and
         none of it is zero all over.
         """
         zero = all(layer.zero for layer in self.labels[written.id].layers)
-        for alias in self.aliases[self.graph.values[written.id].storage]:
+        # a result without content may have other memory than what it says it is written into
+        for alias in self.aliases[self.graph.values[target.id].storage]:
             if alias != written.id and not zero:
                 self.labels[alias] = self.labels[alias].nonzero()
             if self.labels[alias].blank:

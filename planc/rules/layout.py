@@ -105,7 +105,7 @@ def movedim(cx: Facts, x: Labelled, source: Any, destination: Any) -> Labelled:
 
 @rule("aten.unfold", "aten.unfold_copy")
 def unfold(cx: Facts, x: Labelled, dimension: int, *_: Any) -> Labelled:
-    """Windows along a dimension: their number takes its place, their positions are a new last one."""
+    """Windows along a dimension: their number stands in its place, their content comes last."""
     dims = (axis(x, dimension),)
     x = labels.even(cx, pin_dims(cx, x, dims, "windows slide along it"), dims)
     return Labelled(cx.shape, insert(x, x.rank).layers)

@@ -217,8 +217,6 @@ def _packed(
     return (Labelled(cx.shape, y.layers), *lasts)
 
 
-
-
 def _layers(
     states: Sequence[Labelled], params: Sequence[Labelled], has_biases: bool
 ) -> list[_Weights]:
