@@ -1229,7 +1229,7 @@ def test_random_programs(seed: int) -> None:
 
 
 def test_an_operator_without_a_rule_pins() -> None:
-    net = Net(lambda m, x: m.b(torch.linalg.qr(m.a(x))[0]), a=nn.Linear(6, 4), b=nn.Linear(3, 2))
+    net = Net(lambda m, x: m.b(torch.linalg.qr(m.a(x))[0]), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
     found = prove(net, TOKENS)
     assert not found.groups
     assert "has no rule" in reasons(found, "a.weight", 0)
