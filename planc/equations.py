@@ -228,6 +228,16 @@ class _Builder:
                 left = Operation("//", (width - Poly.const(2), Poly.const(x.shape[dim] + 1)))
                 self.found.append(Constraint(left, Poly.const(0), reason))
 
+    def widers(self) -> None:
+        """Of two widths, v of n is greater than w where (v - w - 1) // (n + 1) = 0."""
+        for wider in self.walked.facts.widers:
+            reason = f"more than the other's coordinates for {self.graph.nodes[wider.node]}"
+            left, right = (self.width(x, dim, reason) for x, dim in (wider.left, wider.right))
+            if left is not None and right is not None:
+                size = Poly.const(wider.left[0].shape[wider.left[1]] + 1)
+                quotient = Operation("//", (left - right - Poly.const(1), size))
+                self.found.append(Constraint(quotient, Poly.const(0), reason))
+
     def balances(self) -> None:
         group = self.grouping.group
         for balance in self.walked.facts.balances:
@@ -353,6 +363,7 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     builder.balances()
     builder.equals()
     builder.plurals()
+    builder.widers()
     if target == "module":
         builder.demands()
     return builder.solve()

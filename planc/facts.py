@@ -69,6 +69,15 @@ class Plural:
 
 
 @dataclass(frozen=True, slots=True)
+class Wider:
+    """Two dimensions of which the left one must stay wider: the operator tells them apart by it."""
+
+    node: int
+    left: tuple[Labelled, int]
+    right: tuple[Labelled, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Atoms with the reason why they are pinned or mixing, and the node where it was found."""
 
@@ -123,6 +132,7 @@ class Facts:
     balances: list[Balance] = field(default_factory=list)
     equals: list[Equal] = field(default_factory=list)
     plurals: list[Plural] = field(default_factory=list)
+    widers: list[Wider] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     requests: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     unknown: list[int] = field(default_factory=list)
@@ -188,6 +198,10 @@ class Facts:
         """A dimension that must not shrink to one coordinate (see :class:`Plural`)."""
         if labelled.targeting(dim):
             self.plurals.append(Plural(self.node, labelled, dim))
+
+    def wider(self, left: tuple[Labelled, int], right: tuple[Labelled, int]) -> None:
+        """A dimension that must stay wider than another (see :class:`Wider`)."""
+        self.widers.append(Wider(self.node, left, right))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -224,6 +224,9 @@ def _measured(facts: Facts) -> Iterable[Layer]:
     for equal in facts.equals:
         for labelled, dim in (equal.left, equal.right):
             yield from labelled.targeting(dim)
+    for wider in facts.widers:
+        for labelled, dim in (wider.left, wider.right):
+            yield from labelled.targeting(dim)
     for cost in facts.products:
         for labelled, dim in cost.widths:
             yield from labelled.targeting(dim)

@@ -65,11 +65,14 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """A value's shape and its layers; ``constant`` is what is known of its content."""
+    """A value's shape and its layers; ``constant`` is what is known of its content, ``blank`` that
+    it is zero all over, so that one of its coordinates is as good as another.
+    """
 
     shape: Shape
     layers: tuple[Layer, ...] = ()
     constant: Atoms | None = None
+    blank: bool = False
 
     @property
     def rank(self) -> int:
@@ -88,7 +91,7 @@ class Labelled:
 
     def nonzero(self) -> Labelled:
         """The same labels, with no coordinate known to be zero in the masked model."""
-        if not any(layer.zero for layer in self.layers):
+        if not self.blank and not any(layer.zero for layer in self.layers):
             return self
         return Labelled(self.shape, tuple(replace(layer, zero=False) for layer in self.layers))
 
@@ -342,6 +345,27 @@ def merge(cx: Facts, x: Labelled, dim: int) -> Labelled:
         else:
             cx.pin([layer], "all of the dimension is needed")
     return Labelled(x.shape, tuple(layers))
+
+
+def fold(cx: Facts, x: Labelled, dim: int, count: int) -> Labelled:
+    """Ties ``count`` equal blocks of a dimension, index by index; one block is left. Unlike after
+    a reshape, no block can go by itself, so no row family is asked for.
+    """
+    x = dense(x)
+    size = x.shape[dim] // count
+    layers = []
+    for layer in x.layers:
+        atoms = layer.atoms
+        if atoms.shape[dim] > 1:
+            apart = atoms.reshape((*atoms.shape[:dim], count, size, *atoms.shape[dim + 1 :]))
+            first = apart.take([0], axis=dim)
+            cx.tie(apart, np.broadcast_to(first, apart.shape))
+            atoms = first.squeeze(dim)
+        if layer.target == dim and (atoms == atoms.take([0], axis=dim)).all():
+            cx.pin([layer], "a dimension of one coordinate")
+        else:
+            layers.append(replace(layer, atoms=atoms))
+    return Labelled((*x.shape[:dim], size, *x.shape[dim + 1 :]), tuple(layers))
 
 
 def stack(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:

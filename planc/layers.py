@@ -39,6 +39,11 @@ _EMBEDDING = (
     Derived("embedding_dim", ("weight",), 1),
 )
 
+_CELL = (
+    Derived("input_size", ("weight_ih",), 1),
+    Derived("hidden_size", ("weight_hh",), 1),
+)
+
 LAYERS: dict[str, tuple[Derived, ...]] = {
     "Linear": _LINEAR,
     "Bilinear": (
@@ -53,6 +58,12 @@ LAYERS: dict[str, tuple[Derived, ...]] = {
     "PReLU": (Derived("num_parameters", ("weight",), 0),),
     "Embedding": _EMBEDDING,
     "EmbeddingBag": _EMBEDDING,
+    "RNNBase": (
+        Derived("input_size", ("weight_ih_l0",), 1),
+        Derived("hidden_size", ("weight_hr_l0", "weight_hh_l0"), 1),
+        Derived("proj_size", ("weight_hr_l0",), 0),
+    ),
+    "RNNCellBase": _CELL,
     "MultiheadAttention": (
         Derived("embed_dim", ("out_proj.weight",), 0),
         Derived("kdim", ("k_proj_weight", "in_proj_weight"), 1),

@@ -5,7 +5,7 @@ In: a graph. Out: :class:`Walked`, the facts of the last walk and the labels of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -150,9 +150,9 @@ class _Walk:
             if labelled.shape != shape:
                 raise AnalysisError(f"rule for {node}: says {labelled.shape}, traced {shape}")
             known = self.labels[ref.id].constant
-            self.labels[ref.id] = Labelled(shape, labelled.layers, known)
+            self.labels[ref.id] = Labelled(shape, labelled.layers, known, labelled.blank)
         if node.in_place and present:
-            self._overwritten(present[0])
+            self._overwritten(node.args[0], present[0])
 
     def _resolve(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
@@ -167,13 +167,17 @@ class _Walk:
             self.facts.unknown.append(self.facts.node)
         self.facts.pin(layers, f"{node.op} has no rule")
 
-    def _overwritten(self, written: Ref) -> None:
-        """An in-place operator: what else shares the memory may no longer be zero when masked."""
-        if all(layer.zero for layer in self.labels[written.id].layers):
-            return
-        for alias in self.aliases[self.graph.values[written.id].storage]:
-            if alias != written.id:
+    def _overwritten(self, target: Ref, written: Ref) -> None:
+        """An in-place operator: what else shares the memory may no longer be zero when masked, and
+        none of it is zero all over.
+        """
+        zero = all(layer.zero for layer in self.labels[written.id].layers)
+        # a result without content may have other memory than what it says it is written into
+        for alias in self.aliases[self.graph.values[target.id].storage]:
+            if alias != written.id and not zero:
                 self.labels[alias] = self.labels[alias].nonzero()
+            if self.labels[alias].blank:
+                self.labels[alias] = replace(self.labels[alias], blank=False)
 
     def _scalars(self, node: Node) -> None:
         """Sizes used as numbers: the module computes another number when they shrink."""

@@ -10,6 +10,7 @@ from planc.rules import (  # noqa: F401  importing a family registers its rules
     layout,
     normalization,
     pooling,
+    recurrent,
     reduction,
 )
 from planc.rules.registry import find, parameters, rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from planc.facts import Facts
@@ -11,15 +12,29 @@ from planc.rules.layout import fresh
 from planc.rules.registry import rule
 
 
-@rule("aten.zeros", "aten.empty", "aten.ones", "aten.full")
+@rule("aten.empty", "aten.ones", "aten.full")
 def filled(cx: Facts, size: Sequence[int], *fill: Any, **_: Any) -> Labelled:
-    y = fresh(cx, Labelled(cx.shape), range(len(cx.shape)), zero=False)
+    return _filled(cx, zero=False)
+
+
+@rule("aten.zeros")
+def zeros(cx: Facts, size: Sequence[int], **_: Any) -> Labelled:
+    return replace(_filled(cx, zero=True), blank=True)
+
+
+@rule("aten.new_zeros")
+def new_zeros(cx: Facts, x: Labelled, size: Sequence[int], **_: Any) -> Labelled:
+    return zeros(cx, size)
+
+
+def _filled(cx: Facts, zero: bool) -> Labelled:
+    y = fresh(cx, Labelled(cx.shape), range(len(cx.shape)), zero)
     for dim in range(y.rank):
         cx.demand("size", dim, y, dim)
     return y
 
 
-@rule("aten.new_zeros", "aten.new_empty", "aten.new_ones", "aten.new_full")
+@rule("aten.new_empty", "aten.new_ones", "aten.new_full")
 def filled_as(cx: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
     return filled(cx, size)
 

@@ -103,6 +103,14 @@ def movedim(cx: Facts, x: Labelled, source: Any, destination: Any) -> Labelled:
     return permute(x, [to[d] if d in to else next(rest) for d in range(x.rank)])
 
 
+@rule("aten.unfold", "aten.unfold_copy")
+def unfold(cx: Facts, x: Labelled, dimension: int, *_: Any) -> Labelled:
+    """Windows along a dimension: their number stands in its place, their content comes last."""
+    dims = (axis(x, dimension),)
+    x = labels.even(cx, pin_dims(cx, x, dims, "windows slide along it"), dims)
+    return Labelled(cx.shape, insert(x, x.rank).layers)
+
+
 # -- copies ----------------------------------------------------------------------------------------
 
 

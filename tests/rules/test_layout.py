@@ -57,6 +57,8 @@ MOVED: dict[str, Net] = {
     "matrix_H": tokens(lambda y: ops.matrix_H(ops.matrix_H(y.flatten(0, 1)))),
     "T": tokens(lambda y: ops.numpy_T(ops.numpy_T(y))),
     "movedim": images(lambda y: y.movedim(1, -1).moveaxis((3, 1), (1, 2)).transpose(2, 3)),
+    "unfold": tokens(lambda y: y.unfold(1, 2, 1).sum(-1)),
+    "unfold_copy": images(lambda y: ops.unfold_copy(y, 2, 3, 1).mean(-1).unfold(-1, 2, 2).mean(-1)),
     "expand": tokens(lambda y: y[:, :1].expand(-1, 3, -1) + y),
     "expand to a shape": tokens(lambda y: y[:, :1].expand(2, 3, y.shape[2]) + y),
     "expand_copy": tokens(lambda y: ops.expand_copy(y[:, :1], [2, 3, y.shape[2]])),
