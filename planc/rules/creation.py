@@ -11,17 +11,31 @@ from planc.rules.layout import fresh
 from planc.rules.registry import rule
 
 
-@rule("aten.zeros", "aten.empty", "aten.ones", "aten.full")
-def filled(cx: Facts, size: Sequence[int], *fill: Any, **_: Any) -> Labelled:
-    y = fresh(cx, Labelled(cx.shape), range(len(cx.shape)), zero=False)
+@rule("aten.empty", "aten.ones", "aten.full")
+def filled(cx: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return _sized(cx, zero=False)
+
+
+@rule("aten.zeros")
+def zeros(cx: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return _sized(cx, zero=True)
+
+
+def _sized(cx: Facts, zero: bool) -> Labelled:
+    y = fresh(cx, Labelled(cx.shape), range(len(cx.shape)), zero)
     for dim in range(y.rank):
         cx.demand("size", dim, y, dim)
     return y
 
 
-@rule("aten.new_zeros", "aten.new_empty", "aten.new_ones", "aten.new_full")
+@rule("aten.new_empty", "aten.new_ones", "aten.new_full")
 def filled_as(cx: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return filled(cx, size)
+    return _sized(cx, zero=False)
+
+
+@rule("aten.new_zeros")
+def new_zeros(cx: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return _sized(cx, zero=True)
 
 
 @rule("aten.zeros_like")
