@@ -100,7 +100,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What an operator made of floating-point values that cannot follow them continuously: integers,
+    """What an operator made of floating-point values and cannot follow them continuously: integers,
     truth values, or a Python number that control flow may depend on.
 
     ``results`` holds the tensors by their position among the node's results, ``number`` what is no

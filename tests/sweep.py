@@ -1,7 +1,7 @@
 """The zoo sweep: compiles, applies and verifies torchvision's float models: the 80 classifiers, and
 with ``--all`` the 29 models for segmentation, detection, video and optical flow as well.
 
-    python -m tests.sweep [MODEL ...] [--all] [--ratio 0.5 --ratio 0.75] [--jobs 2] [--dtype float32]
+    python -m tests.sweep [MODEL ...] [--all] [--ratio 0.5] [--jobs 2] [--dtype float32]
 
 Each model has a process of its own. For each ratio a line says: groups, units, the share of
 parameters that are pinned, parameters and MACs before and after, the largest relative error against

@@ -1,4 +1,4 @@
-"""Models whose control flow depends on values: pruned, and proven under the original's decisions."""
+"""Models whose control flow depends on values, proven under the decisions of the original."""
 
 from __future__ import annotations
 
@@ -192,8 +192,15 @@ def test_inputs_that_take_the_other_branch_make_the_plan_stale() -> None:
         for y in (normal(6, 4, seed=seed) * 9 for seed in range(1, 99))
         if [n.module for n in planc.trace(model, y).nodes] != [n.module for n in taken]
     )
-    with pytest.raises((StalePlan, VerificationError), match="groups"):
+    with pytest.raises(StalePlan, match="inputs on which it runs as on those"):
         planc.verify(plan, model, smaller, other)
+
+
+def test_verification_says_which_tensors_its_run_did_not_reach() -> None:
+    model, x, _ = traced("branch")
+    plan = planc.compile(model, x, ratio=0.5)
+    report = planc.verify(plan, model, planc.apply(plan, model, args=x), x)
+    assert any("tensors were not reached" in check for check in report.checks)
 
 
 class Cheat(Chosen):

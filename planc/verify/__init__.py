@@ -34,6 +34,7 @@ from planc.verify.structure import (
     check_plan,
     check_shapes,
     check_source,
+    unreached,
 )
 from planc.verify.tensors import check_tensors, named
 
@@ -149,6 +150,8 @@ def _by_decisions(
         f"where both decide as the original: {graph_error:.1e} relative"
     )
     own = run(smaller, call)
+    if missed := unreached(analysis):
+        checks.append(missed)
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
         return Report(tuple(checks), None, graph_error, mixing)
