@@ -98,6 +98,21 @@ class Node:
         return f"{self.source[0]}:{self.source[1]}"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What an operator made of floating-point values and cannot follow them continuously: integers,
+    truth values, or a Python number that control flow may depend on.
+
+    ``results`` holds the tensors by their position among the node's results, ``number`` what is no
+    tensor, ``inputs`` are the floating-point values that the node looked at.
+    """
+
+    node: int
+    inputs: tuple[int, ...]
+    results: Mapping[int, Any]
+    number: Any = None
+
+
 @dataclass(frozen=True, slots=True)
 class Module:
     """A module of the model: its path, type names from the class up to ``Module``, and its
@@ -116,7 +131,9 @@ class Graph:
     ``inputs`` and ``outputs`` are the tensors among the model's arguments and results, in order of
     nesting; ``constants`` the values known while tracing (captured tensors and what is computed
     from them alone), ``numbers`` those of the captured that hold one number made of sizes;
-    ``frontend`` says which front end produced the graph.
+    ``frontend`` says which front end produced the graph. ``data_dependent`` says that it is one of
+    several that the model may run, by the values of its inputs; ``decisions`` are those that led to
+    this one.
     """
 
     values: tuple[Value, ...]
@@ -132,6 +149,8 @@ class Graph:
     input_spec: Any = None
     output_spec: Any = None
     training: bool = False
+    data_dependent: bool = False
+    decisions: tuple[Decision, ...] = ()
     _by_name: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

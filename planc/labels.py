@@ -150,8 +150,7 @@ def reshape(cx: Facts, x: Labelled, shape: Shape) -> Labelled:
     if x.shape == shape or not x.layers:
         return Labelled(shape, x.layers if x.shape == shape else ())
     if 0 in x.shape:
-        cx.pin(x.layers, "a view of an empty tensor")
-        return Labelled(shape)
+        return _reshape_empty(cx, x, shape)
     parts = list(blocks(x.shape, shape))
     if not all(_splits_blocks(x, i, j, shape[k:m]) for i, j, k, m in parts):
         x = dense(x)
@@ -164,6 +163,17 @@ def reshape(cx: Facts, x: Labelled, shape: Shape) -> Labelled:
     result = Labelled(shape, tuple(layers))
     cx.balance(result)
     return result
+
+
+def _reshape_empty(cx: Facts, x: Labelled, shape: Shape) -> Labelled:
+    """``x`` has no elements: its other dimensions are viewed as if there were one in each empty one
+    (a batch of nothing).
+    """
+    old, new = (tuple(n or 1 for n in sizes) for sizes in (x.shape, shape))
+    if math.prod(old) != math.prod(new) or any(0 in la.atoms.shape for la in x.layers):
+        cx.pin(x.layers, "a view of an empty tensor")
+        return Labelled(shape)
+    return Labelled(shape, reshape(cx, Labelled(old, x.layers), new).layers)
 
 
 def _splits_blocks(x: Labelled, i: int, j: int, new: Shape) -> bool:

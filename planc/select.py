@@ -86,6 +86,11 @@ def write_plan(
         PolicyError: the model cannot run without them; names the constraint.
     """
     graph = analysis.graph
+    if target == "graph" and graph.data_dependent:
+        raise PolicyError(
+            'target "graph": the control flow of this model depends on the values of its inputs, '
+            'and one graph cannot hold it; choose target "module"'
+        )
     counts = tuple(
         (group.size - len(units)) // group.rows
         for group, units in zip(analysis.groups, removed, strict=True)

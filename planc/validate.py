@@ -2,7 +2,9 @@
 predicts.
 
 The plan carries a digest of all predicted operators and shapes, so one run of the result is enough;
-only when it differs is the original analysed again, to name the first difference.
+only when it differs is the original analysed again, to name the first difference. A model whose
+control flow depends on values is run on real tensors, and compared with the original's run on the
+same inputs: deciding as that did, it has the shapes that the labels predict there.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from planc.errors import StalePlan, TraceError, VerificationError
 from planc.inputs import materialise
 from planc.ir import Graph
 from planc.plan import Plan
+from planc.replay import replay_pruned
 from planc.trace import trace
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -48,7 +51,29 @@ def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> No
     if shapes_digest(found) != plan.shapes:  # also where torch calls its operators otherwise
         analysis = analyze(trace(model, *call))
         check_structure(plan, analysis)
-        compare_shapes(plan, analysis, found)
+        compare_shapes(plan, analysis, deciding_alike(plan, analysis, smaller, call, found))
+
+
+def deciding_alike(
+    plan: Plan, analysis: Analysis, smaller: nn.Module, call: Call, found: Graph | None = None
+) -> Graph:
+    """A run of the pruned model that can be compared with that of the original, operator by
+    operator: where control flow depends on values, it decides as the original did.
+
+    Raises:
+        VerificationError: the run fails, or has other decisions to take.
+    """
+    try:
+        if found is None:
+            found = trace(smaller, *call)
+        if not analysis.graph.data_dependent:
+            return found
+        replay = replay_pruned(analysis, analysis.gone([group.removed for group in plan.groups]))
+        found = trace(smaller, *call, replay=replay)
+        replay.finish()
+    except TraceError as error:
+        raise VerificationError(f"the pruned model does not run: {error}") from error
+    return found
 
 
 def check_structure(plan: Plan, analysis: Analysis) -> None:
@@ -68,9 +93,12 @@ def check_structure(plan: Plan, analysis: Analysis) -> None:
         if here != there:
             difference = f"expected {here}, found {there}"
             break
+    inputs = "of the shapes that it was compiled with"
+    if analysis.graph.data_dependent:
+        inputs = "on which it runs as on those that it was compiled with"
     raise StalePlan(
         f"the model's tensors are those of the plan, its groups are not: {difference}; compile a "
-        "plan for this model, or give inputs of the shapes that it was compiled with"
+        f"plan for this model, or give inputs {inputs}"
     )
 
 

@@ -123,7 +123,19 @@ class _Walk:
         for tensor in graph.tensors:
             if tensor.value not in used:
                 facts.pin(self.labels[tensor.value].layers, "not used by the traced run")
+        if graph.data_dependent:
+            self._pin_dead_ends(used | {ref.id for ref in graph.outputs})
         return facts, self.labels
+
+    def _pin_dead_ends(self, used: set[int]) -> None:
+        """What one run computes in vain, as a detector does that finds nothing, another may use."""
+        for i, node in enumerate(self.graph.nodes):
+            present = [ref.id for ref in node.outputs if ref is not None]
+            if not node.in_place and not used.intersection(present):
+                self.facts.node = i
+                for value in present:
+                    self.facts.pin(self.labels[value].layers, "not used further by the traced run")
+        self.facts.node = -1
 
     def _apply(self, node: Node) -> None:
         facts = self.facts

@@ -1135,6 +1135,15 @@ def test_outputs_in_containers_are_pinned(kind: str) -> None:
     )
 
 
+def test_outputs_of_other_types() -> None:
+    net = Net(
+        lambda m, x: ((y := m.b(m.a(x))) > 0, y.argmax(-1), torch.complex(y, y)),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+    )
+    assert sizes(prove(net, TOKENS)) == {"a.weight:0": 8}
+
+
 def test_inputs_in_containers() -> None:
     net = Net(
         lambda m, batch, flag: m.b(m.a(batch["x"][0]) + m.c(batch["y"])),

@@ -13,21 +13,16 @@ from planc.rules.registry import rule
 
 
 @rule("aten.empty", "aten.ones", "aten.full")
-def filled(cx: Facts, size: Sequence[int], *fill: Any, **_: Any) -> Labelled:
-    return _filled(cx, zero=False)
+def filled(cx: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return _sized(cx, zero=False)
 
 
 @rule("aten.zeros")
-def zeros(cx: Facts, size: Sequence[int], **_: Any) -> Labelled:
-    return replace(_filled(cx, zero=True), blank=True)
+def zeros(cx: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return replace(_sized(cx, zero=True), blank=True)
 
 
-@rule("aten.new_zeros")
-def new_zeros(cx: Facts, x: Labelled, size: Sequence[int], **_: Any) -> Labelled:
-    return zeros(cx, size)
-
-
-def _filled(cx: Facts, zero: bool) -> Labelled:
+def _sized(cx: Facts, zero: bool) -> Labelled:
     y = fresh(cx, Labelled(cx.shape), range(len(cx.shape)), zero)
     for dim in range(y.rank):
         cx.demand("size", dim, y, dim)
@@ -36,7 +31,12 @@ def _filled(cx: Facts, zero: bool) -> Labelled:
 
 @rule("aten.new_empty", "aten.new_ones", "aten.new_full")
 def filled_as(cx: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return filled(cx, size)
+    return _sized(cx, zero=False)
+
+
+@rule("aten.new_zeros")
+def new_zeros(cx: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return zeros(cx, size)
 
 
 @rule("aten.zeros_like")

@@ -43,6 +43,31 @@ def _without(x: Labelled, dims: Sequence[int]) -> Labelled:
     return Labelled(tuple(1 if d in gone else n for d, n in enumerate(x.shape)), x.layers)
 
 
+@rule("aten.index_put", "aten._index_put_impl")
+def index_put(
+    cx: Facts, x: Labelled, indices: Sequence[Labelled | None], values: Labelled, *_: Any
+) -> Labelled:
+    """x[indices] = values: beside the indexed dimensions, what is written shrinks with ``x``."""
+    given = [i for i, entry in enumerate(indices) if entry is not None]
+    adjacent = given == list(range(given[0], given[-1] + 1))
+    if not adjacent or max(e.rank for e in indices if e is not None) != 1:
+        picked(cx, x, indices, values)
+        return Labelled(cx.shape)
+    for entry in indices:
+        if entry is not None:
+            pin_dims(cx, entry, range(entry.rank), "used as an index")
+    first, after = given[0], x.rank - 1 - given[-1]
+    row = [values.rank - 1 - after] if values.rank > after else []
+    x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
+    values = even(cx, pin_dims(cx, values, row, "positions are picked by index"), row)
+    one = lift(_without(x, given), [*range(first + 1), *range(given[-1] + 1, x.rank)])
+    y = unify(cx, one, _without(values, row), "add")
+    rest = range(first + 1, y.rank)
+    return Labelled(
+        cx.shape, lift(y, [*range(first + 1), *[None] * (len(given) - 1), *rest]).layers
+    )
+
+
 @rule("aten.index_select")
 def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
     dims = (axis(x, dim),)
@@ -105,8 +130,6 @@ _PICKED = [
     "bucketize",
     "bincount",
     "histc",
-    "index_put",
-    "_index_put_impl",
     "index_add",
     "index_copy",
     "index_fill",

@@ -10,12 +10,19 @@ from torch import nn
 from planc.collection import paused_collection
 from planc.errors import TraceError
 from planc.ir import Graph
+from planc.trace.decisions import Replay
 from planc.trace.record import record
 
 __all__ = ["trace"]
 
 
-def trace(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -> Graph:
+def trace(
+    model: nn.Module,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    replay: Replay | None = None,
+) -> Graph:
     """Traces one run of ``model(*args, **kwargs)`` into a frozen graph.
 
     The model is neither run nor changed: a clone without weights runs on fake tensors, or, where
@@ -25,6 +32,7 @@ def trace(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) 
         model: any ``nn.Module``, on any device (the meta device too), in train or eval mode.
         args: the positional arguments: a tuple, or a single tensor.
         kwargs: the keyword arguments.
+        replay: decisions of another run of a model whose control flow depends on values.
 
     Raises:
         TraceError: the run failed; names the module, the source line and the reason.
@@ -36,4 +44,4 @@ def trace(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) 
     if not isinstance(args, tuple):
         args = tuple(args) if isinstance(args, list) else (args,)
     with paused_collection():
-        return record(model, args, dict(kwargs or {}))
+        return record(model, args, dict(kwargs or {}), replay)

@@ -30,8 +30,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planc.errors import TraceError
 from planc.expr import Number, Scalar, Size
 from planc.inputs import specify
-from planc.ir import Graph, Module, Node, Ref, Tensor, Value
+from planc.ir import Decision, Graph, Module, Node, Ref, Tensor, Value
 from planc.trace.clone import clone
+from planc.trace.decisions import Replay, decides, decision
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
 from planc.trace.structure import owned_tensors, structural_attributes
@@ -47,12 +48,21 @@ _NEEDS_VALUES = (
 )
 
 
-def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
+def record(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    replay: Replay | None = None,
+) -> Graph:
     """Runs a clone of ``model`` and returns what it did; ``model`` itself is never run.
+
+    With ``replay`` it runs on real tensors, and decides as another run did.
 
     Raises:
         TraceError: the run failed; the message names the module, the line and the reason.
     """
+    if replay is not None:
+        return _Run(model, "real", replay).graph(args, kwargs)
     with contextlib.suppress(Exception):  # fake tensors give the better error, if it is one
         return _Run(model, "meta").graph(args, kwargs)
     try:
@@ -69,9 +79,11 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 class _Run:
     """One recorded run, on tensors of one kind."""
 
-    def __init__(self, model: nn.Module, kind: Kind) -> None:
+    def __init__(self, model: nn.Module, kind: Kind, replay: Replay | None = None) -> None:
         self.model = model
         self.kind = kind
+        self.replay = replay
+        self.decisions: list[Decision] = []
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
         device = next((p.device for p in model.parameters()), _CPU)
         self.device = _CPU if device.type == "meta" else device
@@ -193,6 +205,8 @@ class _Run:
             input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
+            data_dependent=self.kind == "real",
+            decisions=tuple(self.decisions),
         )
 
     def _copy(self) -> nn.Module:
@@ -273,6 +287,11 @@ class _Run:
         if any(tensor.is_meta for tensor in tensors) and self.kind == "meta":
             args, kwargs = map_leaves(_on_meta, (args, kwargs))
         result = func(*args, **kwargs)
+        if self.kind == "real" and decides(func, tensors, result):
+            if self.replay is not None:
+                result = self.replay.decided(func, tensors, result)
+            inputs = tuple(self.ids[id(t)] for t in tensors if t.is_floating_point())
+            self.decisions.append(decision(len(self.nodes), inputs, func, result))
         flat = result if isinstance(result, tuple | list) else (result,)
         if any(isinstance(item, torch.Tensor) for item in flat):
             outputs = tuple(

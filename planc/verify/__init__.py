@@ -12,12 +12,14 @@ from typing import Any
 
 from torch import nn
 
-from planc.analysis import analyze
+from planc.analysis import Analysis, Gone, analyze
 from planc.errors import VerificationError
 from planc.plan import Plan
+from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
-from planc.validate import example_call
+from planc.validate import Call, example_call
 from planc.verify.outputs import (
+    compare_operands,
     differ,
     difference,
     masked_original,
@@ -32,6 +34,7 @@ from planc.verify.structure import (
     check_plan,
     check_shapes,
     check_source,
+    unreached,
 )
 from planc.verify.tensors import check_tensors, named
 
@@ -71,7 +74,9 @@ def verify(
     The plan is derived again from a fresh analysis of the model; every tensor of the result is
     compared bit for bit with a slice taken by the labels; classes, attributes, hooks and modes with
     the original's; every shape of a run with the prediction; outputs with the rewritten graph, and,
-    where no pruned group is mixing, with the masked original.
+    where no pruned group is mixing, with the masked original. Where control flow depends on values,
+    these runs decide as the original did, for rounding may tip a decision, and the values that they
+    decide by are compared as well.
 
     Args:
         args, kwargs: inputs to compare outputs on, of any shapes that the model takes; made from
@@ -99,6 +104,8 @@ def verify(
         checks.append("outputs not compared: on the meta device there are no numbers")
         return Report(tuple(checks), None, 0.0, mixing)
     allowed = tolerance or tolerance_of(model)
+    if analysis.graph.data_dependent:
+        return _by_decisions(checks, mixing, allowed, analysis, gone, (model, smaller, graph), call)
     outputs = run(smaller, call)
     graph_error = difference(outputs, run(graph, call), allowed, "the rewritten graph")
     checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
@@ -115,4 +122,53 @@ def verify(
         checks.append("not compared with the masked original: its outputs are random")
         return Report(tuple(checks), None, graph_error, mixing)
     checks.append(f"outputs equal the masked original's: {error:.1e} relative")
+    return Report(tuple(checks), error, graph_error, mixing)
+
+
+def _by_decisions(
+    checks: list[str],
+    mixing: tuple[str, ...],
+    allowed: float,
+    analysis: Analysis,
+    gone: Gone,
+    models: tuple[nn.Module, nn.Module, nn.Module],
+    call: Call,
+) -> Report:
+    """The comparison of outputs where control flow depends on values: all models decide as the
+    original did, and what they would have decided by is compared with the outputs.
+    """
+    model, smaller, graph = models
+    replay, other = replay_pruned(analysis, gone), replay_pruned(analysis, gone)
+    outputs, expected = run(smaller, call, replay=replay), run(graph, call, replay=other)
+    what = "the rewritten graph"
+    graph_error = max(
+        difference(outputs, expected, allowed, what),
+        compare_operands(replay, other, allowed, what),
+    )
+    checks.append(
+        f"outputs, and the values behind {replay.taken} decisions, equal the rewritten graph's, "
+        f"where both decide as the original: {graph_error:.1e} relative"
+    )
+    own = run(smaller, call)
+    if missed := unreached(analysis):
+        checks.append(missed)
+    if mixing:
+        checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
+        return Report(tuple(checks), None, graph_error, mixing)
+    masked, what = masked_original(analysis, gone, model), "the masked original"
+    other = replay_masked(analysis, gone)
+    expected = run(masked, call, replay=other)
+    error = max(
+        difference(outputs, expected, allowed, what),
+        compare_operands(replay, other, allowed, what),
+    )
+    checks.append(f"so do they equal the masked original's: {error:.1e} relative")
+    try:
+        difference(own, run(masked, call), allowed, what)
+        checks.append("left to their own decisions, both agree as well")
+    except VerificationError as error_by_rounding:
+        checks.append(
+            "left to their own decisions, rounding has them decide differently somewhere: "
+            f"{error_by_rounding}"
+        )
     return Report(tuple(checks), error, graph_error, mixing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,12 +11,14 @@ from torch import fx, nn
 
 from planc.analysis import Analysis, Gone
 from planc.apply.graph import rewritten
-from planc.errors import VerificationError
+from planc.errors import TraceError, VerificationError
 from planc.plan import Plan
+from planc.replay import sliced, vanished
 from planc.trace.clone import clone
+from planc.trace.decisions import Replay
 from planc.trace.nesting import leaves, map_leaves
 from planc.validate import Call
-from planc.verify.tensors import named, sliced, vanished
+from planc.verify.tensors import named
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -54,10 +58,12 @@ def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Modu
     return clone(model, replace)
 
 
-def run(model: nn.Module, call: Call, seed: int = 0) -> list[torch.Tensor]:
+def run(
+    model: nn.Module, call: Call, seed: int = 0, replay: Replay | None = None
+) -> list[torch.Tensor]:
     """Outputs of one run in the model's own mode; buffers and random state stay as they were."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), _deciding(replay):
         torch.manual_seed(seed)
         args, kwargs = map_leaves(_own, call)  # the model may write to its inputs
         result = model(*args, **kwargs)
@@ -66,6 +72,32 @@ def run(model: nn.Module, call: Call, seed: int = 0) -> list[torch.Tensor]:
         if not torch.equal(buffer, buffers[name]):
             buffer.copy_(buffers[name])
     return outputs
+
+
+@contextmanager
+def _deciding(replay: Replay | None) -> Iterator[None]:
+    """Within it a model runs operator by operator as it was traced, deciding as ``replay`` says."""
+    if replay is None:
+        yield
+        return
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode(), replay:
+            yield
+        replay.finish()
+    except TraceError as error:
+        raise VerificationError(f"the pruned model does not run as the original: {error}") from None
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def compare_operands(replay: Replay, other: Replay, allowed: float, what: str) -> float:
+    """The largest difference of the values that two runs decided by, relative to each tensor's."""
+    worst = 0.0
+    for i, (a, b) in enumerate(zip(replay.operands, other.operands, strict=True)):
+        worst = max(worst, _distance(a, b, allowed, f"what decides in {replay.where(i)}", what))
+    return worst
 
 
 def differ(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
@@ -80,24 +112,29 @@ def difference(
     if len(outputs) != len(expected):
         raise VerificationError(f"{len(outputs)} outputs, {what} has {len(expected)}")
     for i, (a, b) in enumerate(zip(outputs, expected, strict=True)):
-        if a.shape != b.shape:
-            raise VerificationError(
-                f"output {i} has shape {tuple(a.shape)}, {what} {tuple(b.shape)}"
-            )
-        if not a.numel():
-            continue
-        real = a.is_floating_point() or a.dtype == torch.bool
-        wide = torch.float64 if real else a.dtype
-        scale = float(b.to(wide).abs().max())
-        difference = float((a.to(wide) - b.to(wide)).abs().max())
-        error = difference / scale if scale else difference
-        if not error <= allowed:
-            raise VerificationError(
-                f"output {i} differs from that of {what} by {error:.2e} relative, "
-                f"allowed {allowed:g}"
-            )
-        worst = max(worst, error)
+        worst = max(worst, _distance(a, b, allowed, f"output {i}", what))
     return worst
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor, allowed: float, name: str, what: str) -> float:
+    """The largest difference of two tensors, relative to the largest finite value of ``b``."""
+    if a.shape != b.shape:
+        raise VerificationError(f"{name} has shape {tuple(a.shape)}, {what} {tuple(b.shape)}")
+    if not a.numel():
+        return 0.0
+    if not a.is_complex():
+        wide = torch.float64 if a.is_floating_point() else torch.int64
+        a, b = a.to(wide), b.to(wide)
+    sizes = b.abs()
+    sizes = sizes[sizes.isfinite()]
+    scale = float(sizes.max()) if sizes.numel() else 0.0
+    difference = float(torch.where(a == b, 0, a - b).abs().max())  # infinities may be equal
+    error = difference / scale if scale else difference
+    if not error <= allowed:
+        raise VerificationError(
+            f"{name} differs from that of {what} by {error:.2e} relative, allowed {allowed:g}"
+        )
+    return error
 
 
 def tolerance_of(model: nn.Module) -> float:

@@ -4,6 +4,7 @@ classes, attributes, operators and shapes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import fx, nn
@@ -16,7 +17,13 @@ from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.select import write_plan
 from planc.trace import trace
-from planc.validate import Call, compare_shapes, example_call
+from planc.validate import (
+    Call,
+    check_structure,
+    compare_shapes,
+    deciding_alike,
+    example_call,
+)
 
 _DERIVED = (
     *("source", "tensors", "modules", "groups", "attributes", "cost_before", "cost_after"),
@@ -36,7 +43,13 @@ def as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
 
     Raises:
         VerificationError: on the inputs of ``analysis`` the model has other groups.
+        StalePlan: so it has because it runs otherwise there, by their values.
     """
+    if (
+        analysis.graph.data_dependent
+    ):  # of the inputs that were compiled with, only shapes are known
+        check_structure(plan, analysis)
+        return analysis
     if analysis.graph.input_spec == plan.inputs:
         return analysis
     try:
@@ -79,6 +92,8 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
         expected = write_plan(analysis, removed, target, "", "")
     except PolicyError as error:
         raise VerificationError(f"the plan breaks a constraint: {error}") from error
+    if analysis.graph.data_dependent:  # how much is computed depends on the values of the inputs
+        plan = _without_work(plan, expected)
     for field in _DERIVED:
         planned, derived = getattr(plan, field), getattr(expected, field)
         if planned != derived:
@@ -92,6 +107,29 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
         if getattr(plan.result, field) != getattr(expected.result, field):
             raise VerificationError(f"the plan's fingerprint of the result's {field} is wrong")
     return f"the plan's {len(plan.groups)} groups are those of a fresh analysis"
+
+
+def unreached(analysis: Analysis) -> str:
+    """The parameters that the run did not use, in words; empty if it used all."""
+    names = dict.fromkeys(
+        pin.tensor for pin in analysis.pins if pin.reason == "not used by the traced run"
+    )
+    if not names:
+        return ""
+    some = ", ".join(list(names)[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"{len(names)} tensors were not reached and stay whole ({some}): what runs on inputs that "
+        "reach them is not known"
+    )
+
+
+def _without_work(plan: Plan, other: Plan) -> Plan:
+    """``plan`` with what ``other`` says of its inputs, its MACs and its shapes."""
+    costs = {
+        field: replace(getattr(plan, field), macs=getattr(other, field).macs)
+        for field in ("cost_before", "cost_after")
+    }
+    return plan.replace(shapes=other.shapes, inputs=other.inputs, **costs)
 
 
 def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
@@ -166,10 +204,7 @@ def _spelled(node: fx.Node) -> str:
 
 
 def check_shapes(plan: Plan, analysis: Analysis, smaller: nn.Module, call: Call) -> str:
-    try:
-        found = trace(smaller, *call)
-    except TraceError as error:
-        raise VerificationError(f"the pruned model does not run: {error}") from error
+    found = deciding_alike(plan, analysis, smaller, call)
     compare_shapes(plan, analysis, found)
     return f"all {len(found.nodes)} operators have the predicted shapes"
 

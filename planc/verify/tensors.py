@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
 from planc.analysis import Analysis, Gone
 from planc.errors import VerificationError
-from planc.labels import Labelled, dense
+from planc.replay import sliced
 
 
 def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module) -> str:
@@ -72,26 +71,6 @@ def _check_memory(
         other = owners.setdefault(_storage(new), name)
         if _storage(before[other]) != _storage(before[name]):
             raise VerificationError(f"{name} shares memory with {other}, which it did not before")
-
-
-def sliced(
-    labelled: Labelled, gone: Gone, tensor: torch.Tensor, shape: tuple[int, ...]
-) -> torch.Tensor:
-    lost = vanished(labelled, gone)
-    if not lost.any():
-        return tensor
-    if tensor.is_meta:
-        return tensor.new_empty(shape)
-    keep = torch.from_numpy(np.ascontiguousarray(~lost)).to(tensor.device)
-    return tensor.detach()[keep].reshape(shape)
-
-
-def vanished(labelled: Labelled, gone: Gone) -> np.ndarray:
-    """For each coordinate of a tensor whether it vanishes, by its labels."""
-    lost = np.zeros((1,) * labelled.rank, dtype=bool)
-    for layer in dense(labelled).layers:
-        lost = lost | gone[layer.atoms]
-    return np.broadcast_to(lost, labelled.shape)
 
 
 def named(model: nn.Module) -> dict[str, torch.Tensor]:
