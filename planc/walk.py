@@ -123,7 +123,7 @@ class _Walk:
         for tensor in graph.tensors:
             if tensor.value not in used:
                 facts.pin(self.labels[tensor.value].layers, "not used by the traced run")
-        if graph.data_dependent:
+        if graph.decisions:
             self._pin_dead_ends(used | {ref.id for ref in graph.outputs})
         return facts, self.labels
 
