@@ -1259,7 +1259,6 @@ UNSEEN: dict[str, Any] = {
     "float": lambda y: y / float(y.shape[-1]),
     "logarithm": lambda y: y * math.log(y.shape[-1]),
     "length": lambda y: y / len(y[0, 0]),
-    "item": lambda y: y * y.abs().sum().item(),
 }
 
 
@@ -1267,6 +1266,15 @@ UNSEEN: dict[str, Any] = {
 @pytest.mark.xfail(reason="a number that Python took from a size or a value has no provenance")
 def test_numbers_that_leave_the_traced_world(name: str) -> None:
     prove(Net(lambda m, x: m.b(UNSEEN[name](m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+
+
+def test_a_number_taken_from_a_value() -> None:
+    net = Net(
+        lambda m, x: m.b((y := m.a(x)) * y.abs().sum().item()),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+    )
+    assert together(prove(net, TOKENS), "a.weight:0", "b.weight:1")
 
 
 # -- random programs -------------------------------------------------------------------------------

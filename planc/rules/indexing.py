@@ -49,8 +49,8 @@ def index_put(
 ) -> Labelled:
     """x[indices] = values: beside the indexed dimensions, what is written shrinks with ``x``."""
     given = [i for i, entry in enumerate(indices) if entry is not None]
-    adjacent = given == list(range(given[0], given[-1] + 1))
-    if not adjacent or max(e.rank for e in indices if e is not None) != 1:
+    adjacent = bool(given) and given == list(range(given[0], given[-1] + 1))
+    if not adjacent or _rank_of(indices) != 1 or values.rank > x.rank - len(given) + 1:
         picked(cx, x, indices, values)
         return Labelled(cx.shape)
     for entry in indices:

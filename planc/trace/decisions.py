@@ -18,15 +18,17 @@ from planc.ir import Decision, Graph
 from planc.trace.nesting import leaves
 
 _STEPS = frozenset({"ceil", "floor", "round", "sign", "sgn", "trunc", "floor_divide", "heaviside"})
-# their integers come from lengths, not from values
-_LAYOUTS = frozenset({"_pack_padded_sequence", "_pad_packed_sequence", "empty_like", "zeros_like"})
+_SHAPES_ONLY = frozenset(
+    {"empty_like", "full_like", "ones_like", "zeros_like", "new_empty", "new_full", "new_ones"}
+    | {"new_zeros", "_pack_padded_sequence", "_pad_packed_sequence"}
+)  # what they give in integers follows from shapes and from other integers
 
 Slice = Callable[[int, torch.Tensor], torch.Tensor]
 
 
 def decides(func: Any, tensors: Sequence[torch.Tensor], result: Any) -> bool:
     """Whether an operator called on ``tensors`` took a decision."""
-    if _name(func) in _LAYOUTS or not any(tensor.is_floating_point() for tensor in tensors):
+    if _name(func) in _SHAPES_ONLY or not any(tensor.is_floating_point() for tensor in tensors):
         return False
     if isinstance(result, bool | int | float):
         return func.__name__ not in ("dim.default", "numel.default", "size.int", "sym_size.int")

@@ -84,6 +84,7 @@ class _Run:
         self.kind = kind
         self.replay = replay
         self.decisions: list[Decision] = []
+        self.data_dependent = False
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
         device = next((p.device for p in model.parameters()), _CPU)
         self.device = _CPU if device.type == "meta" else device
@@ -205,7 +206,7 @@ class _Run:
             input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
-            data_dependent=self.kind == "real",
+            data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
         )
 
@@ -291,6 +292,7 @@ class _Run:
             if self.replay is not None:
                 result = self.replay.decided(func, tensors, result)
             inputs = tuple(self.ids[id(t)] for t in tensors if t.is_floating_point())
+            self.data_dependent = self.data_dependent or not constant
             self.decisions.append(decision(len(self.nodes), inputs, func, result))
         flat = result if isinstance(result, tuple | list) else (result,)
         if any(isinstance(item, torch.Tensor) for item in flat):

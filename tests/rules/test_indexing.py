@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -37,6 +37,21 @@ FREE: dict[str, Net] = {
     "take_along_dim": tokens(
         lambda y: y.take_along_dim(INDEX[None, :, None].expand(2, 2, y.shape[2]), 1)
     ),
+    "index_put": tokens(lambda y: ops.index_put(y, [None, INDEX], 2 * y[:, :2])),
+    "index_put in front": tokens(lambda y: y.index_put((INDEX % 2,), y[:1])),
+    "index_put of rows": tokens(lambda y: y.index_put((INDEX % 2, INDEX), y[0, :2])),
+    "index_put of one row": tokens(lambda y: y.index_put((INDEX % 2,), y[0])),
+    "index_put of a number": tokens(lambda y: y.index_put((INDEX % 2,), torch.tensor(2.0).to(y))),
+    "index_put that adds": tokens(
+        lambda y: ops.index_put(y, [None, INDEX], y[:, :1], accumulate=True)
+    ),
+    "index_put in zeros": tokens(
+        lambda y: ops.index_put(y.new_zeros(2, 5, y.shape[2]), [None, INDEX + 1], y[:, :2])
+    ),
+    "index_put by a mask": tokens(
+        lambda y: ops.index_put(y, [None, torch.tensor([True, False, True])], 2 * y[:, :2])
+    ),
+    "written by index": tokens(lambda y: write(y)),
     "sorted positions": tokens(lambda y: y.sort(1)[0] + y.topk(3, 1)[0]),
 }
 PICKED: dict[str, tuple[Run, int]] = {
@@ -63,6 +78,8 @@ PICKED: dict[str, tuple[Run, int]] = {
     "index_add": (lambda y: y.index_add(1, INDEX, y[:, :2]), 8),
     "index_copy": (lambda y: y.index_copy(1, INDEX, y[:, :2]), 8),
     "index_fill": (lambda y: y.index_fill(1, INDEX, 2.0), 8),
+    "index_put": (lambda y: y.index_put((INDEX % 2, INDEX, INDEX), y[0, 0, 0]), 8),
+    "index_put apart": (lambda y: ops.index_put(y, [INDEX % 2, None, INDEX], y[0, 0, 0]), 8),
     "masked_scatter": (lambda y: y.masked_scatter(y > 0, y.sin()), 8),
     "histc": (lambda y: y.histc(4), 4),
     "renorm": (lambda y: y.renorm(2, 1, 1.0), 8),
@@ -88,22 +105,11 @@ def test_other_dimensions_stay_free(name: str) -> None:
     assert together(found, "a.weight:0", "b.weight:1")
 
 
-WRITTEN: dict[str, Any] = {
-    "index_put": lambda y: y.index_put((INDEX % 2, INDEX), y[0, 0]),
-    "written by index": lambda y: write(y),
-}
-
-
-@pytest.mark.parametrize("name", WRITTEN)
-def test_writes_by_index_leave_the_other_dimensions_free(name: str) -> None:
-    found = prove(tokens(WRITTEN[name], 8), TOKENS, seeds=(0,))
-    assert together(found, "a.weight:0", "b.weight:1")
-
-
 @pytest.mark.parametrize("name", PICKED)
 def test_what_is_picked_is_pinned(name: str) -> None:
     op, out = PICKED[name]
-    found = prove(tokens(op, out), TOKENS, seeds=(0,))
+    target: Literal["module", "both"] = "module" if name in ("equal", "allclose") else "both"
+    found = prove(tokens(op, out), TOKENS, seeds=(0,), target=target)
     assert reasons(found, "a.weight", 0)
     assert not any(m.tensor == "a.weight" for group in found.groups for m in group.members)
 
@@ -167,8 +173,7 @@ def test_indices_do_not_shrink() -> None:
 
 
 def test_every_operator_is_exercised() -> None:
-    nets = [*FREE.values(), *(tokens(op, out) for op, out in PICKED.values())]
-    nets += [tokens(op, 8) for op in WRITTEN.values()]
+    nets = [*FREE.values(), *(tokens(op, out) for name, (op, out) in PICKED.items())]
     left = {
         name.removeprefix("aten.")
         for name in unseen(indexing, [(net.double(), (TOKENS.double(),)) for net in nets])
