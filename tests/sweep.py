@@ -39,8 +39,8 @@ from planc.criteria import named
 from planc.plan import Plan
 from planc.policy import Uniform
 from planc.trace.nesting import leaves, map_leaves
-from tests import zoo
 from tests.measure import Stage, children, macs, stage
+from tests.zoo import torchvision as zoo
 
 HEAVY = {"regnet_y_128gf", "vit_h_14"}  # 2.5 GB of weights each
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}

@@ -32,8 +32,8 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from tests import zoo
 from tests.measure import child, macs, stage
+from tests.zoo import torchvision as zoo
 
 TOOLS = ("planc", "torch-pruning")
 Masks = Mapping[str, torch.Tensor]

@@ -1,0 +1,1 @@
+"""Real models to compile: one module for each library they come from."""
