@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
+    from planc.calibrate import calibrate, load_statistics, save_statistics
     from planc.codec import load_plan, save_plan
     from planc.compile import compile
     from planc.compose import compose
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from planc.errors import (
         AlreadyApplied,
         AnalysisError,
+        CalibrationError,
         FileError,
         InfeasibleBudget,
         PlancError,
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyApplied",
     "AnalysisError",
+    "CalibrationError",
     "FileError",
     "InfeasibleBudget",
     "Plan",
@@ -54,14 +57,17 @@ __all__ = [
     "VerificationError",
     "analyze",
     "apply",
+    "calibrate",
     "compile",
     "compose",
     "diff",
     "load_plan",
+    "load_statistics",
     "mask",
     "restore",
     "rule",
     "save_plan",
+    "save_statistics",
     "score",
     "select",
     "trace",
@@ -72,14 +78,17 @@ _HOMES = {
     "Plan": "planc.plan",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
+    "calibrate": "planc.calibrate",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
     "load_plan": "planc.codec",
+    "load_statistics": "planc.calibrate",
     "mask": "planc.apply",
     "restore": "planc.apply",
     "rule": "planc.rules",
     "save_plan": "planc.codec",
+    "save_statistics": "planc.calibrate",
     "score": "planc.criteria",
     "select": "planc.select",
     "trace": "planc.trace",

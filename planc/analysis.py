@@ -21,6 +21,7 @@ from planc.grouping import PINNED, Grouping, group_units
 from planc.groups import Group
 from planc.ir import Graph, Node
 from planc.labels import Labelled
+from planc.places import Places, places
 from planc.walk import Walked, walk
 
 Gone = NDArray[np.bool_]
@@ -53,6 +54,11 @@ class Analysis:
     def cost(self) -> CostModel:
         """MACs, parameters and bytes as polynomials in the groups' widths."""
         return cost_model(self.graph, self.walked, self.grouping)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where the units of all groups stand in the parameters."""
+        return places(self.graph, self.walked.facts.slots, self.grouping)
 
     @cached_property
     def _equations(self) -> dict[str, Equations]:

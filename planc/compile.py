@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from planc.analysis import analyze
-from planc.criteria import Criterion, named, score
+from planc.criteria import Criterion, Statistics, named, score
 from planc.plan import Plan
 from planc.policy import Floor, Global, Keep, Only, Policy, Rounded, Uniform
 from planc.policy.ratio import checked_ratio
@@ -23,6 +23,7 @@ def compile(
     *,
     ratio: float = 0.5,
     criterion: str | Criterion = "l2",
+    statistics: Statistics | None = None,
     policy: Policy | None = None,
     global_ranking: bool = False,
     round_to: int = 1,
@@ -40,7 +41,9 @@ def compile(
         args, kwargs: example inputs; only their shapes and types matter.
         ratio: the share of units that every group loses, in [0, 1), rounded down. Whole rows that
             have cells inside (heads, convolution groups) go only if ``kinds`` says so.
-        criterion: "l2", "l1", "random", or a function (see :mod:`planc.criteria`).
+        criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
+            :mod:`planc.criteria`).
+        statistics: what :func:`planc.calibrate` collected, for criteria that need it.
         policy: instead of ``ratio``, ``global_ranking`` and ``kinds`` (see :mod:`planc.policy`).
         global_ranking: the share goes from all groups together, lowest scores first.
         round_to: dimensions that shrink keep a multiple of this many indices.
@@ -60,7 +63,7 @@ def compile(
     scorer = named(criterion, seed) if isinstance(criterion, str) else criterion
     chosen = policy or _policy(ratio, global_ranking, round_to, floor, keep, only, kinds or {})
     analysis = analyze(trace(model, args, kwargs), strict)
-    return select(analysis, score(analysis, model, scorer), chosen, target, seed)
+    return select(analysis, score(analysis, model, scorer, statistics), chosen, target, seed)
 
 
 def _policy(
