@@ -66,8 +66,8 @@ class Indices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """A unit in a place: ``unit``, ``place`` and the number of indices, ``lengths``; ``pair`` is
-    the pair of each entry of :class:`Indices`.
+    """A unit in a dimension of a tensor: ``unit``, the first ``place`` there, and the number of
+    indices, ``lengths``; ``pair`` is the pair of each entry of :class:`Indices`.
     """
 
     pair: Units
@@ -113,12 +113,15 @@ class Places:
 
     @cached_property
     def pairs(self) -> Pairs:
-        """What each unit has in each place, in the order of units, then of places."""
+        """What each unit has in each dimension, in the order of units, then of tensors."""
         every = self.indices
-        keys = every.unit * len(self.places) + every.place
-        found, pair, lengths = np.unique(keys, return_inverse=True, return_counts=True)
-        unit, place = np.divmod(found, max(len(self.places), 1))
-        return Pairs(pair.reshape(-1), unit, place, lengths)
+        numbers: dict[tuple[int, int], int] = {}
+        members = [numbers.setdefault((p.tensor, p.dim), len(numbers)) for p in self.places]
+        keys = every.unit * len(numbers) + np.array(members, dtype=np.int64)[every.place]
+        _, first, pair, lengths = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
+        )
+        return Pairs(pair.reshape(-1), every.unit[first], every.place[first], lengths)
 
     def split(self, values: NDArray[Number]) -> tuple[NDArray[Number], ...]:
         """One array for each group out of one for all units."""
@@ -140,7 +143,11 @@ def places(graph: Graph, slots: Sequence[Slot], grouping: Grouping) -> Places:
         units = np.where(group == PINNED, NOWHERE, offsets[group] + grouping.unit[own])
         if slot.rows is not None:
             units = np.where(slot.rows == 0, NOWHERE, units[np.maximum(slot.rows, 1) - 1])
+            for place in found:  # row families may share indices, each of which counts once
+                if (place.tensor, place.dim, place.blocks) == (slot.tensor, slot.dim, 1):
+                    units = np.where(units == place.units, NOWHERE, units)
         found.append(Place(slot.tensor, slot.dim, units, slot.over, slot.blocks))
+    found.sort(key=lambda place: (place.tensor, place.dim))
     return Places(tuple(found), tuple(_overlaps(found)), offsets)
 
 

@@ -99,12 +99,9 @@ class Collector:
 
     def _differentiate(self, value: Any) -> None:
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            found = f"of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
-            raise CalibrationError(
-                f"the loss is a {type(value).__name__} {found}; return a tensor of one number".replace(
-                    " ;", ";"
-                )
-            )
+            kind = type(value).__name__
+            found = f"{kind} of shape {tuple(value.shape)}" if hasattr(value, "shape") else kind
+            raise CalibrationError(f"the loss is a {found}; return a tensor of one number")
         if not bool(value.isfinite()):
             raise CalibrationError(
                 f"the loss is {value.item()}; check the batch and the model's weights"
@@ -134,14 +131,8 @@ class Collector:
     def _watch_factors(self) -> None:
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         for module in self.model.modules():
-            if isinstance(module, nn.Linear) or (
-                isinstance(module, nn.Conv1d | nn.Conv2d)
-                and module.groups == 1
-                and module.padding_mode == "zeros"
-                and not isinstance(module.padding, str)
-            ):
-                if id(module.weight) in names:
-                    module.register_forward_hook(self._factors(names[id(module.weight)]))
+            if _has_factors(module) and id(module.weight) in names:
+                module.register_forward_hook(self._factors(names[id(module.weight)]))
 
     def _factors(self, name: str) -> Callable[..., None]:
         """Adds, for a batch of N examples with T positions each, A = 1/N sum a a^T of the rows a
@@ -150,6 +141,8 @@ class Collector:
         """
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+            if not output.requires_grad:
+                return
             rows = _rows(module, args[0].detach())
             examples = args[0].shape[0] if args[0].dim() > 1 else 1
             positions = len(rows) / examples
@@ -161,10 +154,17 @@ class Collector:
                 flat = flat.to(rows.dtype).reshape(-1, gradient.shape[channel])
                 self.put(KRONECKER_OUT, name, (flat.T @ flat).double() * (examples / positions))
 
-            if output.requires_grad:
-                output.register_hook(outputs)
+            output.register_hook(outputs)  # type: ignore[no-untyped-call]
 
         return hook
+
+
+def _has_factors(module: nn.Module) -> bool:
+    """Whether the weight of a layer has Kronecker factors: where it is one matrix product."""
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        padded = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return module.groups == 1 and padded
+    return isinstance(module, nn.Linear)
 
 
 def _rows(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -172,6 +172,7 @@ def _rows(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     wide = x if x.dtype == torch.float64 else x.float()
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         one = isinstance(module, nn.Conv1d)
+        assert not isinstance(module.padding, str)
         patches = functional.unfold(
             wide.unsqueeze(2) if one else wide,
             kernel_size=(1, *module.kernel_size) if one else module.kernel_size,
