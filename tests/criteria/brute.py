@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,9 @@ def parameters(model: nn.Module) -> Tensors:
     return {name: tensor.detach().double().numpy() for name, tensor in model.named_parameters()}
 
 
-def member_masks(group: Group, unit: int, tensors: Tensors) -> Iterator[tuple[str, int, np.ndarray]]:
+def member_masks(
+    group: Group, unit: int, tensors: Tensors
+) -> Iterator[tuple[str, int, np.ndarray]]:
     """For each tensor and dimension that a unit leaves the coordinates that go with it."""
     keys = dict.fromkeys((m.tensor, m.dim) for m in group.members if m.tensor in tensors)
     for name, dim in keys:
@@ -31,13 +35,14 @@ def member_masks(group: Group, unit: int, tensors: Tensors) -> Iterator[tuple[st
 
 
 def _lost(member: Member, unit: int, shape: tuple[int, ...]) -> np.ndarray:
+    units, indices = member.expand()
     lost = np.zeros(shape, dtype=bool)
-    for where in np.ndindex(*shape):
-        for run in member.runs:
-            units, indices = run.expand()
-            if where[member.dim] in indices[units == unit].tolist():
-                over = member.over
-                lost[where] |= over is None or over.start <= where[over.dim] < over.stop
+    for index in indices[units == unit]:
+        at: list[int | slice] = [slice(None)] * len(shape)
+        at[member.dim] = int(index)
+        if member.over is not None:
+            at[member.over.dim] = slice(member.over.start, member.over.stop)
+        lost[tuple(at)] = True
     return lost
 
 
@@ -52,7 +57,9 @@ def whole(
             leaving: dict[str, np.ndarray] = {}
             for name, _, mask in member_masks(group, unit, tensors):
                 leaving[name] = leaving.get(name, False) | mask
-            sums = [elements[name][mask].sum() for name, mask in leaving.items() if name in elements]
+            sums = [
+                elements[name][mask].sum() for name, mask in leaving.items() if name in elements
+            ]
             own.append(finish(float(sum(sums))))
         scores.append(np.array(own))
     return scores
@@ -80,17 +87,19 @@ def by_member(
     return scores
 
 
-def gradients(model: nn.Module, losses: list[torch.Tensor]) -> list[Tensors]:
-    """The gradients of some losses, one after the other."""
+def gradients(
+    model: nn.Module, batches: list[Any], loss: Callable[[nn.Module, Any], torch.Tensor]
+) -> list[Tensors]:
+    """The gradients of each batch, one after the other, of frozen parameters too."""
+    model = copy.deepcopy(model).requires_grad_(True)
     found = []
-    for loss in losses:
+    for batch in batches:
         model.zero_grad()
-        loss.backward()
+        loss(model, batch).backward()
         found.append(
             {
-                name: (torch.zeros_like(p) if p.grad is None else p.grad).double().numpy().copy()
+                name: (torch.zeros_like(p) if p.grad is None else p.grad).double().numpy()
                 for name, p in model.named_parameters()
             }
         )
-    model.zero_grad()
     return found

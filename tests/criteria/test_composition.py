@@ -41,7 +41,9 @@ def test_a_reduction_is_that_of_the_members_scores(name: str, reduction: str) ->
     expected = brute.by_member(
         analysis,
         tensors,
-        lambda tensor, dim, mask, group: float((np.abs(tensors[tensor][mask]) ** 1.5).sum() ** (2 / 3)),
+        lambda tensor, dim, mask, group: float(
+            (np.abs(tensors[tensor][mask]) ** 1.5).sum() ** (2 / 3)
+        ),
         REDUCTIONS[reduction],
     )
     found = planc.score(analysis, model, Reduced(Magnitude(1.5), reduction)).units

@@ -25,7 +25,10 @@ def test_batch_norm_scale_sums_the_scales_that_a_unit_passes(name: str) -> None:
         if tensor.rpartition(".")[0] in norms and tensor.endswith("weight")
     }
     expected = brute.by_member(
-        analysis, tensors, lambda name, dim, mask, group: float(np.abs(tensors[name][mask]).sum()), sum
+        analysis,
+        tensors,
+        lambda name, dim, mask, group: float(np.abs(tensors[name][mask]).sum()),
+        sum,
     )
     found = BatchNormScale()(analysis, dict(model.named_parameters()))
     for own, wanted in zip(found, expected, strict=True):
@@ -43,9 +46,7 @@ def test_geometric_median_sums_the_distances_to_the_other_filters(name: str) -> 
     analysis = planc.analyze(planc.trace(model, inputs))
     tensors = brute.parameters(model)
     out = {
-        f"{path}.weight": OUTPUT[type(m)]
-        for path, m in model.named_modules()
-        if type(m) in OUTPUT
+        f"{path}.weight": OUTPUT[type(m)] for path, m in model.named_modules() if type(m) in OUTPUT
     }
     if name == "tied":
         assert "decode.weight" not in tensors  # it is the embedding, whose output is dimension 1
