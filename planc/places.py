@@ -132,7 +132,7 @@ class Places:
 def places(graph: Graph, slots: Sequence[Slot], grouping: Grouping) -> Places:
     """Finds the places of all parameters."""
     offsets = offsets_of(grouping.groups)
-    found = []
+    found: list[Place] = []
     for slot in slots:
         if graph.tensors[slot.tensor].kind != "parameter":
             continue
