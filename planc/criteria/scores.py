@@ -58,12 +58,7 @@ def score(
         StalePlan: a tensor is missing or has another shape than the one that was traced.
         PolicyError: statistics are missing; a score is missing or not finite; names the group.
     """
-    if isinstance(weights, nn.Module):
-        weights = {
-            **dict(weights.named_parameters(remove_duplicate=False)),
-            **dict(weights.named_buffers(remove_duplicate=False)),
-        }
-    _check_weights(analysis, weights)
+    weights = checked_weights(analysis, weights)
     units = opinions(criterion, analysis, weights, statistics)
     if len(units) != len(analysis.groups):
         raise PolicyError(
@@ -103,7 +98,17 @@ def opinions(
     return criterion(analysis, weights, needed(criterion, statistics))  # type: ignore[call-arg]
 
 
-def _check_weights(analysis: Analysis, weights: Weights) -> None:
+def checked_weights(analysis: Analysis, weights: nn.Module | Weights) -> Weights:
+    """The parameters and buffers by name, of the shapes that were traced.
+
+    Raises:
+        StalePlan: one is missing or has another shape.
+    """
+    if isinstance(weights, nn.Module):
+        weights = {
+            **dict(weights.named_parameters(remove_duplicate=False)),
+            **dict(weights.named_buffers(remove_duplicate=False)),
+        }
     for tensor in analysis.graph.tensors:
         found = next((weights[name] for name in tensor.names if name in weights), None)
         if found is None:
@@ -115,6 +120,7 @@ def _check_weights(analysis: Analysis, weights: Weights) -> None:
                 f"weights: {tensor.name} has shape {tuple(found.shape)}, but {tensor.shape} was "
                 "traced; give the weights of the traced model"
             )
+    return weights
 
 
 def _culprit(
