@@ -125,7 +125,21 @@ class _Programme:
                 else:
                     constant = c
             return terms, constant
+        if quantity.op in ("+", "-", "neg"):
+            return self._sum(quantity)
         return self._quotient(quantity)
+
+    def _sum(self, quantity: Operation) -> tuple[dict[int, int], int] | None:
+        terms: dict[int, int] = {}
+        constant = 0
+        for i, part in enumerate(map(self._linear, quantity.args)):
+            if part is None:
+                return None
+            sign = -1 if quantity.op == "neg" or (quantity.op == "-" and i) else 1
+            for column, c in part[0].items():
+                terms[column] = terms.get(column, 0) + sign * c
+            constant += sign * part[1]
+        return terms, constant
 
     def _quotient(self, quantity: Operation) -> tuple[dict[int, int], int] | None:
         if quantity.op not in ("//", "%", "/"):

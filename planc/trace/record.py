@@ -28,13 +28,19 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.expr import Number, Scalar, Size
+from planc.expr import Expr, Number, Scalar, Size
 from planc.inputs import specify
-from planc.ir import Decision, Graph, Module, Node, Ref, Tensor, Value
+from planc.ir import Comparison, Decision, Graph, Module, Node, Ref, Tensor, Value
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.nesting import leaves, map_leaves
-from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
+from planc.trace.sizes import (
+    SizeTracking,
+    align,
+    heard_comparisons,
+    track_attributes,
+    tracked_math,
+)
 from planc.trace.structure import owned_tensors, structural_attributes
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
@@ -84,6 +90,7 @@ class _Run:
         self.kind = kind
         self.replay = replay
         self.decisions: list[Decision] = []
+        self.comparisons: dict[tuple[Expr, str, Expr], Comparison] = {}
         self.data_dependent = False
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
         device = next((p.device for p in model.parameters()), _CPU)
@@ -208,6 +215,7 @@ class _Run:
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
+            comparisons=tuple(self.comparisons.values()),
         )
 
     def _copy(self) -> nn.Module:
@@ -228,6 +236,7 @@ class _Run:
                 torch.random.fork_rng(devices=[]),
                 torch.inference_mode(),
                 tracked_math(),
+                heard_comparisons(self.compared),
                 _Recorder(self),
                 self.sizes,
             ):
@@ -270,6 +279,13 @@ class _Run:
 
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         self.path.pop()
+
+    def compared(self, left: Expr, relation: str, right: Expr) -> None:
+        """Notes what the model's own code found about two sizes; torch's asks after its own."""
+        key = (left, relation, right)
+        asker = sys._getframe(2).f_code.co_filename
+        if left != right and key not in self.comparisons and not asker.startswith(_HIDDEN):
+            self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
 
     # -- one operator ----------------------------------------------------------------------
 
