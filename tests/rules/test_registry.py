@@ -36,6 +36,8 @@ def test_the_rule_of_an_overload_comes_first() -> None:
 
 def test_what_writes_into_a_given_tensor_has_no_rule() -> None:
     assert find("aten.add.out") is None
+    assert find("aten.sum.IntList_out") is None
+    assert find("aten.to.dtype_layout") is keeps_zero  # it only ends like one
 
     def run(m: Net, x: torch.Tensor) -> torch.Tensor:
         y = m.a(x)
