@@ -49,6 +49,11 @@ def test_what_writes_into_a_given_tensor_has_no_rule() -> None:
     assert not found.groups
 
 
+def test_a_name_that_happens_to_end_like_that_has_one() -> None:
+    assert find("aten.to.dtype_layout") is keeps_zero
+    assert find("aten.add.Tensor_out") is None
+
+
 def test_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
     net = Net(
