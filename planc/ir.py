@@ -77,6 +77,11 @@ class Node:
         return tuple(value for _, value in self.kwargs)
 
     @property
+    def numbers(self) -> Iterator[Size | Scalar]:
+        """The numbers with a known origin in the arguments, in order."""
+        return provenanced((self.args, self.kwargs_values))
+
+    @property
     def in_place(self) -> bool:
         """Whether the operator overwrites its first argument."""
         name = self.op.split(".")[1]

@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +29,14 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.expr import Number, Scalar, Size
+from planc.expr import Attribute, Number, Scalar, Size
+from planc.expr import leaves as expressions
 from planc.inputs import specify
 from planc.ir import Decision, Graph, Module, Node, Ref, Tensor, Value
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.nesting import leaves, map_leaves
+from planc.trace.objects import held_objects, object_attributes
 from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
 from planc.trace.structure import owned_tensors, structural_attributes
 
@@ -166,6 +169,11 @@ class _Run:
         model = self._copy()
         tensors = self._tensors(model)
         modules = {path: _module(path, module) for path, module in model.named_modules()}
+        fields = object_attributes(model)
+        originals = {id(held) for _, _, held in held_objects(self.model)}
+        copied = [held for held in held_objects(model) if id(held[2]) not in originals]
+        for path, name, held in copied:
+            track_attributes(path, held, name)
         for path, module in model.named_modules():
             track_attributes(path, module)
             module.register_forward_pre_hook(self._enter(path))
@@ -201,7 +209,7 @@ class _Run:
             captured=self.captured,
             numbers=self.numbers,
             constants=self.constants,
-            modules=modules,
+            modules=_with_fields(modules, fields, self._read()),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
             output_spec=spec,
@@ -209,6 +217,16 @@ class _Run:
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
         )
+
+    def _read(self) -> set[tuple[str, str]]:
+        """The attributes that the run took numbers from: paths of modules, and names."""
+        arguments = (number for node in self.nodes for number in node.numbers)
+        return {
+            (leaf.module, leaf.name)
+            for number in (*arguments, *self.numbers.values())
+            for leaf in expressions(number.expr)
+            if isinstance(leaf, Attribute)
+        }
 
     def _copy(self) -> nn.Module:
         try:
@@ -409,6 +427,16 @@ def _user_line_of(error: Exception) -> tuple[str, int] | None:
             line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return line
+
+
+def _with_fields(
+    modules: dict[str, Module], fields: dict[str, dict[str, Any]], read: set[tuple[str, str]]
+) -> dict[str, Module]:
+    """The modules with those attributes of the objects they hold that the run read."""
+    for path, attributes in fields.items():
+        looked_at = {name: value for name, value in attributes.items() if (path, name) in read}
+        modules[path] = replace(modules[path], attributes={**modules[path].attributes, **looked_at})
+    return modules
 
 
 def _module(path: str, module: nn.Module) -> Module:
