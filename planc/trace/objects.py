@@ -25,7 +25,7 @@ def held_objects(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """
     seen: set[int] = set()
     for path, module in model.named_modules():
-        for name, value in _public(module):
+        for name, value in public(module):
             for dotted, found in _objects(name, value, _DEPTH - 1):
                 if id(found) not in seen:
                     seen.add(id(found))
@@ -35,7 +35,7 @@ def held_objects(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
 def _objects(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     if depth > 0 and is_data(value):
         yield name, value
-        for inner, held in _public(value):
+        for inner, held in public(value):
             yield from _objects(f"{name}.{inner}", held, depth - 1)
 
 
@@ -49,7 +49,7 @@ def is_data(value: Any, depth: int = _DEPTH) -> bool:
         or type(getattr(value, "__dict__", 0)) is not dict
     ):
         return False
-    return all(_is_plain(held, depth - 1) for _, held in _public(value))
+    return all(_is_plain(held, depth - 1) for _, held in public(value))
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -64,7 +64,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     return is_data(value, depth)
 
 
-def _public(holder: Any) -> Iterator[tuple[str, Any]]:
+def public(holder: Any) -> Iterator[tuple[str, Any]]:
     for name, value in vars(holder).items():
         if isinstance(name, str) and not name.startswith("_"):
             yield name, value
@@ -86,7 +86,7 @@ def object_attributes(model: nn.Module) -> dict[str, dict[str, Any]]:
     """For each module that holds objects of plain data first, their integers by dotted names."""
     found: dict[str, dict[str, Any]] = {}
     for path, name, held in held_objects(model):
-        for field, value in _public(held):
+        for field, value in public(held):
             plain = integers(value)
             if plain is not None:
                 found.setdefault(path, {})[f"{name}.{field}"] = plain

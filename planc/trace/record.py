@@ -29,11 +29,11 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.expr import Attribute, Number, Scalar, Size
-from planc.expr import leaves as expressions
+from planc.expr import Number, Scalar, Size
 from planc.inputs import specify
-from planc.ir import Decision, Graph, Module, Node, Ref, Tensor, Value
+from planc.ir import Decision, Graph, Module, Node, Ref, Tensor, Value, attributes_read
 from planc.trace.clone import clone
+from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
@@ -209,24 +209,17 @@ class _Run:
             captured=self.captured,
             numbers=self.numbers,
             constants=self.constants,
-            modules=_with_fields(modules, fields, self._read()),
+            modules=_with_fields(
+                modules, fields, attributes_read(self.nodes, self.numbers.values())
+            ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
+            construction=construction_of(self.model),
         )
-
-    def _read(self) -> set[tuple[str, str]]:
-        """The attributes that the run took numbers from: paths of modules, and names."""
-        arguments = (number for node in self.nodes for number in node.numbers)
-        return {
-            (leaf.module, leaf.name)
-            for number in (*arguments, *self.numbers.values())
-            for leaf in expressions(number.expr)
-            if isinstance(leaf, Attribute)
-        }
 
     def _copy(self) -> nn.Module:
         try:

@@ -44,7 +44,11 @@ DECODERS: dict[str, Entry] = {
     ),
     "phi": _entry("Phi", **_SEVEN),
     "phi3": _entry("Phi3", **_LLAMA),
-    "gpt2": Entry("GPT2LMHeadModel", "GPT2Config", {**_COMMON, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    "gpt2": Entry(
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {**_COMMON, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    ),
     "gpt_neo": _entry(
         "GPTNeo",
         **_COMMON,
@@ -136,7 +140,12 @@ DECODERS: dict[str, Entry] = {
     "granitemoe": _entry("GraniteMoe", **_LLAMA, num_local_experts=4, num_experts_per_tok=2),
     "phimoe": _entry("Phimoe", **_LLAMA, num_local_experts=4, num_experts_per_tok=2),
     "gpt_oss": _entry(
-        "GptOss", **_LLAMA, num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=5
+        "GptOss",
+        **_LLAMA,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        head_dim=16,
+        sliding_window=5,
     ),
     "dbrx": _entry(
         "Dbrx",
