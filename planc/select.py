@@ -10,6 +10,7 @@ import numpy as np
 
 from planc import fingerprint
 from planc.analysis import Analysis
+from planc.configuration import with_configuration
 from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
 from planc.equations import Equations, Key
@@ -114,7 +115,10 @@ def write_plan(
                 f"{tensor.name}: the labels predict {shapes[tensor.value]}, the members give "
                 f"{spec.shape}; please report this model"
             )
-    changes = _attributes(analysis, equations, counts, after) if target == "module" else ()
+    changes: tuple[AttributeChange, ...] = ()
+    if target == "module":
+        changes = _attributes(analysis, equations, counts, after)
+        changes = with_configuration(graph, changes, after, cut, shapes)
     source = Fingerprints(
         fingerprint.attributes_digest(modules),
         fingerprint.structure_digest(analysis.groups),

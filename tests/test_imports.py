@@ -27,7 +27,7 @@ LAYERS = (
     ("select",),
     ("policy",),
     ("criteria",),
-    ("fingerprint",),
+    ("fingerprint", "configuration"),
     ("analysis",),
     ("cost", "equations", "explain"),
     ("grouping",),

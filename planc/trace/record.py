@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +31,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planc.errors import TraceError
 from planc.expr import Expr, Number, Scalar, Size
 from planc.inputs import specify
-from planc.ir import Comparison, Decision, Graph, Module, Node, Ref, Tensor, Value
+from planc.ir import (
+    Comparison,
+    Decision,
+    Graph,
+    Module,
+    Node,
+    Ref,
+    Tensor,
+    Value,
+    attributes_read,
+)
 from planc.trace.clone import clone
+from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.nesting import leaves, map_leaves
+from planc.trace.objects import held_objects, object_attributes
 from planc.trace.sizes import (
     SizeTracking,
     align,
@@ -173,6 +186,11 @@ class _Run:
         model = self._copy()
         tensors = self._tensors(model)
         modules = {path: _module(path, module) for path, module in model.named_modules()}
+        fields = object_attributes(model)
+        originals = {id(held) for _, _, held in held_objects(self.model)}
+        copied = [held for held in held_objects(model) if id(held[2]) not in originals]
+        for path, name, held in copied:
+            track_attributes(path, held, name)
         for path, module in model.named_modules():
             track_attributes(path, module)
             module.register_forward_pre_hook(self._enter(path))
@@ -208,7 +226,9 @@ class _Run:
             captured=self.captured,
             numbers=self.numbers,
             constants=self.constants,
-            modules=modules,
+            modules=_with_fields(
+                modules, fields, attributes_read(self.nodes, self.numbers.values())
+            ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
             output_spec=spec,
@@ -216,6 +236,7 @@ class _Run:
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
             comparisons=tuple(self.comparisons.values()),
+            construction=construction_of(self.model),
         )
 
     def _copy(self) -> nn.Module:
@@ -425,6 +446,16 @@ def _user_line_of(error: Exception) -> tuple[str, int] | None:
             line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return line
+
+
+def _with_fields(
+    modules: dict[str, Module], fields: dict[str, dict[str, Any]], read: set[tuple[str, str]]
+) -> dict[str, Module]:
+    """The modules with those attributes of the objects they hold that the run read."""
+    for path, attributes in fields.items():
+        looked_at = {name: value for name, value in attributes.items() if (path, name) in read}
+        modules[path] = replace(modules[path], attributes={**modules[path].attributes, **looked_at})
+    return modules
 
 
 def _module(path: str, module: nn.Module) -> Module:

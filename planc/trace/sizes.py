@@ -127,8 +127,10 @@ def _tracked_float(number: Any = 0.0) -> float:
     return float(number)
 
 
-def track_attributes(path: str, module: torch.nn.Module) -> None:
-    """Replaces the public integer attributes of ``module`` (a clone) by tracked ones."""
+def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
+    """Replaces the public integer attributes of ``holder``, a module of a clone or an object that
+    it holds under the name ``prefix``, by tracked ones.
+    """
 
     def tracked(value: Any, name: str, index: tuple[int, ...]) -> Any:
         if type(value) is int:
@@ -138,10 +140,10 @@ def track_attributes(path: str, module: torch.nn.Module) -> None:
             return type(value)(items)
         return value
 
-    attributes = vars(module)
+    attributes = vars(holder)
     for name, value in attributes.items():
         if not name.startswith("_") and type(value) in (int, tuple, list, torch.Size):
-            attributes[name] = tracked(value, name, ())
+            attributes[name] = tracked(value, f"{prefix}.{name}" if prefix else name, ())
 
 
 # Functions written in Python hand over to a function mode before they look at their arguments.
