@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from planc.analysis import analyze
@@ -14,11 +15,12 @@ from planc.policy import Floor, Global, Keep, Only, Policy, Rounded, Uniform
 from planc.policy.ratio import checked_ratio
 from planc.select import Target, select
 from planc.trace import trace
+from planc.trace.given import as_module, example_inputs
 
 
 def compile(
-    model: nn.Module,
-    args: Any,
+    model: nn.Module | torch.export.ExportedProgram,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     ratio: float = 0.5,
@@ -31,13 +33,15 @@ def compile(
     only: Sequence[str] = (),
     kinds: Mapping[str, float] | None = None,
     seed: int = 0,
-    target: Target = "module",
+    target: Target | None = None,
     strict: bool = False,
 ) -> Plan:
     """Compiles a model into a pruning plan. The model is neither run nor changed.
 
     Args:
-        args, kwargs: example inputs; only their shapes and types matter.
+        model: an ``nn.Module``, or an exported program, which stands for its ``.module()``.
+        args, kwargs: example inputs; only their shapes and types matter. An exported program has
+            its own.
         ratio: the share of units that every group loses, in [0, 1), rounded down. Whole rows that
             have cells inside (heads, convolution groups) go only if ``kinds`` says so.
         criterion: "l2", "l1", "random", or a function (see :mod:`planc.criteria`).
@@ -50,7 +54,8 @@ def compile(
         kinds: a ratio per kind of group, e.g. ``{"heads": 0.5}``.
         seed: for the random criterion; recorded in the plan.
         target: "module" keeps the class and obeys what its code computes itself; "graph" prunes
-            the traced graph, whose constants can be rewritten.
+            the traced graph, whose constants can be rewritten. By default "module", and "graph"
+            for an exported program, whose code holds its sizes as literals.
         strict: an operator without a rule is an error.
 
     Raises:
@@ -59,6 +64,11 @@ def compile(
     checked_ratio(ratio)
     scorer = named(criterion, seed) if isinstance(criterion, str) else criterion
     chosen = policy or _policy(ratio, global_ranking, round_to, floor, keep, only, kinds or {})
+    if target is None:
+        target = "graph" if isinstance(model, torch.export.ExportedProgram) else "module"
+    if args is None and isinstance(model, torch.export.ExportedProgram):
+        args, kwargs = example_inputs(model)
+    model = as_module(model)
     analysis = analyze(trace(model, args, kwargs), strict)
     return select(analysis, score(analysis, model, scorer), chosen, target, seed)
 

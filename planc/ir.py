@@ -158,7 +158,8 @@ class Graph:
     from them alone), ``numbers`` those of the captured that hold one number made of sizes;
     ``frontend`` says which front end produced the graph. ``data_dependent`` says that it is one of
     several that the model may run, by the values of its inputs; ``decisions`` are those that led to
-    this one, ``comparisons`` the answers that sizes gave. ``construction`` makes such models from configurations, where the class does.
+    this one, ``comparisons`` the answers that sizes gave. ``construction`` makes such models from
+    configurations, where the class does.
     """
 
     values: tuple[Value, ...]

@@ -87,6 +87,11 @@ def write_plan(
         PolicyError: the model cannot run without them; names the constraint.
     """
     graph = analysis.graph
+    if graph.frontend == "export":
+        raise PolicyError(
+            "an exported graph does not say where the module takes its numbers from, nor what the "
+            'recorder would see: make plans of graphs traced with frontend="record"'
+        )
     if target == "graph" and graph.data_dependent:
         raise PolicyError(
             'target "graph": the control flow of this model depends on the values of its inputs, '

@@ -38,7 +38,8 @@ def score(analysis: Analysis, weights: nn.Module | Weights, criterion: Criterion
     """Scores every unit of every group.
 
     Args:
-        weights: the model, or its parameters and buffers by name.
+        weights: the model, or its parameters and buffers by name, as an exported program's
+            ``state_dict`` has them.
 
     Raises:
         StalePlan: a tensor is missing or has another shape than the one that was traced.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -54,7 +55,7 @@ from planc.trace.sizes import (
     track_attributes,
     tracked_math,
 )
-from planc.trace.structure import owned_tensors, structural_attributes
+from planc.trace.structure import described, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
@@ -111,6 +112,7 @@ class _Run:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
+        self.originals: dict[int, torch.Tensor] = {}  # by what takes their place
         self.numbers: dict[int, Size | Scalar] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.constant_ids: set[int] = set()
@@ -133,7 +135,8 @@ class _Run:
         else:
             kept = self._placeholder(tensor)
         if isinstance(tensor, nn.Parameter):
-            return nn.Parameter(kept, requires_grad=tensor.requires_grad)
+            kept = nn.Parameter(kept, requires_grad=tensor.requires_grad)
+        self.originals[id(kept)] = tensor
         return kept
 
     def _placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -166,7 +169,7 @@ class _Run:
         value = self.ids.get(id(tensor))
         if value is None:  # a tensor from outside the module tree
             value = self.new_value(tensor, constant=True)
-            self.captured[value] = tensor.detach()
+            self.captured[value] = self.originals.get(id(tensor), tensor).detach()
             if self.sizes.numbers is not None and tensor.numel() == 1 and not _empty(tensor):
                 self._note_number(value, tensor.item())
         return Ref(value)
@@ -185,7 +188,7 @@ class _Run:
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
         model = self._copy()
         tensors = self._tensors(model)
-        modules = {path: _module(path, module) for path, module in model.named_modules()}
+        modules = described(model)
         fields = object_attributes(model)
         originals = {id(held) for _, _, held in held_objects(self.model)}
         copied = [held for held in held_objects(model) if id(held[2]) not in originals]
@@ -207,6 +210,8 @@ class _Run:
         run_args = tuple(map_leaves(stand_in, arg) for arg in args)
         run_kwargs = {name: map_leaves(stand_in, arg) for name, arg in kwargs.items()}
         result = self._run(model, run_args, run_kwargs)
+        if self.kind == "meta" and self.sizes.autocast:
+            raise TraceError("autocast converts tensors of a device, not meta tensors")
         outputs = tuple(self.ref(leaf) for leaf in leaves(result) if isinstance(leaf, torch.Tensor))
         if not outputs:
             raise TraceError(
@@ -311,6 +316,8 @@ class _Run:
     # -- one operator ----------------------------------------------------------------------
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if ASSERTS.match(str(func)) and self.kind != "real":
+            return None
         self.source = _user_line()
         frozen_args, frozen_kwargs = self._freeze(args), self._freeze(tuple(kwargs.items()))
         numbers = self.sizes.numbers
@@ -337,7 +344,7 @@ class _Run:
                 Ref(self.new_value(item, constant)) if isinstance(item, torch.Tensor) else None
                 for item in flat
             )
-        elif tensors and func.__name__ not in _SILENT:
+        elif tensors and func.__name__ not in _SILENT and not ASSERTS.match(str(func)):
             outputs = ()
         else:
             return result
@@ -382,7 +389,10 @@ _PRODUCTS = frozenset(
     {"addmm", "baddbmm", "bilinear", "bmm", "einsum", "linear", "matmul", "mm", "mv"}
     | {"scaled_dot_product_attention"}
 )
-_SILENT = frozenset({"prim.device.default", "device.default", "prim.layout.default"})
+_SILENT = frozenset(
+    {"prim.device.default", "device.default", "prim.layout.default", "sym_size.int"}
+)
+ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no types
@@ -456,14 +466,3 @@ def _with_fields(
         looked_at = {name: value for name, value in attributes.items() if (path, name) in read}
         modules[path] = replace(modules[path], attributes={**modules[path].attributes, **looked_at})
     return modules
-
-
-def _module(path: str, module: nn.Module) -> Module:
-    types = tuple(
-        t.__name__
-        if t.__module__.startswith("torch.nn.modules")
-        else f"{t.__module__}.{t.__qualname__}"
-        for t in type(module).__mro__
-        if issubclass(t, nn.Module)
-    )
-    return Module(path, types, structural_attributes(module))

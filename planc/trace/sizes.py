@@ -202,6 +202,7 @@ class SizeTracking(TorchFunctionMode):
         self.value_of = value_of
         self.device = device
         self.numbers: list[Number] | None = None
+        self.autocast = False  # whether it was on in any call
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -211,11 +212,14 @@ class SizeTracking(TorchFunctionMode):
             return func(*args, **kwargs)
         if func == _SHAPE or func is _SIZE:
             return self._sizes(func(*args, **kwargs), args, kwargs)
+        if func is torch.ops.aten.sym_size.int:
+            return self._sizes(int(func(*args, **kwargs)), args, kwargs)
         if func in _COUNTS:
             return self._count(func(*args, **kwargs), args)
         if func in _TRANSPARENT:
             with self:
                 return _seen_through(func)(*args, **kwargs)
+        self.autocast = self.autocast or torch._C._is_any_autocast_enabled()
         if func in _INDEXING:
             args = (args[0], _index(args[1]), *args[2:])
         before, self.numbers = self.numbers, _numbers(args, kwargs)
