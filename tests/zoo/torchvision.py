@@ -1,4 +1,4 @@
-"""torchvision's models, and inputs for them, made fit for comparison (:mod:`tests.zoo.randomise`)."""
+"""torchvision's models and inputs for them, made fit for comparison (:mod:`tests.zoo.randomise`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from tests.zoo.randomise import randomise
 
 OTHER_TASKS = ("segmentation", "detection", "video", "optical_flow")
 _CLIPS = {"mvit": (16, 224), "s3d": (16, 224)}  # frames and their size, where they are fixed
+
+
+def names() -> list[str]:
+    """The names of torchvision's 109 models of floating-point numbers."""
+    return [*classification_models(), *other_models()]
 
 
 def classification_models() -> list[str]:
