@@ -64,11 +64,16 @@ def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused kernel
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:  # the counter hooks gradients, and fails where there are none
+        parameter.requires_grad_(False)
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             result = model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
     flops = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2, result

@@ -1,4 +1,4 @@
-"""torchvision's models and inputs for them, made fit for comparison (:mod:`tests.zoo.randomise`)."""
+"""torchvision's models and inputs, made fit for comparison (:mod:`tests.zoo.randomise`)."""
 
 from __future__ import annotations
 
