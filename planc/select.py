@@ -212,8 +212,7 @@ def _attributes(
         new[path, name] = _replaced(current(path, name), index, poly.value(of))
     for path, module in graph.modules.items():
         for entry in derived(module):
-            owned = (f"{path}.{t}" if path else t for t in entry.tensors)
-            shape = next((shapes[t] for t in owned if t in shapes), None)
+            shape = next((shapes[t] for t in entry.sources(path) if t in shapes), None)
             if shape is not None:
                 times = current(path, entry.times) if entry.times else 1
                 new[path, entry.name] = shape[entry.dim] * times

@@ -5,6 +5,7 @@ In: a graph. Out: :class:`Walked`, the facts of the last walk and the labels of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from planc.labels import Labelled, Layer
 from planc.rules import find
 
 _MOST_WALKS = 12
+_CONVERSIONS = ("aten.to.", "aten._to_copy.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +77,9 @@ class _Walk:
             if len(key) == 3:
                 rows.setdefault(key[:2], []).append(spec)
         layers: list[list[Layer]] = [[] for _ in self.graph.tensors]
+        masks = _masks(self.graph)
         for t, tensor in enumerate(self.graph.tensors):
-            if not tensor.floating:
+            if not (tensor.floating or tensor.value in masks):
                 continue
             for dim, n in enumerate(tensor.shape):
                 if n > 1:
@@ -201,3 +204,14 @@ class _Walk:
                 if isinstance(leaf, SizeOf):
                     layers = self.labels[leaf.value].targeting(leaf.dim)
                     self.facts.mix(layers, "its width is used as a number", module_only=True)
+
+
+def _masks(graph: Graph) -> set[int]:
+    """Truth values of which a run takes nothing but the numbers 0 and 1: factors like any others."""
+    found = {t.value for t in graph.tensors if t.dtype == "bool" and math.prod(t.shape) > 1}
+    found -= {ref.id for ref in graph.outputs}
+    for node in graph.nodes if found else ():
+        into = next((graph.values[ref.id].dtype for ref in node.outputs if ref is not None), "")
+        if not (node.op.startswith(_CONVERSIONS) and into.startswith(("float", "bfloat"))):
+            found -= {ref.id for ref in refs((node.args, node.kwargs_values))}
+    return found

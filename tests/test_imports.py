@@ -40,6 +40,7 @@ LAYERS = (
     ("groups",),
     ("ir",),
     ("expr",),
+    ("reparametrised",),
     ("errors", "collection"),
 )
 TOUCH_TENSORS = {
@@ -50,6 +51,7 @@ TOUCH_TENSORS = {
     "inputs",
     "models",
     "replay",
+    "reparametrised",
     "trace",
     "validate",
     "verify",

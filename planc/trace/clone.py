@@ -8,12 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from planc.reparametrised import compute_again
+
 
 def clone(model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
     """A deep copy of ``model`` in which every tensor ``t`` is ``replace(t)``; tied ones stay tied.
 
     Parameters, buffers and tensors that are plain attributes of modules are replaced, without
-    ever being copied.
+    ever being copied; what pruning hooks compute from them is computed again.
     """
     memo: dict[int, object] = {}
     for module in model.modules():
@@ -21,4 +23,6 @@ def clone(model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> 
             for tensor in owned.values():
                 if isinstance(tensor, torch.Tensor) and id(tensor) not in memo:
                     memo[id(tensor)] = replace(tensor)
-    return copy.deepcopy(model, memo)
+    copied = copy.deepcopy(model, memo)
+    compute_again(model, copied)
+    return copied

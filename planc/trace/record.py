@@ -31,6 +31,7 @@ from planc.errors import TraceError
 from planc.expr import Number, Scalar, Size
 from planc.inputs import specify
 from planc.ir import Decision, Graph, Module, Node, Ref, Tensor, Value
+from planc.reparametrised import Masked, masked_tensors
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.nesting import leaves, map_leaves
@@ -91,6 +92,8 @@ class _Run:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
+        self.originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
+        self.masked: dict[int, Masked] = {}  # by the id of what they were when the run began
         self.numbers: dict[int, Size | Scalar] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.constant_ids: set[int] = set()
@@ -113,7 +116,9 @@ class _Run:
         else:
             kept = self._placeholder(tensor)
         if isinstance(tensor, nn.Parameter):
-            return nn.Parameter(kept, requires_grad=tensor.requires_grad)
+            kept = nn.Parameter(kept, requires_grad=tensor.requires_grad)
+        self.originals[id(kept)] = tensor
+        self.alive.append(kept)
         return kept
 
     def _placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -144,12 +149,22 @@ class _Run:
 
     def ref(self, tensor: torch.Tensor) -> Ref:
         value = self.ids.get(id(tensor))
-        if value is None:  # a tensor from outside the module tree
+        if value is None and id(tensor) in self.masked:
+            value = self._computed(tensor)
+        if value is None:  # a tensor from outside the module tree, or an attribute of a module
             value = self.new_value(tensor, constant=True)
-            self.captured[value] = tensor.detach()
+            self.captured[value] = self.originals.get(id(tensor), tensor).detach()
             if self.sizes.numbers is not None and tensor.numel() == 1 and not _empty(tensor):
                 self._note_number(value, tensor.item())
         return Ref(value)
+
+    def _computed(self, tensor: torch.Tensor) -> int:
+        """What a pruning hook left, read by a run that did not call the hook's module: computed."""
+        numbers, self.sizes.numbers = self.sizes.numbers, None  # those of another call
+        with _Recorder(self):
+            value = self.ids[id(tensor)] = self.ids[id(self.masked[id(tensor)].compute())]
+        self.sizes.numbers = numbers
+        return value
 
     def _note_number(self, value: int, content: Any) -> None:
         """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
@@ -168,8 +183,12 @@ class _Run:
         modules = {path: _module(path, module) for path, module in model.named_modules()}
         for path, module in model.named_modules():
             track_attributes(path, module)
-            module.register_forward_pre_hook(self._enter(path))
+            module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+            if old.up_to_date and new.current is not None:
+                self.masked[id(new.current)] = new
+                self.alive.append(new.current)
         inputs: list[Ref] = []
 
         def stand_in(leaf: Any) -> Any:
