@@ -1,5 +1,5 @@
-"""Tensors that a module computes from its parameters before each run, as torch.nn.utils.prune has it:
-a forward pre-hook sets ``weight`` to ``weight_orig * weight_mask``. In: a model. Out: all of them.
+"""Tensors that modules compute from their parameters before each run, as torch.nn.utils.prune has
+it: a forward pre-hook sets ``weight`` to ``weight_orig * weight_mask``. In: a model. Out: them all.
 
 ``weight`` itself is neither a parameter nor a buffer but an attribute that may be out of date: what
 copies or cuts a model has it computed again.
@@ -109,7 +109,7 @@ def compute_again(model: nn.Module, copied: nn.Module) -> None:
 
 
 def values_as_used(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of ``model`` by all their names; those that have a mask, masked."""
+    """The parameters and buffers of ``model`` by all their names; what has a mask is masked."""
     named = {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),

@@ -135,7 +135,7 @@ def write_plan(
         attributes=changes,
         inputs=graph.input_spec,
         target=target,
-        provenance=(Provenance(criterion, policy, seed, _versions()),),
+        provenance=(Provenance(criterion, policy, seed, versions()),),
         cost_before=analysis.cost.price(full),
         cost_after=analysis.cost.price(counts),
         shapes=predicted_digest(analysis, shapes),
@@ -235,7 +235,8 @@ def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
     )
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
+    """Of what a plan is made with."""
     return (("planc", _version("planc")), ("torch", _version("torch").split("+")[0]))
 
 

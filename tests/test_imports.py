@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "planc"
 LAYERS = (
     ("cli",),
     ("models", "report"),
+    ("masks",),
     ("compile",),
     ("checkpoint", "diff", "compose", "verify"),
     ("apply",),
@@ -27,6 +28,7 @@ LAYERS = (
     ("select",),
     ("policy",),
     ("criteria",),
+    ("maskplan",),
     ("fingerprint",),
     ("analysis",),
     ("cost", "equations", "explain"),
@@ -49,6 +51,7 @@ TOUCH_TENSORS = {
     "compile",
     "criteria",
     "inputs",
+    "masks",
     "models",
     "replay",
     "reparametrised",

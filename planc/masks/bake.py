@@ -9,11 +9,10 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
+from planc.apply.module import copy_module
 from planc.apply.renewal import trainable_results
-from planc.apply.tensors import copy_tensor
 from planc.errors import PlancError
 from planc.reparametrised import Masked, masked_tensors
-from planc.trace.clone import clone
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -33,8 +32,8 @@ def bake(model: Model) -> Model:
     """
     if not isinstance(model, nn.Module):
         raise PlancError(f"only an nn.Module can be baked, not {type(model).__name__}")
+    baked = copy_module(model)
     with trainable_results():
-        baked = clone(model, _renewed)
         values = {masked.full_name: masked.compute() for masked in masked_tensors(baked)}
         made: dict[int, list[nn.Parameter]] = {}
         for masked in masked_tensors(baked):
@@ -60,10 +59,3 @@ def _fold(masked: Masked, value: torch.Tensor, made: dict[int, list[nn.Parameter
         parameter.__dict__.update(vars(original))
         tied.append(parameter)
     module.register_parameter(name, parameter)
-
-
-def _renewed(tensor: torch.Tensor) -> torch.Tensor:
-    copied = copy_tensor(tensor)
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(copied, requires_grad=tensor.requires_grad)
-    return copied

@@ -7,8 +7,8 @@ from torch import nn
 
 from planc.analysis import Analysis, Gone
 from planc.errors import VerificationError
-from planc.replay import sliced
 from planc.reparametrised import masked_tensors
+from planc.replay import sliced
 
 
 def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module) -> str:
@@ -76,7 +76,7 @@ def _check_memory(
 
 
 def _check_computed(model: nn.Module, smaller: nn.Module) -> None:
-    """What pruning hooks computed is up to date where it was: a run may read it without the hook."""
+    """What hooks computed is up to date where it was: a run may read it without the hook."""
     stale = {masked.full_name for masked in masked_tensors(model) if not masked.up_to_date}
     for masked in masked_tensors(smaller):
         if masked.full_name not in stale and not masked.up_to_date:
