@@ -28,6 +28,7 @@ LAYERS = (
     ("select",),
     ("policy",),
     ("criteria",),
+    ("maskdiff",),
     ("maskplan",),
     ("fingerprint",),
     ("analysis",),

@@ -183,7 +183,10 @@ def _key(cut: Hashable) -> Hashable:
 
 def _dressed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """``new`` as what ``old`` was: parameter or buffer, its class, its plain marks."""
-    if issubclass(type(old), nn.Parameter):
+    dressed: torch.Tensor
+    if type(new) is not torch.Tensor and isinstance(old, nn.Parameter):  # a compressed tensor
+        dressed = nn.Parameter(new, requires_grad=old.requires_grad)
+    elif issubclass(type(old), nn.Parameter):
         # not type(old)(new): a subclass may want other arguments
         dressed = torch.Tensor._make_subclass(type(old), new, old.requires_grad)
     elif isinstance(old, nn.Parameter):  # a tensor class of its own, marked as a parameter

@@ -32,6 +32,7 @@ from planc.fingerprint import canonical
 from planc.maskplan import MaskPlan, TensorMask, bytes_of
 from planc.plan import Provenance, TensorSpec
 
+KIND = b"planc/mask"
 _AGAIN = "make the mask plan again"
 
 
@@ -143,4 +144,4 @@ def _check_bitmap(removed: bytes, spec: TensorSpec, where: str) -> None:
         raise MalformedFile(f"{where}: padding after element {size} is not zero; {_AGAIN}")
 
 
-_MASKS = Format(b"planc/mask", "mask plan", to_body, from_body)
+_MASKS = Format(KIND, "mask plan", to_body, from_body)

@@ -20,7 +20,7 @@ from planc.apply.state_dict import rebuilt as rebuilt_state
 from planc.errors import PlancError
 from planc.fingerprint import shape_difference
 from planc.maskplan import MaskPlan, TensorMask, check_masked, stale_masks, unpacked
-from planc.masks.elements import Layout, put_back, sparse, taken, zeroed
+from planc.masks.elements import Layout, put_back, sparse, taken, zeroed, zeros
 from planc.plan import TensorSpec
 
 Target = TypeVar("Target", bound="nn.Module | Mapping[str, Any]")
@@ -49,8 +49,9 @@ def apply(
         target: an ``nn.Module``, or a mapping from names to tensors; it is left as it was and
             shares no memory with the result.
         form: "zeros" writes zeros. The others make each masked *matrix* sparse, and write zeros
-            elsewhere: "csr" and "coo" on any device, "semi-structured" for 2:4 masks on CUDA.
-            Training a model with zeros fills them again: see :func:`planc.masks.attach`.
+            elsewhere: "csr" (``nn.Linear`` runs with it) and "coo" on any device,
+            "semi-structured" for 2:4 masks on CUDA. Training fills zeros again, and may not take
+            sparse tensors: to train, see :func:`planc.masks.attach`.
         keep_removed: return also the removed values, for :func:`restore`.
 
     Raises:
@@ -76,7 +77,7 @@ def apply(
         raise _not_a_target(target)
     if not keep_removed:
         return cast("Target", result)
-    return cast("Target", result), _removed(masks, named)
+    return cast("Target", result), _removed(masks, named, form)
 
 
 def restore(masks: MaskPlan, masked: Target, removed: Removed) -> Target:
@@ -128,7 +129,7 @@ def _change(masks: MaskPlan, form: Form) -> Callable[[torch.Tensor, TensorMask],
     return change
 
 
-def _removed(masks: MaskPlan, named: Named) -> Removed:
+def _removed(masks: MaskPlan, named: Named, form: Form) -> Removed:
     """The removed values of each masked tensor, under the names it is given with."""
     values: dict[str, torch.Tensor] = {}
     made: dict[Hashable, torch.Tensor] = {}
@@ -140,7 +141,10 @@ def _removed(masks: MaskPlan, named: Named) -> Removed:
                 continue
             key = (memory_of(tensor), mask)
             if key not in made:
-                made[key] = taken(tensor, unpacked(mask.removed, spec.shape))
+                elements = unpacked(mask.removed, spec.shape)
+                if form == "semi-structured" and tensor.dim() == 2:
+                    elements |= zeros(tensor)
+                made[key] = taken(tensor, elements)
             values[name] = made[key]
     return Removed(values)
 

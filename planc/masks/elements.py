@@ -15,6 +15,7 @@ from planc.apply.tensors import bits_of, copy_tensor, plain_tensor
 from planc.errors import PlancError, StalePlan
 from planc.maskplan import Elements
 
+_SemiStructured = torch.sparse.SparseSemiStructuredTensor
 Layout = Literal["csr", "coo", "semi-structured"]
 
 
@@ -23,6 +24,12 @@ def zeroed(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
     copied = copy_tensor(tensor)
     bits_of(copied).masked_fill_(_on(tensor, removed), 0)
     return copied
+
+
+def zeros(tensor: torch.Tensor) -> Elements:
+    """The elements that are zero, of either sign: compressed 2:4 tensors do not tell them apart."""
+    found: Elements = (tensor.detach() == 0).cpu().numpy()
+    return found
 
 
 def taken(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
@@ -39,13 +46,15 @@ def put_back(masked: torch.Tensor, removed: Elements, values: torch.Tensor) -> t
     Raises:
         StalePlan: there are not as many values as removed elements, or they have another dtype.
     """
+    whole = _strided(masked, removed)
+    if isinstance(masked, _SemiStructured):
+        removed = removed | zeros(whole)
     count = int(removed.sum())
     if (values.numel(), values.dtype) != (count, masked.dtype):
         raise StalePlan(
             f"{values.numel()} removed values of {values.dtype} for {count} removed elements of "
             f"{masked.dtype}; pass what was returned with keep_removed=True"
         )
-    whole = dense(masked, removed)
     if not whole.is_meta:
         bits_of(whole)[_on(whole, removed)] = bits_of(plain_tensor(values)).to(whole.device)
     return whole
@@ -81,11 +90,13 @@ def sparse(tensor: torch.Tensor, removed: Elements, layout: Layout, name: str) -
     )
 
 
-def dense(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
-    """A masked tensor in whatever layout as a strided one, its kept values bit for bit."""
+def _strided(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
+    """A new strided tensor with the kept values of a masked one in whatever layout."""
+    if isinstance(tensor, _SemiStructured):
+        whole: torch.Tensor = tensor.detach().to_dense()
+        return whole
     if tensor.layout not in (torch.sparse_coo, torch.sparse_csr):
-        strided = tensor.layout is torch.strided and type(tensor).__name__ not in _WRAPPERS
-        return copy_tensor(tensor) if strided else tensor.detach().to_dense()
+        return copy_tensor(tensor)
     tensor = tensor.detach()
     values = tensor.values() if tensor.layout is torch.sparse_csr else tensor._values()
     if values.numel() != removed.size - int(removed.sum()):
@@ -98,16 +109,8 @@ def dense(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
     return whole
 
 
-_WRAPPERS = ("SparseSemiStructuredTensorCUTLASS", "SparseSemiStructuredTensorCUSPARSELT")
-
-
 def _semi_structured(tensor: torch.Tensor, removed: Elements, name: str) -> torch.Tensor:
     """2:4 sparsity in torch's compressed form, which is for GPUs."""
-    if tensor.device.type != "cuda":
-        raise PlancError(
-            f"{name} is on {tensor.device}: semi-structured tensors exist on CUDA devices only; "
-            'move the model there, or choose the layout "csr", "coo" or zeros'
-        )
     if tensor.dim() != 2 or tensor.shape[1] % 4:
         raise PlancError(
             f"{name} has shape {tuple(tensor.shape)}: semi-structured tensors are matrices with "
@@ -123,9 +126,12 @@ def _semi_structured(tensor: torch.Tensor, removed: Elements, name: str) -> torc
     try:
         compressed: torch.Tensor = torch.sparse.to_sparse_semi_structured(tensor)
     except (RuntimeError, ValueError, NotImplementedError) as error:
+        advice = "leave it out of the mask plan, or choose another form"
+        if tensor.device.type != "cuda":
+            advice = f"such tensors exist on CUDA devices and this one is on {tensor.device}"
         raise PlancError(
             f"{name} ({tensor.dtype}{list(tensor.shape)}) cannot be semi-structured: "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).splitlines()[0]}; {advice}"
         ) from error
     return compressed
 
