@@ -113,6 +113,10 @@ def diff(plan_a: Plan, plan_b: Plan) -> PlanDiff: ...
 def diff(plan_a: MaskPlan, plan_b: MaskPlan) -> MaskPlanDiff: ...
 
 
+@overload
+def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff: ...
+
+
 def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff:
     """What differs between two plans, or two mask plans.
 

@@ -1,4 +1,4 @@
-"""Differences of two mask plans: two plans in, how many elements of each tensor each removes alone."""
+"""Differences of two mask plans: two plans in, how many elements each removes alone out."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     from planc.report.masks import masks_diff_table
     from planc.report.text import diff_table
 
-    differences: Any = planc.diff(load_any(first), load_any(second))  # type: ignore[call-overload]
+    differences = planc.diff(load_any(first), load_any(second))
     if as_json:
         print_json(differences.to_json())
     elif isinstance(differences, MaskPlanDiff):

@@ -8,12 +8,12 @@ torch.nn.utils.prune, baked in or turned into structured plans.
   mask plan to what a structured plan leaves
 """
 
-from planc.masks.after import after
-from planc.masks.apply import apply, restore
-from planc.masks.bake import bake
+from planc.masks.baking import bake
 from planc.masks.choose import ElementCriterion, ElementMagnitude, RandomElements, select
+from planc.masks.executor import apply, restore
 from planc.masks.hooks import attach, read
 from planc.masks.policies import GlobalElements, MaskPolicy, NofM, PerTensor
+from planc.masks.slicing import after
 from planc.masks.structured import FromMasks, Refused, from_masks
 
 __all__ = [

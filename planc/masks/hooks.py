@@ -17,7 +17,7 @@ from planc.apply.renewal import trainable_results
 from planc.apply.source import tensors_of
 from planc.errors import PlancError
 from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan
-from planc.masks.bake import bake
+from planc.masks.baking import bake
 from planc.reparametrised import Masked, masked_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
