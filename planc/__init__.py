@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
     from planc.codec import load_plan, save_plan
+    from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
     from planc.compose import compose
     from planc.criteria import score
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         TraceError,
         VerificationError,
     )
+    from planc.maskplan import MaskPlan
+    from planc.masks import bake, from_masks
     from planc.plan import Plan
     from planc.rules import rule
     from planc.select import select
@@ -44,6 +47,7 @@ __all__ = [
     "AnalysisError",
     "FileError",
     "InfeasibleBudget",
+    "MaskPlan",
     "Plan",
     "PlancError",
     "PolicyError",
@@ -54,13 +58,17 @@ __all__ = [
     "VerificationError",
     "analyze",
     "apply",
+    "bake",
     "compile",
     "compose",
     "diff",
+    "from_masks",
+    "load_masks",
     "load_plan",
     "mask",
     "restore",
     "rule",
+    "save_masks",
     "save_plan",
     "score",
     "select",
@@ -69,16 +77,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "MaskPlan": "planc.maskplan",
     "Plan": "planc.plan",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
+    "bake": "planc.masks",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "from_masks": "planc.masks",
+    "load_masks": "planc.codec.masks",
     "load_plan": "planc.codec",
     "mask": "planc.apply",
     "restore": "planc.apply",
     "rule": "planc.rules",
+    "save_masks": "planc.codec.masks",
     "save_plan": "planc.codec",
     "score": "planc.criteria",
     "select": "planc.select",

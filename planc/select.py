@@ -144,7 +144,7 @@ def write_plan(
         attributes=changes,
         inputs=graph.input_spec,
         target=target,
-        provenance=(Provenance(criterion, policy, seed, _versions()),),
+        provenance=(Provenance(criterion, policy, seed, versions()),),
         cost_before=analysis.cost.price(full),
         cost_after=analysis.cost.price(counts),
         shapes=predicted_digest(analysis, shapes),
@@ -221,8 +221,7 @@ def _attributes(
         new[path, name] = _replaced(current(path, name), index, poly.value(of))
     for path, module in graph.modules.items():
         for entry in derived(module):
-            owned = (f"{path}.{t}" if path else t for t in entry.tensors)
-            shape = next((shapes[t] for t in owned if t in shapes), None)
+            shape = next((shapes[t] for t in entry.sources(path) if t in shapes), None)
             if shape is not None:
                 times = current(path, entry.times) if entry.times else 1
                 new[path, entry.name] = shape[entry.dim] * times
@@ -245,7 +244,8 @@ def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
     )
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
+    """Of what a plan is made with."""
     return (("planc", _version("planc")), ("torch", _version("torch").split("+")[0]))
 
 

@@ -123,13 +123,20 @@ def plan(
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @json_option
 def show(plan_file: Path, as_json: bool) -> None:
-    """Show what PLAN removes, and what that saves."""
-    import planc
+    """Show what PLAN removes, and what that saves; PLAN may be a mask plan."""
+    from planc.codec.kinds import load_any
+    from planc.maskplan import MaskPlan
+    from planc.report.masks import masks_json, masks_table
     from planc.report.plain import plan_json
     from planc.report.text import plan_table
 
-    loaded = planc.load_plan(plan_file)
-    if as_json:
+    loaded = load_any(plan_file)
+    if isinstance(loaded, MaskPlan):
+        if as_json:
+            print_json(masks_json(loaded))
+        else:
+            print_table(masks_table(loaded))
+    elif as_json:
         print_json(plan_json(loaded))
     else:
         print_table(plan_table(loaded))
@@ -256,13 +263,18 @@ def verify(
 @click.argument("second", type=FILE)
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> int:
-    """Compare two plans; exit with 3 if they differ."""
+    """Compare two plans, or two mask plans; exit with 3 if they differ."""
     import planc
+    from planc.codec.kinds import load_any
+    from planc.maskdiff import MaskPlanDiff
+    from planc.report.masks import masks_diff_table
     from planc.report.text import diff_table
 
-    differences = planc.diff(planc.load_plan(first), planc.load_plan(second))
+    differences = planc.diff(load_any(first), load_any(second))
     if as_json:
         print_json(differences.to_json())
+    elif isinstance(differences, MaskPlanDiff):
+        print_table(masks_diff_table(differences))
     else:
         print_table(diff_table(differences))
     return _DIFFER if differences else 0

@@ -43,6 +43,7 @@ from planc.ir import (
     Value,
     attributes_read,
 )
+from planc.reparametrised import Masked, masked_tensors
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
@@ -112,7 +113,8 @@ class _Run:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
-        self.originals: dict[int, torch.Tensor] = {}  # by what takes their place
+        self.originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
+        self.masked: dict[int, Masked] = {}  # by the id of what they were when the run began
         self.numbers: dict[int, Size | Scalar] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.constant_ids: set[int] = set()
@@ -137,6 +139,7 @@ class _Run:
         if isinstance(tensor, nn.Parameter):
             kept = nn.Parameter(kept, requires_grad=tensor.requires_grad)
         self.originals[id(kept)] = tensor
+        self.alive.append(kept)
         return kept
 
     def _placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -167,12 +170,22 @@ class _Run:
 
     def ref(self, tensor: torch.Tensor) -> Ref:
         value = self.ids.get(id(tensor))
-        if value is None:  # a tensor from outside the module tree
+        if value is None and id(tensor) in self.masked:
+            value = self._computed(tensor)
+        if value is None:  # a tensor from outside the module tree, or an attribute of a module
             value = self.new_value(tensor, constant=True)
             self.captured[value] = self.originals.get(id(tensor), tensor).detach()
             if self.sizes.numbers is not None and tensor.numel() == 1 and not _empty(tensor):
                 self._note_number(value, tensor.item())
         return Ref(value)
+
+    def _computed(self, tensor: torch.Tensor) -> int:
+        """What a pruning hook left, read by a run that did not call the hook's module: computed."""
+        numbers, self.sizes.numbers = self.sizes.numbers, None  # those of another call
+        with _Recorder(self):
+            value = self.ids[id(tensor)] = self.ids[id(self.masked[id(tensor)].compute())]
+        self.sizes.numbers = numbers
+        return value
 
     def _note_number(self, value: int, content: Any) -> None:
         """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
@@ -196,8 +209,12 @@ class _Run:
             track_attributes(path, held, name)
         for path, module in model.named_modules():
             track_attributes(path, module)
-            module.register_forward_pre_hook(self._enter(path))
+            module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+            if old.up_to_date and new.current is not None:
+                self.masked[id(new.current)] = new
+                self.alive.append(new.current)
         inputs: list[Ref] = []
 
         def stand_in(leaf: Any) -> Any:
