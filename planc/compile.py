@@ -9,8 +9,9 @@ from torch import nn
 
 from planc.analysis import analyze
 from planc.criteria import Criterion, named, score
+from planc.errors import PolicyError
 from planc.plan import Plan
-from planc.policy import Floor, Global, Keep, Only, Policy, Rounded, Uniform
+from planc.policy import Budget, Floor, Global, Keep, Only, Policy, Rounded, Uniform
 from planc.policy.ratio import checked_ratio
 from planc.select import Target, select
 from planc.trace import trace
@@ -21,7 +22,10 @@ def compile(
     args: Any,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    ratio: float = 0.5,
+    ratio: float | None = None,
+    macs: int | float | None = None,
+    params: int | float | None = None,
+    bytes: int | float | None = None,
     criterion: str | Criterion = "l2",
     policy: Policy | None = None,
     global_ranking: bool = False,
@@ -38,10 +42,14 @@ def compile(
 
     Args:
         args, kwargs: example inputs; only their shapes and types matter.
-        ratio: the share of units that every group loses, in [0, 1), rounded down. Whole rows that
-            have cells inside (heads, convolution groups) go only if ``kinds`` says so.
+        ratio: the share of units that every group loses, in [0, 1), rounded down; a half where
+            neither it nor a budget is given. Whole rows that have cells inside (heads, convolution
+            groups) go only if ``kinds`` says so.
+        macs, params, bytes: budgets instead of a ratio, each a figure (an ``int``) or a share of
+            what the original costs (a ``float`` up to 1): as much stays as they allow.
         criterion: "l2", "l1", "random", or a function (see :mod:`planc.criteria`).
-        policy: instead of ``ratio``, ``global_ranking`` and ``kinds`` (see :mod:`planc.policy`).
+        policy: instead of ``ratio``, ``global_ranking``, ``round_to``, ``floor``, ``keep``,
+            ``only`` and ``kinds`` (see :mod:`planc.policy`).
         global_ranking: the share goes from all groups together, lowest scores first.
         round_to: dimensions that shrink keep a multiple of this many indices.
         floor: the least number of units a group keeps.
@@ -55,16 +63,29 @@ def compile(
 
     Raises:
         TraceError, AnalysisError, PolicyError: each names the object and what to do.
+        InfeasibleBudget: a PolicyError; names the closest figure and what stops it.
     """
-    checked_ratio(ratio)
+    budget = Budget(macs, params, bytes)
+    limited = budget != Budget()
+    if limited and ratio is not None:
+        raise PolicyError(
+            f"ratio={ratio!r} and a budget ({budget}): one says what the other is to find out; "
+            "give one of them"
+        )
+    if ratio is not None:
+        checked_ratio(ratio)
     scorer = named(criterion, seed) if isinstance(criterion, str) else criterion
-    chosen = policy or _policy(ratio, global_ranking, round_to, floor, keep, only, kinds or {})
+    share = ratio if ratio is not None or limited else 0.5
+    chosen = policy or _policy(share, global_ranking, round_to, floor, keep, only, kinds or {})
     analysis = analyze(trace(model, args, kwargs), strict)
-    return select(analysis, score(analysis, model, scorer), chosen, target, seed)
+    if limited:
+        budget.limits(analysis)  # a budget that is none is refused before scores are computed
+    scores = score(analysis, model, scorer)
+    return select(analysis, scores, chosen, target, seed, budget if limited else None)
 
 
 def _policy(
-    ratio: float,
+    ratio: float | None,
     global_ranking: bool,
     round_to: int,
     floor: int,
