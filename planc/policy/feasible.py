@@ -135,6 +135,35 @@ def _solve(
     return whole
 
 
+_Linear = tuple[dict[int, int], int]
+"""Coefficients by column, and a constant."""
+
+
+def _combined(op: str, parts: list[_Linear], count: int) -> _Linear | None:
+    """Sums, differences and multiples of what is linear; None for anything else."""
+    if len(parts) < count:
+        return None
+    if op == "neg":
+        return _times(-1, parts[0])
+    if op in ("+", "-"):
+        return _sum(parts[0], parts[1] if op == "+" else _times(-1, parts[1]))
+    for (terms, constant), other in (parts, parts[::-1]) if op == "*" else ():
+        if not any(terms.values()):
+            return _times(constant, other)
+    return None
+
+
+def _times(factor: int, part: _Linear) -> _Linear:
+    return {column: factor * c for column, c in part[0].items()}, factor * part[1]
+
+
+def _sum(left: _Linear, right: _Linear) -> _Linear:
+    terms = dict(left[0])
+    for column, c in right[0].items():
+        terms[column] = terms.get(column, 0) + c
+    return terms, left[1] + right[1]
+
+
 @dataclass
 class _Programme:
     """An integer programme over the groups' counts and a few auxiliary integers."""
@@ -165,7 +194,7 @@ class _Programme:
         self.row(terms, value, value)
         return True
 
-    def _linear(self, quantity: Quantity) -> tuple[dict[int, int], int] | None:
+    def _linear(self, quantity: Quantity) -> _Linear | None:
         """Coefficients by column and a constant; quotients and remainders by new integers."""
         if isinstance(quantity, Poly):
             if quantity.degree > 1:
@@ -177,11 +206,12 @@ class _Programme:
                 else:
                     constant = c
             return terms, constant
-        return self._quotient(quantity)
+        if quantity.op in ("//", "%", "/"):
+            return self._quotient(quantity)
+        parts = [self._linear(arg) for arg in quantity.args]
+        return _combined(quantity.op, [part for part in parts if part is not None], len(parts))
 
-    def _quotient(self, quantity: Operation) -> tuple[dict[int, int], int] | None:
-        if quantity.op not in ("//", "%", "/"):
-            return None
+    def _quotient(self, quantity: Operation) -> _Linear | None:
         dividend = self._linear(quantity.args[0])
         divisor = quantity.args[1]
         by = divisor.constant if isinstance(divisor, Poly) else None

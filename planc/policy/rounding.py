@@ -62,7 +62,7 @@ class Rounding:
         Where several groups share a term, as heads and what is inside them, those that are whole
         are a factor like another, and of those that shrink the first takes it on.
         """
-        found = self.single.copy()
+        found: Kept = self.single.copy()
         for monomial, factor in self.several:
             groups = [int(v) for v in monomial if isinstance(v, int)]
             shrinking = [g for g in groups if kept[g] < self.cells[g]] or groups

@@ -2,8 +2,8 @@
 
     python -m tests.bench.budgets [MODEL ...] [--budget macs=0.5] [--round-to 8] [--policy uniform]
 
-Without ``--budget``, MACs of 0.75, 0.5 and 0.25 of the original's, each as it is and with dimensions
-that are multiples of 8. Models are built without weights and scored at random (seed 0), for a
+Without ``--budget``, MACs of 0.75, 0.5 and 0.25 of the original's, each as it is and with all
+dimensions multiples of 8. Models are built without weights and scored at random (seed 0), for a
 budget depends on sizes alone. ``below`` is by how much of the budget the plan stays below it, and
 ``select s`` the time from scores to the plan. A line at the end has the worst of both. Exits with 1
 if a plan is above a budget or more than 0.5 % below it, or none is found.
