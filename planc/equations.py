@@ -169,6 +169,10 @@ class _Builder:
             if type(given) is bool or not isinstance(given, int):
                 continue
             reason = f"{demand.arg} of {node}"
+            if int(given) != demand.sign * demand.labelled.shape[demand.dim]:
+                if isinstance(given, Size):  # a bound beyond the end: it is no width, and stays
+                    self._unchanged(node, demand.arg, given)
+                continue
             width = self.width(demand.labelled, demand.dim, reason)
             if width is None:
                 continue

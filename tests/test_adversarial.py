@@ -9,6 +9,7 @@ from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -1275,6 +1276,21 @@ def test_a_number_taken_from_a_value() -> None:
         b=nn.Linear(8, 2),
     )
     assert together(prove(net, TOKENS), "a.weight:0", "b.weight:1")
+
+
+@pytest.mark.parametrize(
+    "index",
+    [[3, 1, 0], [[0, 1], [1, 3]], [True, False, True, True], np.array([3, 1]), np.array([[2, 0]])],
+    ids=str,
+)
+def test_an_index_that_is_a_list_of_positions(index: Any) -> None:
+    net = Net(
+        lambda m, x: m.b(m.a(x)[:, index].flatten(1, -2).sum(1)),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+    )
+    found = prove(net, torch.randn(2, 4, 6))
+    assert together(found, "a.weight:0", "b.weight:1")
 
 
 # -- random programs -------------------------------------------------------------------------------

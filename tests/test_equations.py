@@ -79,6 +79,17 @@ def test_an_attribute_that_must_be_even_leaves_the_width_even() -> None:
     assert counts <= {0, 2, 4, 6}
 
 
+@pytest.mark.parametrize("most", [50, -50])
+def test_a_bound_beyond_the_end_is_a_number_that_stays(most: int) -> None:
+    def run(m: Any, y: Tensor) -> Tensor:
+        return y[..., : m.most] if m.most > 0 else y[..., m.most :]
+
+    found = prove(tokens(run, most=most), TOKENS)
+    assert attributes(found) in ({}, {"most": str(most)})
+    for target in ("module", "graph"):
+        assert prunable(found, target) == {"a.weight:0"}
+
+
 def test_private_attributes_are_never_rewritten() -> None:
     net = tokens(lambda m, y: y.view(6, m._width))
     net._width = 8

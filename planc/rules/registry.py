@@ -42,7 +42,7 @@ def find(operator: str) -> Rule | None:
         return _RULES[operator]
     name = operator.rsplit(".", 1)[0]
     overload = operator[len(name) :]
-    if overload.endswith("out"):
+    if overload.endswith((".out", "_out")):
         return None  # it writes into a tensor that the rule does not know
     for candidate in (name, name.removesuffix("_") + overload, name.removesuffix("_")):
         if candidate in _RULES:

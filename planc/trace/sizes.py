@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -135,6 +136,7 @@ _PLACES: dict[Any, Callable[[torch.device], Any]] = {
     torch.Tensor.is_meta.__get__: lambda device: False,  # type: ignore[attr-defined]
 }
 _PLAIN_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
+_INDEXING = frozenset({torch.Tensor.__getitem__, torch.Tensor.__setitem__})
 _NO_SIZES = frozenset(
     {
         torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
@@ -175,6 +177,8 @@ class SizeTracking(TorchFunctionMode):
         if func in _TRANSPARENT:
             with self:
                 return _seen_through(func)(*args, **kwargs)
+        if func in _INDEXING:
+            args = (args[0], _index(args[1]), *args[2:])
         before, self.numbers = self.numbers, _numbers(args, kwargs)
         try:
             return func(*args, **kwargs)
@@ -199,6 +203,21 @@ class SizeTracking(TorchFunctionMode):
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return TrackedSize(result, SizeOf(value, int(dim) % args[0].dim()))
         return torch.Size([TrackedSize(n, SizeOf(value, i)) for i, n in enumerate(result)])
+
+
+def _index(index: Any) -> Any:
+    """An index with its lists of positions as tensors. Left to torch, they become tensors on the
+    device of what is indexed, which has no content where that is meta.
+    """
+    if isinstance(index, tuple):
+        return tuple(_index(item) for item in index)
+    if isinstance(index, np.ndarray) or (isinstance(index, list) and _positions(index)):
+        return torch.from_numpy(np.array(index))
+    return index
+
+
+def _positions(index: list[Any]) -> bool:
+    return all(_positions(i) if isinstance(i, list) else isinstance(i, int) for i in index)
 
 
 def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Number] | None:

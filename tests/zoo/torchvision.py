@@ -1,4 +1,6 @@
-"""torchvision's models, and inputs for them, made fit for comparison (:mod:`tests.zoo.randomise`)."""
+"""torchvision's models, and inputs for them; the models made fit for comparison, see
+:mod:`tests.zoo.randomise`.
+"""
 
 from __future__ import annotations
 
