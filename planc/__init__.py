@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         TraceError,
         VerificationError,
     )
+    from planc.iteration import Schedule, Step, next_step
     from planc.plan import Plan
+    from planc.policy.budget import Budget
     from planc.rules import rule
     from planc.select import select
     from planc.trace import trace
@@ -42,14 +44,17 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyApplied",
     "AnalysisError",
+    "Budget",
     "FileError",
     "InfeasibleBudget",
     "Plan",
     "PlancError",
     "PolicyError",
+    "Schedule",
     "ShardMismatch",
     "StaleError",
     "StalePlan",
+    "Step",
     "TraceError",
     "VerificationError",
     "analyze",
@@ -59,6 +64,7 @@ __all__ = [
     "diff",
     "load_plan",
     "mask",
+    "next_step",
     "restore",
     "rule",
     "save_plan",
@@ -69,7 +75,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Budget": "planc.policy.budget",
     "Plan": "planc.plan",
+    "Schedule": "planc.iteration",
+    "Step": "planc.iteration",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
     "compile": "planc.compile",
@@ -77,6 +86,7 @@ _HOMES = {
     "diff": "planc.diff",
     "load_plan": "planc.codec",
     "mask": "planc.apply",
+    "next_step": "planc.iteration",
     "restore": "planc.apply",
     "rule": "planc.rules",
     "save_plan": "planc.codec",

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "planc"
 LAYERS = (
     ("cli",),
     ("models", "report"),
+    ("iteration",),
     ("compile",),
     ("checkpoint", "diff", "compose", "verify"),
     ("apply",),
@@ -48,6 +49,7 @@ TOUCH_TENSORS = {
     "compile",
     "criteria",
     "inputs",
+    "iteration",
     "models",
     "replay",
     "trace",

@@ -7,7 +7,8 @@ cost of each candidate, modifiers and constraints obeyed, and then gives back wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
@@ -43,14 +44,21 @@ class Budget:
         )
 
     def limits(self, analysis: Analysis) -> dict[str, int]:
-        """The figures, by measure.
+        """The figures for a model, by measure.
 
         Raises:
             PolicyError: one is not positive, or a share above 1; or there are none.
         """
-        cost = analysis.cost.price(whole(analysis).tolist())
+        return self.figures(asdict(analysis.cost.price(whole(analysis).tolist())))
+
+    def figures(self, full: Mapping[str, int]) -> dict[str, int]:
+        """The figures for an original of that cost, by measure.
+
+        Raises:
+            PolicyError: one is not positive, or a share above 1; or there are none.
+        """
         found = {
-            name: _figure(name, value, getattr(cost, name))
+            name: _figure(name, value, full[name])
             for name in NAMES
             if (value := getattr(self, name)) is not None
         }
