@@ -32,9 +32,11 @@ if TYPE_CHECKING:
         TraceError,
         VerificationError,
     )
+    from planc.iteration import Schedule, Step, next_step
     from planc.maskplan import MaskPlan
     from planc.masks import bake, from_masks
     from planc.plan import Plan
+    from planc.policy.budget import Budget
     from planc.rules import rule
     from planc.select import select
     from planc.trace import trace
@@ -45,15 +47,18 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyApplied",
     "AnalysisError",
+    "Budget",
     "FileError",
     "InfeasibleBudget",
     "MaskPlan",
     "Plan",
     "PlancError",
     "PolicyError",
+    "Schedule",
     "ShardMismatch",
     "StaleError",
     "StalePlan",
+    "Step",
     "TraceError",
     "VerificationError",
     "analyze",
@@ -66,6 +71,7 @@ __all__ = [
     "load_masks",
     "load_plan",
     "mask",
+    "next_step",
     "restore",
     "rule",
     "save_masks",
@@ -77,8 +83,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Budget": "planc.policy.budget",
     "MaskPlan": "planc.maskplan",
     "Plan": "planc.plan",
+    "Schedule": "planc.iteration",
+    "Step": "planc.iteration",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
     "bake": "planc.masks",
@@ -89,6 +98,7 @@ _HOMES = {
     "load_masks": "planc.codec.masks",
     "load_plan": "planc.codec",
     "mask": "planc.apply",
+    "next_step": "planc.iteration",
     "restore": "planc.apply",
     "rule": "planc.rules",
     "save_masks": "planc.codec.masks",

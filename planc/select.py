@@ -27,8 +27,8 @@ from planc.plan import (
     TensorSpec,
     cuts,
 )
-from planc.policy.feasible import feasible
-from planc.policy.modifiers import rounding
+from planc.policy.budget import Budget, within
+from planc.policy.closure import closed
 from planc.policy.ratio import Counts, Policy
 from planc.widths import Variable
 
@@ -41,27 +41,34 @@ def select(
     policy: Policy,
     target: Target = "module",
     seed: int = 0,
+    budget: Budget | None = None,
 ) -> Plan:
     """Chooses the units to remove and writes them down.
 
     Args:
         policy: how many units each group keeps; the model's constraints are obeyed afterwards,
             by removing less.
+        budget: goes as far in the policy's order of units as the budget takes, and no further.
         target: "module" obeys what the eager module computes itself, "graph" does not have to.
         seed: recorded in the plan.
 
     Raises:
         PolicyError: the request cannot be met; says which part.
+        InfeasibleBudget: no plan of this policy is within the budget; names the closest figure.
     """
     if target not in ("module", "graph"):
         raise PolicyError(f'target {target!r}: choose "module" or "graph"')
     checked_seed(seed)
     equations = analysis.equations(target)
-    counts = feasible(analysis, equations, policy(analysis, scores), rounding(policy))
+    if budget is None:
+        counts, made_by = closed(analysis, equations, scores, policy), str(policy)
+    else:
+        counts = within(analysis, equations, scores, policy, budget)
+        made_by = f"{policy} within {budget}"
     removed = tuple(
         lowest(group, scores.units[g], counts[g]) for g, group in enumerate(analysis.groups)
     )
-    return write_plan(analysis, removed, target, scores.criterion, str(policy), seed)
+    return write_plan(analysis, removed, target, scores.criterion, made_by, seed)
 
 
 def lowest(group: Group, scores: np.ndarray, kept: int) -> tuple[int, ...]:

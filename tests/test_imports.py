@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "planc"
 LAYERS = (
     ("cli",),
     ("models", "report"),
-    ("masks",),
+    ("iteration", "masks"),
     ("compile",),
     ("checkpoint", "diff", "compose", "verify"),
     ("apply",),
@@ -52,6 +52,7 @@ TOUCH_TENSORS = {
     "compile",
     "criteria",
     "inputs",
+    "iteration",
     "masks",
     "models",
     "replay",
