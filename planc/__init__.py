@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
+    from planc.calibrate import calibrate, load_statistics, save_statistics
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from planc.errors import (
         AlreadyApplied,
         AnalysisError,
+        CalibrationError,
         FileError,
         InfeasibleBudget,
         PlancError,
@@ -48,6 +50,7 @@ __all__ = [
     "AlreadyApplied",
     "AnalysisError",
     "Budget",
+    "CalibrationError",
     "FileError",
     "InfeasibleBudget",
     "MaskPlan",
@@ -64,18 +67,21 @@ __all__ = [
     "analyze",
     "apply",
     "bake",
+    "calibrate",
     "compile",
     "compose",
     "diff",
     "from_masks",
     "load_masks",
     "load_plan",
+    "load_statistics",
     "mask",
     "next_step",
     "restore",
     "rule",
     "save_masks",
     "save_plan",
+    "save_statistics",
     "score",
     "select",
     "trace",
@@ -91,18 +97,21 @@ _HOMES = {
     "analyze": "planc.analysis",
     "apply": "planc.apply",
     "bake": "planc.masks",
+    "calibrate": "planc.calibrate",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
     "from_masks": "planc.masks",
     "load_masks": "planc.codec.masks",
     "load_plan": "planc.codec",
+    "load_statistics": "planc.calibrate",
     "mask": "planc.apply",
     "next_step": "planc.iteration",
     "restore": "planc.apply",
     "rule": "planc.rules",
     "save_masks": "planc.codec.masks",
     "save_plan": "planc.codec",
+    "save_statistics": "planc.calibrate",
     "score": "planc.criteria",
     "select": "planc.select",
     "trace": "planc.trace",

@@ -18,7 +18,7 @@ LAYERS = (
     ("models", "report"),
     ("iteration", "masks"),
     ("compile",),
-    ("checkpoint", "diff", "compose", "verify"),
+    ("calibrate", "checkpoint", "diff", "compose", "penalties", "verify"),
     ("apply",),
     ("validate",),
     ("replay",),
@@ -32,7 +32,7 @@ LAYERS = (
     ("maskplan",),
     ("fingerprint", "configuration"),
     ("analysis",),
-    ("cost", "equations", "explain"),
+    ("cost", "equations", "explain", "places"),
     ("grouping",),
     ("walk",),
     ("rules",),
@@ -48,6 +48,7 @@ LAYERS = (
 )
 TOUCH_TENSORS = {
     "apply",
+    "calibrate",
     "checkpoint",
     "compile",
     "criteria",
@@ -55,6 +56,7 @@ TOUCH_TENSORS = {
     "iteration",
     "masks",
     "models",
+    "penalties",
     "replay",
     "reparametrised",
     "trace",
