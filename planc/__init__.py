@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
+    from planc.checkpoint import load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.compile import compile
     from planc.compose import compose
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from planc.plan import Plan
     from planc.rules import rule
     from planc.select import select
+    from planc.tensorfiles.checkpoint import inspect
     from planc.trace import trace
     from planc.verify import verify
 
@@ -57,10 +59,14 @@ __all__ = [
     "compile",
     "compose",
     "diff",
+    "inspect",
+    "load",
+    "load_optimizer",
     "load_plan",
     "mask",
     "restore",
     "rule",
+    "save",
     "save_plan",
     "score",
     "select",
@@ -75,10 +81,14 @@ _HOMES = {
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "inspect": "planc.tensorfiles.checkpoint",
+    "load": "planc.checkpoint",
+    "load_optimizer": "planc.checkpoint",
     "load_plan": "planc.codec",
     "mask": "planc.apply",
     "restore": "planc.apply",
     "rule": "planc.rules",
+    "save": "planc.checkpoint",
     "save_plan": "planc.codec",
     "score": "planc.criteria",
     "select": "planc.select",

@@ -55,9 +55,13 @@ class Renewal:
     """
 
     def __init__(
-        self, plan: Plan, named: Named, change: Callable[[torch.Tensor, Cut], torch.Tensor]
+        self,
+        plan: Plan,
+        named: Named,
+        change: Callable[[torch.Tensor, Cut], torch.Tensor],
+        cuts: Mapping[str, Cut] | None = None,
     ) -> None:
-        self._cuts = plan.cuts
+        self._cuts = plan.cuts if cuts is None else cuts
         self._specs = specs_by_name(plan)
         self._change = change
         self._names: dict[Hashable, str] = {}
@@ -79,13 +83,18 @@ class Renewal:
         spec = None if name is None else self._specs.get(name)
         cut = None if spec is None else self._cuts.get(spec.name)
         if name is None or spec is None or cut is None:
-            new = self._once(_memory(tensor), lambda: copy_tensor(tensor))
+            new = self._once(_memory(tensor), lambda: self.make(tensor, None, name))
         else:
             new = self._changed(tensor, cut, name, spec)
         return _dressed(tensor, new)
 
     def _changed(self, tensor: torch.Tensor, cut: Cut, name: str, spec: TensorSpec) -> torch.Tensor:
-        return self._once((_memory(tensor), _key(cut)), lambda: self._change(tensor, cut))
+        key = (_memory(tensor), _key(cut))
+        return self._once(key, lambda: self.make(tensor, cut, name))
+
+    def make(self, tensor: torch.Tensor, cut: Cut | None, name: str | None) -> torch.Tensor:
+        """A tensor of its own in place of ``tensor``; ``cut`` is None where it stays whole."""
+        return copy_tensor(tensor) if cut is None else self._change(tensor, cut)
 
     def _once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         if key not in self._made:
