@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
-    from planc.checkpoint import load, load_optimizer, save
+    from planc.checkpoint import apply_pickled, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.compile import compile
     from planc.compose import compose
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from planc.plan import Plan
     from planc.rules import rule
     from planc.select import select
+    from planc.streaming import apply_files, restore_files
     from planc.tensorfiles.checkpoint import inspect
     from planc.trace import trace
     from planc.verify import verify
@@ -56,6 +57,8 @@ __all__ = [
     "VerificationError",
     "analyze",
     "apply",
+    "apply_files",
+    "apply_pickled",
     "compile",
     "compose",
     "diff",
@@ -65,6 +68,7 @@ __all__ = [
     "load_plan",
     "mask",
     "restore",
+    "restore_files",
     "rule",
     "save",
     "save_plan",
@@ -78,6 +82,8 @@ _HOMES = {
     "Plan": "planc.plan",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
+    "apply_files": "planc.streaming",
+    "apply_pickled": "planc.checkpoint",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
@@ -87,6 +93,7 @@ _HOMES = {
     "load_plan": "planc.codec",
     "mask": "planc.apply",
     "restore": "planc.apply",
+    "restore_files": "planc.streaming",
     "rule": "planc.rules",
     "save": "planc.checkpoint",
     "save_plan": "planc.codec",

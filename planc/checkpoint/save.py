@@ -100,6 +100,27 @@ def save(
             _write_directory(directory, draft, state, extra, shard_size)
 
 
+def save_state_dict(
+    path: str | os.PathLike[str],
+    state: Mapping[str, torch.Tensor],
+    plan: Plan,
+    *,
+    limits: Limits = DEFAULT,
+) -> None:
+    """Writes one file with a state dict that ``plan`` produced, where there is no model.
+
+    Raises:
+        PlancError, FileError, OSError: as for :func:`save`.
+    """
+    contents, stored = [], dict[int, str]()
+    for name, tensor in state.items():
+        first = stored.setdefault(id(tensor), name)
+        if first == name:
+            ties = tuple(other for other, same in state.items() if same is tensor)
+            contents.append(_content(tensor, ties, "state"))
+    _write_file(Path(path), _Draft(plan, (), (), limits), contents, [])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Content:
     """A tensor to be written, and what the record says of it."""

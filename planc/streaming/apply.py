@@ -25,7 +25,7 @@ from planc.streaming.besides import copy_besides, write_index
 from planc.streaming.layout import Layout, lay_out
 from planc.streaming.removed import keep_removed as keep_removed_values
 from planc.streaming.shard import Cutting, Done, cut_shard, finished
-from planc.streaming.staging import staging
+from planc.streaming.staging import TEMPORARY, staging
 from planc.tensorfiles.directories import check_free
 from planc.tensorfiles.reader import is_directory, is_same_file
 from planc.tensorfiles.shards import SUFFIX, ShardSet, find_shards
@@ -84,7 +84,8 @@ def apply_files(
         keep_removed_values(plan, found, Path(os.path.realpath(keep_removed)), overwrite, limits)
     if single:
         with replacing(target) as descriptor:
-            _cut_first(layout, descriptor, [])
+            done = cut_shard(layout.cutting[0], descriptor)
+            rewrite(descriptor, layout.first_header([done]))
         cut = 1
     else:
         with staging(target, _identity(plan, found), overwrite) as directory:
@@ -125,14 +126,21 @@ def _identity(plan: Plan, found: ShardSet) -> str:
 
 
 def _cut_all(layout: Layout, directory: Path, workers: int) -> int:
-    """Cuts the shards that are not there yet, the first one last; returns how many."""
+    """Cuts the shards that are not there yet; returns how many.
+
+    The first one, which has the record with the digests of all, gets its name when all are done.
+    """
+    first = directory / f".{layout.cutting[0].name}.{TEMPORARY}"
     done: dict[int, Done] = {}
     for number, cutting in enumerate(layout.cutting[1:], 1):
         there = finished(directory / cutting.name, cutting, layout.limits)
         if there is not None:
             done[number] = there
-    waiting = [n for n in range(1, len(layout.cutting)) if n not in done]
-    jobs = [(layout.cutting[number], directory) for number in waiting]
+    waiting = [number for number in range(len(layout.cutting)) if number not in done]
+    jobs = [
+        (layout.cutting[number], directory / layout.cutting[number].name if number else first)
+        for number in waiting
+    ]
     if workers > 1 and len(jobs) > 1:
         # not fork: the caller's threads, torch's among them, do not survive it
         with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
@@ -140,18 +148,17 @@ def _cut_all(layout: Layout, directory: Path, workers: int) -> int:
     else:
         results = [_cut_into(job) for job in jobs]
     done.update(zip(waiting, results, strict=True))
-    with replacing(directory / layout.cutting[0].name) as descriptor:
-        _cut_first(layout, descriptor, [done[n] for n in range(1, len(layout.cutting))])
-    return len(waiting) + 1
+    descriptor = os.open(first, os.O_WRONLY)
+    try:
+        rewrite(descriptor, layout.first_header([done[n] for n in range(len(layout.cutting))]))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    first.replace(directory / layout.cutting[0].name)
+    return len(waiting)
 
 
 def _cut_into(job: tuple[Cutting, Path]) -> Done:
-    cutting, directory = job
-    with replacing(directory / cutting.name) as descriptor:
+    cutting, path = job
+    with replacing(path) as descriptor:
         return cut_shard(cutting, descriptor)
-
-
-def _cut_first(layout: Layout, descriptor: int, others: list[Done]) -> None:
-    """Cuts the shard that has the record, in which the digests of all are."""
-    first = cut_shard(layout.cutting[0], descriptor)
-    rewrite(descriptor, layout.first_header([first, *others]))

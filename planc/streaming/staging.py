@@ -18,7 +18,7 @@ from planc.errors import FileError, PlancError
 from planc.tensorfiles.directories import check_free, recover, settle
 
 _ABOUT = ".about"
-_TEMPORARY = "tmp"
+TEMPORARY = "tmp"  # the end of names of files that are being written
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def _begin(directory: Path, identity: str) -> None:
     except (FileError, OSError):
         known = ""
     for path in directory.iterdir():
-        temporary = path.name.startswith(".") and path.name.endswith(f".{_TEMPORARY}")
+        temporary = path.name.startswith(".") and path.name.endswith(f".{TEMPORARY}")
         if known != identity or temporary:
             path.unlink()
     write_file(about, identity.encode())
