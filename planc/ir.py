@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planc.expr import Attribute, Scalar, Size, leaves
+from planc.expr import Attribute, Expr, Scalar, Size, leaves
 
 if TYPE_CHECKING:
     from planc.configuration import Construction
@@ -122,6 +122,23 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the model's Python code found when it compared two sizes: that ``left`` is equal to,
+    less than, or at most ``right``. Another answer would have led to another graph.
+    """
+
+    left: Expr
+    relation: str  # "==", "<" or "<="
+    right: Expr
+    module: str
+    source: tuple[str, int]
+
+    def __str__(self) -> str:
+        where = f"{self.module or 'the model'} ({self.source[0]}:{self.source[1]})"
+        return f"sizes compared by {self.relation} in {where}"
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """A module of the model: its path, type names from the class up to ``Module``, and its
     structural attributes (integers, booleans, strings and nested tuples of them).
@@ -141,7 +158,8 @@ class Graph:
     from them alone), ``numbers`` those of the captured that hold one number made of sizes;
     ``frontend`` says which front end produced the graph. ``data_dependent`` says that it is one of
     several that the model may run, by the values of its inputs; ``decisions`` are those that led to
-    this one. ``construction`` makes such models from configurations, where the class does.
+    this one, ``comparisons`` the answers that sizes gave. ``construction`` makes such models from
+    configurations, where the class does.
     """
 
     values: tuple[Value, ...]
@@ -159,6 +177,7 @@ class Graph:
     training: bool = False
     data_dependent: bool = False
     decisions: tuple[Decision, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
     construction: Construction | None = None
     _by_name: dict[str, Tensor] = field(default_factory=dict, repr=False)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from planc.analysis import Analysis, Gone, analyze
@@ -18,6 +19,7 @@ from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
+from planc.trace.given import as_module
 from planc.validate import Call, example_call
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
@@ -64,7 +66,7 @@ class Report:
 
 def verify(
     plan: Plan,
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     smaller: nn.Module,
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
@@ -89,6 +91,7 @@ def verify(
         StalePlan: the plan was made for another model.
         VerificationError: something differs; the first difference is named.
     """
+    model = as_module(model)
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
     analysis = analyze(trace(model, *call))
