@@ -164,6 +164,8 @@ class _Builder:
         covered: set[tuple[int, str, int | None]] = set()
         for demand in self.walked.facts.demands:
             node = nodes[demand.node]
+            if not self._bound(node):
+                continue
             covered.add((demand.node, demand.arg, demand.index))
             given = _argument(node, demand)
             if type(given) is bool or not isinstance(given, int):
@@ -182,11 +184,19 @@ class _Builder:
             else:
                 self.found.append(Constraint(left, width.scaled(demand.sign), reason))
         for i, node in enumerate(nodes):
-            for arg, index, number in _numbers(node):
+            for arg, index, number in _numbers(node) if self._bound(node) else ():
                 if (i, arg, index) not in covered:
                     self._unchanged(node, arg, number)
+        if self.target != "module":
+            return
         for number in self.graph.numbers.values():
             self._used_as_number(number.expr)
+
+    def _bound(self, node: Node) -> bool:
+        """Whether a node computes its numbers itself: all do in the module; in the graph they are
+        constants that are rewritten, but for those inside of what is not traced into.
+        """
+        return self.target == "module" or node.leaf
 
     def _unchanged(self, node: Node, arg: str, number: Size | Scalar) -> None:
         """A number that the operator takes for something else than a width stays what it is."""
@@ -368,6 +378,5 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     builder.equals()
     builder.plurals()
     builder.widers()
-    if target == "module":
-        builder.demands()
+    builder.demands()
     return builder.solve()

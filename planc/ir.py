@@ -79,8 +79,15 @@ class Node:
     @property
     def in_place(self) -> bool:
         """Whether the operator overwrites its first argument."""
+        if self.leaf:
+            return False
         name = self.op.split(".")[1]
         return name.endswith("_") and not name.endswith("__")
+
+    @property
+    def leaf(self) -> bool:
+        """Whether it is a call of a module that is not traced into, rather than of an operator."""
+        return self.op.startswith("leaf.")
 
     @property
     def idle(self) -> bool:

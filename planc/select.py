@@ -119,7 +119,10 @@ def write_plan(
                 f"{tensor.name}: the labels predict {shapes[tensor.value]}, the members give "
                 f"{spec.shape}; please report this model"
             )
-    changes = _attributes(analysis, equations, counts, after) if target == "module" else ()
+    changes = _attributes(analysis, equations, counts, after)
+    if target == "graph":  # only modules that are not traced into are there with their attributes
+        leaves = tuple(f"{node.module}." for node in graph.nodes if node.leaf)
+        changes = tuple(change for change in changes if f"{change.module}.".startswith(leaves))
     source = Fingerprints(
         fingerprint.attributes_digest(modules),
         fingerprint.structure_digest(analysis.groups),

@@ -47,6 +47,15 @@ def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None
         vars(module)[name] = value
 
 
+def inside(path: str, changes: Iterable[AttributeChange]) -> list[AttributeChange]:
+    """The changes of the module at ``path`` and of those in it, with paths that begin there."""
+    return [
+        AttributeChange(change.module[len(path) + 1 :], change.name, change.before, change.after)
+        for change in changes
+        if change.module == path or change.module.startswith(f"{path}.")
+    ]
+
+
 def _new_value(module: nn.Module, change: AttributeChange) -> Any:
     """The value to set, after every check."""
     _check_name(module, change)

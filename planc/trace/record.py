@@ -32,8 +32,10 @@ from planc.errors import TraceError
 from planc.expr import Number, Scalar, Size
 from planc.inputs import specify
 from planc.ir import Decision, Graph, Node, Ref, Tensor, Value
+from planc.rules import leaf
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay, decides, decision
+from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
 from planc.trace.structure import described, owned_tensors
@@ -46,6 +48,7 @@ _NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedOperatorException,
+    NeedsValues,
 )
 
 
@@ -173,6 +176,9 @@ class _Run:
             track_attributes(path, module)
             module.register_forward_pre_hook(self._enter(path))
             module.register_forward_hook(self._leave)
+        for path, module in leaves_of(model):
+            sizes = named_sizes(path, modules[path].attributes)
+            vars(module)["forward"] = self._leaf(path, module, sizes)
         inputs: list[Ref] = []
 
         def stand_in(leaf: Any) -> Any:
@@ -275,6 +281,32 @@ class _Run:
 
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         self.path.pop()
+
+    def _leaf(self, path: str, module: nn.Module, sizes: dict[str, Any]) -> Callable[..., Any]:
+        """What takes the place of the ``forward`` of a module that is not looked into."""
+        forward, found = module.forward, leaf(type(module))
+        assert found is not None
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self.source = _user_line()
+            operands = named_operands(module)
+            tensors = {name: self.ref(tensor) for name, tensor in operands.items()}
+            named = {**sizes, **tensors, **{name: self._freeze(a) for name, a in kwargs.items()}}
+            if len(named) < len(sizes) + len(tensors) + len(kwargs):
+                raise TraceError(
+                    f"{type(module).__name__} has a rule, and an argument, an attribute and a "
+                    "tensor of one name: they cannot be told apart"
+                )
+            node_args = tuple(self._freeze(arg) for arg in args)
+            result = call(module, forward, self.kind != "real", args, kwargs)
+            flat = result if isinstance(result, tuple | list) else (result,)
+            outputs = tuple(Ref(self.new_value(item, constant=False)) for item in flat)
+            self.nodes.append(
+                Node(found.operator, node_args, tuple(named.items()), outputs, path, self.source)
+            )
+            return result
+
+        return called
 
     # -- one operator ----------------------------------------------------------------------
 
