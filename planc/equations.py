@@ -147,14 +147,13 @@ class _Builder:
         module = self.graph.modules.get(attribute.module)
         for entry in derived(module) if module is not None else ():
             if entry.name == attribute.name and not attribute.index:
-                for name in entry.tensors:
-                    full = f"{attribute.module}.{name}" if attribute.module else name
-                    if self.graph.has(full):
-                        tensor = self.graph.tensor(full)
-                        size = self.width(self.walked.labels[tensor.value], entry.dim, name)
-                        if size is not None and entry.times:
-                            size = size * Poly.variable((attribute.module, entry.times, ()))
-                        return size
+                name = entry.source(self.graph.modules[attribute.module], self.graph.shapes)
+                if name is not None:
+                    tensor = self.graph.tensor(name)
+                    size = self.width(self.walked.labels[tensor.value], entry.dim, name)
+                    if size is not None and entry.times:
+                        size = size * Poly.variable((attribute.module, entry.times, ()))
+                    return size
         return None
 
     # -- sources of equations ----------------------------------------------------------------

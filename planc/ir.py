@@ -169,6 +169,11 @@ class Graph:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each parameter and buffer by all its names."""
+        return {name: tensor.shape for name, tensor in self._by_name.items()}
+
     def has(self, name: str) -> bool:
         """Whether there is a parameter or buffer of that name."""
         return name in self._by_name

@@ -220,11 +220,10 @@ def _attributes(
         new[path, name] = _replaced(current(path, name), index, poly.value(of))
     for path, module in graph.modules.items():
         for entry in derived(module):
-            owned = (f"{path}.{t}" if path else t for t in entry.tensors)
-            shape = next((shapes[t] for t in owned if t in shapes), None)
-            if shape is not None:
+            source = entry.source(module, graph.shapes)
+            if source is not None:
                 times = current(path, entry.times) if entry.times else 1
-                new[path, entry.name] = shape[entry.dim] * times
+                new[path, entry.name] = shapes[source][entry.dim] * times
         for name, dividend, divisor in quotients(module):
             new[path, name] = current(path, dividend) // current(path, divisor)
     return tuple(

@@ -174,7 +174,7 @@ class _Run:
         modules = described(model)
         for path, module in model.named_modules():
             track_attributes(path, module)
-            module.register_forward_pre_hook(self._enter(path))
+            module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
         for path, module in leaves_of(model):
             sizes = named_sizes(path, modules[path].attributes)
