@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
     from planc.codec import load_plan, save_plan
+    from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
     from planc.compose import compose
     from planc.criteria import score
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
         TraceError,
         VerificationError,
     )
+    from planc.iteration import Schedule, Step, next_step
+    from planc.maskplan import MaskPlan
+    from planc.masks import bake, from_masks
     from planc.plan import Plan
+    from planc.policy.budget import Budget
     from planc.rules import rule
     from planc.select import select
     from planc.trace import trace
@@ -42,25 +47,34 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyApplied",
     "AnalysisError",
+    "Budget",
     "FileError",
     "InfeasibleBudget",
+    "MaskPlan",
     "Plan",
     "PlancError",
     "PolicyError",
+    "Schedule",
     "ShardMismatch",
     "StaleError",
     "StalePlan",
+    "Step",
     "TraceError",
     "VerificationError",
     "analyze",
     "apply",
+    "bake",
     "compile",
     "compose",
     "diff",
+    "from_masks",
+    "load_masks",
     "load_plan",
     "mask",
+    "next_step",
     "restore",
     "rule",
+    "save_masks",
     "save_plan",
     "score",
     "select",
@@ -69,16 +83,25 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Budget": "planc.policy.budget",
+    "MaskPlan": "planc.maskplan",
     "Plan": "planc.plan",
+    "Schedule": "planc.iteration",
+    "Step": "planc.iteration",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
+    "bake": "planc.masks",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "from_masks": "planc.masks",
+    "load_masks": "planc.codec.masks",
     "load_plan": "planc.codec",
     "mask": "planc.apply",
+    "next_step": "planc.iteration",
     "restore": "planc.apply",
     "rule": "planc.rules",
+    "save_masks": "planc.codec.masks",
     "save_plan": "planc.codec",
     "score": "planc.criteria",
     "select": "planc.select",

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "planc"
 LAYERS = (
     ("cli",),
     ("models", "report"),
+    ("iteration", "masks"),
     ("compile",),
     ("checkpoint", "diff", "compose", "verify"),
     ("apply",),
@@ -27,7 +28,9 @@ LAYERS = (
     ("select",),
     ("policy",),
     ("criteria",),
-    ("fingerprint",),
+    ("maskdiff",),
+    ("maskplan",),
+    ("fingerprint", "configuration"),
     ("analysis",),
     ("cost", "equations", "explain"),
     ("grouping",),
@@ -40,6 +43,7 @@ LAYERS = (
     ("groups",),
     ("ir",),
     ("expr",),
+    ("reparametrised",),
     ("errors", "collection"),
 )
 TOUCH_TENSORS = {
@@ -48,8 +52,11 @@ TOUCH_TENSORS = {
     "compile",
     "criteria",
     "inputs",
+    "iteration",
+    "masks",
     "models",
     "replay",
+    "reparametrised",
     "trace",
     "validate",
     "verify",

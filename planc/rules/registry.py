@@ -162,6 +162,26 @@ def pin_dims(cx: Facts, x: Labelled, dims: Sequence[int], reason: str) -> Labell
     return Labelled(x.shape, tuple(layer for layer in x.layers if layer.target not in gone))
 
 
+def per_dim(value: Any, count: int) -> tuple[int, ...]:
+    """One number for each of ``count`` dimensions; an operator may be given one for all."""
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return given * count if len(given) == 1 else given
+
+
+def looking_along(first: int, kernel: Any, stride: Any, *paddings: Any) -> list[int]:
+    """The dimensions, from ``first`` on, in which a sliding window sees more than one position, or
+    not every one: elsewhere it works on each coordinate by itself.
+    """
+    count = len(kernel)
+    steps = per_dim(stride, count) if stride else kernel
+    rims = [per_dim(padding, count) for padding in paddings]
+    return [
+        first + i
+        for i in range(count)
+        if kernel[i] != 1 or steps[i] != 1 or any(rim[i] != 0 for rim in rims)
+    ]
+
+
 def vector(x: Labelled, dim: int, rank: int) -> Labelled:
     """A vector placed along dimension ``dim`` of ``rank`` dimensions."""
     return lift(x, [0 if d == dim else None for d in range(rank)])

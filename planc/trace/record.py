@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,15 +30,34 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.expr import Number, Scalar, Size
+from planc.expr import Expr, Number, Scalar, Size
 from planc.inputs import specify
-from planc.ir import Decision, Graph, Node, Ref, Tensor, Value
+from planc.ir import (
+    Comparison,
+    Decision,
+    Graph,
+    Module,
+    Node,
+    Ref,
+    Tensor,
+    Value,
+    attributes_read,
+)
+from planc.reparametrised import Masked, masked_tensors
 from planc.rules import leaf
 from planc.trace.clone import clone
+from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
 from planc.trace.nesting import leaves, map_leaves
-from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
+from planc.trace.objects import held_objects, object_attributes
+from planc.trace.sizes import (
+    SizeTracking,
+    align,
+    heard_comparisons,
+    track_attributes,
+    tracked_math,
+)
 from planc.trace.structure import described, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
@@ -88,6 +108,7 @@ class _Run:
         self.kind = kind
         self.replay = replay
         self.decisions: list[Decision] = []
+        self.comparisons: dict[tuple[Expr, str, Expr], Comparison] = {}
         self.data_dependent = False
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
         device = next((p.device for p in model.parameters()), _CPU)
@@ -95,7 +116,8 @@ class _Run:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
-        self.originals: dict[int, torch.Tensor] = {}  # by what takes their place
+        self.originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
+        self.masked: dict[int, Masked] = {}  # by the id of what they were when the run began
         self.numbers: dict[int, Size | Scalar] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.constant_ids: set[int] = set()
@@ -120,6 +142,7 @@ class _Run:
         if isinstance(tensor, nn.Parameter):
             kept = nn.Parameter(kept, requires_grad=tensor.requires_grad)
         self.originals[id(kept)] = tensor
+        self.alive.append(kept)
         return kept
 
     def _placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -150,12 +173,22 @@ class _Run:
 
     def ref(self, tensor: torch.Tensor) -> Ref:
         value = self.ids.get(id(tensor))
-        if value is None:  # a tensor from outside the module tree
+        if value is None and id(tensor) in self.masked:
+            value = self._computed(tensor)
+        if value is None:  # a tensor from outside the module tree, or an attribute of a module
             value = self.new_value(tensor, constant=True)
             self.captured[value] = self.originals.get(id(tensor), tensor).detach()
             if self.sizes.numbers is not None and tensor.numel() == 1 and not _empty(tensor):
                 self._note_number(value, tensor.item())
         return Ref(value)
+
+    def _computed(self, tensor: torch.Tensor) -> int:
+        """What a pruning hook left, read by a run that did not call the hook's module: computed."""
+        numbers, self.sizes.numbers = self.sizes.numbers, None  # those of another call
+        with _Recorder(self):
+            value = self.ids[id(tensor)] = self.ids[id(self.masked[id(tensor)].compute())]
+        self.sizes.numbers = numbers
+        return value
 
     def _note_number(self, value: int, content: Any) -> None:
         """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
@@ -172,6 +205,11 @@ class _Run:
         model = self._copy()
         tensors = self._tensors(model)
         modules = described(model)
+        fields = object_attributes(model)
+        originals = {id(held) for _, _, held in held_objects(self.model)}
+        copied = [held for held in held_objects(model) if id(held[2]) not in originals]
+        for path, name, held in copied:
+            track_attributes(path, held, name)
         for path, module in model.named_modules():
             track_attributes(path, module)
             module.register_forward_pre_hook(self._enter(path), prepend=True)
@@ -179,6 +217,10 @@ class _Run:
         for path, module in leaves_of(model):
             sizes = named_sizes(path, modules[path].attributes)
             vars(module)["forward"] = self._leaf(path, module, sizes)
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+            if old.up_to_date and new.current is not None:
+                self.masked[id(new.current)] = new
+                self.alive.append(new.current)
         inputs: list[Ref] = []
 
         def stand_in(leaf: Any) -> Any:
@@ -212,13 +254,17 @@ class _Run:
             captured=self.captured,
             numbers=self.numbers,
             constants=self.constants,
-            modules=modules,
+            modules=_with_fields(
+                modules, fields, attributes_read(self.nodes, self.numbers.values())
+            ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
+            comparisons=tuple(self.comparisons.values()),
+            construction=construction_of(self.model),
         )
 
     def _copy(self) -> nn.Module:
@@ -239,6 +285,7 @@ class _Run:
                 torch.random.fork_rng(devices=[]),
                 torch.inference_mode(),
                 tracked_math(),
+                heard_comparisons(self.compared),
                 _Recorder(self),
                 self.sizes,
             ):
@@ -307,6 +354,13 @@ class _Run:
             return result
 
         return called
+
+    def compared(self, left: Expr, relation: str, right: Expr) -> None:
+        """Notes what the model's own code found about two sizes; torch's asks after its own."""
+        key = (left, relation, right)
+        asker = sys._getframe(2).f_code.co_filename
+        if left != right and key not in self.comparisons and not asker.startswith(_HIDDEN):
+            self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
 
     # -- one operator ----------------------------------------------------------------------
 
@@ -451,3 +505,13 @@ def _user_line_of(error: Exception) -> tuple[str, int] | None:
             line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
         trace = trace.tb_next
     return line
+
+
+def _with_fields(
+    modules: dict[str, Module], fields: dict[str, dict[str, Any]], read: set[tuple[str, str]]
+) -> dict[str, Module]:
+    """The modules with those attributes of the objects they hold that the run read."""
+    for path, attributes in fields.items():
+        looked_at = {name: value for name, value in attributes.items() if (path, name) in read}
+        modules[path] = replace(modules[path], attributes={**modules[path].attributes, **looked_at})
+    return modules

@@ -21,6 +21,7 @@ from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
 from planc.trace.given import as_module
 from planc.validate import Call, example_call
+from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
     compare_operands,
     differ,
@@ -114,6 +115,8 @@ def verify(
     outputs = run(smaller, call)
     graph_error = difference(outputs, run(graph, call), allowed, "the rewritten graph")
     checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
+    if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
+        checks.append(told)
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
         return Report(tuple(checks), None, graph_error, mixing)
