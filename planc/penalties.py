@@ -16,7 +16,7 @@ from torch import nn
 from planc.analysis import Analysis
 from planc.criteria.additive import positive
 from planc.criteria.roles import scales
-from planc.criteria.scores import checked_weights
+from planc.criteria.scores import check_weights
 from planc.criteria.sums import place_sums, power
 from planc.errors import AnalysisError, PolicyError, StalePlan
 from planc.places import NOWHERE
@@ -37,7 +37,7 @@ class UnitSquares:
     analysis: Analysis
 
     def __call__(self, model: nn.Module) -> torch.Tensor:
-        weights = checked_weights(self.analysis, model)
+        weights = _checked_parameters(self.analysis, model)
         places = self.analysis.places
         parts: list[tuple[int, torch.Tensor]] = []
         device = next(iter(weights.values())).device if weights else torch.device("cpu")
@@ -147,7 +147,7 @@ class BatchNormPenalty:
         )
 
     def __call__(self, model: nn.Module) -> torch.Tensor:
-        weights = checked_weights(self.analysis, model)
+        weights = _checked_parameters(self.analysis, model)
         parts = []
         for names, free in self._own:
             scale = next(weights[name] for name in names if name in weights)
@@ -211,3 +211,10 @@ class Growing:
     def __call__(self, model: nn.Module, step: int) -> torch.Tensor:
         squares = self._squares(model)
         return self.strength(step) / 2 * (squares * self._removed.to(squares)).sum()
+
+
+def _checked_parameters(analysis: Analysis, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters by all their names, as they are trained."""
+    found: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    check_weights(analysis, found)
+    return found

@@ -25,7 +25,8 @@ from planc.errors import CalibrationError, PlancError
 from planc.trace.clone import clone
 from planc.trace.structure import owned_tensors
 
-_CASTS = ("aten._to_copy", "aten.to", "aten.alias", "aten.detach")
+_SAME = ("aten._to_copy", "aten.to", "aten.alias", "aten.detach", "aten.mul")
+"""Operators whose result is still the parameter: cast, or under a mask."""
 
 
 class Collector:
@@ -198,7 +199,7 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         op = str(func)
-        if base_name(op) in _CASTS and id(args[0]) in self.names:
+        if base_name(op) in _SAME and id(args[0]) in self.names and result.shape == args[0].shape:
             self.names[id(result)] = self.names[id(args[0])]
             self.alive.append(result)
         known = contraction(op)

@@ -15,6 +15,7 @@ from planc.analysis import Analysis
 from planc.criteria.statistics import Statistics, needed
 from planc.errors import PolicyError, StalePlan
 from planc.groups import Group
+from planc.reparametrised import values_as_used
 
 Weights = Mapping[str, torch.Tensor]
 Opinions = Sequence[NDArray[np.float64] | None]
@@ -51,14 +52,18 @@ def score(
     """Scores every unit of every group.
 
     Args:
-        weights: the model, or its parameters and buffers by name.
+        weights: the model, or its parameters and buffers by name, as an exported program's
+            ``state_dict`` has them. What a mask of torch.nn.utils.prune hides in a model counts
+            as zero.
         statistics: what :func:`planc.calibrate` collected, for criteria that need it.
 
     Raises:
         StalePlan: a tensor is missing or has another shape than the one that was traced.
         PolicyError: statistics are missing; a score is missing or not finite; names the group.
     """
-    weights = checked_weights(analysis, weights)
+    if isinstance(weights, nn.Module):
+        weights = values_as_used(weights)
+    check_weights(analysis, weights)
     units = opinions(criterion, analysis, weights, statistics)
     if len(units) != len(analysis.groups):
         raise PolicyError(
@@ -98,17 +103,12 @@ def opinions(
     return criterion(analysis, weights, needed(criterion, statistics))  # type: ignore[call-arg]
 
 
-def checked_weights(analysis: Analysis, weights: nn.Module | Weights) -> Weights:
-    """The parameters and buffers by name, of the shapes that were traced.
+def check_weights(analysis: Analysis, weights: Weights) -> None:
+    """Returns if all parameters are there, in the shapes that were traced.
 
     Raises:
         StalePlan: one is missing or has another shape.
     """
-    if isinstance(weights, nn.Module):
-        weights = {
-            **dict(weights.named_parameters(remove_duplicate=False)),
-            **dict(weights.named_buffers(remove_duplicate=False)),
-        }
     for tensor in analysis.graph.tensors:
         found = next((weights[name] for name in tensor.names if name in weights), None)
         if found is None:
@@ -120,7 +120,6 @@ def checked_weights(analysis: Analysis, weights: nn.Module | Weights) -> Weights
                 f"weights: {tensor.name} has shape {tuple(found.shape)}, but {tensor.shape} was "
                 "traced; give the weights of the traced model"
             )
-    return weights
 
 
 def _culprit(
