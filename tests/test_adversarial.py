@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import planc
 from planc.errors import AnalysisError
-from tests.programs import Program
+from tests.programs import write
 from tests.proving import Net, free, prove, prunable, reasons, together
 
 IMAGES = torch.randn(2, 3, 6, 6)
@@ -1319,9 +1319,9 @@ def test_an_index_that_is_a_list_of_positions(index: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_random_programs(seed: int) -> None:
-    torch.manual_seed(seed)
-    found = prove(Program(seed, length=5), torch.randn(2, 3, 3, 3), seeds=(seed,))
-    assert found.groups or found.pins
+    program = write(seed, length=5)
+    found = prove(program.model(), program.inputs(), seeds=(seed,))
+    assert found.groups or found.pins, program.text
 
 
 # -- what has no rule ------------------------------------------------------------------------------

@@ -127,8 +127,10 @@ def _tracked_float(number: Any = 0.0) -> float:
     return float(number)
 
 
-def track_attributes(path: str, module: torch.nn.Module) -> None:
-    """Replaces the public integer attributes of ``module`` (a clone) by tracked ones."""
+def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
+    """Replaces the public integer attributes of ``holder``, a module of a clone or an object that
+    it holds under the name ``prefix``, by tracked ones.
+    """
 
     def tracked(value: Any, name: str, index: tuple[int, ...]) -> Any:
         if type(value) is int:
@@ -138,10 +140,10 @@ def track_attributes(path: str, module: torch.nn.Module) -> None:
             return type(value)(items)
         return value
 
-    attributes = vars(module)
+    attributes = vars(holder)
     for name, value in attributes.items():
         if not name.startswith("_") and type(value) in (int, tuple, list, torch.Size):
-            attributes[name] = tracked(value, name, ())
+            attributes[name] = tracked(value, f"{prefix}.{name}" if prefix else name, ())
 
 
 # Functions written in Python hand over to a function mode before they look at their arguments.
@@ -200,6 +202,7 @@ class SizeTracking(TorchFunctionMode):
         self.value_of = value_of
         self.device = device
         self.numbers: list[Number] | None = None
+        self.autocast = False  # whether it was on in any call
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -209,11 +212,14 @@ class SizeTracking(TorchFunctionMode):
             return func(*args, **kwargs)
         if func == _SHAPE or func is _SIZE:
             return self._sizes(func(*args, **kwargs), args, kwargs)
+        if func is torch.ops.aten.sym_size.int:
+            return self._sizes(int(func(*args, **kwargs)), args, kwargs)
         if func in _COUNTS:
             return self._count(func(*args, **kwargs), args)
         if func in _TRANSPARENT:
             with self:
                 return _seen_through(func)(*args, **kwargs)
+        self.autocast = self.autocast or torch._C._is_any_autocast_enabled()
         if func in _INDEXING:
             args = (args[0], _index(args[1]), *args[2:])
         before, self.numbers = self.numbers, _numbers(args, kwargs)
