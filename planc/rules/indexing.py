@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from planc.facts import Facts
-from planc.labels import Labelled, even, lift, unify
+import numpy as np
+
+from planc.facts import Atoms, Facts
+from planc.labels import Labelled, even, lift, take, unify, window
 from planc.rules.registry import axis, pin_dims, rule
 
 
@@ -17,6 +19,8 @@ def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelle
         picked(cx, x, indices)  # a mask of several dimensions
         return Labelled(cx.shape)
     given = [i for i, entry in enumerate(indices) if entry is not None]
+    if len(given) == 1 and (chosen := _known(indices[given[0]])) is not None:
+        return _taken(cx, x, given[0], chosen)
     x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
     for entry in indices:
         if entry is not None:
@@ -31,6 +35,27 @@ def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelle
     if any(e is not None and e.shape and x.layers == () for e in indices):
         return Labelled(cx.shape)
     return Labelled(cx.shape, lift(_without(x, given), places).layers)
+
+
+def _known(index: Labelled | None) -> Atoms | None:
+    """The content of a list of positions, where it is known."""
+    known = index is not None and index.rank == 1 and index.constant is not None
+    if not known or index is None or index.constant is None or index.constant.dtype == bool:
+        return None
+    return index.constant.astype(np.int64)
+
+
+def _taken(cx: Facts, x: Labelled, dim: int, chosen: Atoms) -> Labelled:
+    """Coordinates picked by a constant list: what stands between them and the end that they are
+    counted from must stay, or they are others.
+    """
+    n = x.shape[dim]
+    for side in (chosen[chosen >= 0], chosen[chosen < 0]):
+        if len(side):
+            first, last = (0, side.max() + 1) if side[0] >= 0 else (n + side.min(), n)
+            between = window(x, dim, int(first), int(last)).targeting(dim)
+            cx.pin(between, "positions are picked by index")
+    return take(cx, x, dim, chosen % n)
 
 
 def _rank_of(indices: Sequence[Labelled | None]) -> int:

@@ -259,7 +259,9 @@ class _Run:
             numbers=self.numbers,
             constants=self.constants,
             modules=_with_fields(
-                modules, fields, attributes_read(self.nodes, self.numbers.values())
+                modules,
+                fields,
+                attributes_read(self.nodes, self.numbers.values(), self.comparisons.values()),
             ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
