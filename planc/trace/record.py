@@ -87,10 +87,14 @@ def record(
     """
     if replay is not None:
         return _Run(model, "real", replay).graph(args, kwargs)
-    with contextlib.suppress(Exception):  # fake tensors give the better error, if it is one
+    with contextlib.suppress(Exception):  # what really is wrong, the others say better
         return _Run(model, "meta").graph(args, kwargs)
     try:
         return _Run(model, "fake").graph(args, kwargs)
+    except TraceError:
+        if any(p.is_meta for p in model.parameters()):
+            raise
+        return _Run(model, "real").graph(args, kwargs)  # what stand-ins cannot do, tensors may
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
