@@ -22,7 +22,7 @@ from torch import nn
 import planc
 from planc.groups import Group
 from planc.trace import Frontend
-from tests.programs import Program
+from tests.programs import write
 from tests.zoo import torchvision as zoo
 
 
@@ -72,15 +72,15 @@ def main() -> int:
     torch.set_num_threads(1)
     names = options.models or [
         name
-        for name in (*zoo.classification_models(), *zoo.other_models())
+        for name in zoo.names()
         if zoo.task_of(name) != "detection"  # its control flow depends on values
     ]
     failures = 0
     for name in names:
         failures += _line(name, zoo.plain(name), zoo.example_inputs(name))
     for seed in range(0 if options.models else options.programs):
-        torch.manual_seed(seed)
-        failures += _line(f"program {seed}", Program(seed), (torch.randn(2, 3, 3, 3),))
+        program = write(seed, length=6)
+        failures += _line(f"program {seed}", program.model(), program.inputs())
     print(f"{failures} differ or fail")
     return int(failures > 0)
 

@@ -43,8 +43,15 @@ def task_of(name: str) -> str:
 
 
 def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A torchvision model in eval mode, randomised; detectors that let one choose take images as
-    small as those of :func:`example_inputs`.
+    """A torchvision model in eval mode, randomised."""
+    model = plain(name)
+    randomise(model, seed, *example_inputs(name, batch=2, seed=seed))
+    return model.to(dtype)
+
+
+def plain(name: str) -> nn.Module:
+    """A torchvision model in eval mode, as it is initialised; detectors that let one choose take
+    images as small as those of :func:`example_inputs`.
     """
     from torchvision import models
 
@@ -56,9 +63,8 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Mo
         options["weights_backbone"] = None
     if task == "detection" and not name.startswith("ssd"):
         options |= {"min_size": 160, "max_size": 320}
-    model = models.get_model(name, **options)
-    randomise(model, seed, *example_inputs(name, batch=2, seed=seed))
-    return model.eval().to(dtype)
+    model: nn.Module = models.get_model(name, **options)
+    return model.eval()
 
 
 def example_inputs(name: str, batch: int = 1, seed: int = 0) -> tuple[Any, ...]:
