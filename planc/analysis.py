@@ -21,7 +21,9 @@ from planc.grouping import PINNED, Grouping, group_units
 from planc.groups import Group
 from planc.ir import Graph, Node
 from planc.labels import Labelled
+from planc.places import Places, places
 from planc.walk import Walked, walk
+from planc.widths import Poly
 
 Gone = NDArray[np.bool_]
 
@@ -53,6 +55,21 @@ class Analysis:
     def cost(self) -> CostModel:
         """MACs, parameters and bytes as polynomials in the groups' widths."""
         return cost_model(self.graph, self.walked, self.grouping)
+
+    @cached_property
+    def widths(self) -> tuple[Poly, ...]:
+        """The widths of all dimensions of parameters and buffers that can shrink, each once."""
+        of = (
+            self.grouping.width(self.walked.labels[tensor.value], dim)
+            for tensor in self.graph.tensors
+            for dim in range(len(tensor.shape))
+        )
+        return tuple(dict.fromkeys(poly for poly in of if poly.constant is None))
+
+    @cached_property
+    def places(self) -> Places:
+        """Where the units of all groups stand in the parameters."""
+        return places(self.graph, self.walked.facts.slots, self.grouping)
 
     @cached_property
     def _equations(self) -> dict[str, Equations]:

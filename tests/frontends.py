@@ -77,7 +77,7 @@ def main() -> int:
     ]
     failures = 0
     for name in names:
-        failures += _line(name, zoo.plain(name), zoo.example_inputs(name))
+        failures += _line(name, zoo.unweighted(name).eval(), zoo.example_inputs(name))
     for seed in range(0 if options.models else options.programs):
         program = write(seed, length=6)
         failures += _line(f"program {seed}", program.model(), program.inputs())

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from planc.reparametrised import compute_again
+
 _OWNED = ("_parameters", "_buffers", "_modules")
 
 
@@ -16,7 +18,7 @@ def clone(model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> 
     """A deep copy of ``model`` in which every tensor ``t`` is ``replace(t)``; tied ones stay tied.
 
     Parameters, buffers and tensors that are plain attributes of modules are replaced, without
-    ever being copied.
+    ever being copied; what pruning hooks compute from them is computed again.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
@@ -28,6 +30,7 @@ def clone(model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> 
     for path, module in model.named_modules():
         if isinstance(module, fx.GraphModule):
             _complete(module, copied.get_submodule(path), memo)
+    compute_again(model, copied)
     return copied
 
 

@@ -43,9 +43,12 @@ from planc.ir import (
     Value,
     attributes_read,
 )
+from planc.reparametrised import Masked, masked_tensors
+from planc.rules import leaf
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
+from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
 from planc.trace.sizes import (
@@ -65,6 +68,7 @@ _NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedOperatorException,
+    NeedsValues,
 )
 
 
@@ -112,7 +116,8 @@ class _Run:
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
-        self.originals: dict[int, torch.Tensor] = {}  # by what takes their place
+        self.originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
+        self.masked: dict[int, Masked] = {}  # by the id of what they were when the run began
         self.numbers: dict[int, Size | Scalar] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.constant_ids: set[int] = set()
@@ -137,6 +142,7 @@ class _Run:
         if isinstance(tensor, nn.Parameter):
             kept = nn.Parameter(kept, requires_grad=tensor.requires_grad)
         self.originals[id(kept)] = tensor
+        self.alive.append(kept)
         return kept
 
     def _placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -167,12 +173,22 @@ class _Run:
 
     def ref(self, tensor: torch.Tensor) -> Ref:
         value = self.ids.get(id(tensor))
-        if value is None:  # a tensor from outside the module tree
+        if value is None and id(tensor) in self.masked:
+            value = self._computed(tensor)
+        if value is None:  # a tensor from outside the module tree, or an attribute of a module
             value = self.new_value(tensor, constant=True)
             self.captured[value] = self.originals.get(id(tensor), tensor).detach()
             if self.sizes.numbers is not None and tensor.numel() == 1 and not _empty(tensor):
                 self._note_number(value, tensor.item())
         return Ref(value)
+
+    def _computed(self, tensor: torch.Tensor) -> int:
+        """What a pruning hook left, read by a run that did not call the hook's module: computed."""
+        numbers, self.sizes.numbers = self.sizes.numbers, None  # those of another call
+        with _Recorder(self):
+            value = self.ids[id(tensor)] = self.ids[id(self.masked[id(tensor)].compute())]
+        self.sizes.numbers = numbers
+        return value
 
     def _note_number(self, value: int, content: Any) -> None:
         """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
@@ -196,8 +212,15 @@ class _Run:
             track_attributes(path, held, name)
         for path, module in model.named_modules():
             track_attributes(path, module)
-            module.register_forward_pre_hook(self._enter(path))
+            module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
+        for path, module in leaves_of(model):
+            sizes = named_sizes(path, modules[path].attributes)
+            vars(module)["forward"] = self._leaf(path, module, sizes)
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+            if old.up_to_date and new.current is not None:
+                self.masked[id(new.current)] = new
+                self.alive.append(new.current)
         inputs: list[Ref] = []
 
         def stand_in(leaf: Any) -> Any:
@@ -305,6 +328,32 @@ class _Run:
 
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         self.path.pop()
+
+    def _leaf(self, path: str, module: nn.Module, sizes: dict[str, Any]) -> Callable[..., Any]:
+        """What takes the place of the ``forward`` of a module that is not looked into."""
+        forward, found = module.forward, leaf(type(module))
+        assert found is not None
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self.source = _user_line()
+            operands = named_operands(module)
+            tensors = {name: self.ref(tensor) for name, tensor in operands.items()}
+            named = {**sizes, **tensors, **{name: self._freeze(a) for name, a in kwargs.items()}}
+            if len(named) < len(sizes) + len(tensors) + len(kwargs):
+                raise TraceError(
+                    f"{type(module).__name__} has a rule, and an argument, an attribute and a "
+                    "tensor of one name: they cannot be told apart"
+                )
+            node_args = tuple(self._freeze(arg) for arg in args)
+            result = call(module, forward, self.kind != "real", args, kwargs)
+            flat = result if isinstance(result, tuple | list) else (result,)
+            outputs = tuple(Ref(self.new_value(item, constant=False)) for item in flat)
+            self.nodes.append(
+                Node(found.operator, node_args, tuple(named.items()), outputs, path, self.source)
+            )
+            return result
+
+        return called
 
     def compared(self, left: Expr, relation: str, right: Expr) -> None:
         """Notes what the model's own code found about two sizes; torch's asks after its own."""

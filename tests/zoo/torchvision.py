@@ -43,16 +43,16 @@ def task_of(name: str) -> str:
 
 
 def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A torchvision model in eval mode, randomised."""
-    model = plain(name)
-    randomise(model, seed, *example_inputs(name, batch=2, seed=seed))
-    return model.to(dtype)
-
-
-def plain(name: str) -> nn.Module:
-    """A torchvision model in eval mode, as it is initialised; detectors that let one choose take
-    images as small as those of :func:`example_inputs`.
+    """A torchvision model in eval mode, randomised; detectors that let one choose take images as
+    small as those of :func:`example_inputs`.
     """
+    model = unweighted(name)
+    randomise(model, seed, *example_inputs(name, batch=2, seed=seed))
+    return model.eval().to(dtype)
+
+
+def unweighted(name: str) -> nn.Module:
+    """A torchvision model as its class makes it, without weights to load."""
     from torchvision import models
 
     options: dict[str, Any] = {"weights": None}
@@ -64,7 +64,7 @@ def plain(name: str) -> nn.Module:
     if task == "detection" and not name.startswith("ssd"):
         options |= {"min_size": 160, "max_size": 320}
     model: nn.Module = models.get_model(name, **options)
-    return model.eval()
+    return model
 
 
 def example_inputs(name: str, batch: int = 1, seed: int = 0) -> tuple[Any, ...]:
