@@ -185,7 +185,7 @@ class _Run:
             track_attributes(path, module)
             module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
-        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=False):
             if old.up_to_date and new.current is not None:
                 self.masked[id(new.current)] = new
                 self.alive.append(new.current)
