@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.iteration import Schedule, Step, next_step
+    from planc.lossless import fold, lossless
     from planc.plan import Plan
     from planc.policy.budget import Budget
     from planc.rules import rule
@@ -62,7 +63,9 @@ __all__ = [
     "compile",
     "compose",
     "diff",
+    "fold",
     "load_plan",
+    "lossless",
     "mask",
     "next_step",
     "restore",
@@ -84,7 +87,9 @@ _HOMES = {
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "fold": "planc.lossless",
     "load_plan": "planc.codec",
+    "lossless": "planc.lossless",
     "mask": "planc.apply",
     "next_step": "planc.iteration",
     "restore": "planc.apply",
