@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from planc.apply import apply, mask, restore
     from planc.checkpoint import apply_pickled, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
+    from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
     from planc.compose import compose
     from planc.criteria import score
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
         TraceError,
         VerificationError,
     )
+    from planc.iteration import Schedule, Step, next_step
+    from planc.maskplan import MaskPlan
+    from planc.masks import bake, from_masks
     from planc.plan import Plan
+    from planc.policy.budget import Budget
     from planc.rules import rule
     from planc.select import select
     from planc.streaming import apply_files, restore_files
@@ -45,32 +50,41 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyApplied",
     "AnalysisError",
+    "Budget",
     "FileError",
     "InfeasibleBudget",
+    "MaskPlan",
     "Plan",
     "PlancError",
     "PolicyError",
+    "Schedule",
     "ShardMismatch",
     "StaleError",
     "StalePlan",
+    "Step",
     "TraceError",
     "VerificationError",
     "analyze",
     "apply",
     "apply_files",
     "apply_pickled",
+    "bake",
     "compile",
     "compose",
     "diff",
+    "from_masks",
     "inspect",
     "load",
+    "load_masks",
     "load_optimizer",
     "load_plan",
     "mask",
+    "next_step",
     "restore",
     "restore_files",
     "rule",
     "save",
+    "save_masks",
     "save_plan",
     "score",
     "select",
@@ -79,23 +93,32 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Budget": "planc.policy.budget",
+    "MaskPlan": "planc.maskplan",
     "Plan": "planc.plan",
+    "Schedule": "planc.iteration",
+    "Step": "planc.iteration",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
     "apply_files": "planc.streaming",
     "apply_pickled": "planc.checkpoint",
+    "bake": "planc.masks",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "from_masks": "planc.masks",
     "inspect": "planc.tensorfiles.checkpoint",
     "load": "planc.checkpoint",
+    "load_masks": "planc.codec.masks",
     "load_optimizer": "planc.checkpoint",
     "load_plan": "planc.codec",
     "mask": "planc.apply",
+    "next_step": "planc.iteration",
     "restore": "planc.apply",
     "restore_files": "planc.streaming",
     "rule": "planc.rules",
     "save": "planc.checkpoint",
+    "save_masks": "planc.codec.masks",
     "save_plan": "planc.codec",
     "score": "planc.criteria",
     "select": "planc.select",

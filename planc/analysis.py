@@ -22,6 +22,7 @@ from planc.groups import Group
 from planc.ir import Graph, Node
 from planc.labels import Labelled
 from planc.walk import Walked, walk
+from planc.widths import Poly
 
 Gone = NDArray[np.bool_]
 
@@ -53,6 +54,16 @@ class Analysis:
     def cost(self) -> CostModel:
         """MACs, parameters and bytes as polynomials in the groups' widths."""
         return cost_model(self.graph, self.walked, self.grouping)
+
+    @cached_property
+    def widths(self) -> tuple[Poly, ...]:
+        """The widths of all dimensions of parameters and buffers that can shrink, each once."""
+        of = (
+            self.grouping.width(self.walked.labels[tensor.value], dim)
+            for tensor in self.graph.tensors
+            for dim in range(len(tensor.shape))
+        )
+        return tuple(dict.fromkeys(poly for poly in of if poly.constant is None))
 
     @cached_property
     def _equations(self) -> dict[str, Equations]:

@@ -7,13 +7,26 @@ attribute can lift.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from planc.expr import OPERATORS, Apply, Attribute, Const, Expr, Scalar, Size, expr_of, leaves
+from planc.expr import (
+    OPERATORS,
+    Apply,
+    Attribute,
+    Const,
+    Expr,
+    Scalar,
+    Size,
+    SizeOf,
+    evaluate,
+    expr_of,
+    leaves,
+)
 from planc.facts import Demand
 from planc.grouping import PINNED, Grouping
 from planc.ir import Graph, Node, provenanced
@@ -102,6 +115,16 @@ def operation(op: str, args: tuple[Quantity, ...]) -> Quantity:
     return Operation(op, args)
 
 
+def _equality(left: Quantity, right: Quantity, reason: str) -> Constraint:
+    """Both sides are equal; attributes that it may be solved for stand on the left."""
+    named = [any(not isinstance(v, int) for v in side.variables) for side in (left, right)]
+    if isinstance(left, Poly) and (named[1] > named[0] or not isinstance(right, Poly)):
+        left, right = right, left
+    if isinstance(right, Poly):
+        return Constraint(left, right, reason)
+    return Constraint(Operation("-", (left, right)), Poly.const(0), reason)
+
+
 class _Builder:
     """Collects equations for one target."""
 
@@ -147,10 +170,9 @@ class _Builder:
         module = self.graph.modules.get(attribute.module)
         for entry in derived(module) if module is not None else ():
             if entry.name == attribute.name and not attribute.index:
-                for name in entry.tensors:
-                    full = f"{attribute.module}.{name}" if attribute.module else name
-                    if self.graph.has(full):
-                        tensor = self.graph.tensor(full)
+                for name in entry.sources(attribute.module):
+                    if self.graph.has(name):
+                        tensor = self.graph.tensor(name)
                         size = self.width(self.walked.labels[tensor.value], entry.dim, name)
                         if size is not None and entry.times:
                             size = size * Poly.variable((attribute.module, entry.times, ()))
@@ -169,6 +191,10 @@ class _Builder:
             if type(given) is bool or not isinstance(given, int):
                 continue
             reason = f"{demand.arg} of {node}"
+            if int(given) != demand.sign * demand.labelled.shape[demand.dim]:
+                if isinstance(given, Size):  # a bound beyond the end: it is no width, and stays
+                    self._unchanged(node, demand.arg, given)
+                continue
             width = self.width(demand.labelled, demand.dim, reason)
             if width is None:
                 continue
@@ -217,6 +243,31 @@ class _Builder:
             left, right = (self.width(x, dim, reason) for x, dim in (equal.left, equal.right))
             if left is not None and right is not None:
                 self.found.append(Constraint(left, right, reason))
+
+    def comparisons(self) -> None:
+        for comparison in self.graph.comparisons:
+            reason = str(comparison)
+            left, right = (self.quantity(e, reason) for e in (comparison.left, comparison.right))
+            if left is None or right is None:
+                continue
+            if comparison.relation == "==":
+                self.found.append(_equality(left, right, reason))
+            else:
+                most = 2 + 2 * sum(self._traced(e) for e in (comparison.left, comparison.right))
+                more = operation("-", (right, left))
+                if comparison.relation == "<":
+                    more = operation("-", (more, Poly.const(1)))
+                quotient = Operation("//", (more, Poly.const(most)))  # negative where it is less
+                self.found.append(Constraint(quotient, Poly.const(0), reason))
+
+    def _traced(self, expr: Expr) -> int:
+        """How far from zero an expression was in the traced run."""
+        values = self.graph.values
+
+        def leaf(of: Attribute | SizeOf) -> int:
+            return of.value if isinstance(of, Attribute) else values[of.value].shape[of.dim]
+
+        return math.ceil(abs(evaluate(expr, leaf)))
 
     def plurals(self) -> None:
         """A width w of n stays at least 2 where (w - 2) // (n + 1) = 0."""
@@ -312,6 +363,8 @@ class _Builder:
             return
         coefficient = own[0][1]
         rest = right - (left - Poly.of({own[0][0]: coefficient}))
+        if any(not isinstance(v, int) for v in rest.variables):
+            return
         if exact and (coefficient != 1 or rest.constant is not None):
             return
         value = rest.divided(Poly.const(coefficient))
@@ -366,4 +419,5 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     builder.widers()
     if target == "module":
         builder.demands()
+        builder.comparisons()
     return builder.solve()

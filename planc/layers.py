@@ -23,6 +23,14 @@ class Derived:
     dim: int
     times: str = ""
 
+    def sources(self, path: str) -> Iterator[str]:
+        """Full names that the tensor may have in the module at ``path``: its own, or that of what
+        a hook computes it from, in equal shape (torch.nn.utils.prune, spectral_norm).
+        """
+        for tensor in self.tensors:
+            name = f"{path}.{tensor}" if path else tensor
+            yield from (name, f"{name}_orig")
+
 
 _LINEAR = (Derived("in_features", ("weight",), 1), Derived("out_features", ("weight",), 0))
 _CONV = (

@@ -10,6 +10,7 @@ import numpy as np
 
 from planc import fingerprint
 from planc.analysis import Analysis
+from planc.configuration import with_configuration
 from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
 from planc.equations import Equations, Key
@@ -26,8 +27,8 @@ from planc.plan import (
     TensorSpec,
     cuts,
 )
-from planc.policy.feasible import feasible
-from planc.policy.modifiers import rounding
+from planc.policy.budget import Budget, within
+from planc.policy.closure import closed
 from planc.policy.ratio import Counts, Policy
 from planc.widths import Variable
 
@@ -40,27 +41,34 @@ def select(
     policy: Policy,
     target: Target = "module",
     seed: int = 0,
+    budget: Budget | None = None,
 ) -> Plan:
     """Chooses the units to remove and writes them down.
 
     Args:
         policy: how many units each group keeps; the model's constraints are obeyed afterwards,
             by removing less.
+        budget: goes as far in the policy's order of units as the budget takes, and no further.
         target: "module" obeys what the eager module computes itself, "graph" does not have to.
         seed: recorded in the plan.
 
     Raises:
         PolicyError: the request cannot be met; says which part.
+        InfeasibleBudget: no plan of this policy is within the budget; names the closest figure.
     """
     if target not in ("module", "graph"):
         raise PolicyError(f'target {target!r}: choose "module" or "graph"')
     checked_seed(seed)
     equations = analysis.equations(target)
-    counts = feasible(analysis, equations, policy(analysis, scores), rounding(policy))
+    if budget is None:
+        counts, made_by = closed(analysis, equations, scores, policy), str(policy)
+    else:
+        counts = within(analysis, equations, scores, policy, budget)
+        made_by = f"{policy} within {budget}"
     removed = tuple(
         lowest(group, scores.units[g], counts[g]) for g, group in enumerate(analysis.groups)
     )
-    return write_plan(analysis, removed, target, scores.criterion, str(policy), seed)
+    return write_plan(analysis, removed, target, scores.criterion, made_by, seed)
 
 
 def lowest(group: Group, scores: np.ndarray, kept: int) -> tuple[int, ...]:
@@ -86,6 +94,11 @@ def write_plan(
         PolicyError: the model cannot run without them; names the constraint.
     """
     graph = analysis.graph
+    if graph.frontend == "export":
+        raise PolicyError(
+            "an exported graph does not say where the module takes its numbers from, nor what the "
+            'recorder would see: make plans of graphs traced with frontend="record"'
+        )
     if target == "graph" and graph.data_dependent:
         raise PolicyError(
             'target "graph": the control flow of this model depends on the values of its inputs, '
@@ -114,7 +127,10 @@ def write_plan(
                 f"{tensor.name}: the labels predict {shapes[tensor.value]}, the members give "
                 f"{spec.shape}; please report this model"
             )
-    changes = _attributes(analysis, equations, counts, after) if target == "module" else ()
+    changes: tuple[AttributeChange, ...] = ()
+    if target == "module":
+        changes = _attributes(analysis, equations, counts, after)
+        changes = with_configuration(graph, changes, after, cut, shapes)
     source = Fingerprints(
         fingerprint.attributes_digest(modules),
         fingerprint.structure_digest(analysis.groups),
@@ -135,7 +151,7 @@ def write_plan(
         attributes=changes,
         inputs=graph.input_spec,
         target=target,
-        provenance=(Provenance(criterion, policy, seed, _versions()),),
+        provenance=(Provenance(criterion, policy, seed, versions()),),
         cost_before=analysis.cost.price(full),
         cost_after=analysis.cost.price(counts),
         shapes=predicted_digest(analysis, shapes),
@@ -212,8 +228,7 @@ def _attributes(
         new[path, name] = _replaced(current(path, name), index, poly.value(of))
     for path, module in graph.modules.items():
         for entry in derived(module):
-            owned = (f"{path}.{t}" if path else t for t in entry.tensors)
-            shape = next((shapes[t] for t in owned if t in shapes), None)
+            shape = next((shapes[t] for t in entry.sources(path) if t in shapes), None)
             if shape is not None:
                 times = current(path, entry.times) if entry.times else 1
                 new[path, entry.name] = shape[entry.dim] * times
@@ -236,7 +251,8 @@ def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
     )
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
+    """Of what a plan is made with."""
     return (("planc", _version("planc")), ("torch", _version("torch").split("+")[0]))
 
 

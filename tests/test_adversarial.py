@@ -9,6 +9,7 @@ from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import planc
 from planc.errors import AnalysisError
-from tests.programs import Program
+from tests.programs import write
 from tests.proving import Net, free, prove, prunable, reasons, together
 
 IMAGES = torch.randn(2, 3, 6, 6)
@@ -1231,6 +1232,27 @@ def test_windows_of_positions() -> None:
     assert sizes(prove(Net(run, a=conv(3, 4), b=nn.Linear(4, 2)), IMAGES)) == {"a.weight:0": 4}
 
 
+def test_a_convolution_along_positions_alone() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        heads = m.a(x).view(2, 5, m.heads, -1).transpose(1, 2)
+        return m.b((heads + m.along(heads)).transpose(1, 2).flatten(2))
+
+    along = conv(2, 2, (3, 1), padding=(1, 0), groups=2)
+    net = Net(run, a=nn.Linear(6, 8), along=along, b=nn.Linear(8, 2), heads=2)
+    found = prove(net, TOKENS)
+    assert prunable(found, "module") == {"a.weight:0", "a.weight:0#2"}  # cells and whole heads
+    assert found.cost.price((2, 2)).macs < found.cost.price((4, 2)).macs
+
+
+@pytest.mark.parametrize("pool", [functional.avg_pool2d, functional.max_pool2d])
+def test_pooling_along_positions_alone(pool: Any) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        return m.b(pool(m.a(x)[:, None], (2, 1), stride=(2, 1), ceil_mode=True)[:, 0])
+
+    found = prove(Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+    assert sizes(found) == {"a.weight:0": 8}
+
+
 def test_patch_merging() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x).permute(0, 2, 3, 1)
@@ -1277,14 +1299,29 @@ def test_a_number_taken_from_a_value() -> None:
     assert together(prove(net, TOKENS), "a.weight:0", "b.weight:1")
 
 
+@pytest.mark.parametrize(
+    "index",
+    [[3, 1, 0], [[0, 1], [1, 3]], [True, False, True, True], np.array([3, 1]), np.array([[2, 0]])],
+    ids=str,
+)
+def test_an_index_that_is_a_list_of_positions(index: Any) -> None:
+    net = Net(
+        lambda m, x: m.b(m.a(x)[:, index].flatten(1, -2).sum(1)),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 2),
+    )
+    found = prove(net, torch.randn(2, 4, 6))
+    assert together(found, "a.weight:0", "b.weight:1")
+
+
 # -- random programs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_random_programs(seed: int) -> None:
-    torch.manual_seed(seed)
-    found = prove(Program(seed, length=5), torch.randn(2, 3, 3, 3), seeds=(seed,))
-    assert found.groups or found.pins
+    program = write(seed, length=5)
+    found = prove(program.model(), program.inputs(), seeds=(seed,))
+    assert found.groups or found.pins, program.text
 
 
 # -- what has no rule ------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "planc"
 LAYERS = (
     ("cli",),
     ("models", "report"),
+    ("iteration", "masks"),
     ("compile",),
     ("streaming",),
     ("checkpoint", "diff", "compose", "verify"),
@@ -29,7 +30,9 @@ LAYERS = (
     ("select",),
     ("policy",),
     ("criteria",),
-    ("fingerprint",),
+    ("maskdiff",),
+    ("maskplan",),
+    ("fingerprint", "configuration"),
     ("analysis",),
     ("cost", "equations", "explain"),
     ("grouping",),
@@ -42,6 +45,7 @@ LAYERS = (
     ("groups",),
     ("ir",),
     ("expr",),
+    ("reparametrised",),
     ("errors", "collection"),
 )
 TOUCH_TENSORS = {
@@ -50,8 +54,11 @@ TOUCH_TENSORS = {
     "compile",
     "criteria",
     "inputs",
+    "iteration",
+    "masks",
     "models",
     "replay",
+    "reparametrised",
     "trace",
     "validate",
     "verify",

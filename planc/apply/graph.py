@@ -235,6 +235,11 @@ class _Rewriter:
         given = kwargs[demand.arg] if demand.arg in kwargs else args[at] if at < len(args) else None
         if given is None:
             return
+        item = (
+            given[demand.index] if isinstance(given, tuple) and demand.index is not None else given
+        )
+        if isinstance(item, int) and item != demand.sign * demand.labelled.shape[demand.dim]:
+            return  # a bound beyond the end: it is no width
         if demand.index is not None and isinstance(given, tuple):
             if given[demand.index] is None or int(given[demand.index]) == width:
                 return

@@ -13,6 +13,7 @@ from planc.cli.options import (
     EXIT_CODES,
     FILE,
     IMAGE,
+    budget_options,
     input_option,
     json_option,
     model_options,
@@ -38,10 +39,9 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 @click.option(
     "--ratio",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Share of the units to remove.",
+    help="Share of the units to remove; a half where no budget is given.",
 )
+@budget_options
 @click.option(
     "--criterion",
     type=click.Choice(["l2", "l1", "random"]),
@@ -50,8 +50,13 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     help="What makes a unit important.",
 )
 @click.option(
-    "--global", "global_ranking", is_flag=True, help="Rank the units of all groups together."
+    "--ranking",
+    type=click.Choice(["uniform", "global", "isomorphic", "per_cost"]),
+    default="uniform",
+    show_default=True,
+    help="Units compete in each group, among all, among groups alike, or by score per MAC.",
 )
+@click.option("--global", "global_ranking", is_flag=True, help="The same as --ranking global.")
 @click.option(
     "--round-to",
     type=click.IntRange(1),
@@ -67,6 +72,12 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     help="Units that a group keeps at least.",
 )
 @click.option(
+    "--cap",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Largest share of its units that a group loses.",
+)
+@click.option("--equal", is_flag=True, help="Groups alike keep equally many units.")
+@click.option(
     "--keep", multiple=True, metavar="PATTERN", help="Leave groups of this name whole; repeatable."
 )
 @click.option(
@@ -79,6 +90,20 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     callback=pairs(float),
     metavar="KIND=RATIO",
     help="Another ratio for groups of a kind, as heads=0.5; repeatable.",
+)
+@click.option(
+    "--rows",
+    multiple=True,
+    metavar="KIND",
+    help="Whole rows that go by the common ratio or budget, as heads; repeatable.",
+)
+@click.option(
+    "--ratio-of",
+    "ratios",
+    multiple=True,
+    callback=pairs(float),
+    metavar="PATTERN=RATIO",
+    help="Another ratio for groups of this name, as layer1.*=0.2; repeatable.",
 )
 @click.option(
     "--target",
@@ -100,6 +125,7 @@ def plan(
     seed: int,
     weights: Path | None,
     kinds: tuple[tuple[str, float], ...],
+    ratios: tuple[tuple[str, float], ...],
     output: Path | None,
     **options: Any,
 ) -> None:
@@ -111,7 +137,9 @@ def plan(
     args = _example_inputs(inputs, seed)
     built = build(model, settings, seed, weights)
     with status(f"compiling a plan for {model}"):
-        result = planc.compile(built, args, kinds=dict(kinds), seed=seed, **options)
+        result = planc.compile(
+            built, args, kinds=dict(kinds), ratios=dict(ratios), seed=seed, **options
+        )
     print_table(plan_table(result))
     if output is not None:
         planc.save_plan(result, output)
@@ -122,13 +150,20 @@ def plan(
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @json_option
 def show(plan_file: Path, as_json: bool) -> None:
-    """Show what PLAN removes, and what that saves."""
-    import planc
+    """Show what PLAN removes, and what that saves; PLAN may be a mask plan."""
+    from planc.codec.kinds import load_any
+    from planc.maskplan import MaskPlan
+    from planc.report.masks import masks_json, masks_table
     from planc.report.plain import plan_json
     from planc.report.text import plan_table
 
-    loaded = planc.load_plan(plan_file)
-    if as_json:
+    loaded = load_any(plan_file)
+    if isinstance(loaded, MaskPlan):
+        if as_json:
+            print_json(masks_json(loaded))
+        else:
+            print_table(masks_table(loaded))
+    elif as_json:
         print_json(plan_json(loaded))
     else:
         print_table(plan_table(loaded))
@@ -218,13 +253,18 @@ def verify(
 @click.argument("second", type=FILE)
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> int:
-    """Compare two plans; exit with 3 if they differ."""
+    """Compare two plans, or two mask plans; exit with 3 if they differ."""
     import planc
+    from planc.codec.kinds import load_any
+    from planc.maskdiff import MaskPlanDiff
+    from planc.report.masks import masks_diff_table
     from planc.report.text import diff_table
 
-    differences = planc.diff(planc.load_plan(first), planc.load_plan(second))
+    differences = planc.diff(load_any(first), load_any(second))
     if as_json:
         print_json(differences.to_json())
+    elif isinstance(differences, MaskPlanDiff):
+        print_table(masks_diff_table(differences))
     else:
         print_table(diff_table(differences))
     return _DIFFER if differences else 0

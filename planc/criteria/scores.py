@@ -14,6 +14,7 @@ from torch import nn
 from planc.analysis import Analysis
 from planc.errors import PolicyError, StalePlan
 from planc.groups import Group
+from planc.reparametrised import values_as_used
 
 Weights = Mapping[str, torch.Tensor]
 PerGroup = tuple[NDArray[np.float64], ...]
@@ -38,18 +39,16 @@ def score(analysis: Analysis, weights: nn.Module | Weights, criterion: Criterion
     """Scores every unit of every group.
 
     Args:
-        weights: the model, or its parameters and buffers by name.
+        weights: the model, or its parameters and buffers by name, as an exported program's
+            ``state_dict`` has them. What a mask of torch.nn.utils.prune hides in a model counts
+            as zero.
 
     Raises:
         StalePlan: a tensor is missing or has another shape than the one that was traced.
         PolicyError: a score is missing or not finite; names the group.
     """
     if isinstance(weights, nn.Module):
-        named = {
-            **dict(weights.named_parameters(remove_duplicate=False)),
-            **dict(weights.named_buffers(remove_duplicate=False)),
-        }
-        weights = named
+        weights = values_as_used(weights)
     for tensor in analysis.graph.tensors:
         found = next((weights[name] for name in tensor.names if name in weights), None)
         if found is None:

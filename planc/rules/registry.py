@@ -42,7 +42,7 @@ def find(operator: str) -> Rule | None:
         return _RULES[operator]
     name = operator.rsplit(".", 1)[0]
     overload = operator[len(name) :]
-    if overload.endswith("out"):
+    if overload.endswith((".out", "_out")):
         return None  # it writes into a tensor that the rule does not know
     for candidate in (name, name.removesuffix("_") + overload, name.removesuffix("_")):
         if candidate in _RULES:
@@ -86,6 +86,26 @@ def pin_dims(cx: Facts, x: Labelled, dims: Sequence[int], reason: str) -> Labell
         return x
     cx.pin(doomed, reason)
     return Labelled(x.shape, tuple(layer for layer in x.layers if layer.target not in gone))
+
+
+def per_dim(value: Any, count: int) -> tuple[int, ...]:
+    """One number for each of ``count`` dimensions; an operator may be given one for all."""
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return given * count if len(given) == 1 else given
+
+
+def looking_along(first: int, kernel: Any, stride: Any, *paddings: Any) -> list[int]:
+    """The dimensions, from ``first`` on, in which a sliding window sees more than one position, or
+    not every one: elsewhere it works on each coordinate by itself.
+    """
+    count = len(kernel)
+    steps = per_dim(stride, count) if stride else kernel
+    rims = [per_dim(padding, count) for padding in paddings]
+    return [
+        first + i
+        for i in range(count)
+        if kernel[i] != 1 or steps[i] != 1 or any(rim[i] != 0 for rim in rims)
+    ]
 
 
 def vector(x: Labelled, dim: int, rank: int) -> Labelled:

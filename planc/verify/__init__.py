@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from planc.analysis import Analysis, Gone, analyze
 from planc.errors import VerificationError
+from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
+from planc.trace.given import as_module
 from planc.validate import Call, example_call
+from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
     compare_operands,
     differ,
@@ -62,7 +66,7 @@ class Report:
 
 def verify(
     plan: Plan,
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     smaller: nn.Module,
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
@@ -87,6 +91,7 @@ def verify(
         StalePlan: the plan was made for another model.
         VerificationError: something differs; the first difference is named.
     """
+    model = as_module(model)
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
     analysis = analyze(trace(model, *call))
@@ -105,10 +110,13 @@ def verify(
         return Report(tuple(checks), None, 0.0, mixing)
     allowed = tolerance or tolerance_of(model)
     if analysis.graph.data_dependent:
-        return _by_decisions(checks, mixing, allowed, analysis, gone, (model, smaller, graph), call)
+        models = (model, smaller, graph)
+        return _by_decisions(plan, checks, mixing, allowed, analysis, gone, models, call)
     outputs = run(smaller, call)
     graph_error = difference(outputs, run(graph, call), allowed, "the rewritten graph")
     checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
+    if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
+        checks.append(told)
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
         return Report(tuple(checks), None, graph_error, mixing)
@@ -126,6 +134,7 @@ def verify(
 
 
 def _by_decisions(
+    plan: Plan,
     checks: list[str],
     mixing: tuple[str, ...],
     allowed: float,
@@ -135,7 +144,8 @@ def _by_decisions(
     call: Call,
 ) -> Report:
     """The comparison of outputs where control flow depends on values: all models decide as the
-    original did, and what they would have decided by is compared with the outputs.
+    original did, then as the masked original does, and what they would have decided by is compared
+    with the outputs.
     """
     model, smaller, graph = models
     replay, other = replay_pruned(analysis, gone), replay_pruned(analysis, gone)
@@ -149,26 +159,38 @@ def _by_decisions(
         f"outputs, and the values behind {replay.taken} decisions, equal the rewritten graph's, "
         f"where both decide as the original: {graph_error:.1e} relative"
     )
-    own = run(smaller, call)
+    run(smaller, call)  # by its own decisions
     if missed := unreached(analysis):
         checks.append(missed)
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
         return Report(tuple(checks), None, graph_error, mixing)
-    masked, what = masked_original(analysis, gone, model), "the masked original"
-    other = replay_masked(analysis, gone)
-    expected = run(masked, call, replay=other)
-    error = max(
+    masked = masked_original(analysis, gone, model)
+    error = _alike(analysis, gone, smaller, masked, call, allowed)
+    checks.append(f"so do they equal the masked original's: {error:.1e} relative")
+    other_path = analyze(trace(masked, *call))
+    if structure_digest(other_path.groups) != structure_digest(analysis.groups):
+        checks.append("not compared where both decide as the masked original: it takes another way")
+        return Report(tuple(checks), error, graph_error, mixing)
+    gone = other_path.gone([group.removed for group in plan.groups])
+    error = max(error, _alike(other_path, gone, smaller, masked, call, allowed))
+    checks.append(f"the same where both decide as the masked original: {error:.1e} relative")
+    return Report(tuple(checks), error, graph_error, mixing)
+
+
+def _alike(
+    analysis: Analysis,
+    gone: Gone,
+    smaller: nn.Module,
+    masked: nn.Module,
+    call: Call,
+    allowed: float,
+) -> float:
+    """How far the pruned and the masked model are apart where both decide as ``analysis`` saw."""
+    replay, other = replay_pruned(analysis, gone), replay_masked(analysis, gone)
+    what = "the masked original"
+    outputs, expected = run(smaller, call, replay=replay), run(masked, call, replay=other)
+    return max(
         difference(outputs, expected, allowed, what),
         compare_operands(replay, other, allowed, what),
     )
-    checks.append(f"so do they equal the masked original's: {error:.1e} relative")
-    try:
-        difference(own, run(masked, call), allowed, what)
-        checks.append("left to their own decisions, both agree as well")
-    except VerificationError as error_by_rounding:
-        checks.append(
-            "left to their own decisions, rounding has them decide differently somewhere: "
-            f"{error_by_rounding}"
-        )
-    return Report(tuple(checks), error, graph_error, mixing)

@@ -10,7 +10,6 @@ import planc
 from planc.errors import PolicyError
 from planc.plan import Plan
 from planc.policy import Floor, Global, Keep, Only, Rounded, Uniform
-from planc.policy.modifiers import rounding
 from tests.small import MODELS, build
 
 
@@ -122,8 +121,6 @@ def test_policies_say_what_they_are_made_of() -> None:
     policy = Keep(Rounded(Floor(Only(Uniform(0.5, (("heads", 0.25),)), ("a*",)), 2), 8), ("b", "c"))
     assert str(policy) == "keep(rounded(floor(only(uniform(0.5, heads=0.25), a*), 2), 8), b, c)"
     assert str(Global(0.5)) == "global(0.5)"
-    assert rounding(policy) == 8
-    assert rounding(Rounded(Keep(Rounded(Uniform(0.5), 4), ("a",)), 6)) == 12
 
 
 def test_the_plan_records_its_policy_criterion_and_seed() -> None:
