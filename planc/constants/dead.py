@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.constants.known import COORDINATEWISE, Known
 from planc.constants.walk import Visit, base, walk_constants
-from planc.criteria.scores import PerGroup, Weights
+from planc.criteria.scores import Opinions, Weights
 from planc.errors import PolicyError
 from planc.grouping import PINNED
 from planc.ir import Ref
@@ -38,7 +38,7 @@ class Dead:
     def __str__(self) -> str:
         return "dead"
 
-    def __call__(self, analysis: Analysis, weights: Weights) -> PerGroup:
+    def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:
         if analysis.graph.training:
             raise PolicyError("units are dead in a model that is not training: call model.eval()")
         units = Units(analysis)
@@ -76,7 +76,7 @@ class Units:
         atoms, where = np.broadcast_arrays(atoms, where)
         flags[self.of_atom[atoms[where]]] = True
 
-    def split(self, values: NDArray[np.float64]) -> PerGroup:
+    def split(self, values: NDArray[np.float64]) -> Opinions:
         """Values of all units, group by group."""
         return tuple(np.split(values[:-1], self._sizes[:-1])) if len(self._sizes) else ()
 
