@@ -227,13 +227,16 @@ def provenanced(argument: Any) -> Iterator[Size | Scalar]:
 
 
 def attributes_read(
-    nodes: Iterable[Node], numbers: Iterable[Size | Scalar]
+    nodes: Iterable[Node],
+    numbers: Iterable[Size | Scalar],
+    comparisons: Iterable[Comparison],
 ) -> set[tuple[str, str]]:
     """The attributes that a run took numbers from: paths of modules, and names."""
-    arguments = (number for node in nodes for number in node.numbers)
+    arguments = (number.expr for node in nodes for number in node.numbers)
+    compared = (side for comparison in comparisons for side in (comparison.left, comparison.right))
     return {
         (leaf.module, leaf.name)
-        for number in (*arguments, *numbers)
-        for leaf in leaves(number.expr)
+        for expr in (*arguments, *(number.expr for number in numbers), *compared)
+        for leaf in leaves(expr)
         if isinstance(leaf, Attribute)
     }

@@ -87,10 +87,14 @@ def record(
     """
     if replay is not None:
         return _Run(model, "real", replay).graph(args, kwargs)
-    with contextlib.suppress(Exception):  # fake tensors give the better error, if it is one
+    with contextlib.suppress(Exception):  # what really is wrong, the others say better
         return _Run(model, "meta").graph(args, kwargs)
     try:
         return _Run(model, "fake").graph(args, kwargs)
+    except TraceError:
+        if any(p.is_meta for p in model.parameters()):
+            raise
+        return _Run(model, "real").graph(args, kwargs)  # what stand-ins cannot do, tensors may
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
@@ -217,7 +221,7 @@ class _Run:
         for path, module in leaves_of(model):
             sizes = named_sizes(path, modules[path].attributes)
             vars(module)["forward"] = self._leaf(path, module, sizes)
-        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=False):
             if old.up_to_date and new.current is not None:
                 self.masked[id(new.current)] = new
                 self.alive.append(new.current)
@@ -255,7 +259,9 @@ class _Run:
             numbers=self.numbers,
             constants=self.constants,
             modules=_with_fields(
-                modules, fields, attributes_read(self.nodes, self.numbers.values())
+                modules,
+                fields,
+                attributes_read(self.nodes, self.numbers.values(), self.comparisons.values()),
             ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
