@@ -100,6 +100,45 @@ def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
     return Labelled(cx.shape, x.layers)
 
 
+@rule("aten.index_add", "aten.index_copy")
+def index_add(
+    cx: Facts, x: Labelled, dim: int, index: Labelled, source: Labelled, **_: Any
+) -> Labelled:
+    """x[index] += source, or = source: beside the indexed dimension both shrink together."""
+    dims = (axis(x, dim),)
+    if x.rank != source.rank:
+        picked(cx, x, source)
+        return Labelled(cx.shape)
+    x, source = (
+        even(cx, pin_dims(cx, value, dims, "positions are picked by index"), dims)
+        for value in (x, source)
+    )
+    return Labelled(cx.shape, unify(cx, _without(x, dims), _without(source, dims), "add").layers)
+
+
+@rule("aten.masked_scatter")
+def masked_scatter(cx: Facts, x: Labelled, mask: Labelled, source: Labelled) -> Labelled:
+    """Takes one coordinate of ``source`` after the other where the mask says so. Where the mask has
+    one for all of the last dimensions, and they are as wide in both, it takes whole rows.
+    """
+    rank = len(cx.shape)
+    if source.rank > rank:
+        picked(cx, x, mask, source)
+        return Labelled(cx.shape)
+    rows, at, of = (lift(v, [None] * (rank - v.rank) + [*range(v.rank)]) for v in (x, mask, source))
+    first = rank
+    while first and at.shape[first - 1] == 1 and rows.shape[first - 1] == of.shape[first - 1]:
+        first -= 1
+    picking = range(first)
+    rows, of = (
+        even(cx, pin_dims(cx, v, picking, "picked by position or by value"), picking)
+        for v in (rows, of)
+    )
+    pin_dims(cx, at, range(rank), "used as an index")
+    y = unify(cx, _without(rows, picking), _without(of, picking), "add")
+    return Labelled(cx.shape, y.layers)
+
+
 @rule("aten.take_along_dim")
 def take_along_dim(cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None) -> Labelled:
     if dim is None:
@@ -155,13 +194,10 @@ _PICKED = [
     "bucketize",
     "bincount",
     "histc",
-    "index_add",
-    "index_copy",
     "index_fill",
     "scatter",
     "scatter_add",
     "scatter_reduce",
-    "masked_scatter",
     "item",
     "_local_scalar_dense",
     "is_nonzero",

@@ -448,6 +448,7 @@ _PRODUCTS = frozenset(
 )
 _SILENT = frozenset(
     {"prim.device.default", "device.default", "prim.layout.default", "sym_size.int"}
+    | {"_has_compatible_shallow_copy_type.default"}
 )
 ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 
