@@ -79,8 +79,16 @@ def test_dense_block() -> None:
     assert len(found.groups) == 4
 
 
-def test_slices_with_steps_pin() -> None:
-    net = Net(lambda m, x: m.b(m.a(x)[:, ::2]), a=conv(3, 6), b=conv(3, 2))
+def test_slices_with_steps_keep_whole_steps() -> None:
+    net = Net(
+        lambda m, x: m.b(m.a(x)[:, ::2] + m.a(x)[:, 1::2].roll(1, 2)), a=conv(3, 6), b=conv(3, 2)
+    )
+    found = prove(net, IMAGES)
+    assert sizes(found) == {"a.weight:0": 3}
+
+
+def test_slices_with_steps_that_do_not_fit_pin() -> None:
+    net = Net(lambda m, x: m.b(m.a(x)[:, ::4]), a=conv(3, 6), b=conv(2, 2))
     found = prove(net, IMAGES)
     assert "a slice with steps" in reasons(found, "a.weight", 0)
 

@@ -55,7 +55,7 @@ FREE: dict[str, Net] = {
     "sorted positions": tokens(lambda y: y.sort(1)[0] + y.topk(3, 1)[0]),
 }
 PICKED: dict[str, tuple[Run, int]] = {
-    "index": (lambda y: y[..., INDEX], 2),
+    "index": (lambda y: y[..., y[0, 0, :2].argsort()], 2),
     "index_select": (lambda y: y.index_select(2, INDEX), 2),
     "gather": (lambda y: y.gather(2, torch.zeros(2, 3, 2, dtype=torch.int64)), 2),
     "take_along_dim": (lambda y: y.take_along_dim(torch.zeros(1, dtype=torch.int64)), 1),
@@ -90,6 +90,17 @@ PICKED: dict[str, tuple[Run, int]] = {
     "equal": (lambda y: y + float(torch.equal(y, y)), 8),
     "allclose": (lambda y: y + float(torch.allclose(y, y)), 8),
 }
+
+
+def test_positions_in_a_list_keep_what_they_are_counted_over() -> None:
+    net = Net(
+        lambda m, x: m.b((y := m.a(x))[..., [-2]] * y[..., :-2] + y[..., [-1]]),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(6, 2),
+    )
+    found = prove(net, TOKENS, seeds=(0,))
+    assert {g.name: g.size for g in found.groups} == {"a.weight:0": 6}
+    assert "picked by index" in reasons(found, "a.weight", 0)
 
 
 def write(y: Tensor) -> Tensor:
