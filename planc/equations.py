@@ -170,13 +170,13 @@ class _Builder:
         module = self.graph.modules.get(attribute.module)
         for entry in derived(module) if module is not None else ():
             if entry.name == attribute.name and not attribute.index:
-                for name in entry.sources(attribute.module):
-                    if self.graph.has(name):
-                        tensor = self.graph.tensor(name)
-                        size = self.width(self.walked.labels[tensor.value], entry.dim, name)
-                        if size is not None and entry.times:
-                            size = size * Poly.variable((attribute.module, entry.times, ()))
-                        return size
+                name = entry.source(self.graph.modules[attribute.module], self.graph.shapes)
+                if name is not None:
+                    tensor = self.graph.tensor(name)
+                    size = self.width(self.walked.labels[tensor.value], entry.dim, name)
+                    if size is not None and entry.times:
+                        size = size * Poly.variable((attribute.module, entry.times, ()))
+                    return size
         return None
 
     # -- sources of equations ----------------------------------------------------------------
@@ -186,6 +186,8 @@ class _Builder:
         covered: set[tuple[int, str, int | None]] = set()
         for demand in self.walked.facts.demands:
             node = nodes[demand.node]
+            if not self._bound(node):
+                continue
             covered.add((demand.node, demand.arg, demand.index))
             given = _argument(node, demand)
             if type(given) is bool or not isinstance(given, int):
@@ -204,11 +206,19 @@ class _Builder:
             else:
                 self.found.append(Constraint(left, width.scaled(demand.sign), reason))
         for i, node in enumerate(nodes):
-            for arg, index, number in _numbers(node):
+            for arg, index, number in _numbers(node) if self._bound(node) else ():
                 if (i, arg, index) not in covered:
                     self._unchanged(node, arg, number)
+        if self.target != "module":
+            return
         for number in self.graph.numbers.values():
             self._used_as_number(number.expr)
+
+    def _bound(self, node: Node) -> bool:
+        """Whether a node computes its numbers itself: all do in the module; in the graph they are
+        constants that are rewritten, but for those inside of what is not traced into.
+        """
+        return self.target == "module" or node.leaf
 
     def _unchanged(self, node: Node, arg: str, number: Size | Scalar) -> None:
         """A number that the operator takes for something else than a width stays what it is."""
@@ -466,7 +476,7 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     builder.equals()
     builder.plurals()
     builder.widers()
+    builder.demands()
     if target == "module":
-        builder.demands()
         builder.comparisons()
     return builder.solve()

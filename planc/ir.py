@@ -87,8 +87,15 @@ class Node:
     @property
     def in_place(self) -> bool:
         """Whether the operator overwrites its first argument."""
+        if self.leaf:
+            return False
         name = self.op.split(".")[1]
         return name.endswith("_") and not name.endswith("__")
+
+    @property
+    def leaf(self) -> bool:
+        """Whether it is a call of a module that is not traced into, rather than of an operator."""
+        return self.op.startswith("leaf.")
 
     @property
     def idle(self) -> bool:
@@ -189,6 +196,11 @@ class Graph:
     def tensor(self, name: str) -> Tensor:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each parameter and buffer by all its names."""
+        return {name: tensor.shape for name, tensor in self._by_name.items()}
 
     def has(self, name: str) -> bool:
         """Whether there is a parameter or buffer of that name."""

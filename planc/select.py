@@ -127,10 +127,12 @@ def write_plan(
                 f"{tensor.name}: the labels predict {shapes[tensor.value]}, the members give "
                 f"{spec.shape}; please report this model"
             )
-    changes: tuple[AttributeChange, ...] = ()
+    changes = _attributes(analysis, equations, counts, after)
     if target == "module":
-        changes = _attributes(analysis, equations, counts, after)
         changes = with_configuration(graph, changes, after, cut, shapes)
+    else:  # only modules that are not traced into are there with their attributes
+        leaves = tuple(f"{node.module}." for node in graph.nodes if node.leaf)
+        changes = tuple(change for change in changes if f"{change.module}.".startswith(leaves))
     source = Fingerprints(
         fingerprint.attributes_digest(modules),
         fingerprint.structure_digest(analysis.groups),
@@ -228,10 +230,10 @@ def _attributes(
         new[path, name] = _replaced(current(path, name), index, poly.value(of))
     for path, module in graph.modules.items():
         for entry in derived(module):
-            shape = next((shapes[t] for t in entry.sources(path) if t in shapes), None)
-            if shape is not None:
+            source = entry.source(module, graph.shapes)
+            if source is not None:
                 times = current(path, entry.times) if entry.times else 1
-                new[path, entry.name] = shape[entry.dim] * times
+                new[path, entry.name] = shapes[source][entry.dim] * times
         for name, dividend, divisor in quotients(module):
             new[path, name] = current(path, dividend) // current(path, divisor)
     return tuple(

@@ -1345,10 +1345,3 @@ def test_an_operator_without_a_rule_pins() -> None:
         AnalysisError, match=r"no rule for operator aten\.linalg_qr.*test_adversarial\.py"
     ):
         planc.analyze(graph, strict=True)
-
-
-def test_embedding_bag_pins() -> None:
-    net = Net(lambda m, x: m.b(m.e(x)), e=nn.EmbeddingBag(9, 6), b=nn.Linear(6, 2))
-    found = prove(net, torch.arange(8).reshape(2, 4))
-    assert not found.groups
-    assert "picked by position" in reasons(found, "e.weight", 1)
