@@ -80,8 +80,16 @@ def test_dense_block() -> None:
     assert len(found.groups) == 4
 
 
-def test_slices_with_steps_pin() -> None:
-    net = Net(lambda m, x: m.b(m.a(x)[:, ::2]), a=conv(3, 6), b=conv(3, 2))
+def test_slices_with_steps_keep_whole_steps() -> None:
+    net = Net(
+        lambda m, x: m.b(m.a(x)[:, ::2] + m.a(x)[:, 1::2].roll(1, 2)), a=conv(3, 6), b=conv(3, 2)
+    )
+    found = prove(net, IMAGES)
+    assert sizes(found) == {"a.weight:0": 3}
+
+
+def test_slices_with_steps_that_do_not_fit_pin() -> None:
+    net = Net(lambda m, x: m.b(m.a(x)[:, ::4]), a=conv(3, 6), b=conv(2, 2))
     found = prove(net, IMAGES)
     assert "a slice with steps" in reasons(found, "a.weight", 0)
 
@@ -1379,10 +1387,3 @@ def test_an_operator_without_a_rule_pins() -> None:
         AnalysisError, match=r"no rule for operator aten\.linalg_qr.*test_adversarial\.py"
     ):
         planc.analyze(graph, strict=True)
-
-
-def test_embedding_bag_pins() -> None:
-    net = Net(lambda m, x: m.b(m.e(x)), e=nn.EmbeddingBag(9, 6), b=nn.Linear(6, 2))
-    found = prove(net, torch.arange(8).reshape(2, 4))
-    assert not found.groups
-    assert "picked by position" in reasons(found, "e.weight", 1)

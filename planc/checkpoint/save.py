@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from planc.apply.renewal import memory_of
 from planc.apply.source import modules_of, tensors_of
 from planc.checkpoint.elements import bytes_of, dtype_name
-from planc.checkpoint.values import attributes_of, encoded, type_name
+from planc.checkpoint.values import encoded
+from planc.checkpoint.values import modules_of as stored_modules
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -88,11 +90,7 @@ def save(
     if optimizer is not None:
         numbers, tensors = _optimizer_contents(optimizer)
         user, extra = (*user, (OPTIMIZER, numbers)), [*extra, *tensors]
-    modules = tuple(
-        StoredModule(where, type_name(type(module)), attributes_of(module))
-        for where, module in model.named_modules()
-    )
-    draft = _Draft(plan, modules, user, limits)
+    draft = _Draft(plan, stored_modules(model), user, limits)
     if target.name.endswith(SUFFIX):
         _write_file(target, draft, state, extra)
     else:
@@ -112,12 +110,10 @@ def save_state_dict(
     Raises:
         PlancError, FileError, OSError: as for :func:`save`.
     """
-    contents, stored = [], dict[int, str]()
+    names: dict[Hashable, list[str]] = {}
     for name, tensor in state.items():
-        first = stored.setdefault(id(tensor), name)
-        if first == name:
-            ties = tuple(other for other, same in state.items() if same is tensor)
-            contents.append(_content(tensor, ties, "state"))
+        names.setdefault(memory_of(tensor), []).append(name)
+    contents = [_content(state[tied[0]], tuple(tied), "state") for tied in names.values()]
     _write_file(Path(path), _Draft(plan, (), (), limits), contents, [])
 
 

@@ -63,7 +63,7 @@ def score(
     """
     if isinstance(weights, nn.Module):
         weights = values_as_used(weights)
-    _check_weights(analysis, weights)
+    check_weights(analysis, weights)
     units = opinions(criterion, analysis, weights, statistics)
     if len(units) != len(analysis.groups):
         raise PolicyError(
@@ -103,7 +103,12 @@ def opinions(
     return criterion(analysis, weights, needed(criterion, statistics))  # type: ignore[call-arg]
 
 
-def _check_weights(analysis: Analysis, weights: Weights) -> None:
+def check_weights(analysis: Analysis, weights: Weights) -> None:
+    """Returns if all parameters are there, in the shapes that were traced.
+
+    Raises:
+        StalePlan: one is missing or has another shape.
+    """
     for tensor in analysis.graph.tensors:
         found = next((weights[name] for name in tensor.names if name in weights), None)
         if found is None:

@@ -100,20 +100,68 @@ def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
     return Labelled(cx.shape, x.layers)
 
 
-@rule("aten.index_add", "aten.index_copy")
-def index_add(
-    cx: Facts, x: Labelled, dim: int, index: Labelled, source: Labelled, **_: Any
-) -> Labelled:
-    """x[index] += source, or = source: beside the indexed dimension both shrink together."""
-    dims = (axis(x, dim),)
-    if x.rank != source.rank:
-        picked(cx, x, source)
+@rule("aten.take_along_dim")
+def take_along_dim(cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None) -> Labelled:
+    if dim is None:
+        picked(cx, x, indices)
         return Labelled(cx.shape)
-    x, source = (
-        even(cx, pin_dims(cx, value, dims, "positions are picked by index"), dims)
-        for value in (x, source)
-    )
-    return Labelled(cx.shape, unify(cx, _without(x, dims), _without(source, dims), "add").layers)
+    return gather(cx, x, dim, indices)
+
+
+@rule("aten.gather")
+def gather(cx: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Labelled:
+    """out[i, j] = x[index[i, j], j]: the index shrinks with the other dimensions."""
+    dims = (axis(x, dim),)
+    x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
+    if any(
+        n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d not in dims
+    ):
+        for value in (x, index):
+            pin_dims(cx, value, range(value.rank), "gathered by an index of another shape")
+        return Labelled(cx.shape)
+    return unify(cx, _without(x, dims), index.nonzero(), "mul")
+
+
+@rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+def scatter(
+    cx: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
+) -> Labelled:
+    """out[index[i, j], j] = src[i, j]: beside the indexed dimension all three shrink together."""
+    dims = (axis(x, dim),)
+    tensors = [t for t in (x, index, src) if isinstance(t, Labelled) and t.rank == x.rank]
+    rest = {tuple(n for d, n in enumerate(t.shape) if d not in dims) for t in tensors}
+    if len(rest) > 1:
+        picked(cx, x, index, src)
+        return Labelled(cx.shape)
+    return _written(cx, x, dims, src, index)
+
+
+@rule("aten.index_add", "aten.index_copy", "aten.index_fill")
+def index_write(
+    cx: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
+) -> Labelled:
+    """out[index[i], j] = src[i, j], or one value."""
+    pin_dims(cx, index, range(index.rank), "used as an index")
+    return _written(cx, x, (axis(x, dim),), src)
+
+
+def _written(
+    cx: Facts, x: Labelled, dims: Sequence[int], src: Any, index: Labelled | None = None
+) -> Labelled:
+    """``x`` with ``src``, a tensor or a number, written somewhere along ``dims``."""
+
+    def one(value: Labelled) -> Labelled:
+        value = even(cx, pin_dims(cx, value, dims, "positions are picked by index"), dims)
+        return _without(value, dims)
+
+    y = one(x)
+    if isinstance(src, Labelled):
+        y = unify(cx, y, one(src) if src.rank else src, "add")
+    elif src != 0:
+        y = y.nonzero()
+    if index is not None:  # it says where, not what
+        y = unify(cx, y, one(index).nonzero(), "mul")
+    return Labelled(cx.shape, y.layers)
 
 
 @rule("aten.masked_scatter")
@@ -139,28 +187,6 @@ def masked_scatter(cx: Facts, x: Labelled, mask: Labelled, source: Labelled) -> 
     return Labelled(cx.shape, y.layers)
 
 
-@rule("aten.take_along_dim")
-def take_along_dim(cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None) -> Labelled:
-    if dim is None:
-        picked(cx, x, indices)
-        return Labelled(cx.shape)
-    return gather(cx, x, dim, indices)
-
-
-@rule("aten.gather")
-def gather(cx: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Labelled:
-    """out[i, j] = x[index[i, j], j]: the index shrinks with the other dimensions."""
-    dims = (axis(x, dim),)
-    x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
-    if any(
-        n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d not in dims
-    ):
-        for value in (x, index):
-            pin_dims(cx, value, range(value.rank), "gathered by an index of another shape")
-        return Labelled(cx.shape)
-    return unify(cx, _without(x, dims), index.nonzero(), "mul")
-
-
 @rule("aten.embedding")
 def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labelled:
     """Rows picked by index; the features stay labelled."""
@@ -168,6 +194,18 @@ def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labell
     rank = len(cx.shape)
     layers = lift(_without(weight, (0,)), [*[None] * (rank - 1), 1]).layers
     return Labelled(cx.shape, layers)
+
+
+@rule("aten.embedding_bag")
+def embedding_bag(
+    cx: Facts, weight: Labelled, indices: Labelled, offsets: Labelled, *_: Any, **__: Any
+) -> tuple[Labelled, ...]:
+    """Sums, means or maxima of rows picked by index; the others of its results count rows."""
+    weight = even(cx, pin_dims(cx, weight, (0,), "rows are picked by index"), (0,))
+    y = Labelled(cx.shape, _without(weight, (0,)).layers)
+    # of maxima it says which rows they are from
+    others = (y.nonzero() if len(s) == 2 else Labelled(s) for s in cx.shapes[1:])
+    return y, *others
 
 
 @rule("aten.sort")
@@ -194,10 +232,6 @@ _PICKED = [
     "bucketize",
     "bincount",
     "histc",
-    "index_fill",
-    "scatter",
-    "scatter_add",
-    "scatter_reduce",
     "item",
     "_local_scalar_dense",
     "is_nonzero",
@@ -206,7 +240,6 @@ _PICKED = [
     "diag",
     "diagonal",
     "diag_embed",
-    "embedding_bag",
     "one_hot",
     "multinomial",
     "trace",
