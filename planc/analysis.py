@@ -21,6 +21,7 @@ from planc.grouping import PINNED, Grouping, group_units
 from planc.groups import Group
 from planc.ir import Graph, Node
 from planc.labels import Labelled
+from planc.places import Places, places
 from planc.walk import Walked, walk
 from planc.widths import Poly
 
@@ -64,6 +65,11 @@ class Analysis:
             for dim in range(len(tensor.shape))
         )
         return tuple(dict.fromkeys(poly for poly in of if poly.constant is None))
+
+    @cached_property
+    def places(self) -> Places:
+        """Where the units of all groups stand in the parameters."""
+        return places(self.graph, self.walked.facts.slots, self.grouping)
 
     @cached_property
     def _equations(self) -> dict[str, Equations]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from planc.analysis import analyze
-from planc.criteria import Criterion, named, score
+from planc.criteria import Criterion, Statistics, named, score
 from planc.errors import PolicyError
 from planc.plan import Plan
 from planc.policy import (
@@ -30,6 +31,7 @@ from planc.policy import (
 from planc.policy.ratio import checked_ratio
 from planc.select import Target, select
 from planc.trace import trace
+from planc.trace.given import as_module, example_inputs
 
 RankingName = Literal["uniform", "global", "isomorphic", "per_cost"]
 _RANKINGS = {
@@ -41,8 +43,8 @@ _RANKINGS = {
 
 
 def compile(
-    model: nn.Module,
-    args: Any,
+    model: nn.Module | torch.export.ExportedProgram,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     ratio: float | None = None,
@@ -50,6 +52,7 @@ def compile(
     params: int | float | None = None,
     bytes: int | float | None = None,
     criterion: str | Criterion = "l2",
+    statistics: Statistics | None = None,
     policy: Policy | None = None,
     ranking: RankingName = "uniform",
     global_ranking: bool = False,
@@ -63,19 +66,23 @@ def compile(
     rows: str | Sequence[str] = (),
     ratios: Mapping[str, float] | None = None,
     seed: int = 0,
-    target: Target = "module",
+    target: Target | None = None,
     strict: bool = False,
 ) -> Plan:
     """Compiles a model into a pruning plan. The model is neither run nor changed.
 
     Args:
-        args, kwargs: example inputs; only their shapes and types matter.
+        model: an ``nn.Module``, or an exported program, which stands for its ``.module()``.
+        args, kwargs: example inputs; only their shapes and types matter. An exported program has
+            its own.
         ratio: the share of units that go, in [0, 1), rounded down; a half where neither it nor a
             budget is given. Whole rows that have cells inside (heads, convolution groups) go only
             if ``kinds`` or ``rows`` says so.
         macs, params, bytes: budgets instead of a ratio, each a figure (an ``int``) or a share of
             what the original costs (a ``float`` up to 1): as much stays as all of them allow.
-        criterion: "l2", "l1", "random", or a function (see :mod:`planc.criteria`).
+        criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
+            :mod:`planc.criteria`).
+        statistics: what :func:`planc.calibrate` collected, for criteria that need it.
         policy: instead of all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
         ranking: "uniform", every group loses the share; "global", all groups together do;
             "isomorphic", groups alike do; "per_cost", by score per MAC.
@@ -91,7 +98,8 @@ def compile(
         ratios: ratios for parts of the model by the names of groups, e.g. ``{"layer1.*": 0.2}``.
         seed: for the random criterion; recorded in the plan.
         target: "module" keeps the class and obeys what its code computes itself; "graph" prunes
-            the traced graph, whose constants can be rewritten.
+            the traced graph, whose constants can be rewritten. By default "module", and "graph"
+            for an exported program, whose code holds its sizes as literals.
         strict: an operator without a rule is an error.
 
     Raises:
@@ -121,11 +129,16 @@ def compile(
     if policy is not None:
         options.refuse(policy)
     scorer = named(criterion, seed) if isinstance(criterion, str) else criterion
+    if target is None:
+        target = "graph" if isinstance(model, torch.export.ExportedProgram) else "module"
+    if args is None and isinstance(model, torch.export.ExportedProgram):
+        args, kwargs = example_inputs(model)
+    model = as_module(model)
     chosen = policy or options.policy()
     analysis = analyze(trace(model, args, kwargs), strict)
     if limited:
         budget.limits(analysis)  # a budget that is none is refused before scores are computed
-    scores = score(analysis, model, scorer)
+    scores = score(analysis, model, scorer, statistics)
     return select(analysis, scores, chosen, target, seed, budget if limited else None)
 
 

@@ -7,9 +7,12 @@ Groups are matched by name. Nothing here decides whether a plan fits a model; se
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, overload
 
+from planc.errors import PlancError
 from planc.fingerprint import canonical, first_difference
+from planc.maskdiff import MaskPlanDiff, diff_masks
+from planc.maskplan import MaskPlan
 from planc.plan import Cost, Plan, PlanGroup, Provenance
 
 _SHOWN = {"source", "groups", "attributes", "target", "provenance", "cost_before", "cost_after"}
@@ -102,8 +105,30 @@ class PlanDiff:
         }
 
 
-def diff(plan_a: Plan, plan_b: Plan) -> PlanDiff:
-    """What differs between two plans."""
+@overload
+def diff(plan_a: Plan, plan_b: Plan) -> PlanDiff: ...
+
+
+@overload
+def diff(plan_a: MaskPlan, plan_b: MaskPlan) -> MaskPlanDiff: ...
+
+
+@overload
+def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff: ...
+
+
+def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff:
+    """What differs between two plans, or two mask plans.
+
+    Raises:
+        PlancError: one is a plan and the other a mask plan.
+    """
+    if isinstance(plan_a, MaskPlan) and isinstance(plan_b, MaskPlan):
+        return diff_masks(plan_a, plan_b)
+    if isinstance(plan_a, MaskPlan) or isinstance(plan_b, MaskPlan):
+        raise PlancError(
+            "a plan removes units and a mask plan single elements: compare two of one kind"
+        )
     groups_a = {group.name: group for group in plan_a.groups}
     groups_b = {group.name: group for group in plan_b.groups}
     paired = ((group, groups_b[name]) for name, group in groups_a.items() if name in groups_b)

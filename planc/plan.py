@@ -54,6 +54,14 @@ class AttributeChange:
         return f"{path}: {self.before} -> {self.after}"
 
 
+def is_public(name: str) -> bool:
+    """Whether a plan may change an attribute of that name: an identifier, or some joined by dots
+    (``config.hidden_size``, of an object that a module holds), none with a leading underscore.
+    """
+    parts = name.split(".")
+    return len(parts) <= 4 and all(p.isidentifier() and not p.startswith("_") for p in parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
     """SHA-256 digests of the tensor table, the structural attributes and the groups."""

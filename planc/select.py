@@ -10,6 +10,7 @@ import numpy as np
 
 from planc import fingerprint
 from planc.analysis import Analysis
+from planc.configuration import with_configuration
 from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
 from planc.equations import Equations, Key
@@ -93,6 +94,11 @@ def write_plan(
         PolicyError: the model cannot run without them; names the constraint.
     """
     graph = analysis.graph
+    if graph.frontend == "export":
+        raise PolicyError(
+            "an exported graph does not say where the module takes its numbers from, nor what the "
+            'recorder would see: make plans of graphs traced with frontend="record"'
+        )
     if target == "graph" and graph.data_dependent:
         raise PolicyError(
             'target "graph": the control flow of this model depends on the values of its inputs, '
@@ -121,7 +127,12 @@ def write_plan(
                 f"{tensor.name}: the labels predict {shapes[tensor.value]}, the members give "
                 f"{spec.shape}; please report this model"
             )
-    changes = _attributes(analysis, equations, counts, after) if target == "module" else ()
+    changes = _attributes(analysis, equations, counts, after)
+    if target == "module":
+        changes = with_configuration(graph, changes, after, cut, shapes)
+    else:  # only modules that are not traced into are there with their attributes
+        leaves = tuple(f"{node.module}." for node in graph.nodes if node.leaf)
+        changes = tuple(change for change in changes if f"{change.module}.".startswith(leaves))
     source = Fingerprints(
         fingerprint.attributes_digest(modules),
         fingerprint.structure_digest(analysis.groups),
@@ -142,7 +153,7 @@ def write_plan(
         attributes=changes,
         inputs=graph.input_spec,
         target=target,
-        provenance=(Provenance(criterion, policy, seed, _versions()),),
+        provenance=(Provenance(criterion, policy, seed, versions()),),
         cost_before=analysis.cost.price(full),
         cost_after=analysis.cost.price(counts),
         shapes=predicted_digest(analysis, shapes),
@@ -219,11 +230,10 @@ def _attributes(
         new[path, name] = _replaced(current(path, name), index, poly.value(of))
     for path, module in graph.modules.items():
         for entry in derived(module):
-            owned = (f"{path}.{t}" if path else t for t in entry.tensors)
-            shape = next((shapes[t] for t in owned if t in shapes), None)
-            if shape is not None:
+            source = entry.source(module, graph.shapes)
+            if source is not None:
                 times = current(path, entry.times) if entry.times else 1
-                new[path, entry.name] = shape[entry.dim] * times
+                new[path, entry.name] = shapes[source][entry.dim] * times
         for name, dividend, divisor in quotients(module):
             new[path, name] = current(path, dividend) // current(path, divisor)
     return tuple(
@@ -243,7 +253,8 @@ def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
     )
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
+    """Of what a plan is made with."""
     return (("planc", _version("planc")), ("torch", _version("torch").split("+")[0]))
 
 

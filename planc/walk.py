@@ -5,6 +5,8 @@ In: a graph. Out: :class:`Walked`, the facts of the last walk and the labels of 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +17,11 @@ from planc.expr import Scalar, SizeOf, leaves
 from planc.facts import NEVER, Atoms, Facts, Slot
 from planc.ir import Graph, Node, Ref, provenanced, refs
 from planc.labels import Labelled, Layer
+from planc.layers import indivisible
 from planc.rules import find
 
 _MOST_WALKS = 12
+_CONVERSIONS = ("aten.to.", "aten._to_copy.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,7 @@ class Walked:
     facts: Facts
     labels: tuple[Labelled, ...]
     walks: int
+    requests: Mapping[tuple[Any, ...], Any]
 
 
 def walk(graph: Graph, strict: bool = False) -> Walked:
@@ -46,7 +51,7 @@ def walk(graph: Graph, strict: bool = False) -> Walked:
             )
         new = {key: spec for key, spec in facts.requests.items() if key not in requests}
         if not new:
-            return Walked(facts, tuple(labels), count)
+            return Walked(facts, tuple(labels), count, requests)
         requests |= new
     raise AnalysisError(
         f"row families are still being asked for after {_MOST_WALKS} walks; the last ones: "
@@ -54,11 +59,21 @@ def walk(graph: Graph, strict: bool = False) -> Walked:
     )
 
 
+def walk_with_values(graph: Graph, walked: Walked, nonzero: Container[int]) -> Facts:
+    """What the last walk finds if the removed coordinates of some slots (by their numbers) are not
+    zero: its mixings say for which atoms removing is then not the same as leaving them.
+    """
+    return _Walk(graph, dict(walked.requests), nonzero).run()[0]
+
+
 class _Walk:
     """One walk, with the row families and ragged dimensions of ``requests``."""
 
-    def __init__(self, graph: Graph, requests: dict[tuple[Any, ...], Any]) -> None:
+    def __init__(
+        self, graph: Graph, requests: dict[tuple[Any, ...], Any], nonzero: Container[int] = ()
+    ) -> None:
         self.graph = graph
+        self.nonzero = nonzero
         self.facts = Facts()
         self.labels: list[Labelled] = [Labelled(value.shape) for value in graph.values]
         self.aliases: dict[int, list[int]] = {}
@@ -75,18 +90,19 @@ class _Walk:
             if len(key) == 3:
                 rows.setdefault(key[:2], []).append(spec)
         layers: list[list[Layer]] = [[] for _ in self.graph.tensors]
+        masks = _masks(self.graph)
         for t, tensor in enumerate(self.graph.tensors):
-            if not tensor.floating:
+            if not (tensor.floating or tensor.value in masks):
                 continue
             for dim, n in enumerate(tensor.shape):
                 if n > 1:
                     over, blocks = ragged.get((t, dim), (-1, 1))
                     slot = self._slot(t, dim, n * blocks, over=over, blocks=blocks)
-                    layers[t].append(Layer(self._atoms(slot, tensor.shape), dim))
+                    layers[t].append(self._layer(slot, tensor.shape))
         for (t, dim), specs in rows.items():
             for spec in specs:
                 slot = self._slot(t, dim, int(spec.max()), rows=spec)
-                layers[t].append(Layer(self._atoms(slot, self.graph.tensors[t].shape), dim))
+                layers[t].append(self._layer(slot, self.graph.tensors[t].shape))
         for t, tensor in enumerate(self.graph.tensors):
             self.labels[tensor.value] = Labelled(tensor.shape, tuple(layers[t]))
             self.facts.balance(self.labels[tensor.value])
@@ -96,6 +112,10 @@ class _Walk:
         self.facts.fresh(count)
         self.facts.slots.append(slot)
         return slot
+
+    def _layer(self, slot: Slot, shape: tuple[int, ...]) -> Layer:
+        zero = len(self.facts.slots) - 1 not in self.nonzero
+        return Layer(self._atoms(slot, shape), slot.dim, zero)
 
     @staticmethod
     def _atoms(slot: Slot, shape: tuple[int, ...]) -> Atoms:
@@ -112,6 +132,7 @@ class _Walk:
 
     def run(self) -> tuple[Facts, list[Labelled]]:
         facts, graph = self.facts, self.graph
+        self._pin_indivisible()
         for i, node in enumerate(graph.nodes):
             facts.node = i
             facts.shapes = tuple(graph.values[ref.id].shape for ref in node.outputs if ref)
@@ -126,6 +147,14 @@ class _Walk:
         if graph.decisions:
             self._pin_dead_ends(used | {ref.id for ref in graph.outputs})
         return facts, self.labels
+
+    def _pin_indivisible(self) -> None:
+        """Weights that are something as a whole: the parametrization's parts, and what it maps."""
+        for path, module in self.graph.modules.items():
+            reason = indivisible(module)
+            for tensor in self.graph.tensors if reason else ():
+                if any(name.startswith(path.rpartition(".")[0] + ".") for name in tensor.names):
+                    self.facts.pin(self.labels[tensor.value].layers, reason)
 
     def _pin_dead_ends(self, used: set[int]) -> None:
         """What one run computes in vain, as a detector does that finds nothing, another may use."""
@@ -201,3 +230,14 @@ class _Walk:
                 if isinstance(leaf, SizeOf):
                     layers = self.labels[leaf.value].targeting(leaf.dim)
                     self.facts.mix(layers, "its width is used as a number", module_only=True)
+
+
+def _masks(graph: Graph) -> set[int]:
+    """Truth values of which a run takes nothing but the numbers 0 and 1: factors like others."""
+    found = {t.value for t in graph.tensors if t.dtype == "bool" and math.prod(t.shape) > 1}
+    found -= {ref.id for ref in graph.outputs}
+    for node in graph.nodes if found else ():
+        into = next((graph.values[ref.id].dtype for ref in node.outputs if ref is not None), "")
+        if not (node.op.startswith(_CONVERSIONS) and into.startswith(("float", "bfloat"))):
+            found -= {ref.id for ref in refs((node.args, node.kwargs_values))}
+    return found

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import planc
 from planc.errors import AnalysisError
-from tests.programs import Program
+from tests.programs import write
 from tests.proving import Net, free, prove, prunable, reasons, together
 
 IMAGES = torch.randn(2, 3, 6, 6)
@@ -1232,6 +1232,27 @@ def test_windows_of_positions() -> None:
     assert sizes(prove(Net(run, a=conv(3, 4), b=nn.Linear(4, 2)), IMAGES)) == {"a.weight:0": 4}
 
 
+def test_a_convolution_along_positions_alone() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        heads = m.a(x).view(2, 5, m.heads, -1).transpose(1, 2)
+        return m.b((heads + m.along(heads)).transpose(1, 2).flatten(2))
+
+    along = conv(2, 2, (3, 1), padding=(1, 0), groups=2)
+    net = Net(run, a=nn.Linear(6, 8), along=along, b=nn.Linear(8, 2), heads=2)
+    found = prove(net, TOKENS)
+    assert prunable(found, "module") == {"a.weight:0", "a.weight:0#2"}  # cells and whole heads
+    assert found.cost.price((2, 2)).macs < found.cost.price((4, 2)).macs
+
+
+@pytest.mark.parametrize("pool", [functional.avg_pool2d, functional.max_pool2d])
+def test_pooling_along_positions_alone(pool: Any) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        return m.b(pool(m.a(x)[:, None], (2, 1), stride=(2, 1), ceil_mode=True)[:, 0])
+
+    found = prove(Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+    assert sizes(found) == {"a.weight:0": 8}
+
+
 def test_patch_merging() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x).permute(0, 2, 3, 1)
@@ -1298,9 +1319,9 @@ def test_an_index_that_is_a_list_of_positions(index: Any) -> None:
 
 @pytest.mark.parametrize("seed", range(24))
 def test_random_programs(seed: int) -> None:
-    torch.manual_seed(seed)
-    found = prove(Program(seed, length=5), torch.randn(2, 3, 3, 3), seeds=(seed,))
-    assert found.groups or found.pins
+    program = write(seed, length=5)
+    found = prove(program.model(), program.inputs(), seeds=(seed,))
+    assert found.groups or found.pins, program.text
 
 
 # -- what has no rule ------------------------------------------------------------------------------
@@ -1316,10 +1337,3 @@ def test_an_operator_without_a_rule_pins() -> None:
         AnalysisError, match=r"no rule for operator aten\.linalg_qr.*test_adversarial\.py"
     ):
         planc.analyze(graph, strict=True)
-
-
-def test_embedding_bag_pins() -> None:
-    net = Net(lambda m, x: m.b(m.e(x)), e=nn.EmbeddingBag(9, 6), b=nn.Linear(6, 2))
-    found = prove(net, torch.arange(8).reshape(2, 4))
-    assert not found.groups
-    assert "picked by position" in reasons(found, "e.weight", 1)

@@ -7,7 +7,7 @@ over, for they belong to weights that are no more.
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -25,8 +25,9 @@ from planc.apply.source import modules_of, not_the_result, tensors_of
 from planc.apply.tensors import cut_tensor, mask_tensor
 from planc.errors import PlancError
 from planc.fingerprint import check_source, first_difference, modules_after, tensors_after
-from planc.plan import AttributeChange, Plan, TensorSpec
+from planc.plan import AttributeChange, Cut, Plan, TensorSpec
 from planc.trace.clone import clone
+from planc.trace.objects import held_objects
 from planc.trace.structure import owned_tensors
 
 
@@ -60,13 +61,14 @@ def apply_module(
         PlancError: the class of the model does not let itself be copied.
     """
     check_source(plan, tensors_of(model), modules_of(model))
-    smaller = _rebuilt(model, Renewal(plan, _named(model), cut_tensor))
+    smaller = rebuilt(model, Renewal(plan.tensors, plan.cuts, named_tensors(model), cut_tensor))
+    _check_objects(model, smaller)
     set_attributes(smaller, plan.attributes)
-    _check_copy(model, smaller, tensors_after(plan.tensors, plan.cuts))
+    check_copy(model, smaller, tensors_after(plan.tensors, plan.cuts))
     if not keep_removed:
         return smaller
     with trainable_results():
-        return smaller, collect_removed(plan, _named(model))
+        return smaller, collect_removed(plan, named_tensors(model))
 
 
 def mask_module(plan: Plan, model: nn.Module) -> nn.Module:
@@ -76,8 +78,8 @@ def mask_module(plan: Plan, model: nn.Module) -> nn.Module:
         StalePlan, AlreadyApplied, PlancError: as for :func:`apply_module`.
     """
     check_source(plan, tensors_of(model), modules_of(model))
-    masked = _rebuilt(model, Renewal(plan, _named(model), mask_tensor))
-    _check_copy(model, masked, plan.tensors)
+    masked = rebuilt(model, Renewal(plan.tensors, plan.cuts, named_tensors(model), mask_tensor))
+    check_copy(model, masked, plan.tensors)
     return masked
 
 
@@ -98,23 +100,49 @@ def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Modul
     )
     if difference is not None:
         raise not_the_result(difference)
-    model = _rebuilt(smaller, Restoration(plan, _named(smaller), removed))
+    model = rebuilt(smaller, Restoration(plan, named_tensors(smaller), removed))
     back = [AttributeChange(c.module, c.name, c.after, c.before) for c in plan.attributes]
+    _check_objects(smaller, model)
     set_attributes(model, back)
-    _check_copy(smaller, model, plan.tensors)
+    check_copy(smaller, model, plan.tensors)
     return model
 
 
-def _named(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+def copy_module(model: nn.Module) -> nn.Module:
+    """An equal model that shares no memory with ``model``; gradients are not carried over.
+
+    Raises:
+        PlancError: the class of the model does not let itself be copied.
+    """
+    tensors = tensors_of(model)
+    nothing: dict[str, Cut] = {}
+    copied = rebuilt(model, Renewal(tensors, nothing, named_tensors(model), cut_tensor))
+    check_copy(model, copied, tensors)
+    return copied
+
+
+def named_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [(owned.names[0], owned.tensor) for owned in owned_tensors(model)]
 
 
-def _rebuilt(model: nn.Module, renewal: Renewal) -> nn.Module:
+def rebuilt(model: nn.Module, renewal: Renewal[Any]) -> nn.Module:
     with trainable_results():
         return clone(model, renewal)
 
 
-def _check_copy(model: nn.Module, copied: nn.Module, expected: tuple[TensorSpec, ...]) -> None:
+def _check_objects(model: nn.Module, copied: nn.Module) -> None:
+    """What the copy holds of plain data is its own: to change it must not change the original."""
+    old = {id(held) for _, _, held in held_objects(model)}
+    for path, name, held in held_objects(copied):
+        if id(held) in old:
+            full = f"{path}.{name}" if path else name
+            raise PlancError(
+                f"{type(model).__name__} does not copy itself truly: {full} ({type(held).__name__})"
+                " of the copy is the original's; see to its __deepcopy__"
+            )
+
+
+def check_copy(model: nn.Module, copied: nn.Module, expected: tuple[TensorSpec, ...]) -> None:
     """A class with a ``__deepcopy__`` of its own may return anything; only a true copy leaves."""
     advice = "see to its __deepcopy__, or apply the plan to its state_dict()"
     difference = first_difference(expected, None, tensors_of(copied))

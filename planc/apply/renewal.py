@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from planc.apply.tensors import copy_tensor, removed_values, uncut_tensor
 from planc.errors import StalePlan
 from planc.plan import Cut, Plan, TensorSpec
 
+Change = TypeVar("Change", bound=Hashable)
 Named = Iterable[tuple[str, torch.Tensor]]
 
 
@@ -47,45 +49,57 @@ class Removed:
         )
 
 
-class Renewal:
+class Renewal(Generic[Change]):
     """Replaces tensors one by one, and remembers which memory became which.
 
-    ``named`` pairs tensors with one of their names, which decides on the cut; ``change`` makes the
-    new tensor where there is one. All others are copied.
+    ``named`` pairs tensors with one of their names, which decides on the change: ``changes`` has
+    them by the first names of ``tensors``, and ``change`` makes the new tensor where there is one.
+    All others are copied.
     """
 
     def __init__(
-        self, plan: Plan, named: Named, change: Callable[[torch.Tensor, Cut], torch.Tensor]
+        self,
+        tensors: Iterable[TensorSpec],
+        changes: Mapping[str, Change],
+        named: Named,
+        change: Callable[[torch.Tensor, Change], torch.Tensor],
     ) -> None:
-        self._cuts = plan.cuts
-        self._specs = specs_by_name(plan)
+        self._changes = changes
+        self._specs = {name: spec for spec in tensors for name in spec.names}
         self._change = change
         self._names: dict[Hashable, str] = {}
         self._made: dict[Hashable, torch.Tensor] = {}
         for name, tensor in named:
             self._names.setdefault(id(tensor), name)
-            self._names.setdefault(_memory(tensor), name)
+            self._names.setdefault(memory_of(tensor), name)
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         """The new tensor, of the same class and with the same ``requires_grad``; no ``grad``.
 
         One without a name that is exactly the memory of one with a name follows that one.
         """
-        name = self._names.get(id(tensor)) or self._names.get(_memory(tensor))
+        name = self._names.get(id(tensor)) or self._names.get(memory_of(tensor))
         return self.renew(tensor, name)
 
     def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
         """The same, for a tensor that is known by ``name``."""
         spec = None if name is None else self._specs.get(name)
-        cut = None if spec is None else self._cuts.get(spec.name)
-        if name is None or spec is None or cut is None:
-            new = self._once(_memory(tensor), lambda: copy_tensor(tensor))
+        change = None if spec is None else self._changes.get(spec.name)
+        if name is None or spec is None or change is None:
+            new = self._once(memory_of(tensor), lambda: self.make(tensor, None, name))
         else:
-            new = self._changed(tensor, cut, name, spec)
+            new = self._changed(tensor, change, name, spec)
         return _dressed(tensor, new)
 
-    def _changed(self, tensor: torch.Tensor, cut: Cut, name: str, spec: TensorSpec) -> torch.Tensor:
-        return self._once((_memory(tensor), _key(cut)), lambda: self._change(tensor, cut))
+    def _changed(
+        self, tensor: torch.Tensor, change: Change, name: str, spec: TensorSpec
+    ) -> torch.Tensor:
+        key = (memory_of(tensor), _key(change))
+        return self._once(key, lambda: self.make(tensor, change, name))
+
+    def make(self, tensor: torch.Tensor, change: Change | None, name: str | None) -> torch.Tensor:
+        """A tensor of its own in place of ``tensor``; ``change`` is None where it stays."""
+        return copy_tensor(tensor) if change is None else self._change(tensor, change)
 
     def _once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         if key not in self._made:
@@ -93,17 +107,19 @@ class Renewal:
         return self._made[key].data  # a tensor of its own on the same memory
 
 
-class Restoration(Renewal):
+class Restoration(Renewal[Cut]):
     """A renewal back to the shapes of the plan's source, with the values that were removed."""
 
     def __init__(self, plan: Plan, named: Named, removed: Removed) -> None:
-        super().__init__(plan, named, lambda tensor, cut: tensor)
+        super().__init__(plan.tensors, plan.cuts, named, lambda tensor, cut: tensor)
         self._removed = removed
 
-    def _changed(self, tensor: torch.Tensor, cut: Cut, name: str, spec: TensorSpec) -> torch.Tensor:
+    def _changed(
+        self, tensor: torch.Tensor, change: Cut, name: str, spec: TensorSpec
+    ) -> torch.Tensor:
         values = self._removed.of((name, *spec.names))
-        key = (_memory(tensor), _key(cut), id(values))
-        return self._once(key, lambda: uncut_tensor(tensor, values, cut, spec.shape))
+        key = (memory_of(tensor), _key(change), id(values))
+        return self._once(key, lambda: uncut_tensor(tensor, values, change, spec.shape))
 
 
 def collect_removed(plan: Plan, named: Named) -> Removed:
@@ -116,7 +132,7 @@ def collect_removed(plan: Plan, named: Named) -> Removed:
     made: dict[Hashable, torch.Tensor] = {}
     seen: set[Hashable] = set()
     for name, tensor in named:
-        spec, memory = specs.get(name), _memory(tensor)
+        spec, memory = specs.get(name), memory_of(tensor)
         if spec is None or spec.name not in plan.cuts or (memory, spec.name) in seen:
             continue
         seen.add((memory, spec.name))
@@ -149,7 +165,7 @@ def storage_id(tensor: torch.Tensor) -> int:
         return id(tensor)
 
 
-def _memory(tensor: torch.Tensor) -> Hashable:
+def memory_of(tensor: torch.Tensor) -> Hashable:
     """Equal for tensors that are the same elements of one storage."""
     if tensor.layout is not torch.strided:
         return id(tensor)
@@ -157,8 +173,10 @@ def _memory(tensor: torch.Tensor) -> Hashable:
     return (*place, tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
-def _key(cut: Cut) -> Hashable:
-    """Equal for cuts that keep the same indices."""
+def _key(cut: Hashable) -> Hashable:
+    """Equal for changes that are the same, as for cuts that keep the same indices."""
+    if not isinstance(cut, Cut):
+        return cut
     dense = tuple(None if kept is None else kept.tobytes() for kept in cut.kept)
     ragged = tuple(
         (dim, over, tuple((part.start, part.stop, part.kept.tobytes()) for part in ranges))
@@ -169,7 +187,10 @@ def _key(cut: Cut) -> Hashable:
 
 def _dressed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     """``new`` as what ``old`` was: parameter or buffer, its class, its plain marks."""
-    if issubclass(type(old), nn.Parameter):
+    dressed: torch.Tensor
+    if type(new) is not torch.Tensor and isinstance(old, nn.Parameter):  # a compressed tensor
+        dressed = nn.Parameter(new, requires_grad=old.requires_grad)
+    elif issubclass(type(old), nn.Parameter):
         # not type(old)(new): a subclass may want other arguments
         dressed = torch.Tensor._make_subclass(type(old), new, old.requires_grad)
     elif isinstance(old, nn.Parameter):  # a tensor class of its own, marked as a parameter

@@ -57,11 +57,11 @@ def apply_state_dict(
         AlreadyApplied: the shapes are those that the plan makes.
     """
     check_state_dict(plan, shapes_of(state))
-    smaller = _rebuilt(state, Renewal(plan, _named(state), cut_tensor))
+    smaller = rebuilt(state, Renewal(plan.tensors, plan.cuts, named_tensors(state), cut_tensor))
     if not keep_removed:
         return smaller
     with trainable_results():
-        return smaller, collect_removed(plan, _named(state))
+        return smaller, collect_removed(plan, named_tensors(state))
 
 
 def mask_state_dict(plan: Plan, state: State) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def mask_state_dict(plan: Plan, state: State) -> dict[str, Any]:
         StalePlan, AlreadyApplied: as for :func:`apply_state_dict`.
     """
     check_state_dict(plan, shapes_of(state))
-    return _rebuilt(state, Renewal(plan, _named(state), mask_tensor))
+    return rebuilt(state, Renewal(plan.tensors, plan.cuts, named_tensors(state), mask_tensor))
 
 
 def restore_state_dict(plan: Plan, smaller: State, removed: Removed) -> dict[str, Any]:
@@ -83,14 +83,14 @@ def restore_state_dict(plan: Plan, smaller: State, removed: Removed) -> dict[str
     difference = shape_difference(tensors_after(plan.tensors, plan.cuts), shapes_of(smaller))
     if difference is not None:
         raise not_the_result(difference)
-    return _rebuilt(smaller, Restoration(plan, _named(smaller), removed))
+    return rebuilt(smaller, Restoration(plan, named_tensors(smaller), removed))
 
 
-def _named(state: State) -> list[tuple[str, torch.Tensor]]:
+def named_tensors(state: State) -> list[tuple[str, torch.Tensor]]:
     return [(name, value) for name, value in state.items() if isinstance(value, torch.Tensor)]
 
 
-def _rebuilt(state: State, renewal: Renewal) -> dict[str, Any]:
+def rebuilt(state: State, renewal: Renewal[Any]) -> dict[str, Any]:
     result: dict[str, Any] = OrderedDict() if isinstance(state, OrderedDict) else {}
     with trainable_results():
         for name, value in state.items():

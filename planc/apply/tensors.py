@@ -24,9 +24,9 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
     """``tensor`` without its removed coordinates; works on the meta device too."""
-    tensor = _plain(tensor)
+    tensor = plain_tensor(tensor)
     order = _stride_order(tensor)
-    bits = _bits(tensor).permute(order)
+    bits = bits_of(tensor).permute(order)
     steps = _steps(cut)
     for step in steps:
         dim = order.index(step.dim)
@@ -48,7 +48,7 @@ def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
 def mask_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
     """``tensor`` with zeros, written not multiplied, at the removed coordinates."""
     masked = copy_tensor(tensor)
-    bits = _bits(masked)
+    bits = bits_of(masked)
     for table in _removed_tables(cut, tensor.shape):
         bits.masked_fill_(torch.tensor(table, device=tensor.device), 0)
     return masked
@@ -56,10 +56,10 @@ def mask_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
 
 def removed_values(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
     """The values at the removed coordinates, one-dimensional, in C order of the coordinates."""
-    tensor = _plain(tensor)
+    tensor = plain_tensor(tensor)
     if tensor.is_meta:  # how many there are is known without looking
         return tensor.new_empty(tensor.numel() - math.prod(cut.shape))
-    bits, mask = _bits(tensor), _removed_mask(cut, tensor.shape)
+    bits, mask = bits_of(tensor), _removed_mask(cut, tensor.shape)
     if bits.device.type == "cpu":  # several times faster than masked_select
         return torch.from_numpy(bits.numpy()[mask]).view(tensor.dtype)
     return bits.masked_select(torch.from_numpy(mask).to(bits.device)).view(tensor.dtype)
@@ -80,9 +80,9 @@ def uncut_tensor(
             f"of {removed.dtype} do not make one of {shape}: {cut.shape} and {expected[1]} values "
             "do; pass what apply(..., keep_removed=True) returned"
         )
-    small = _plain(small)
+    small = plain_tensor(small)
     order = _stride_order(small)
-    bits = _bits(small).permute(order)
+    bits = bits_of(small).permute(order)
     for step in reversed(_steps(cut)):
         dim = order.index(step.dim)
         sizes = list(bits.shape)
@@ -99,13 +99,13 @@ def uncut_tensor(
     bits = bits.permute(_inverse(order))
     if not small.is_meta:
         mask = torch.from_numpy(_removed_mask(cut, bits.shape)).to(bits.device)
-        bits.masked_scatter_(mask, _bits(_plain(removed)).to(bits.device))
+        bits.masked_scatter_(mask, bits_of(plain_tensor(removed)).to(bits.device))
     return bits.view(small.dtype).data
 
 
 def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """An equal tensor with storage of its own."""
-    return _plain(tensor).clone()
+    return plain_tensor(tensor).clone()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +182,11 @@ def _index(indices: Indices, like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(indices, dtype=torch.int64, device=like.device)
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
+def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().resolve_conj().resolve_neg()
 
 
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
+def bits_of(tensor: torch.Tensor) -> torch.Tensor:
     """The same memory as integers; complex128 is the one dtype wider than any of them."""
     bits = _BITS.get(tensor.element_size())
     return tensor if bits is None else tensor.view(bits)

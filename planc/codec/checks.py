@@ -26,7 +26,7 @@ from planc.fingerprint import (
     tensors_after,
     tensors_digest,
 )
-from planc.plan import AttributeChange, Cut, Plan, PlanGroup
+from planc.plan import AttributeChange, Cut, Plan, PlanGroup, Provenance, TensorSpec, is_public
 
 _AGAIN = "compile the plan again"
 _INTEGERS = range(-(1 << 63), 1 << 63)
@@ -45,19 +45,20 @@ def check_plan(plan: Plan, limits: Limits) -> None:
     check_features(plan.requires)
     if plan.target not in _TARGETS:
         raise MalformedFile(f"target: {plan.target!r}, known are {_TARGETS}; {_AGAIN}")
-    _check_tensors(plan, limits)
+    check_tensors(plan.tensors, limits)
     _check_modules(plan, limits)
     _check_changes(plan.attributes, plan, limits)
     check_specification(plan.inputs, limits)
-    _check_provenance(plan, limits)
+    check_provenance(plan.provenance, limits)
     _check_groups(plan, limits)
     _check_cuts(_cuts(plan), plan)
     _check_digests(plan)
 
 
-def _check_tensors(plan: Plan, limits: Limits) -> None:
-    limits.check("tensors", len(plan.tensors), "tensors")
-    for i, spec in enumerate(plan.tensors):
+def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
+    """Every tensor has names of its own, a known kind, and a shape within the limits."""
+    limits.check("tensors", len(tensors), "tensors")
+    for i, spec in enumerate(tensors):
         where = f"tensors[{i}]"
         if not spec.names or not all(spec.names):
             raise MalformedFile(f"{where}.names: a tensor without a name; {_AGAIN}")
@@ -69,7 +70,7 @@ def _check_tensors(plan: Plan, limits: Limits) -> None:
         for size in spec.shape:
             limits.check("dimension", size, f"{where}.shape")
         limits.check("elements", math.prod(spec.shape), f"{where}.shape")
-    check_unique((name for spec in plan.tensors for name in spec.names), "tensors")
+    check_unique((name for spec in tensors for name in spec.names), "tensors")
 
 
 def _check_modules(plan: Plan, limits: Limits) -> None:
@@ -97,7 +98,7 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
         where = f"attributes[{i}]"
         if change.module not in rows:
             raise MalformedFile(f"{where}.module: {change.module!r} is no module; {_AGAIN}")
-        if not change.name.isidentifier() or change.name.startswith("_"):
+        if not is_public(change.name):
             raise MalformedFile(f"{where}.name: {change.name!r} is not a public name; {_AGAIN}")
         check_value(change.before, f"{where}.before", limits)
         check_value(change.after, f"{where}.after", limits)
@@ -115,7 +116,7 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
                     f"{where}.before: {change.before!r}, the table of modules has "
                     f"{listed[change.name]!r}; {_AGAIN}"
                 )
-        elif _is_structural(change.before):
+        elif _is_structural(change.before) and "." not in change.name:
             raise MalformedFile(
                 f"{where}.name: {change.module!r} has no attribute {change.name!r} in the table "
                 f"of modules; {_AGAIN}"
@@ -123,8 +124,9 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
     check_unique(((change.module, change.name) for change in changes), "attributes")
 
 
-def _check_provenance(plan: Plan, limits: Limits) -> None:
-    for i, entry in enumerate(plan.provenance):
+def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
+    """Seeds fit 64 bits, strings the limit."""
+    for i, entry in enumerate(provenance):
         where = f"provenance[{i}]"
         if entry.seed not in _INTEGERS:
             raise MalformedFile(f"{where}.seed: {entry.seed} has more than 64 bits; {_AGAIN}")

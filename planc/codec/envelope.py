@@ -26,9 +26,11 @@ from planc.errors import (
 VERSION = 1
 KINDS = {
     b"planc/plan": "a plan",
+    b"planc/mask": "a mask plan",
     b"planc/ckpt": "the record of a checkpoint",
     b"planc/part": "the record of one shard of a checkpoint",
 }
+_WRITERS = {b"planc/plan": "planc.save_plan", b"planc/mask": "planc.save_masks"}
 _KIND = slice(2, 12)
 _HEADER = 13  # bytes under the digest, before it
 _DIGEST = slice(15, 47)
@@ -61,14 +63,20 @@ def unseal(kind: bytes, sealed: bytes) -> bytes:
     return body
 
 
+def kind_of(start: bytes) -> bytes | None:
+    """The kind of a file by its first 12 bytes, None if it is not one of planc's."""
+    return start[_KIND] if start[:2] == b"\x94\xaa" and start[_KIND] in KINDS else None
+
+
 def _check_prefix(kind: bytes, sealed: bytes) -> None:
     start, expected = sealed[:12], b"\x94\xaa" + kind
     if start != expected[: len(start)] or not start:
         found = KINDS.get(start[_KIND]) if start[:2] == b"\x94\xaa" else None
         what = f"is {found}" if found else f"begins with {start.hex(' ') or 'nothing'}"
+        writer = _WRITERS.get(kind, "planc")
         raise NotAPlancFile(
             f"byte 0: the file {what}, {KINDS[kind]} begins with {expected.hex(' ')}; "
-            "name a file that planc.save_plan wrote"
+            f"name a file that {writer} wrote"
         )
     if len(sealed) < _HEADER:
         raise _truncated(len(sealed), _BODY)

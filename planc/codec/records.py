@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
@@ -24,19 +24,19 @@ _SCALAR: Any = None | bool | int | float | str
 FEATURES: frozenset[str] = frozenset()
 
 
-def _nested(depth: int) -> Any:
+def nested(depth: int) -> Any:
     """The type of scalars in tuples in tuples ..., ``depth`` deep."""
     if depth == 0:
         return _SCALAR
-    return _SCALAR | tuple.__class_getitem__((_nested(depth - 1), ...))
+    return _SCALAR | tuple.__class_getitem__((nested(depth - 1), ...))
 
 
 if TYPE_CHECKING:
     Value = Any
     Inputs = Any
 else:
-    Value = _nested(ATTRIBUTE_DEPTH)
-    Inputs = _nested(INPUTS_DEPTH)
+    Value = nested(ATTRIBUTE_DEPTH)
+    Inputs = nested(INPUTS_DEPTH)
 
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -44,23 +44,26 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Pairs = tuple[tuple[str, Value], ...]
 
 
-class _Map(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
+class RecordMap(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A record written as a map with sorted keys."""
 
 
-class FingerprintsRecord(_Map):
+class FingerprintsRecord(RecordMap):
     attributes: Digest
     structure: Digest
     tensors: Digest
 
 
-class TensorRecord(_Map):
+class TensorRecord(RecordMap):
     kind: str
     names: tuple[str, ...]
     shape: tuple[Natural, ...]
 
 
-class ModuleRecord(_Map):
+class ModuleRecord(RecordMap):
     attributes: Natural  # row of the table of distinct attributes
     path: str
 
@@ -81,14 +84,14 @@ class OverRecord(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc
     stop: Natural
 
 
-class MemberRecord(_Map):
+class MemberRecord(RecordMap):
     dim: Natural
     over: OverRecord | None
     runs: tuple[RunRecord, ...]
     tensor: Natural  # row of the table of tensors
 
 
-class GroupRecord(_Map):
+class GroupRecord(RecordMap):
     kind: str
     members: tuple[MemberRecord, ...]
     mixing: str
@@ -98,25 +101,25 @@ class GroupRecord(_Map):
     size: Positive
 
 
-class ChangeRecord(_Map):
+class ChangeRecord(RecordMap):
     after: Value
     before: Value
     module: str
     name: str
 
 
-class CostRecord(_Map):
+class CostRecord(RecordMap):
     bytes: Natural
     macs: Natural
     params: Natural
 
 
-class CostsRecord(_Map):
+class CostsRecord(RecordMap):
     after: CostRecord
     before: CostRecord
 
 
-class ProvenanceRecord(_Map):
+class ProvenanceRecord(RecordMap):
     criterion: str
     policy: str
     seed: int
@@ -127,7 +130,7 @@ class _Future(msgspec.Struct):
     requires: tuple[str, ...]
 
 
-class PlanRecord(_Map):
+class PlanRecord(RecordMap):
     attributes: tuple[ChangeRecord, ...]
     cost: CostsRecord
     groups: tuple[GroupRecord, ...]
@@ -144,18 +147,29 @@ class PlanRecord(_Map):
 
 
 def decode_body(body: bytes) -> PlanRecord:
+    """The typed record of the body of a plan, in canonical form.
+
+    Raises:
+        MalformedFile: as for :func:`decode_record`.
+        UnsupportedVersion: it requires a feature that this reader does not have.
+    """
+    return decode_record(body, PlanRecord)
+
+
+def decode_record(body: bytes, kind: type[Record]) -> Record:
     """The typed record of a body in canonical form.
 
     Raises:
         MalformedFile: not msgpack, a field unknown, missing or of another type, or another
             form of the same record; names the field.
+        UnsupportedVersion: it requires a feature that this reader does not have.
     """
     try:
-        record = msgspec.msgpack.decode(body, type=PlanRecord)
+        record = msgspec.msgpack.decode(body, type=kind)
         again = canonical(msgspec.to_builtins(record, order="sorted", builtin_types=(bytes,)))
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
         _check_future(body)
-        raise MalformedFile(f"{error}; compile the plan again") from None
+        raise MalformedFile(f"{error}; write the file again") from None
     if again != body:
         at = next((i for i, (a, b) in enumerate(zip(body, again, strict=False)) if a != b), 0)
         raise MalformedFile(
@@ -170,7 +184,7 @@ def check_features(requires: Iterable[str]) -> None:
     unknown = [feature for feature in requires if feature not in FEATURES]
     if unknown:
         raise UnsupportedVersion(
-            f"requires: the plan needs {unknown}, this planc has {sorted(FEATURES)}; "
+            f"requires: the file needs {unknown}, this planc has {sorted(FEATURES)}; "
             "read the file with the planc that wrote it"
         )
 

@@ -26,7 +26,7 @@ def plan_table(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_header(plan), _cost_table(plan), _group_table(plan)]
     if plan.attributes:
         parts.append(_attribute_table(plan))
-    return _spaced(parts)
+    return spaced(parts)
 
 
 def diff_table(diff: PlanDiff) -> RenderableType:
@@ -45,15 +45,15 @@ def diff_table(diff: PlanDiff) -> RenderableType:
         parts.append(_group_diff_table(diff))
     if diff.attributes:
         parts.append(_attribute_diff_table(diff.attributes))
-    return _spaced(parts)
+    return spaced(parts)
 
 
 def _header(plan: Plan) -> Table:
-    header = _facts()
+    header = facts()
     header.add_row("fingerprint", plan.fingerprint[:16])
     header.add_row("target", escape(plan.target))
     for entry in plan.provenance:
-        header.add_row("made by", escape(_provenance(entry)))
+        header.add_row("made by", escape(provenance_text(entry)))
     header.add_row("inputs", escape(_inputs(plan.inputs)))
     if plan.requires:
         header.add_row("requires", escape(", ".join(plan.requires)))
@@ -67,7 +67,7 @@ def _cost_table(plan: Plan) -> Table:
         table.add_column(title, justify="right")
     for name in _COSTS:
         before, after = getattr(plan.cost_before, name), getattr(plan.cost_after, name)
-        table.add_row(_TITLES[name], f"{before:,}", f"{after:,}", _share(after, before))
+        table.add_row(_TITLES[name], f"{before:,}", f"{after:,}", share_text(after, before))
     return table
 
 
@@ -107,7 +107,7 @@ def _attribute_table(plan: Plan) -> Table:
 
 
 def _facts_that_differ(diff: PlanDiff) -> Table:
-    table = _facts()
+    table = facts()
     if diff.source is not None:
         table.add_row("made for", escape(f"different structures: {diff.source}"))
     if diff.target is not None:
@@ -115,7 +115,7 @@ def _facts_that_differ(diff: PlanDiff) -> Table:
     if diff.provenance is not None:
         for side, entries in zip("ab", diff.provenance, strict=True):
             for entry in entries:
-                table.add_row(f"{side} made by", escape(_provenance(entry)))
+                table.add_row(f"{side} made by", escape(provenance_text(entry)))
     if diff.others:
         table.add_row("also differ", escape(", ".join(diff.others)))
     return table
@@ -175,21 +175,21 @@ def _attribute_diff_table(attributes: Iterable[AttributeDiff]) -> Table:
     return table
 
 
-def _facts() -> Table:
+def facts() -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     return table
 
 
-def _spaced(parts: Sequence[RenderableType]) -> Stack:
+def spaced(parts: Sequence[RenderableType]) -> Stack:
     lines: list[RenderableType] = []
     for part in parts:
         lines += [part] if not lines else ["", part]
     return Stack(*lines)
 
 
-def _provenance(entry: Provenance) -> str:
+def provenance_text(entry: Provenance) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry.versions)
     made = f"{entry.criterion}, {entry.policy}, seed {entry.seed}"
     return f"{made} ({versions})" if versions else made
@@ -216,7 +216,7 @@ def _inputs(spec: Any) -> str:
     return repr(spec)
 
 
-def _share(after: int, before: int) -> str:
+def share_text(after: int, before: int) -> str:
     return f"{after / before:.1%}" if before else "-"
 
 

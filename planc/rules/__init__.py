@@ -13,6 +13,6 @@ from planc.rules import (  # noqa: F401  importing a family registers its rules
     recurrent,
     reduction,
 )
-from planc.rules.registry import find, parameters, rule
+from planc.rules.registry import Leaf, find, leaf, parameters, rule
 
-__all__ = ["find", "parameters", "rule"]
+__all__ = ["Leaf", "find", "leaf", "parameters", "rule"]

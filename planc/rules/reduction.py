@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from planc.facts import Facts
-from planc.labels import Labelled, even, reduce, unify
+from planc.labels import Labelled, concatenate, even, reduce, unify
 from planc.rules.registry import axes, axis, pin_dims, rule
 
 
@@ -122,6 +122,17 @@ def running(cx: Facts, x: Labelled, dim: int, **_: Any) -> Labelled:
     """Running sums: order matters, so the dimension itself is pinned."""
     dims = (axis(x, dim),)
     return even(cx, pin_dims(cx, x, dims, "a running sum over it"), dims)
+
+
+@rule("aten.diff")
+def difference(
+    cx: Facts, x: Labelled, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None
+) -> Labelled:
+    """Of neighbours along a dimension, which it pins."""
+    dim = axis(x, dim)
+    parts = [part for part in (prepend, x, append) if part is not None]
+    y = running(cx, concatenate(cx, parts, dim) if len(parts) > 1 else x, dim)
+    return Labelled(cx.shape, y.layers)
 
 
 @rule("aten.logcumsumexp")

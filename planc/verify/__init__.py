@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from planc.analysis import Analysis, Gone, analyze
@@ -18,7 +19,9 @@ from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
+from planc.trace.given import as_module
 from planc.validate import Call, example_call
+from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
     compare_operands,
     differ,
@@ -63,7 +66,7 @@ class Report:
 
 def verify(
     plan: Plan,
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     smaller: nn.Module,
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
@@ -88,6 +91,7 @@ def verify(
         StalePlan: the plan was made for another model.
         VerificationError: something differs; the first difference is named.
     """
+    model = as_module(model)
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
     analysis = analyze(trace(model, *call))
@@ -111,6 +115,8 @@ def verify(
     outputs = run(smaller, call)
     graph_error = difference(outputs, run(graph, call), allowed, "the rewritten graph")
     checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
+    if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
+        checks.append(told)
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
         return Report(tuple(checks), None, graph_error, mixing)

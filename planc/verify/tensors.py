@@ -7,6 +7,7 @@ from torch import nn
 
 from planc.analysis import Analysis, Gone
 from planc.errors import VerificationError
+from planc.reparametrised import masked_tensors
 from planc.replay import sliced
 
 
@@ -51,6 +52,7 @@ def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.
         if not _same_bits(new.detach(), expected.detach()):
             raise VerificationError(f"{tensor.name}: its values are not the kept ones, in order")
     _check_memory(analysis, before, after)
+    _check_computed(model, smaller)
     return f"{len(analysis.graph.tensors)} tensors hold exactly the kept values"
 
 
@@ -71,6 +73,16 @@ def _check_memory(
         other = owners.setdefault(_storage(new), name)
         if _storage(before[other]) != _storage(before[name]):
             raise VerificationError(f"{name} shares memory with {other}, which it did not before")
+
+
+def _check_computed(model: nn.Module, smaller: nn.Module) -> None:
+    """What hooks computed is up to date where it was: a run may read it without the hook."""
+    stale = {masked.full_name for masked in masked_tensors(model) if not masked.up_to_date}
+    for masked in masked_tensors(smaller):
+        if masked.full_name not in stale and not masked.up_to_date:
+            raise VerificationError(
+                f"{masked.full_name} is not {masked.original} with its mask; apply the plan again"
+            )
 
 
 def named(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -49,6 +49,8 @@ PINNING: dict[str, Op] = {
     "cummax": lambda y, d: y.cummax(d)[0] - y.cummin(d)[0],
     "argmax": lambda y, d: y.argmax(d) + y.argmin(d),
     "argmax of all": lambda y, d: y.argmax(),
+    "diff": lambda y, d: y.diff(dim=d),
+    "diff with more": lambda y, d: y.diff(2, d, prepend=y, append=y.cos()),
     "cumsum": lambda y, d: y.cumsum(d) + y.sigmoid().cumprod(d) + y.logcumsumexp(d),
 }
 

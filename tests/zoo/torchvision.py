@@ -1,6 +1,4 @@
-"""torchvision's models, and inputs for them; the models made fit for comparison, see
-:mod:`tests.zoo.randomise`.
-"""
+"""torchvision's models and inputs, made fit for comparison (:mod:`tests.zoo.randomise`)."""
 
 from __future__ import annotations
 
@@ -13,6 +11,11 @@ from tests.zoo.randomise import randomise
 
 OTHER_TASKS = ("segmentation", "detection", "video", "optical_flow")
 _CLIPS = {"mvit": (16, 224), "s3d": (16, 224)}  # frames and their size, where they are fixed
+
+
+def names() -> list[str]:
+    """The names of torchvision's 109 models of floating-point numbers."""
+    return [*classification_models(), *other_models()]
 
 
 def classification_models() -> list[str]:
@@ -60,7 +63,8 @@ def unweighted(name: str) -> nn.Module:
         options["weights_backbone"] = None
     if task == "detection" and not name.startswith("ssd"):
         options |= {"min_size": 160, "max_size": 320}
-    return models.get_model(name, **options)
+    model: nn.Module = models.get_model(name, **options)
+    return model
 
 
 def example_inputs(name: str, batch: int = 1, seed: int = 0) -> tuple[Any, ...]:

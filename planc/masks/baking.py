@@ -1,0 +1,61 @@
+"""Baking: a model with the masks of torch.nn.utils.prune in, the same model without them out, its
+weights zero where the masks were. ``prune.remove`` for all modules, as a pure function.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import torch
+from torch import nn
+
+from planc.apply.module import copy_module
+from planc.apply.renewal import trainable_results
+from planc.errors import PlancError
+from planc.reparametrised import Masked, masked_tensors
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def bake(model: Model) -> Model:
+    """A new model with every mask folded into its weights, and without the hooks that applied them.
+
+    ``weight_orig`` and ``weight_mask`` become the parameter ``weight``, at the end of the module's
+    parameters as ``prune.remove`` leaves it; hooks of other kinds stay. ``model`` is left as it
+    was and shares no memory with the result, in which nothing is computed before it runs.
+    Where tied parameters have unlike masks, or one has none, the new ones are no longer tied:
+    one tensor cannot hold both. (``prune.remove`` masks the others too, which changes the model.)
+
+    Raises:
+        PlancError: a hook's parameter or mask is missing, or the model does not let itself be
+            copied.
+    """
+    if not isinstance(model, nn.Module):
+        raise PlancError(f"only an nn.Module can be baked, not {type(model).__name__}")
+    baked = copy_module(model)
+    with trainable_results():
+        values = {masked.full_name: masked.compute() for masked in masked_tensors(baked)}
+        made: dict[int, list[nn.Parameter]] = {}
+        for masked in masked_tensors(baked):
+            _fold(masked, values[masked.full_name], made)
+    return cast("Model", baked)
+
+
+def _fold(masked: Masked, value: torch.Tensor, made: dict[int, list[nn.Parameter]]) -> None:
+    """Replaces what the hook of ``masked`` computes by the parameter ``value``."""
+    module, name = masked.module, masked.name
+    original = module._parameters.pop(f"{name}_orig")
+    module._buffers.pop(f"{name}_mask")
+    module._non_persistent_buffers_set.discard(f"{name}_mask")
+    vars(module).pop(name, None)
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if hook is masked.hook:
+            del module._forward_pre_hooks[key]
+    assert original is not None
+    tied = made.setdefault(id(original), [])
+    parameter = next((p for p in tied if torch.equal(p, value)), None)
+    if parameter is None:
+        parameter = nn.Parameter(value.detach(), requires_grad=original.requires_grad)
+        parameter.__dict__.update(vars(original))
+        tied.append(parameter)
+    module.register_parameter(name, parameter)

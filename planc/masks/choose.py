@@ -1,0 +1,155 @@
+"""Choosing elements: a model, a criterion and a policy in, a mask plan out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from planc.apply.source import tensors_of
+from planc.criteria.random import checked_seed
+from planc.errors import PolicyError
+from planc.maskplan import MaskPlan, mask_plan
+from planc.masks.policies import Floats, MaskPolicy
+from planc.plan import Provenance, TensorSpec
+from planc.reparametrised import values_as_used
+from planc.select import versions
+
+
+class ElementCriterion(Protocol):
+    """A pure function to one score for each element; ``str`` of it names it in plans."""
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Real numbers in the tensor's shape, the lowest of which go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ElementMagnitude:
+    """|w|, LeCun et al.'s baseline for optimal brain damage (1989)."""
+
+    def __str__(self) -> str:
+        return "magnitude"
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.abs()
+
+
+@dataclass(frozen=True, slots=True)
+class RandomElements:
+    """Uniform scores in [0, 1) that depend on the seed and the tensor's name alone."""
+
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return "random"
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        digest = sha256(f"{checked_seed(self.seed)} {name}".encode()).digest()
+        generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+        return torch.from_numpy(generator.random(tuple(tensor.shape)))
+
+
+def select(
+    model: nn.Module,
+    policy: MaskPolicy,
+    criterion: ElementCriterion | None = None,
+    *,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    seed: int = 0,
+) -> MaskPlan:
+    """Chooses elements of a model's parameters to remove. The model is left as it was.
+
+    Args:
+        policy: :class:`PerTensor`, :class:`GlobalElements`, :class:`NofM`, or a function.
+        criterion: magnitude by default. What a mask of torch.nn.utils.prune hides already has the
+            value zero.
+        only: shell-style patterns of parameters or of modules around them that may lose elements.
+            By default all of two dimensions and more may: not biases, nor scales of norms.
+        keep: patterns of those that stay whole.
+        seed: recorded in the plan.
+
+    Raises:
+        PolicyError: a pattern matches nothing, a score is missing or not finite, or the policy
+            does not fit a tensor; names it.
+    """
+    chosen = ElementMagnitude() if criterion is None else criterion
+    tensors = tensors_of(model)
+    values = values_as_used(model)
+    parameters = [
+        spec
+        for spec in tensors
+        if spec.kind == "parameter"
+        and (values[spec.name].is_floating_point() or values[spec.name].is_complex())
+    ]
+    picked = _picked(parameters, only, keep)
+    scores = {name: _score(chosen, name, values[name]) for name in picked}
+    provenance = Provenance(str(chosen), str(policy), checked_seed(seed), versions())
+    return mask_plan(tensors, policy(scores), (provenance,))
+
+
+def _picked(
+    parameters: Sequence[TensorSpec], only: Sequence[str], keep: Sequence[str]
+) -> list[str]:
+    names = [spec.name for spec in parameters if len(spec.shape) > 1]
+    only, keep = ((p,) if isinstance(p, str) else tuple(p) for p in (only, keep))
+    if only:
+        wanted = [matching(parameters, pattern) for pattern in only]
+        names = [spec.name for spec in parameters if any(spec.name in found for found in wanted)]
+    for pattern in keep:
+        stays = matching(parameters, pattern)
+        names = [name for name in names if name not in stays]
+    return names
+
+
+def matching(tensors: Sequence[TensorSpec], pattern: str) -> set[str]:
+    """The first names of the tensors that a shell-style pattern means: by any of their names, or by
+    a module that they are in.
+
+    Raises:
+        PolicyError: it matches none; names the near misses.
+    """
+    found = set()
+    for spec in tensors:
+        names = list(spec.names)
+        for name in spec.names:
+            parts = name.split(".")
+            names += [".".join(parts[:end]) for end in range(1, len(parts))]
+        if any(fnmatchcase(name, pattern) for name in names):
+            found.add(spec.name)
+    if not found:
+        every = [name for spec in tensors for name in spec.names]
+        near = difflib.get_close_matches(pattern, every, n=3, cutoff=0.4)
+        hint = f"; near misses: {', '.join(near)}" if near else ""
+        raise PolicyError(f"pattern {pattern!r} matches no parameter{hint}")
+    return found
+
+
+def _score(criterion: ElementCriterion, name: str, tensor: torch.Tensor) -> Floats:
+    if tensor.is_meta:
+        raise PolicyError(
+            f"{name} is on the meta device and has no values to score: load the weights first"
+        )
+    with torch.no_grad():
+        score = criterion(name, tensor.detach())
+    if tuple(score.shape) != tuple(tensor.shape) or score.is_complex():
+        raise PolicyError(
+            f"{criterion}: {name} has shape {tuple(tensor.shape)}, its scores are "
+            f"{score.dtype}{list(score.shape)}; a criterion returns a real number for each element"
+        )
+    wide = torch.float64 if score.dtype == torch.float64 else torch.float32
+    values: Floats = score.detach().to("cpu", wide).contiguous().numpy()
+    if not np.isfinite(values).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise PolicyError(
+            f"{criterion}: {name} has a score that is not finite at {place}, where its value is "
+            f"{tensor.detach()[place].item()}; give the weights of a model that works"
+        )
+    return values

@@ -1,0 +1,84 @@
+"""Mask plans and torch.nn.utils.prune: a plan as the masks of a model's hooks, and back.
+
+With hooks, a model can be trained and keeps its zeros; :func:`planc.bake` folds them in.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from planc.apply.module import copy_module
+from planc.apply.renewal import trainable_results
+from planc.apply.source import tensors_of
+from planc.errors import PlancError
+from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan
+from planc.masks.baking import bake
+from planc.reparametrised import Masked, masked_tensors
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def attach(masks: MaskPlan, model: Model) -> Model:
+    """A new model that carries the plan as masks of torch.nn.utils.prune, which keep what is masked
+    at zero while the model is trained. ``model`` is left as it was.
+
+    A tensor that has a mask already keeps it: both hold.
+
+    Raises:
+        StalePlan: the plan was made for other tensors; names the first difference.
+        PlancError: a buffer is to be masked, which prune cannot do; or the model does not let
+            itself be copied.
+    """
+    check_masked(masks, tensors_of(model))
+    copied = copy_module(model)
+    hooked = {masked.original: masked for masked in masked_tensors(copied)}
+    for mask in masks.masks:
+        spec = masks.specs[mask.tensor]
+        if spec.kind != "parameter":
+            raise PlancError(
+                f"{spec.name} is a buffer, torch.nn.utils.prune masks parameters: apply the mask "
+                "plan with planc.masks.apply, or leave the buffer out"
+            )
+        kept = torch.from_numpy(~masks.elements(spec.name))
+        for name in spec.names:
+            path, _, own = name.rpartition(".")
+            module = copied.get_submodule(path)
+            name_there = hooked[name].name if name in hooked else own
+            device = module._parameters[own].device  # type: ignore[union-attr]
+            with torch.inference_mode(False), torch.enable_grad():
+                prune.custom_from_mask(module, name_there, kept.to(device))  # type: ignore[no-untyped-call]
+    return cast("Model", copied)
+
+
+def read(model: nn.Module) -> MaskPlan:
+    """What the masks of torch.nn.utils.prune in ``model`` remove, as a plan for ``bake(model)``.
+
+    Raises:
+        PlancError: a hook has lost its parameter or its mask.
+    """
+    baked = tensors_of(bake(model))
+    removed = {masked.full_name: hidden(masked) for masked in masked_tensors(model)}
+    return mask_plan(baked, removed)
+
+
+def hidden(masked: Masked) -> Elements:
+    """The elements that a mask sets to zero.
+
+    Raises:
+        PlancError: the mask is on the meta device, or has values that are not finite.
+    """
+    with trainable_results():
+        masked.compute()  # complains of what is missing
+        mask = masked.module._buffers[f"{masked.name}_mask"]
+        assert mask is not None
+        if mask.is_meta:
+            raise PlancError(f"{masked.mask} is on the meta device: load the weights first")
+        if not bool(mask.isfinite().all()):
+            raise PlancError(f"{masked.mask} has values that are NaN or inf: prune it again")
+        elements: Elements = np.ascontiguousarray((mask == 0).cpu().numpy())
+    return elements

@@ -1,0 +1,27 @@
+"""A mask plan after a structured one: what it means for the smaller model."""
+
+from __future__ import annotations
+
+import torch
+
+from planc.apply.tensors import cut_tensor
+from planc.fingerprint import tensors_after
+from planc.maskplan import MaskPlan, check_masked, mask_plan
+from planc.plan import Plan
+
+
+def after(plan: Plan, masks: MaskPlan) -> MaskPlan:
+    """The mask plan for ``planc.apply(plan, model)`` that ``masks`` is for ``model``: removed units
+    take their elements with them. Applying the two plans in either order gives the same.
+
+    Raises:
+        StalePlan: the two were made for different models; names the first difference.
+    """
+    check_masked(masks, plan.tensors)
+    left = {}
+    for mask in masks.masks:
+        name = mask.tensor
+        elements, cut = masks.elements(name), plan.cuts.get(masks.specs[name].name)
+        whole = torch.from_numpy(elements)
+        left[name] = (whole if cut is None else cut_tensor(whole, cut)).numpy()
+    return mask_plan(tensors_after(plan.tensors, plan.cuts), left, masks.provenance)

@@ -1,0 +1,344 @@
+"""Structured masks as plans: a model and masks in, the plan that removes the units they cover out,
+with what is left of the masks, and why.
+
+A unit may go if the model computes the same without it as it does now. Not every member need be
+zero for that: where a sum runs over the unit, one factor of each product must be. The rules know
+for each operator what of zero operands is zero (:class:`planc.labels.Layer`); walking the graph
+again with the members that are zero marked, and only those, tells whether a unit's removal shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from planc.analysis import Analysis, analyze
+from planc.apply.source import tensors_of
+from planc.errors import PolicyError
+from planc.facts import Slot
+from planc.grouping import PINNED
+from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan
+from planc.masks.choose import matching
+from planc.masks.hooks import hidden
+from planc.plan import Plan
+from planc.policy.feasible import feasible
+from planc.reparametrised import masked_tensors, values_as_used
+from planc.replay import vanished
+from planc.select import Target, write_plan
+from planc.trace import trace
+from planc.walk import walk_with_values
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Units of a group, or indices of a pinned dimension, that a mask covers and that stay."""
+
+    name: str
+    units: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.units[:8])) + (", ..." if len(self.units) > 8 else "")
+        return f"{self.name} [{shown}]: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class FromMasks:
+    """What :func:`from_masks` found: the plan, the masked elements that it leaves (in the model's
+    own indices; :func:`planc.masks.after` takes them to the result), and the whole units among
+    them, with reasons.
+    """
+
+    plan: Plan
+    rest: MaskPlan
+    refused: tuple[Refused, ...]
+
+    def __str__(self) -> str:
+        removed = sum(len(group.removed) for group in self.plan.groups)
+        lines = [
+            f"{removed} masked units can go; {self.rest.removed} masked elements stay as zeros",
+            *map(str, self.refused),
+        ]
+        return "\n".join(lines)
+
+
+def from_masks(
+    model: nn.Module,
+    args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    masks: MaskPlan | None = None,
+    assume_zero: Sequence[str] = (),
+    target: Target = "module",
+    strict: bool = False,
+) -> FromMasks:
+    """The plan that removes the units which masks cover, and what no plan can express of them.
+
+    A unit goes if a mask covers it in one tensor at least, and the model computes the same without
+    it: ``planc.apply(plan, model)`` gives the outputs of ``model`` (with ``masks`` applied). For
+    that, everything that the unit adds to must be zero, by a mask or by its value: the weights that
+    make it with the biases and scales after them, or all weights that read it.
+
+    Args:
+        args, kwargs: example inputs, as for :func:`planc.compile`.
+        masks: a mask plan for the model; by default the masks of torch.nn.utils.prune it carries.
+        assume_zero: patterns of tensors that count as masked where others of a unit are, such as
+            biases and norms. The outputs then are those of the model with zeros there too.
+        target, strict: as for :func:`planc.compile`.
+
+    Raises:
+        PolicyError: there are no masks, a pattern matches nothing, or a weight is not finite.
+        StalePlan: the mask plan was made for another model.
+        TraceError, AnalysisError: as for :func:`planc.compile`.
+    """
+    tensors = tensors_of(model)
+    if masks is None:
+        hooked = masked_tensors(model)
+        if not hooked:
+            raise PolicyError(
+                f"{type(model).__name__} carries no masks of torch.nn.utils.prune: prune it so, or "
+                "give a mask plan with masks="
+            )
+        masks = mask_plan(tensors, {masked.original: hidden(masked) for masked in hooked})
+    check_masked(masks, tensors)
+    assumed = {name for pattern in assume_zero for name in matching(tensors, pattern)}
+    analysis = analyze(trace(model, args, kwargs), strict)
+    zeros = _Zeros(masks, values_as_used(model), assumed)
+    covered = _Covered(analysis, masks, zeros)
+    exact, refused = _exact(analysis, covered, target)
+    removed, kept_back = _allowed(analysis, exact, target)
+    plan = write_plan(analysis, removed, target, "masks", "from_masks")
+    gone = analysis.gone(removed)
+    labels = {t.name: analysis.walked.labels[t.value] for t in analysis.graph.tensors}
+    rest = {
+        mask.tensor: masks.elements(mask.tensor) & ~vanished(labels[mask.tensor], gone)
+        for mask in masks.masks
+    }
+    found = (*refused, *kept_back, *_pinned(analysis, masks))
+    return FromMasks(plan, mask_plan(masks.tensors, rest, masks.provenance), found)
+
+
+class _Zeros:
+    """Which elements of a tensor are zero, by a mask, by value, or because the caller says so."""
+
+    def __init__(
+        self, masks: MaskPlan, values: Mapping[str, torch.Tensor], assumed: set[str]
+    ) -> None:
+        self.masks, self.values, self.assumed = masks, values, assumed
+
+    def __call__(self, name: str) -> Elements:
+        tensor = self.values[name].detach()
+        masked = self.masks.elements(name)
+        if name in self.assumed:
+            return np.ones_like(masked)
+        if tensor.is_meta:
+            raise PolicyError(f"{name} is on the meta device: load the weights first")
+        if not bool(tensor.isfinite().all()):
+            raise PolicyError(
+                f"{name} has values that are NaN or inf, which times zero are not zero: give the "
+                "weights of a model that works"
+            )
+        found: Elements = masked | (tensor == 0).cpu().numpy()
+        return found
+
+
+class _Covered:
+    """For each group, slot by slot: which units are zero there. Only groups of which some unit is
+    covered by a mask are looked at; ``candidates[g]`` says which units of it.
+    """
+
+    def __init__(self, analysis: Analysis, masks: MaskPlan, zeros: _Zeros) -> None:
+        self.analysis = analysis
+        self.candidates: dict[int, Flags] = {}
+        self.slots: dict[int, dict[int, Flags]] = {}
+        tensors = analysis.graph.tensors
+        by_tensor: dict[int, list[int]] = {}
+        for s, slot in enumerate(analysis.walked.facts.slots):
+            by_tensor.setdefault(slot.tensor, []).append(s)
+        for t, numbers in by_tensor.items():
+            if tensors[t].name in masks.by_name:
+                elements = masks.elements(tensors[t].name)
+                for s in numbers:
+                    for g, units in self._units(s, elements).items():
+                        if units.any():
+                            self.candidates[g] = units | self.candidates.get(g, units)
+        for t, numbers in by_tensor.items():
+            touched = {g for s in numbers for g in self._groups(s)} & set(self.candidates)
+            if touched:
+                elements = zeros(tensors[t].name)
+                for s in numbers:
+                    for g, units in self._units(s, elements).items():
+                        if g in touched:
+                            self.slots.setdefault(g, {})[s] = units
+
+    def _groups(self, s: int) -> set[int]:
+        slot = self.analysis.walked.facts.slots[s]
+        groups = self.analysis.grouping.group[slot.first : slot.first + slot.count]
+        return set(np.unique(groups).tolist()) - {PINNED}
+
+    def _units(self, s: int, elements: Elements) -> dict[int, Flags]:
+        """For each group in a slot, the units whose coordinates there are all ``elements``."""
+        slot = self.analysis.walked.facts.slots[s]
+        own = slice(slot.first, slot.first + slot.count)
+        groups, units = self.analysis.grouping.group[own], self.analysis.grouping.unit[own]
+        atoms = covered_atoms(slot, elements)
+        found = {}
+        for g in self._groups(s):
+            here = groups == g
+            there = np.zeros(self.analysis.groups[g].size, dtype=bool)
+            there[units[here]] = True
+            np.logical_and.at(there, units[here], atoms[here])
+            found[g] = there
+        return found
+
+
+def covered_atoms(slot: Slot, elements: Elements) -> Flags:
+    """For each atom of a slot whether all coordinates that it labels are among ``elements``."""
+    if slot.blocks > 1:
+        moved = np.moveaxis(elements, (slot.over, slot.dim), (0, 1))
+        rows, length = moved.shape[0] // slot.blocks, moved.shape[1]
+        per_block = moved.reshape(slot.blocks, rows, length, -1).all(axis=(1, 3))
+        ragged: Flags = per_block.reshape(-1)
+        return ragged
+    others = tuple(dim for dim in range(elements.ndim) if dim != slot.dim)
+    along: Flags = np.asarray(elements.all(axis=others))
+    if slot.rows is None:
+        return along
+    where = np.flatnonzero(slot.rows)
+    atoms = np.ones(slot.count, dtype=bool)
+    np.logical_and.at(atoms, slot.rows[where] - 1, along[where])
+    return atoms
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Whether units of a group may go that are not zero in the slots ``nonzero``."""
+
+    group: int
+    units: tuple[int, ...]
+    slots: frozenset[int]
+    nonzero: frozenset[int]
+
+
+def _exact(
+    analysis: Analysis, covered: _Covered, target: Target
+) -> tuple[dict[int, Flags], list[Refused]]:
+    """For each group the candidates that the model does not notice, and why the others stay."""
+    exact: dict[int, Flags] = {}
+    refused: list[Refused] = []
+    waiting: list[_Question] = []
+    for g, candidates in sorted(covered.candidates.items()):
+        exact[g] = np.zeros_like(candidates)
+        units = np.flatnonzero(candidates)
+        mixing = analysis.mixing(g, target)
+        if mixing:
+            reason = f"removing is not zeroing: {mixing}"
+            refused.append(Refused(analysis.groups[g].name, tuple(units.tolist()), reason))
+            continue
+        slots = sorted(covered.slots[g])
+        patterns = np.stack([covered.slots[g][s][units] for s in slots])
+        kinds, kind_of = np.unique(patterns, axis=1, return_inverse=True)
+        for k in range(kinds.shape[1]):
+            nonzero = frozenset(s for s, zero in zip(slots, kinds[:, k], strict=True) if not zero)
+            alike = tuple(units[kind_of.reshape(-1) == k].tolist())
+            if nonzero:
+                waiting.append(_Question(g, alike, frozenset(slots), nonzero))
+            else:
+                exact[g][list(alike)] = True
+    while waiting:
+        asked, waiting = _apart(waiting)
+        reasons = _noticed(analysis, asked, target)
+        for question in asked:
+            if question.group not in reasons:
+                exact[question.group][list(question.units)] = True
+            else:
+                refused.append(_refusal(analysis, question, reasons[question.group]))
+    return exact, refused
+
+
+def _apart(waiting: Sequence[_Question]) -> tuple[list[_Question], list[_Question]]:
+    """Questions that one walk can answer, for they have no slot in common, and the others."""
+    asked: list[_Question] = []
+    later: list[_Question] = []
+    taken: set[int] = set()
+    for question in waiting:
+        if taken & question.slots:
+            later.append(question)
+        else:
+            taken |= question.slots
+            asked.append(question)
+    return asked, later
+
+
+def _noticed(analysis: Analysis, asked: Sequence[_Question], target: Target) -> dict[int, str]:
+    """The groups whose units the rest of the model notices, with the reason."""
+    nonzero = frozenset[int]().union(*(question.nonzero for question in asked))
+    facts = walk_with_values(analysis.graph, analysis.walked, nonzero)
+    reasons: dict[int, str] = {}
+    for note in facts.mixings:
+        if not (note.module_only and target == "graph"):
+            where = f" in {analysis.graph.nodes[note.node]}" if note.node >= 0 else ""
+            for g in np.unique(analysis.grouping.group[note.atoms]).tolist():
+                reasons.setdefault(g, note.reason + where)
+    return reasons
+
+
+def _refusal(analysis: Analysis, question: _Question, reason: str) -> Refused:
+    slots = analysis.walked.facts.slots
+    names = dict.fromkeys(
+        analysis.graph.tensors[slots[s].tensor].name for s in sorted(question.nonzero)
+    )
+    return Refused(
+        analysis.groups[question.group].name,
+        question.units,
+        f"not zero there: {', '.join(names)}; {reason}",
+    )
+
+
+def _allowed(
+    analysis: Analysis, exact: Mapping[int, Flags], target: Target
+) -> tuple[tuple[tuple[int, ...], ...], list[Refused]]:
+    """The units that go, as many as the model's constraints let, and those that they keep back."""
+    groups = analysis.groups
+    wanted = [group.cells for group in groups]
+    for g, units in exact.items():
+        fewest = int(units.reshape(groups[g].rows, groups[g].cells).sum(axis=1).min())
+        wanted[g] = max(groups[g].cells - fewest, 1)
+    counts = feasible(analysis, analysis.equations(target), tuple(wanted))
+    removed: list[tuple[int, ...]] = [() for _ in groups]
+    refused = []
+    for g, units in exact.items():
+        rows, cells = groups[g].rows, groups[g].cells
+        table = units.reshape(rows, cells)
+        goes = table & (np.cumsum(table, axis=1) <= cells - counts[g])
+        removed[g] = tuple(np.flatnonzero(goes.reshape(-1)).tolist())
+        stays = tuple(np.flatnonzero((table & ~goes).reshape(-1)).tolist())
+        if stays:
+            equal = "; every row loses equally many" if rows > 1 else ""
+            reason = f"the model must keep {counts[g]} of {cells}{equal}"
+            refused.append(Refused(groups[g].name, stays, reason))
+    return tuple(removed), refused
+
+
+def _pinned(analysis: Analysis, masks: MaskPlan) -> list[Refused]:
+    """What masks cover of dimensions that are never made smaller."""
+    reasons = {(pin.tensor, pin.dim): pin.reason for pin in analysis.pins}
+    refused = []
+    for slot in analysis.walked.facts.slots:
+        tensor = analysis.graph.tensors[slot.tensor]
+        reason = reasons.get((tensor.name, slot.dim))
+        if tensor.name in masks.by_name and slot.rows is None and slot.blocks == 1 and reason:
+            covered = covered_atoms(slot, masks.elements(tensor.name))
+            covered &= analysis.grouping.group[slot.first : slot.first + slot.count] == PINNED
+            if covered.any():
+                indices = tuple(np.flatnonzero(covered).tolist())
+                refused.append(Refused(f"{tensor.name}:{slot.dim}", indices, f"pinned: {reason}"))
+    return refused

@@ -1,0 +1,143 @@
+"""Tensors that modules compute from their parameters before each run, as torch.nn.utils.prune has
+it: a forward pre-hook sets ``weight`` to ``weight_orig * weight_mask``. In: a model. Out: them all.
+The hooks of weight_norm and spectral_norm do so as well.
+
+``weight`` itself is neither a parameter nor a buffer but an attribute that may be out of date: what
+copies or cuts a model has it computed again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from planc.errors import PlancError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masked:
+    """Attribute ``name`` of ``module``, which ``hook`` computes; the module lies at ``path``."""
+
+    path: str
+    module: nn.Module
+    name: str
+    hook: BasePruningMethod
+
+    @property
+    def original(self) -> str:
+        """Full name of the parameter without its mask."""
+        return f"{_prefix(self.path)}{self.name}_orig"
+
+    @property
+    def mask(self) -> str:
+        """Full name of the mask, a buffer."""
+        return f"{_prefix(self.path)}{self.name}_mask"
+
+    @property
+    def full_name(self) -> str:
+        """Full name of what is computed."""
+        return _prefix(self.path) + self.name
+
+    @property
+    def current(self) -> torch.Tensor | None:
+        """What the attribute holds now."""
+        held = vars(self.module).get(self.name)
+        return held if isinstance(held, torch.Tensor) else None
+
+    def compute(self) -> torch.Tensor:
+        """What the hook would set it to.
+
+        Raises:
+            PlancError: the parameter or the mask is missing, or they do not fit each other.
+        """
+        own = {**self.module._parameters, **self.module._buffers}
+        original, mask = own.get(f"{self.name}_orig"), own.get(f"{self.name}_mask")
+        for name, found in ((self.original, original), (self.mask, mask)):
+            if found is None:
+                raise PlancError(
+                    f"{self.path or 'the model'} has a hook of torch.nn.utils.prune for "
+                    f"{self.name!r} and no tensor {name}: remove the hook, or prune it again"
+                )
+        assert original is not None
+        assert mask is not None
+        if original.shape != mask.shape:
+            raise PlancError(
+                f"{self.mask} has shape {tuple(mask.shape)}, {self.original} "
+                f"{tuple(original.shape)}: prune the module again"
+            )
+        computed: torch.Tensor = self.hook.apply_mask(self.module)  # type: ignore[no-untyped-call]
+        return computed
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the attribute holds what the hook would set it to."""
+        held = self.current
+        if held is None:
+            return False
+        with torch.no_grad():
+            new = self.compute()
+        alike = (held.shape, held.dtype, held.device) == (new.shape, new.dtype, new.device)
+        return alike and (new.is_meta or torch.equal(held.detach(), new))
+
+
+def masked_tensors(model: nn.Module) -> tuple[Masked, ...]:
+    """All tensors of ``model`` that hooks of torch.nn.utils.prune compute."""
+    return tuple(
+        Masked(path, module, hook._tensor_name, hook)
+        for path, module in model.named_modules()
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, BasePruningMethod)
+    )
+
+
+def compute_again(model: nn.Module, copied: nn.Module) -> None:
+    """Gives the attributes of a copy, whose parameters are other ones, the values of those.
+
+    What was out of date in ``model`` stays as it is, for the model may read it without its hook
+    (``nn.MultiheadAttention`` reads ``out_proj.weight`` so), unless it no longer has the shape.
+    """
+    for old, new in zip(masked_tensors(model), masked_tensors(copied), strict=False):
+        held, copy = old.current, new.current
+        if held is None or copy is None:
+            continue
+        with torch.set_grad_enabled(held.requires_grad):  # as prune does, if it did
+            value = new.compute()
+        if copy.shape != value.shape or old.up_to_date:
+            vars(new.module)[new.name] = value
+    for module in copied.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm | SpectralNorm):
+                _norm_again(module, hook)
+
+
+def _norm_again(module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
+    """Gives the weight that a norm's hook computes before each run its value (a stand-in keeps its
+    identity).
+    """
+    held = vars(module).get(hook.name)
+    if type(held) is not torch.Tensor or held.is_meta:
+        return
+    with torch.set_grad_enabled(held.requires_grad):
+        if isinstance(hook, WeightNorm):
+            vars(module)[hook.name] = hook.compute_weight(module)
+        else:
+            vars(module)[hook.name] = hook.compute_weight(module, do_power_iteration=False)
+
+
+def values_as_used(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and buffers of ``model`` by all their names; what has a mask is masked."""
+    named = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    with torch.no_grad():
+        return named | {masked.original: masked.compute() for masked in masked_tensors(model)}
+
+
+def _prefix(path: str) -> str:
+    return f"{path}." if path else ""
