@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.constants.known import COORDINATEWISE, Known
 from planc.constants.walk import Visit, base, walk_constants
-from planc.criteria.scores import Opinions, Weights
+from planc.criteria.scores import Weights
 from planc.errors import PolicyError
 from planc.grouping import PINNED
 from planc.ir import Ref
 from planc.labels import Labelled, Layer, dense
 
 Flags = NDArray[np.bool_]
+PerGroup = tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True, slots=True)

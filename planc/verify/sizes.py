@@ -65,8 +65,8 @@ def check_other_sizes(
             f"{type(error).__name__}: {error}; a plan that is compiled with inputs of these sizes "
             "knows what the model does there"
         ) from error
-    error = difference(outputs, expected, allowed, what)
-    return f"outputs equal those of {what}, too: {error:.1e} relative"
+    apart = difference(outputs, expected, allowed, what)
+    return f"outputs equal those of {what}, too: {apart:.1e} relative"
 
 
 def other_call(model: nn.Module, call: Call) -> Call | None:
