@@ -39,7 +39,7 @@ class Dead:
     def __str__(self) -> str:
         return "dead"
 
-    def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:
+    def __call__(self, analysis: Analysis, weights: Weights) -> PerGroup:
         if analysis.graph.training:
             raise PolicyError("units are dead in a model that is not training: call model.eval()")
         units = Units(analysis)
@@ -77,7 +77,7 @@ class Units:
         atoms, where = np.broadcast_arrays(atoms, where)
         flags[self.of_atom[atoms[where]]] = True
 
-    def split(self, values: NDArray[np.float64]) -> Opinions:
+    def split(self, values: NDArray[np.float64]) -> PerGroup:
         """Values of all units, group by group."""
         return tuple(np.split(values[:-1], self._sizes[:-1])) if len(self._sizes) else ()
 
