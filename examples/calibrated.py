@@ -22,14 +22,14 @@ kept, held = train_test_split(torch.arange(len(labels)), random_state=0, stratif
 
 torch.manual_seed(0)
 model = nn.Sequential(
-    nn.Conv2d(1, 32, 3, padding=1),
-    nn.BatchNorm2d(32),
+    nn.Conv2d(1, 16, 3, padding=1),
+    nn.BatchNorm2d(16),
     nn.ReLU(),
-    nn.Conv2d(32, 32, 3, padding=1, stride=2),
-    nn.BatchNorm2d(32),
+    nn.Conv2d(16, 16, 3, padding=1, stride=2),
+    nn.BatchNorm2d(16),
     nn.ReLU(),
     nn.Flatten(),
-    nn.Linear(32 * 16, 64),
+    nn.Linear(16 * 16, 64),
     nn.ReLU(),
     nn.Linear(64, 10),
 )
