@@ -47,6 +47,7 @@ from planc.trace.structure import owned_tensors
 OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimiser's numbers
 SHARD_SIZE = 5 << 30
 _PIECE = 16 << 20
+_FORMAT = {"format": "pt"}  # what others look for in the metadata
 
 
 def save(
@@ -149,7 +150,7 @@ class _Draft:
         checkpoint = Checkpoint(
             self.plan, self.modules, tuple(tensors), tuple(shards), self.metadata
         )
-        return {"format": "pt", KEY: encode_checkpoint(checkpoint, limits=self.limits)}
+        return {**_FORMAT, KEY: encode_checkpoint(checkpoint, limits=self.limits)}
 
 
 def _check_result(plan: Plan, model: nn.Module) -> None:
@@ -226,7 +227,7 @@ def _write_file(target: Path, draft: _Draft, state: list[_Content], extra: list[
     """
     target = Path(os.path.realpath(target))
     stem = target.name.removesuffix(SUFFIX)
-    shards, done = [StoredShard(target.name, 0, b"")], list[StoredTensor]()
+    shards, done = [StoredShard(target.name, 0, bytes(32))], list[StoredTensor]()
     if extra:
         shard, done = _write_extra(target.parent, stem, draft, extra)
         shards.append(shard)
@@ -251,7 +252,7 @@ def _write_directory(
     names = [f"model-{i:05d}-of-{count:05d}{SUFFIX}" for i in range(1, count + 1)]
     if count == 1:
         names = [f"model{SUFFIX}"]
-    shards, done = [StoredShard(names[0], 0, b"")], list[StoredTensor]()
+    shards, done = [StoredShard(names[0], 0, bytes(32))], list[StoredTensor]()
     for i, (name, part) in enumerate(zip(names[1:], parts[1:], strict=True), 1):
         with replacing(directory / name) as descriptor:
             header, stored = _write_part(descriptor, draft, part)
@@ -323,7 +324,7 @@ def _write_part(
 
     def metadata(stored: Sequence[StoredTensor]) -> dict[str, str]:
         part = Part(digest, b"", tuple((t.names[0], t.digest) for t in stored))
-        return {"format": "pt", KEY: encode_part(part)}
+        return {**_FORMAT, KEY: encode_part(part)}
 
     writer = TensorWriter(descriptor, entries, metadata([c.stored for c in ordered]))
     stored = _write_tensors(writer, ordered, entries)
@@ -354,7 +355,7 @@ def _with_own_size(
     others: list[StoredTensor],
 ) -> list[StoredShard]:
     """The size of the first file depends on the length of its record, which holds that size."""
-    own = shards[0]
+    own = replace(shards[0], header=sha256(write_header(entries, _FORMAT)).digest())
     for _ in range(4):  # a longer number may make the record longer: it settles at once
         record = draft.record([*tensors, *others], [own, *shards[1:]])
         size = Header(entries, {}, write_header(entries, record)).size
