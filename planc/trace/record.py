@@ -396,6 +396,9 @@ class _Run:
             self.data_dependent = self.data_dependent or not constant
             self.decisions.append(decision(len(self.nodes), inputs, func, result))
         flat = result if isinstance(result, tuple | list) else (result,)
+        floating = isinstance(result, torch.Tensor) and result.is_floating_point()
+        if numbers is not None and tensors and floating:
+            frozen_args, frozen_kwargs = _computed_with(func, frozen_args, frozen_kwargs)
         if any(isinstance(item, torch.Tensor) for item in flat):
             outputs = tuple(
                 Ref(self.new_value(item, constant)) if isinstance(item, torch.Tensor) else None
@@ -494,6 +497,29 @@ def _with_provenance(
         return item
 
     return rebuild(args), rebuild(kwargs)
+
+
+def _computed_with(
+    func: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The arguments of an operator on floating-point numbers, with sizes that it computes with, as
+    ``y / y.shape[-1]`` does, as the numbers that they are to it.
+    """
+
+    def number(argument: Any, declared: Any) -> Any:
+        if isinstance(argument, Size) and str(declared.type) in _NUMBERS:
+            return Scalar(float(argument), argument.expr)
+        return argument
+
+    declared = func._schema.arguments
+    named = {argument.name: argument for argument in declared}
+    return (
+        tuple(number(a, d) for a, d in zip(args, declared, strict=False)),
+        tuple((name, number(a, named[name])) for name, a in kwargs),
+    )
+
+
+_NUMBERS = frozenset({"Tensor", "Optional[Tensor]", "number", "Optional[number]"})
 
 
 def _user_line() -> tuple[str, int]:
