@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from planc.errors import TraceError
 from planc.expr import Expr, Number, Scalar, Size
 from planc.inputs import specify
 from planc.ir import (
+    AS_IT_IS,
     Comparison,
     Decision,
     Graph,
@@ -61,7 +62,7 @@ from planc.trace.sizes import (
 from planc.trace.structure import described, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
-_HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
+_HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent.parent) + os.sep)
 _CPU = torch.device("cpu")
 Kind = Literal["meta", "fake", "real"]
 _NEEDS_VALUES = (
@@ -263,9 +264,13 @@ class _Run:
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
-            comparisons=tuple(self.comparisons.values()),
+            comparisons=(*self.comparisons.values(), *self._lengths()),
             construction=construction_of(self.model),
         )
+
+    def _lengths(self) -> Iterator[Comparison]:
+        for size in dict.fromkeys(self.sizes.plain):
+            yield Comparison(size, AS_IT_IS, size, "", ("", 0))
 
     def _copy(self) -> nn.Module:
         try:
@@ -356,10 +361,14 @@ class _Run:
         return called
 
     def compared(self, left: Expr, relation: str, right: Expr) -> None:
-        """Notes what the model's own code found about two sizes; torch's asks after its own."""
+        """Notes what the model's own code found about two sizes (torch's asks after its own), and
+        what any code but ours made a plain number of.
+        """
         key = (left, relation, right)
         asker = sys._getframe(2).f_code.co_filename
-        if left != right and key not in self.comparisons and not asker.startswith(_HIDDEN):
+        mine = asker.startswith(_HIDDEN[1] if relation == AS_IT_IS else _HIDDEN)
+        trivial = left == right and relation != AS_IT_IS
+        if not trivial and key not in self.comparisons and not mine:
             self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
 
     # -- one operator ----------------------------------------------------------------------
