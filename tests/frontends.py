@@ -73,14 +73,14 @@ def main() -> int:
     torch.set_num_threads(1)
     names = options.models or [
         name
-        for name in (*zoo.classification_models(), *zoo.other_models())
+        for name in zoo.names()
         if zoo.task_of(name) != "detection"  # its control flow depends on values
     ]
     failures = 0
     for name in names:
         failures += _line(name, zoo.unweighted(name).eval(), zoo.example_inputs(name))
     for seed in range(options.programs if not options.models else 0):
-        program = write(seed, options.length)
+        program = write(seed, length=options.length)
         failures += _line(f"program {seed}", program.model(), program.inputs())
     print(f"{failures} differ or fail")
     return int(failures > 0)

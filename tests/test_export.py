@@ -76,7 +76,7 @@ def test_both_front_ends_find_the_groups_of_small_models(name: str) -> None:
 @pytest.mark.parametrize("seed", range(100, 112))
 def test_both_front_ends_find_the_groups_of_random_programs(seed: int) -> None:
     program = write(seed, length=5)
-    assert difference(*both(program.model(), program.inputs())) == ""
+    assert difference(*both(program.model(), program.inputs())) == "", program.text
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "raft_small"])

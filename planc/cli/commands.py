@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from planc.cli.models import build
 from planc.cli.options import (
     EXIT_CODES,
     FILE,
@@ -20,13 +20,12 @@ from planc.cli.options import (
     pairs,
     shape,
 )
-from planc.cli.terminal import check_writable, note, print_json, status, write_weights
+from planc.cli.terminal import check_writable, note, print_json, status
 from planc.cli.terminal import show as print_table
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from planc.analysis import Analysis
 
@@ -136,7 +135,7 @@ def plan(
     from planc.report.text import plan_table
 
     args = _example_inputs(inputs, seed)
-    built = _build(model, settings, seed, weights)
+    built = build(model, settings, seed, weights)
     with status(f"compiling a plan for {model}"):
         result = planc.compile(
             built, args, kinds=dict(kinds), ratios=dict(ratios), seed=seed, **options
@@ -193,7 +192,7 @@ def explain(
     import planc
 
     args = _example_inputs(inputs, seed)
-    built = _build(model, settings, seed, weights)
+    built = build(model, settings, seed, weights)
     with status(f"analysing {model}"):
         analysis = planc.analyze(planc.trace(built, args))
         if tensor is None:
@@ -210,43 +209,6 @@ def explain(
             click.echo(f"{entry['tensor']}:{entry['dim']}")
             for line in entry["reasons"]:
                 click.echo(f"  {line}")
-
-
-@click.command(epilog=EXIT_CODES)
-@click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.argument("model", required=False)
-@model_options
-@click.option(
-    "-o", "--output", type=FILE, metavar="FILE", required=True, help="The smaller weights."
-)
-def apply(
-    plan_file: Path,
-    model: str | None,
-    settings: _Settings,
-    seed: int,
-    weights: Path | None,
-    output: Path,
-) -> None:
-    """Apply PLAN to weights; write the smaller ones as safetensors.
-
-    The weights are those of --weights, else those of MODEL. With MODEL, the smaller module is
-    built and validated too; without it, tensors are cut by the plan alone.
-    """
-    if model is None and weights is None:
-        raise click.UsageError("name a MODEL, or the weights with --weights, or both")
-    check_writable(output)
-    import planc
-    from planc.models import read_weights
-
-    loaded = planc.load_plan(plan_file)
-    with status(f"applying {plan_file}"):
-        if model is not None:
-            smaller = planc.apply(loaded, _build(model, settings, seed, weights)).state_dict()
-        elif weights is not None:
-            smaller = planc.apply(loaded, read_weights(weights))
-        write_weights(output, smaller)
-    before, after = loaded.cost_before.params, loaded.cost_after.params
-    note(f"wrote {output}: {before:,} parameters became {after:,}")
 
 
 @click.command(epilog=EXIT_CODES)
@@ -272,7 +234,7 @@ def verify(
 
     loaded = planc.load_plan(plan_file)
     args = _example_inputs(inputs, seed) if inputs else None  # None: those of the plan
-    built = _build(model, settings, seed, weights)
+    built = build(model, settings, seed, weights)
     with status(f"verifying {plan_file}"):
         smaller = planc.apply(loaded, built)
         if result is not None:
@@ -306,20 +268,6 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     else:
         print_table(diff_table(differences))
     return _DIFFER if differences else 0
-
-
-def _build(model: str, settings: _Settings, seed: int, weights: Path | None) -> nn.Module:
-    """The model of the command line, with the weights of a file if one is given."""
-    from planc.models import assign_weights, load_model, read_weights
-
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does, for package.module:factory
-    stored = None if weights is None else read_weights(weights)
-    with status(f"building {model}"):
-        built = load_model(model, dict(settings), seed)
-    if stored is not None:
-        assign_weights(built, stored, str(weights))
-    return built
 
 
 def _example_inputs(inputs: _Shapes, seed: int) -> tuple[torch.Tensor, ...]:
