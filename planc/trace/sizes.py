@@ -324,41 +324,6 @@ def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Number] | No
     return found if tracked else None
 
 
-def align(numbers: list[Number], calls: list[Number], piece: bool = False) -> list[Number]:
-    """``calls`` (the numbers an operator got) with the provenance of ``numbers`` (those of the
-    Python call around it): equal runs at both ends are matched, the rest in order by value. Where
-    that leaves a choice (``x[:, :4, self.width]`` is two operators, each of them a ``piece`` of the
-    call), all of the choice must agree.
-    """
-    if not piece and numbers[: len(calls)] == calls:
-        return numbers[: len(calls)]
-    matched = list(calls)
-    low = 0
-    while low < min(len(numbers), len(calls)) and numbers[low] == calls[low]:
-        matched[low] = numbers[low]
-        low += 1
-    high = 0
-    while high < min(len(numbers), len(calls)) - low and numbers[-1 - high] == calls[-1 - high]:
-        matched[-1 - high] = numbers[-1 - high]
-        high += 1
-    at = low
-    for number in numbers[low : len(numbers) - high]:
-        for i in range(at, len(calls) - high):
-            if calls[i] == number:
-                matched[i] = number
-                at = i + 1
-                break
-    return [_agreed(number, numbers) for number in matched]
-
-
-def _agreed(number: Number, numbers: list[Number]) -> Number:
-    """A number of an operator that may be any of those of the call with the same value."""
-    exprs = tuple(dict.fromkeys(expr_of(n) for n in numbers if n == number))
-    if len(exprs) < 2 or not isinstance(number, int):
-        return number
-    return TrackedSize(int(number), Apply("same", exprs))
-
-
 @contextmanager
 def heard_comparisons(listener: Listener) -> Iterator[None]:
     """While it lasts, ``listener`` hears of every comparison of a tracked size: the left
