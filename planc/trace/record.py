@@ -55,6 +55,7 @@ from planc.trace.sizes import (
     SizeTracking,
     align,
     heard_comparisons,
+    seen_through,
     track_attributes,
     tracked_math,
 )
@@ -358,8 +359,9 @@ class _Run:
     def compared(self, left: Expr, relation: str, right: Expr) -> None:
         """Notes what the model's own code found about two sizes; torch's asks after its own."""
         key = (left, relation, right)
-        asker = sys._getframe(2).f_code.co_filename
-        if left != right and key not in self.comparisons and not asker.startswith(_HIDDEN):
+        asker = sys._getframe(2).f_code
+        hidden = asker.co_filename.startswith(_HIDDEN) and not seen_through(asker)
+        if left != right and key not in self.comparisons and not hidden:
             self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
 
     # -- one operator ----------------------------------------------------------------------

@@ -149,7 +149,13 @@ def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
 # Functions written in Python hand over to a function mode before they look at their arguments.
 # This one computes sizes inside, so it runs with the hand-over cut out and its inside is seen.
 _TRANSPARENT = frozenset({functional.multi_head_attention_forward})
+_TRANSPARENT_CODES = frozenset(fn.__code__ for fn in _TRANSPARENT)
 _transparent_copies: dict[Any, Callable[..., Any]] = {}
+
+
+def seen_through(code: types.CodeType) -> bool:
+    """Whether code of torch's is followed inside, as if it were the model's."""
+    return code in _TRANSPARENT_CODES
 
 
 def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
