@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.iteration import Schedule, Step, next_step
+    from planc.lossless import fold, lossless
     from planc.maskplan import MaskPlan
     from planc.masks import bake, from_masks
     from planc.plan import Plan
@@ -76,6 +77,7 @@ __all__ = [
     "compile",
     "compose",
     "diff",
+    "fold",
     "from_masks",
     "inspect",
     "load",
@@ -83,6 +85,7 @@ __all__ = [
     "load_optimizer",
     "load_plan",
     "load_statistics",
+    "lossless",
     "mask",
     "next_step",
     "restore",
@@ -113,6 +116,7 @@ _HOMES = {
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "fold": "planc.lossless",
     "from_masks": "planc.masks",
     "inspect": "planc.tensorfiles.checkpoint",
     "load": "planc.checkpoint",
@@ -120,6 +124,7 @@ _HOMES = {
     "load_optimizer": "planc.checkpoint",
     "load_plan": "planc.codec",
     "load_statistics": "planc.calibrate",
+    "lossless": "planc.lossless",
     "mask": "planc.apply",
     "next_step": "planc.iteration",
     "restore": "planc.apply",

@@ -111,7 +111,7 @@ def with_configuration(
     if construction is None or original is None:
         return changes
     new = {(change.module, change.name): change.after for change in changes}
-    read = attributes_read(graph.nodes, graph.numbers.values())
+    read = attributes_read(graph.nodes, graph.numbers.values(), graph.comparisons)
     unread = {
         key
         for key, value in original.attributes.items()

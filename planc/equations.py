@@ -361,25 +361,74 @@ class _Builder:
             for constraint in self.found:
                 left = constraint.left.substituted(self.attributes)
                 right = constraint.right.substituted(self.attributes)
-                if isinstance(left, Poly) and isinstance(right, Poly):
+                assert isinstance(right, Poly)
+                if isinstance(left, Poly):
                     self._define_by(left, right, exact)
+                elif not exact and len(_attributes(left)) == 1:
+                    for inner, value in _inverted(left, right):
+                        self._define_by(inner, value, exact)
 
     def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
-        unknown = [v for v in left.variables if not isinstance(v, int)]
-        if len(unknown) != 1:
+        """Solves ``factor * attribute + rest = right`` for the one attribute on the left."""
+        unknown = _attributes(left)
+        if len(unknown) != 1 or not _settable(unknown[0]) or unknown[0] in self.attributes:
             return
-        own = [(m, c) for m, c in left.terms if unknown[0] in m]
-        if len(own) != 1 or own[0][0] != (unknown[0],):
+        own = {m: c for m, c in left.terms if unknown[0] in m}
+        factor = Poly.of(own).divided(Poly.variable(unknown[0]))
+        if factor is None or unknown[0] in factor.variables:
             return
-        coefficient = own[0][1]
-        rest = right - (left - Poly.of({own[0][0]: coefficient}))
-        if any(not isinstance(v, int) for v in rest.variables):
+        rest = right - (left - Poly.of(own))
+        if exact and (factor.constant != 1 or rest.constant is not None):
             return
-        if exact and (coefficient != 1 or rest.constant is not None):
-            return
-        value = rest.divided(Poly.const(coefficient))
-        if value is not None and _settable(unknown[0]):
+        value = rest.divided(factor)
+        if value is not None and self._is_traced(unknown[0], value):
             self.attributes[unknown[0]] = value
+
+    def _is_traced(self, attribute: Variable, value: Poly) -> bool:
+        """Whether an attribute with that value stays what it is where nothing is removed."""
+        assert not isinstance(attribute, int)
+
+        def full(variable: Variable) -> int:
+            groups = self.grouping.groups
+            return groups[variable].cells if isinstance(variable, int) else 0
+
+        return value.value(full) == _traced(self.graph, attribute)
+
+
+def _attributes(quantity: Quantity) -> list[Variable]:
+    """The attributes that a quantity depends on."""
+    return [variable for variable in quantity.variables if not isinstance(variable, int)]
+
+
+def _inverted(left: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """Equations between polynomials from which ``left = right`` follows."""
+    if isinstance(left, Poly):
+        yield left, right
+        return
+    if len(left.args) != 2:
+        return
+    one, other = left.args
+    if isinstance(other, Poly):
+        yield from _undone(left.op, one, other, right)
+    if isinstance(one, Poly):
+        yield from _undone_second(left.op, one, other, right)
+
+
+def _undone(op: str, one: Quantity, other: Poly, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """``one op other = right``, solved for the first operand."""
+    solved = {"+": right - other, "-": right + other, "//": right * other}.get(op)
+    solved = right.divided(other) if op == "*" else solved
+    if solved is not None:
+        yield from _inverted(one, solved)
+
+
+def _undone_second(op: str, one: Poly, other: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """``one op other = right``, solved for the second operand."""
+    solved = {"+": right - one, "-": one - right}.get(op)
+    if op in ("*", "//"):
+        solved = right.divided(one) if op == "*" else one.divided(right)
+    if solved is not None:
+        yield from _inverted(other, solved)
 
 
 def _settable(variable: Variable) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,7 +198,7 @@ class Graph:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
 
-    @property
+    @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each parameter and buffer by all its names."""
         return {name: tensor.shape for name, tensor in self._by_name.items()}
@@ -226,13 +227,16 @@ def provenanced(argument: Any) -> Iterator[Size | Scalar]:
 
 
 def attributes_read(
-    nodes: Iterable[Node], numbers: Iterable[Size | Scalar]
+    nodes: Iterable[Node],
+    numbers: Iterable[Size | Scalar],
+    comparisons: Iterable[Comparison],
 ) -> set[tuple[str, str]]:
     """The attributes that a run took numbers from: paths of modules, and names."""
-    arguments = (number for node in nodes for number in node.numbers)
+    arguments = (number.expr for node in nodes for number in node.numbers)
+    compared = (side for comparison in comparisons for side in (comparison.left, comparison.right))
     return {
         (leaf.module, leaf.name)
-        for number in (*arguments, *numbers)
-        for leaf in leaves(number.expr)
+        for expr in (*arguments, *(number.expr for number in numbers), *compared)
+        for leaf in leaves(expr)
         if isinstance(leaf, Attribute)
     }

@@ -64,6 +64,10 @@ _CELL = (
     Derived("hidden_size", ("weight_hh",), 1),
 )
 
+INDIVISIBLE = {
+    "torch.nn.utils.parametrizations._Orthogonal": "part of an orthogonal weight is not orthogonal"
+}
+
 LAYERS: dict[str, tuple[Derived, ...]] = {
     "Linear": _LINEAR,
     "Bilinear": (
@@ -90,6 +94,11 @@ LAYERS: dict[str, tuple[Derived, ...]] = {
         Derived("vdim", ("v_proj_weight", "in_proj_weight"), 1),
     ),
 }
+
+
+def indivisible(module: Module) -> str:
+    """Why the tensors that a parametrization makes a weight of must all stay; empty if not."""
+    return next((INDIVISIBLE[name] for name in module.types if name in INDIVISIBLE), "")
 
 
 def derived(module: Module) -> Iterator[Derived]:

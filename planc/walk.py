@@ -17,6 +17,7 @@ from planc.expr import Scalar, SizeOf, leaves
 from planc.facts import NEVER, Atoms, Facts, Slot
 from planc.ir import Graph, Node, Ref, provenanced, refs
 from planc.labels import Labelled, Layer
+from planc.layers import indivisible
 from planc.rules import find
 
 _MOST_WALKS = 12
@@ -135,6 +136,7 @@ class _Walk:
 
     def run(self) -> tuple[Facts, list[Labelled]]:
         facts, graph = self.facts, self.graph
+        self._pin_indivisible()
         for i, node in enumerate(graph.nodes):
             facts.node = i
             facts.shapes = tuple(graph.values[ref.id].shape for ref in node.outputs if ref)
@@ -149,6 +151,14 @@ class _Walk:
         if graph.decisions:
             self._pin_dead_ends(used | {ref.id for ref in graph.outputs})
         return facts, self.labels
+
+    def _pin_indivisible(self) -> None:
+        """Weights that are something as a whole: the parametrization's parts, and what it maps."""
+        for path, module in self.graph.modules.items():
+            reason = indivisible(module)
+            for tensor in self.graph.tensors if reason else ():
+                if any(name.startswith(path.rpartition(".")[0] + ".") for name in tensor.names):
+                    self.facts.pin(self.labels[tensor.value].layers, reason)
 
     def _pin_dead_ends(self, used: set[int]) -> None:
         """What one run computes in vain, as a detector does that finds nothing, another may use."""

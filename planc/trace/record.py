@@ -55,7 +55,7 @@ from planc.trace.sizes import (
     SizeTracking,
     align,
     heard_comparisons,
-    seen_through,
+    is_seen_through,
     track_attributes,
     tracked_math,
 )
@@ -88,10 +88,14 @@ def record(
     """
     if replay is not None:
         return _Run(model, "real", replay).graph(args, kwargs)
-    with contextlib.suppress(Exception):  # fake tensors give the better error, if it is one
+    with contextlib.suppress(Exception):  # what really is wrong, the others say better
         return _Run(model, "meta").graph(args, kwargs)
     try:
         return _Run(model, "fake").graph(args, kwargs)
+    except TraceError:
+        if any(p.is_meta for p in model.parameters()):
+            raise
+        return _Run(model, "real").graph(args, kwargs)  # what stand-ins cannot do, tensors may
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
@@ -218,7 +222,7 @@ class _Run:
         for path, module in leaves_of(model):
             sizes = named_sizes(path, modules[path].attributes)
             vars(module)["forward"] = self._leaf(path, module, sizes)
-        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=False):
             if old.up_to_date and new.current is not None:
                 self.masked[id(new.current)] = new
                 self.alive.append(new.current)
@@ -256,7 +260,9 @@ class _Run:
             numbers=self.numbers,
             constants=self.constants,
             modules=_with_fields(
-                modules, fields, attributes_read(self.nodes, self.numbers.values())
+                modules,
+                fields,
+                attributes_read(self.nodes, self.numbers.values(), self.comparisons.values()),
             ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
@@ -360,8 +366,8 @@ class _Run:
         """Notes what the model's own code found about two sizes; torch's asks after its own."""
         key = (left, relation, right)
         asker = sys._getframe(2).f_code
-        hidden = asker.co_filename.startswith(_HIDDEN) and not seen_through(asker)
-        if left != right and key not in self.comparisons and not hidden:
+        own = asker.co_filename.startswith(_HIDDEN) and not is_seen_through(asker)
+        if left != right and key not in self.comparisons and not own:
             self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
 
     # -- one operator ----------------------------------------------------------------------
@@ -442,6 +448,7 @@ _PRODUCTS = frozenset(
 )
 _SILENT = frozenset(
     {"prim.device.default", "device.default", "prim.layout.default", "sym_size.int"}
+    | {"_has_compatible_shallow_copy_type.default"}
 )
 ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 

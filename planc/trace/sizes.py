@@ -149,13 +149,7 @@ def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
 # Functions written in Python hand over to a function mode before they look at their arguments.
 # This one computes sizes inside, so it runs with the hand-over cut out and its inside is seen.
 _TRANSPARENT = frozenset({functional.multi_head_attention_forward})
-_TRANSPARENT_CODES = frozenset(fn.__code__ for fn in _TRANSPARENT)
 _transparent_copies: dict[Any, Callable[..., Any]] = {}
-
-
-def seen_through(code: types.CodeType) -> bool:
-    """Whether code of torch's is followed inside, as if it were the model's."""
-    return code in _TRANSPARENT_CODES
 
 
 def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
@@ -169,6 +163,11 @@ def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
         copied.__kwdefaults__ = fn.__kwdefaults__
         _transparent_copies[fn] = copied
     return _transparent_copies[fn]
+
+
+def is_seen_through(code: types.CodeType) -> bool:
+    """Whether it is the code of a function of torch whose inside is seen."""
+    return any(code is fn.__code__ for fn in _TRANSPARENT)
 
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
