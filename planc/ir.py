@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,7 +198,7 @@ class Graph:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
 
-    @property
+    @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each parameter and buffer by all its names."""
         return {name: tensor.shape for name, tensor in self._by_name.items()}

@@ -62,7 +62,7 @@ def apply_module(
     """
     check_source(plan, tensors_of(model), modules_of(model))
     smaller = rebuilt(model, Renewal(plan.tensors, plan.cuts, named_tensors(model), cut_tensor))
-    _check_objects(model, smaller)
+    check_objects(model, smaller)
     set_attributes(smaller, plan.attributes)
     check_copy(model, smaller, tensors_after(plan.tensors, plan.cuts))
     if not keep_removed:
@@ -102,7 +102,7 @@ def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Modul
         raise not_the_result(difference)
     model = rebuilt(smaller, Restoration(plan, named_tensors(smaller), removed))
     back = [AttributeChange(c.module, c.name, c.after, c.before) for c in plan.attributes]
-    _check_objects(smaller, model)
+    check_objects(smaller, model)
     set_attributes(model, back)
     check_copy(smaller, model, plan.tensors)
     return model
@@ -130,7 +130,7 @@ def rebuilt(model: nn.Module, renewal: Renewal[Any]) -> nn.Module:
         return clone(model, renewal)
 
 
-def _check_objects(model: nn.Module, copied: nn.Module) -> None:
+def check_objects(model: nn.Module, copied: nn.Module) -> None:
     """What the copy holds of plain data is its own: to change it must not change the original."""
     old = {id(held) for _, _, held in held_objects(model)}
     for path, name, held in held_objects(copied):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from planc.criteria.roles import base_name, contraction
+from planc.criteria.roles import base_name, channel, contraction
 from planc.criteria.statistics import (
     GRADIENT,
     INPUTS,
@@ -25,7 +25,8 @@ from planc.errors import CalibrationError, PlancError
 from planc.trace.clone import clone
 from planc.trace.structure import owned_tensors
 
-_CASTS = ("aten._to_copy", "aten.to", "aten.alias", "aten.detach")
+_SAME = ("aten._to_copy", "aten.to", "aten.alias", "aten.detach", "aten.mul")
+"""Operators whose result is still the parameter: cast, or under a mask."""
 
 
 class Collector:
@@ -132,9 +133,10 @@ class Collector:
         names = {id(parameter): name for name, parameter in self.parameters.items()}
         for module in self.model.modules():
             if _has_factors(module) and id(module.weight) in names:
-                module.register_forward_hook(self._factors(names[id(module.weight)]))
+                name = names[id(module.weight)]
+                module.register_forward_hook(self._factors(name, self.parameters[name]))
 
-    def _factors(self, name: str) -> Callable[..., None]:
+    def _factors(self, name: str, weight: torch.Tensor) -> Callable[..., None]:
         """Adds, for a batch of N examples with T positions each, A = 1/N sum a a^T of the rows a
         that the weight reads and S = N/T sum g g^T of the gradients g of its outputs (KFAC of a
         loss that is a mean over the batch).
@@ -143,16 +145,17 @@ class Collector:
         def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
             if not output.requires_grad:
                 return
-            rows = _rows(module, args[0].detach())
-            examples = args[0].shape[0] if args[0].dim() > 1 else 1
-            positions = len(rows) / examples
+            rank, x = len(weight.shape), args[0].detach()
+            if x.dim() < rank:  # one example without a dimension of its own
+                x = x.unsqueeze(0)
+            rows, examples = _rows(module, x), len(x)
             self.put(KRONECKER, name, (rows.T @ rows).double() / examples)
-            channel = 1 if isinstance(module, nn.Conv1d | nn.Conv2d) else -1
 
             def outputs(gradient: torch.Tensor) -> None:
-                flat = gradient.detach().movedim(channel, -1).flatten(0, -2)
-                flat = flat.to(rows.dtype).reshape(-1, gradient.shape[channel])
-                self.put(KRONECKER_OUT, name, (flat.T @ flat).double() * (examples / positions))
+                made = gradient.detach().movedim(channel(gradient.dim(), rank), -1)
+                flat = made.to(rows.dtype).reshape(-1, made.shape[-1])
+                factor = (flat.T @ flat).double() * examples * examples / len(rows)
+                self.put(KRONECKER_OUT, name, factor)
 
             output.register_hook(outputs)  # type: ignore[no-untyped-call]
 
@@ -196,7 +199,7 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         op = str(func)
-        if base_name(op) in _CASTS and id(args[0]) in self.names:
+        if base_name(op) in _SAME and id(args[0]) in self.names and result.shape == args[0].shape:
             self.names[id(result)] = self.names[id(args[0])]
             self.alive.append(result)
         known = contraction(op)
@@ -204,8 +207,8 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
             x, weight = args[known[0] - 1], args[known[0]]
             name = self.names.get(id(weight))
             if name is not None and weight.dim() > 1 and not x.is_complex():
-                channel = x.dim() - weight.dim() + 1
-                self.collector.put(INPUTS, name, _moments(x.movedim(channel, -1)))
+                read = x.movedim(channel(x.dim(), weight.dim()), -1)
+                self.collector.put(INPUTS, name, _moments(read))
         return result
 
 

@@ -67,7 +67,7 @@ def load_statistics(path: str | os.PathLike[str]) -> Statistics:
             tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
     except SafetensorError as error:
         raise MalformedFile(f"{path}: not a safetensors file: {error}") from error
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise MalformedFile(f"{path}: its record is not one of statistics: {error}") from error
     if record.kind != "statistics" or record.version != _VERSION:
         raise UnsupportedVersion(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from planc.checkpoint.values import attributes_of, comparable, decoded, type_name
+from planc.checkpoint.values import comparable, decoded, modules_of
 from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor, plan_value
 from planc.errors import MalformedFile
 from planc.fingerprint import modules_after
@@ -68,14 +68,14 @@ def tensor_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str
 
 def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str]:
     """Missing, unexpected and other modules and attributes."""
-    modules = dict(model.named_modules())
+    modules = {module.path: module for module in modules_of(model)}
     for stored in checkpoint.modules or _modules_of(checkpoint.plan):
         where = stored.path or "the model itself"
         if stored.path not in modules:
             yield f"{where}: a {stored.type} in the checkpoint, not in the model"
             continue
         module = modules.pop(stored.path)
-        own = dict(attributes_of(module))
+        own = dict(module.attributes)
         for name, value in stored.attributes:
             if name not in own:
                 if comparable(value) != ("other",):
@@ -83,7 +83,7 @@ def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[
             elif comparable(value) != comparable(own[name]):
                 yield (
                     f"{where}.{name}: {_shown(value)} in the checkpoint, {_shown(own[name])} in "
-                    f"the model ({type_name(type(module))})"
+                    f"the model ({module.type})"
                 )
         if checkpoint.modules:  # a plan lists some attributes only
             known = {name for name, _ in stored.attributes}
@@ -91,7 +91,7 @@ def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[
                 if name not in known and comparable(value) != ("other",):
                     yield f"{where}.{name}: {_shown(value)} in the model, not in the checkpoint"
     for path, module in modules.items():
-        yield f"{path}: a {type_name(type(module))} in the model, not in the checkpoint"
+        yield f"{path}: a {module.type} in the model, not in the checkpoint"
 
 
 def _modules_of(plan: Plan) -> Iterator[StoredModule]:

@@ -9,7 +9,7 @@ meta device, whatever its size.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from planc.apply.attributes import set_attributes
-from planc.apply.renewal import Renewal, trainable_results
+from planc.apply.module import check_objects, named_tensors, rebuilt
+from planc.apply.renewal import Renewal
 from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import cut_tensor
 from planc.checkpoint.differences import differences, model_names, transient_names
@@ -31,7 +32,6 @@ from planc.fingerprint import check_source
 from planc.plan import Cut, Plan
 from planc.tensorfiles.checkpoint import Opened, open_checkpoint
 from planc.tensorfiles.reader import TensorFile, open_tensors
-from planc.trace.clone import clone
 from planc.trace.structure import owned_tensors
 
 Mode = Literal["replay", "verify"]
@@ -87,6 +87,7 @@ def load(
             )
         check_source(recorded, tensors_of(model), modules_of(model))
         loaded = _allocated(opened, model, recorded.cuts, device)
+        check_objects(model, loaded)
         set_attributes(loaded, recorded.attributes)
         _raise_all(differences(opened.checkpoint, loaded), path)
     else:
@@ -137,10 +138,10 @@ class _Allocation(Renewal[Cut]):
         self,
         opened: Opened,
         model: nn.Module,
-        cuts: dict[str, Cut],
+        cuts: Mapping[str, Cut],
         device: torch.device | str | None,
     ) -> None:
-        named = [(owned.names[0], owned.tensor) for owned in owned_tensors(model)]
+        named = named_tensors(model)
         super().__init__(opened.checkpoint.plan.tensors, cuts, named, cut_tensor)
         self._device = device
         self._stored = {
@@ -181,10 +182,9 @@ class _Allocation(Renewal[Cut]):
 
 
 def _allocated(
-    opened: Opened, model: nn.Module, cuts: dict[str, Cut], device: torch.device | str | None
+    opened: Opened, model: nn.Module, cuts: Mapping[str, Cut], device: torch.device | str | None
 ) -> nn.Module:
-    with trainable_results():
-        return clone(model, _Allocation(opened, model, cuts, device))
+    return rebuilt(model, _Allocation(opened, model, cuts, device))
 
 
 def _fill(opened: Opened, model: nn.Module, check_digests: bool) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from planc.codec.checkpoint import StoredModule, plan_value
 from planc.codec.limits import DEFAULT
 from planc.errors import MalformedFile
+from planc.trace.objects import object_attributes
 
 _DEPTH = 5
 _INTEGERS = range(-(1 << 63), 1 << 63)
@@ -28,17 +30,27 @@ _NAMES = {name: kind for kind, name in _SEQUENCES.items()}
 _ELSEWHERE = ("dtype", "device", "type")
 
 
-def attributes_of(module: nn.Module) -> tuple[tuple[str, Any], ...]:
-    """The public attributes that ``module`` itself holds, sorted by name; parameters, buffers,
-    submodules, tensors and functions are left out, and so is the training flag.
+def modules_of(model: nn.Module) -> tuple[StoredModule, ...]:
+    """The modules of a model with the public attributes that each itself holds, sorted by name.
+
+    Parameters, buffers, submodules, tensors and functions are left out, and so is the training
+    flag. Of an object of plain data (a configuration) there are the numbers, under dotted names.
     """
-    found = []
-    for name, value in sorted(vars(module).items()):
+    held = object_attributes(model)
+    return tuple(
+        StoredModule(path, type_name(type(module)), _attributes(module, held.get(path, {})))
+        for path, module in model.named_modules()
+    )
+
+
+def _attributes(module: nn.Module, held: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    found = {name: plan_value(value) for name, value in held.items()}
+    for name, value in vars(module).items():
         if name.startswith("_") or name in ("training", "T_destination"):
             continue
         if not isinstance(value, torch.Tensor) and not callable(value):
-            found.append((name, encoded(value)))
-    return tuple(found)
+            found[name] = encoded(value)
+    return tuple(sorted(found.items()))
 
 
 def encoded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a command writes: tables and JSON to standard output, notes and progress to standard error."""
+"""What a command prints: tables and JSON to standard output, notes and progress to the other."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ tell a shard that is missing, older or of another checkpoint. The body of the fi
     modules    [{attributes, path, type}]    rows of ``structural``; types are never imported
     plan       the plan file's own bytes
     requires   [str]    features a reader must know
-    shards     [{header, name, size}]    SHA-256 of the header, empty for the file with this record
+    shards     [{header, name, size}]    SHA-256 of the header; of the file with this record, of
+               what its header is without it
     structural [[[name, value]]]    the distinct attributes of modules
     tensors    [{dtype, names, role, sha256, shape, shard}]    stored under the first of its names
 """
@@ -81,7 +82,7 @@ class StoredModule:
 
 @dataclass(frozen=True, slots=True)
 class StoredShard:
-    """A file of a checkpoint; ``header`` is the digest of its header, empty for the first file."""
+    """A file of a checkpoint; ``header`` is the digest of its header, without the record."""
 
     name: str
     size: int
@@ -122,7 +123,7 @@ class _StoredModule(ModuleRecord):
 
 
 class _StoredShard(RecordMap):
-    header: Annotated[bytes, msgspec.Meta(max_length=32)]
+    header: Digest
     name: str
     size: Natural
 
@@ -287,9 +288,6 @@ def _checked(record: _Record, limits: Limits) -> None:
     check_unique((shard.name for shard in record.shards), "shards")
     if not record.shards:
         raise MalformedFile("shards: none; save again")
-    for i, shard in enumerate(record.shards):
-        if len(shard.header) != (32 if i else 0):
-            raise MalformedFile(f"shards[{i}].header: {len(shard.header)} bytes; save again")
 
 
 def plan_value(value: Any) -> Any:

@@ -17,7 +17,7 @@ from planc.criteria.additive import Additive
 from planc.criteria.members import Members, Reduced, gathered
 from planc.criteria.scores import Opinions, Weights
 from planc.criteria.sources import Sources
-from planc.criteria.statistics import INPUTS, Statistics, needed
+from planc.criteria.statistics import INPUTS, Statistics
 from planc.ir import Tensor
 
 COUNT, SUM, ABSOLUTE, SQUARE, ZEROS = range(5)
@@ -136,7 +136,8 @@ class Wanda(Additive):
         if role is None or role.into is None:
             return None
         weight = sources.weight(tensor)
-        found = needed(self, sources.statistics).find(INPUTS, tensor.names)
+        channels = role.channels or weight.shape[role.into]
+        found = sources.about(INPUTS, tensor, channels)
         if found is None:
             return None
         return weight.abs() * _along(found[SQUARE].sqrt().to(weight), weight, role.into)

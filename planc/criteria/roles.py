@@ -5,17 +5,21 @@ it: what a filter is, or an input channel.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planc.ir import Graph, Ref
+from planc.ir import Graph, Node, Ref
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The dimension of a weight that counts outputs, and that of its inputs (None if none)."""
+    """The dimension of a weight that counts outputs, and that of its inputs (None if none).
+    ``channels`` is how many inputs the operator reads, where an operator is known: more than that
+    dimension has if they are read in groups.
+    """
 
     out: int
     into: int | None
+    channels: int | None = None
 
 
 _FORWARD, _TRANSPOSED = Role(0, 1), Role(1, 0)
@@ -62,8 +66,24 @@ def roles(graph: Graph) -> dict[int, Role]:
         if known is not None and len(node.args) > known[0]:
             argument = node.args[known[0]]
             if isinstance(argument, Ref) and argument.id in found:
-                found[argument.id] = known[1]
+                found[argument.id] = _read(graph, node, *known)
     return found
+
+
+def _read(graph: Graph, node: Node, at: int, role: Role) -> Role:
+    """The role with the number of channels that the operator reads."""
+    x, weight = node.args[at - 1], node.args[at]
+    if role.into is None or not isinstance(x, Ref):
+        return role
+    read, rank = graph.values[x.id].shape, len(graph.values[weight.id].shape)
+    return replace(role, channels=read[channel(len(read), rank)])
+
+
+def channel(rank: int, weight_rank: int) -> int:
+    """The dimension of an operator's input that a weight of ``weight_rank`` dimensions reads:
+    the last one, before those of the kernel.
+    """
+    return rank - weight_rank + 1
 
 
 def scales(graph: Graph) -> frozenset[int]:

@@ -16,11 +16,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from planc.codec import encode_plan
-from planc.codec.files import replacing
+from planc.codec.files import read_file, replacing
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import PlancError, StalePlan
 from planc.fingerprint import check_state_dict
 from planc.plan import Plan
+from planc.streaming import configuration
 from planc.streaming.besides import copy_besides, write_index
 from planc.streaming.layout import Layout, lay_out
 from planc.streaming.removed import keep_removed as keep_removed_values
@@ -75,13 +76,16 @@ def apply_files(
     """
     source, target = Path(source), Path(os.path.realpath(target))
     found = find_shards(source, limits)
-    single = target.name.endswith(SUFFIX) and not is_directory(source) and found.index is None
+    alone = found.index is None and not is_directory(source)  # its neighbours are not its own
+    single = alone and target.name.endswith(SUFFIX)
     _check(plan, found, target)
     if not single:
         check_free(target, overwrite)
+    besides = {} if alone else _changed_besides(plan, found, limits)
     layout = lay_out(plan, found, limits)
     if keep_removed is not None:
-        keep_removed_values(plan, found, Path(os.path.realpath(keep_removed)), overwrite, limits)
+        place = Path(os.path.realpath(keep_removed))
+        keep_removed_values(plan, found, place, [*besides], overwrite, limits)
     if single:
         with replacing(target) as descriptor:
             done = cut_shard(layout.cutting[0], descriptor)
@@ -92,7 +96,8 @@ def apply_files(
             cut = _cut_all(layout, directory, workers)
             if found.index is not None:
                 write_index(directory, found.index, layout.entries())
-            copy_besides(found.directory, directory)
+            if not alone:
+                copy_besides(found.directory, directory, besides)
     before = sum(shard.header.size - shard.header.data for shard in found.shards)
     after = sum(entry.stop - entry.start for entry in layout.entries())
     return Applied(before, after, len(found.shards), cut)
@@ -113,6 +118,15 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
     for path in (found.directory, *(shard.path for shard in found.shards)):
         if is_same_file(path, target):
             raise PlancError(f"{target} is what is read: name another place for the result")
+
+
+def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, bytes]:
+    """The files beside the shards that say something else afterwards."""
+    path = found.directory / configuration.FILE
+    if not path.is_file():
+        return {}
+    text = read_file(path, limits.index)
+    return {path.name: configuration.described(text, plan, str(path))}
 
 
 def _identity(plan: Plan, found: ShardSet) -> str:

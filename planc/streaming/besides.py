@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from planc.codec.files import replacing, write_all, write_file
 from planc.tensorfiles.header import Entry
-from planc.tensorfiles.shards import INDEX_SUFFIX, Index
+from planc.tensorfiles.shards import Index
 
 _PIECE = 1 << 20
 _WEIGHTS = (
@@ -46,10 +46,16 @@ def write_index(directory: Path, index: Index, entries: Iterable[Entry]) -> None
     write_file(directory / index.name, text.encode())
 
 
-def copy_besides(source: Path, directory: Path) -> None:
-    """Copies the files beside the shards that hold no weights; directories stay behind."""
+def copy_besides(source: Path, directory: Path, other: Mapping[str, bytes]) -> None:
+    """Copies the files beside the shards that hold no weights; directories stay behind.
+
+    Args:
+        other: new content for some of them, by name.
+    """
+    for name, content in other.items():
+        write_file(directory / name, content)
     for path in sorted(source.iterdir()):
-        if path.name.startswith(".") or path.name.endswith((*_WEIGHTS, INDEX_SUFFIX)):
+        if path.name in other or path.name.startswith(".") or path.name.endswith(_WEIGHTS):
             continue
         if path.is_file():
             with path.open("rb") as file, replacing(directory / path.name) as descriptor:

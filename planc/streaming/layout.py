@@ -75,7 +75,11 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
         for entry in shard.entries
     )
     shards = tuple(
-        StoredShard(shard.name, _header(shard).size, _NO_DIGEST if number else b"")
+        StoredShard(
+            shard.name,
+            _header(shard).size,
+            _NO_DIGEST if number else _header(shard).digest_without(KEY),
+        )
         for number, shard in enumerate(cutting)
     )
     draft = Checkpoint(recorded, modules, _with_ties(tensors, plan), shards)

@@ -31,9 +31,14 @@ HEADER, DIGEST = "planc.header", "planc.sha256"
 
 
 def keep_removed(
-    plan: Plan, found: ShardSet, target: Path, overwrite: bool, limits: Limits
+    plan: Plan,
+    found: ShardSet,
+    target: Path,
+    besides: list[str],
+    overwrite: bool,
+    limits: Limits,
 ) -> None:
-    """Writes what ``plan`` removes to a new directory.
+    """Writes what ``plan`` removes to a new directory, with the files ``besides`` as they are.
 
     Raises:
         PlancError: the directory exists and is not to be replaced.
@@ -45,8 +50,8 @@ def keep_removed(
         for shard in found.shards:
             with replacing(directory / shard.name) as descriptor:
                 _keep_shard(shard, cuts, descriptor, limits)
-        if found.index is not None:
-            name = found.index.name
+        index = [] if found.index is None else [found.index.name]
+        for name in [*index, *besides]:
             write_file(directory / name, read_file(found.directory / name, limits.index))
 
 

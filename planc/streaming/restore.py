@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from planc.codec import load_plan
-from planc.codec.files import read_file, replacing, write_all, write_file
+from planc.codec.files import read_file, replacing, write_all
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import ShardMismatch, StalePlan
 from planc.fingerprint import shape_difference, tensors_after
@@ -27,7 +27,7 @@ from planc.streaming.uncutting import restored_chunks
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Entry, parse_text
 from planc.tensorfiles.reader import Bytes, TensorFile, open_tensors
-from planc.tensorfiles.shards import INDEX_SUFFIX, SUFFIX, find_shards
+from planc.tensorfiles.shards import SUFFIX, find_shards
 
 
 def restore_files(
@@ -73,10 +73,12 @@ def restore_files(
         for shard in found.shards:
             with replacing(directory / shard.name) as descriptor:
                 exact &= _restore_shard(plan, shard.path, removed / shard.name, descriptor, limits)
-        copy_besides(found.directory, directory)
-        for path in removed.iterdir():
-            if path.name.endswith(INDEX_SUFFIX):
-                write_file(directory / path.name, read_file(path, limits.index))
+        besides = {
+            path.name: read_file(path, limits.index)
+            for path in removed.iterdir()
+            if path.suffix == ".json"
+        }
+        copy_besides(found.directory, directory, besides)
     return exact
 
 

@@ -55,6 +55,7 @@ from planc.trace.sizes import (
     SizeTracking,
     align,
     heard_comparisons,
+    is_seen_through,
     track_attributes,
     tracked_math,
 )
@@ -221,7 +222,7 @@ class _Run:
         for path, module in leaves_of(model):
             sizes = named_sizes(path, modules[path].attributes)
             vars(module)["forward"] = self._leaf(path, module, sizes)
-        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=False):
             if old.up_to_date and new.current is not None:
                 self.masked[id(new.current)] = new
                 self.alive.append(new.current)
@@ -364,8 +365,9 @@ class _Run:
     def compared(self, left: Expr, relation: str, right: Expr) -> None:
         """Notes what the model's own code found about two sizes; torch's asks after its own."""
         key = (left, relation, right)
-        asker = sys._getframe(2).f_code.co_filename
-        if left != right and key not in self.comparisons and not asker.startswith(_HIDDEN):
+        asker = sys._getframe(2).f_code
+        own = asker.co_filename.startswith(_HIDDEN) and not is_seen_through(asker)
+        if left != right and key not in self.comparisons and not own:
             self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
 
     # -- one operator ----------------------------------------------------------------------
@@ -446,6 +448,7 @@ _PRODUCTS = frozenset(
 )
 _SILENT = frozenset(
     {"prim.device.default", "device.default", "prim.layout.default", "sym_size.int"}
+    | {"_has_compatible_shallow_copy_type.default"}
 )
 ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 

@@ -216,7 +216,8 @@ def run(directory: Path, options: argparse.Namespace) -> None:
             print(
                 f"workers {workers}: {kept:.2f} GiB kept, {kept / seconds:.2f} GiB/s out and "
                 f"{_gib(source) / seconds:.2f} GiB/s in; cp {kept / cp:.2f} GiB/s; "
-                f"ratio {cp / seconds:.2f}; CPU {float(done[3]):.1f} s; peak above baseline {own} MiB, of a worker {child} MiB"
+                f"ratio {cp / seconds:.2f}; CPU {float(done[3]):.1f} s; "
+                f"peak above baseline {own} MiB, of a worker {child} MiB"
             )
             shutil.rmtree(target)
             shutil.rmtree(copy)

@@ -9,6 +9,7 @@ from torch import nn
 
 import planc
 from planc.criteria import ActivationVariance, MeanActivation, NonzeroActivation, Reduced, Wanda
+from planc.groups import Group
 from tests.criteria import brute
 from tests.criteria.calibrated import Batch, case
 from tests.small import MODELS
@@ -69,7 +70,7 @@ def test_a_statistic_is_that_of_the_channels_that_consumers_read(name: str, stat
     analysis = planc.analyze(planc.trace(model, batches[0]))
     tensors, seen, dims = brute.parameters(model), read(model, batches), into(model)
 
-    def value(tensor: str, dim: int, mask: np.ndarray, group: planc.Plan) -> float | None:
+    def value(tensor: str, dim: int, mask: np.ndarray, group: Group) -> float | None:
         if dims.get(tensor) != dim:
             return None
         channels = []

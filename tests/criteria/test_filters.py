@@ -10,6 +10,7 @@ from torch import nn
 import planc
 from planc.criteria import BatchNormScale, GeometricMedian, Lamp, Magnitude, Reduced
 from planc.criteria.filters import _pairwise
+from planc.groups import Group
 from tests.criteria import brute
 from tests.small import MODELS, build
 
@@ -51,7 +52,7 @@ def test_geometric_median_sums_the_distances_to_the_other_filters(name: str) -> 
     if name == "tied":
         assert "decode.weight" not in tensors  # it is the embedding, whose output is dimension 1
 
-    def distances(tensor: str, dim: int, mask: np.ndarray, group: planc.Plan) -> float | None:
+    def distances(tensor: str, dim: int, mask: np.ndarray, group: Group) -> float | None:
         if out.get(tensor) != dim:
             return None
         own = tensors[tensor][mask]

@@ -10,6 +10,7 @@ from torch import nn
 import planc
 from planc.analysis import Analysis
 from planc.criteria import KroneckerDamage, OptimalBrainDamage, Reduced, Taylor
+from planc.groups import Group
 from tests.criteria import brute
 from tests.criteria.calibrated import Batch, case, loss
 from tests.small import MODELS
@@ -44,7 +45,7 @@ def test_taylor_of_members_is_summed_after_the_power(name: str) -> None:
     tensors, gradient = brute.parameters(model), mean_gradient(model, batches)
     statistics = planc.calibrate(model, batches, "taylor", loss)
 
-    def squared(tensor: str, dim: int, mask: np.ndarray, group: planc.Plan) -> float:
+    def squared(tensor: str, dim: int, mask: np.ndarray, group: Group) -> float:
         return float((tensors[tensor] * gradient[tensor])[mask].sum() ** 2)
 
     expected = brute.by_member(analysis, tensors, squared, sum)
@@ -148,7 +149,7 @@ def test_kronecker_damage_is_the_quadratic_form_of_the_factors(name: str) -> Non
             old = sums.get(weight, [np.zeros_like(a), np.zeros_like(s)])
             sums[weight] = [old[0] + a / len(batches), old[1] + s / len(batches)]
 
-    def damage(tensor: str, dim: int, mask: np.ndarray, group: planc.Plan) -> float | None:
+    def damage(tensor: str, dim: int, mask: np.ndarray, group: Group) -> float | None:
         if tensor not in sums or dim != 0:
             return None
         a, s = sums[tensor]
