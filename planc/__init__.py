@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
+    from planc.calibrate import calibrate, load_statistics, save_statistics
+    from planc.checkpoint import apply_pickled, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from planc.errors import (
         AlreadyApplied,
         AnalysisError,
+        CalibrationError,
         FileError,
         InfeasibleBudget,
         PlancError,
@@ -32,11 +35,16 @@ if TYPE_CHECKING:
         TraceError,
         VerificationError,
     )
+    from planc.iteration import Schedule, Step, next_step
+    from planc.lossless import fold, lossless
     from planc.maskplan import MaskPlan
     from planc.masks import bake, from_masks
     from planc.plan import Plan
+    from planc.policy.budget import Budget
     from planc.rules import rule
     from planc.select import select
+    from planc.streaming import apply_files, restore_files
+    from planc.tensorfiles.checkpoint import inspect
     from planc.trace import trace
     from planc.verify import verify
 
@@ -45,31 +53,48 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyApplied",
     "AnalysisError",
+    "Budget",
+    "CalibrationError",
     "FileError",
     "InfeasibleBudget",
     "MaskPlan",
     "Plan",
     "PlancError",
     "PolicyError",
+    "Schedule",
     "ShardMismatch",
     "StaleError",
     "StalePlan",
+    "Step",
     "TraceError",
     "VerificationError",
     "analyze",
     "apply",
+    "apply_files",
+    "apply_pickled",
     "bake",
+    "calibrate",
     "compile",
     "compose",
     "diff",
+    "fold",
     "from_masks",
+    "inspect",
+    "load",
     "load_masks",
+    "load_optimizer",
     "load_plan",
+    "load_statistics",
+    "lossless",
     "mask",
+    "next_step",
     "restore",
+    "restore_files",
     "rule",
+    "save",
     "save_masks",
     "save_plan",
+    "save_statistics",
     "score",
     "select",
     "trace",
@@ -77,22 +102,38 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Budget": "planc.policy.budget",
     "MaskPlan": "planc.maskplan",
     "Plan": "planc.plan",
+    "Schedule": "planc.iteration",
+    "Step": "planc.iteration",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
+    "apply_files": "planc.streaming",
+    "apply_pickled": "planc.checkpoint",
     "bake": "planc.masks",
+    "calibrate": "planc.calibrate",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "fold": "planc.lossless",
     "from_masks": "planc.masks",
+    "inspect": "planc.tensorfiles.checkpoint",
+    "load": "planc.checkpoint",
     "load_masks": "planc.codec.masks",
+    "load_optimizer": "planc.checkpoint",
     "load_plan": "planc.codec",
+    "load_statistics": "planc.calibrate",
+    "lossless": "planc.lossless",
     "mask": "planc.apply",
+    "next_step": "planc.iteration",
     "restore": "planc.apply",
+    "restore_files": "planc.streaming",
     "rule": "planc.rules",
+    "save": "planc.checkpoint",
     "save_masks": "planc.codec.masks",
     "save_plan": "planc.codec",
+    "save_statistics": "planc.calibrate",
     "score": "planc.criteria",
     "select": "planc.select",
     "trace": "planc.trace",

@@ -3,82 +3,194 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from planc.analysis import analyze
-from planc.criteria import Criterion, named, score
+from planc.criteria import Criterion, Statistics, named, score
+from planc.errors import PolicyError
 from planc.plan import Plan
-from planc.policy import Floor, Global, Keep, Only, Policy, Rounded, Uniform
+from planc.policy import (
+    Budget,
+    Capped,
+    Equal,
+    Floor,
+    Global,
+    Isomorphic,
+    Keep,
+    Only,
+    PerCost,
+    Policy,
+    Ratios,
+    Rounded,
+    Uniform,
+)
 from planc.policy.ratio import checked_ratio
 from planc.select import Target, select
 from planc.trace import trace
+from planc.trace.given import as_module, example_inputs
+
+RankingName = Literal["uniform", "global", "isomorphic", "per_cost"]
+_RANKINGS = {
+    "uniform": Uniform,
+    "global": Global,
+    "isomorphic": Isomorphic,
+    "per_cost": PerCost,
+}
 
 
 def compile(
-    model: nn.Module,
-    args: Any,
+    model: nn.Module | torch.export.ExportedProgram,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    ratio: float = 0.5,
+    ratio: float | None = None,
+    macs: int | float | None = None,
+    params: int | float | None = None,
+    bytes: int | float | None = None,
     criterion: str | Criterion = "l2",
+    statistics: Statistics | None = None,
     policy: Policy | None = None,
+    ranking: RankingName = "uniform",
     global_ranking: bool = False,
     round_to: int = 1,
     floor: int = 1,
-    keep: Sequence[str] = (),
-    only: Sequence[str] = (),
+    cap: float | None = None,
+    equal: bool = False,
+    keep: str | Sequence[str] = (),
+    only: str | Sequence[str] = (),
     kinds: Mapping[str, float] | None = None,
+    rows: str | Sequence[str] = (),
+    ratios: Mapping[str, float] | None = None,
     seed: int = 0,
-    target: Target = "module",
+    target: Target | None = None,
     strict: bool = False,
 ) -> Plan:
     """Compiles a model into a pruning plan. The model is neither run nor changed.
 
     Args:
-        args, kwargs: example inputs; only their shapes and types matter.
-        ratio: the share of units that every group loses, in [0, 1), rounded down. Whole rows that
-            have cells inside (heads, convolution groups) go only if ``kinds`` says so.
-        criterion: "l2", "l1", "random", or a function (see :mod:`planc.criteria`).
-        policy: instead of ``ratio``, ``global_ranking`` and ``kinds`` (see :mod:`planc.policy`).
-        global_ranking: the share goes from all groups together, lowest scores first.
+        model: an ``nn.Module``, or an exported program, which stands for its ``.module()``.
+        args, kwargs: example inputs; only their shapes and types matter. An exported program has
+            its own.
+        ratio: the share of units that go, in [0, 1), rounded down; a half where neither it nor a
+            budget is given. Whole rows that have cells inside (heads, convolution groups) go only
+            if ``kinds`` or ``rows`` says so.
+        macs, params, bytes: budgets instead of a ratio, each a figure (an ``int``) or a share of
+            what the original costs (a ``float`` up to 1): as much stays as all of them allow.
+        criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
+            :mod:`planc.criteria`).
+        statistics: what :func:`planc.calibrate` collected, for criteria that need it.
+        policy: instead of all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
+        ranking: "uniform", every group loses the share; "global", all groups together do;
+            "isomorphic", groups alike do; "per_cost", by score per MAC.
+        global_ranking: the same as ``ranking="global"``.
         round_to: dimensions that shrink keep a multiple of this many indices.
         floor: the least number of units a group keeps.
+        cap: the largest share of its units that a group loses.
+        equal: groups alike keep equally many units, as one number in a configuration says.
         keep: a pattern, or several, of groups, tensors or modules that stay whole (``"layer4.*"``).
         only: patterns of those that may shrink, all others stay.
         kinds: a ratio per kind of group, e.g. ``{"heads": 0.5}``.
+        rows: kinds of whole rows that go by the common ratio or budget, e.g. ``["heads"]``.
+        ratios: ratios for parts of the model by the names of groups, e.g. ``{"layer1.*": 0.2}``.
         seed: for the random criterion; recorded in the plan.
         target: "module" keeps the class and obeys what its code computes itself; "graph" prunes
-            the traced graph, whose constants can be rewritten.
+            the traced graph, whose constants can be rewritten. By default "module", and "graph"
+            for an exported program, whose code holds its sizes as literals.
         strict: an operator without a rule is an error.
 
     Raises:
         TraceError, AnalysisError, PolicyError: each names the object and what to do.
+        InfeasibleBudget: a PolicyError; names the closest figure and what stops it.
     """
-    checked_ratio(ratio)
+    budget = Budget(macs, params, bytes)
+    limited = budget != Budget()
+    if limited and ratio is not None:
+        raise PolicyError(
+            f"ratio={ratio!r} and a budget ({budget}): one says what the other is to find out; "
+            "give one of them"
+        )
+    options = _Options(
+        ratio=ratio if ratio is not None or limited or policy is not None else 0.5,
+        ranking="global" if global_ranking else ranking,
+        round_to=round_to,
+        floor=floor,
+        cap=cap,
+        equal=equal,
+        keep=_several(keep),
+        only=_several(only),
+        kinds=tuple(sorted((kinds or {}).items())),
+        rows=_several(rows),
+        ratios=tuple((ratios or {}).items()),
+    )
+    if policy is not None:
+        options.refuse(policy)
     scorer = named(criterion, seed) if isinstance(criterion, str) else criterion
-    chosen = policy or _policy(ratio, global_ranking, round_to, floor, keep, only, kinds or {})
+    if target is None:
+        target = "graph" if isinstance(model, torch.export.ExportedProgram) else "module"
+    if args is None and isinstance(model, torch.export.ExportedProgram):
+        args, kwargs = example_inputs(model)
+    model = as_module(model)
+    chosen = policy or options.policy()
     analysis = analyze(trace(model, args, kwargs), strict)
-    return select(analysis, score(analysis, model, scorer), chosen, target, seed)
+    if limited:
+        budget.limits(analysis)  # a budget that is none is refused before scores are computed
+    scores = score(analysis, model, scorer, statistics)
+    return select(analysis, scores, chosen, target, seed, budget if limited else None)
 
 
-def _policy(
-    ratio: float,
-    global_ranking: bool,
-    round_to: int,
-    floor: int,
-    keep: Sequence[str],
-    only: Sequence[str],
-    kinds: Mapping[str, float],
-) -> Policy:
-    keep, only = ((p,) if isinstance(p, str) else tuple(p) for p in (keep, only))
-    pairs = tuple(sorted(kinds.items()))
-    chosen: Policy = Global(ratio, pairs) if global_ranking else Uniform(ratio, pairs)
-    if only:
-        chosen = Only(chosen, only)
-    if floor != 1:
-        chosen = Floor(chosen, floor)
-    if round_to != 1:
-        chosen = Rounded(chosen, round_to)
-    return Keep(chosen, keep) if keep else chosen
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What can be said of a policy without composing one."""
+
+    ratio: float | None = None
+    ranking: str = "uniform"
+    round_to: int = 1
+    floor: int = 1
+    cap: float | None = None
+    equal: bool = False
+    keep: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    kinds: tuple[tuple[str, float], ...] = ()
+    rows: tuple[str, ...] = ()
+    ratios: tuple[tuple[str, float], ...] = ()
+
+    def refuse(self, policy: Policy) -> None:
+        """Raises PolicyError if anything is said beside a policy."""
+        default = _Options()
+        said = [f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)]
+        if said:
+            raise PolicyError(
+                f"policy {policy} and {', '.join(said)}: a policy says all that these would; "
+                "compose them into it (planc.policy)"
+            )
+
+    def policy(self) -> Policy:
+        """The policy that the options compose."""
+        if self.ranking not in _RANKINGS:
+            raise PolicyError(
+                f"unknown ranking {self.ranking!r}: choose one of {', '.join(_RANKINGS)}"
+            )
+        if self.ratio is not None:
+            checked_ratio(self.ratio)
+        chosen: Policy = _RANKINGS[self.ranking](self.ratio, kinds=self.kinds, rows=self.rows)
+        if self.ratios:
+            chosen = Ratios(chosen, self.ratios)
+        if self.only:
+            chosen = Only(chosen, self.only)
+        if self.floor != 1:
+            chosen = Floor(chosen, self.floor)
+        if self.cap is not None:
+            chosen = Capped(chosen, self.cap)
+        if self.round_to != 1:
+            chosen = Rounded(chosen, self.round_to)
+        if self.equal:
+            chosen = Equal(chosen)
+        return Keep(chosen, self.keep) if self.keep else chosen
+
+
+def _several(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)

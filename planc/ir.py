@@ -6,13 +6,17 @@ weights; only small integer constants that the model indexes with are kept as da
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planc.expr import Scalar, Size
+from planc.expr import Attribute, Expr, Scalar, Size, leaves
+
+if TYPE_CHECKING:
+    from planc.configuration import Construction
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,22 @@ class Node:
         return tuple(value for _, value in self.kwargs)
 
     @property
+    def numbers(self) -> Iterator[Size | Scalar]:
+        """The numbers with a known origin in the arguments, in order."""
+        return provenanced((self.args, self.kwargs_values))
+
+    @property
     def in_place(self) -> bool:
         """Whether the operator overwrites its first argument."""
+        if self.leaf:
+            return False
         name = self.op.split(".")[1]
         return name.endswith("_") and not name.endswith("__")
+
+    @property
+    def leaf(self) -> bool:
+        """Whether it is a call of a module that is not traced into, rather than of an operator."""
+        return self.op.startswith("leaf.")
 
     @property
     def idle(self) -> bool:
@@ -114,6 +130,23 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the model's Python code found when it compared two sizes: that ``left`` is equal to,
+    less than, or at most ``right``. Another answer would have led to another graph.
+    """
+
+    left: Expr
+    relation: str  # "==", "<" or "<="
+    right: Expr
+    module: str
+    source: tuple[str, int]
+
+    def __str__(self) -> str:
+        where = f"{self.module or 'the model'} ({self.source[0]}:{self.source[1]})"
+        return f"sizes compared by {self.relation} in {where}"
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """A module of the model: its path, type names from the class up to ``Module``, and its
     structural attributes (integers, booleans, strings and nested tuples of them).
@@ -133,7 +166,8 @@ class Graph:
     from them alone), ``numbers`` those of the captured that hold one number made of sizes;
     ``frontend`` says which front end produced the graph. ``data_dependent`` says that it is one of
     several that the model may run, by the values of its inputs; ``decisions`` are those that led to
-    this one.
+    this one, ``comparisons`` the answers that sizes gave. ``construction`` makes such models from
+    configurations, where the class does.
     """
 
     values: tuple[Value, ...]
@@ -151,6 +185,8 @@ class Graph:
     training: bool = False
     data_dependent: bool = False
     decisions: tuple[Decision, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    construction: Construction | None = None
     _by_name: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -161,6 +197,11 @@ class Graph:
     def tensor(self, name: str) -> Tensor:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each parameter and buffer by all its names."""
+        return {name: tensor.shape for name, tensor in self._by_name.items()}
 
     def has(self, name: str) -> bool:
         """Whether there is a parameter or buffer of that name."""
@@ -183,3 +224,19 @@ def provenanced(argument: Any) -> Iterator[Size | Scalar]:
     elif isinstance(argument, tuple):
         for item in argument:
             yield from provenanced(item)
+
+
+def attributes_read(
+    nodes: Iterable[Node],
+    numbers: Iterable[Size | Scalar],
+    comparisons: Iterable[Comparison],
+) -> set[tuple[str, str]]:
+    """The attributes that a run took numbers from: paths of modules, and names."""
+    arguments = (number.expr for node in nodes for number in node.numbers)
+    compared = (side for comparison in comparisons for side in (comparison.left, comparison.right))
+    return {
+        (leaf.module, leaf.name)
+        for expr in (*arguments, *(number.expr for number in numbers), *compared)
+        for leaf in leaves(expr)
+        if isinstance(leaf, Attribute)
+    }

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from planc.errors import MalformedFile, PlancError, StaleError
+from planc.errors import PlancError, StaleError
+from planc.tensorfiles.shards import find_shards
 
 
 def load_model(name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
@@ -92,18 +92,16 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file.
+    """The tensors of a safetensors file, or of shards with an index.
 
     Raises:
-        MalformedFile: it is not one.
+        FileError: it is not one.
         OSError: it could not be read.
     """
-    if not path.is_file():
-        raise FileNotFoundError(2, "no such file", str(path))
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise MalformedFile(f"{path} is not a safetensors file: {error}") from error
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in find_shards(path).shards:
+        tensors |= load_file(shard.path)
+    return tensors
 
 
 def assign_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], origin: str) -> None:

@@ -1,17 +1,19 @@
-"""Time, peak memory and work of parts of a program, and children that are measured apart."""
+"""Time, peak memory and work of parts of a program, and processes that are measured apart."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import json
+import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +54,29 @@ def _resident(field: str) -> float:
 
 def macs(model: Any, *inputs: Any) -> int:
     """Multiply-accumulates of one run, half of what torch's own counter measures."""
+    return counted_run(model, inputs, {})[0]
+
+
+def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, Any]:
+    """The multiply-accumulates of one run, and what it returns."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused kernel
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:  # the counter hooks gradients, and fails where there are none
+        parameter.requires_grad_(False)
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(*inputs)
+            result = model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
     flops = counter.get_total_flops()
     assert flops % 2 == 0
-    return flops // 2
+    return flops // 2, result
 
 
 def child(module: str, arguments: Iterable[str], limit: float) -> dict[str, Any]:
@@ -84,18 +96,53 @@ def child(module: str, arguments: Iterable[str], limit: float) -> dict[str, Any]
     return answer
 
 
-def children(
-    module: str, calls: dict[str, list[str]], alone: set[str], jobs: int, limit: float
+def forked(
+    function: Callable[..., dict[str, Any]],
+    calls: Mapping[str, tuple[Any, ...]],
+    preload: list[str],
+    alone: set[str],
+    jobs: int,
+    limit: float,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name and answer of each call, ``jobs`` at a time; those in ``alone`` one by one."""
+    """The name and answer of each call of ``function``, ``jobs`` at a time; those in ``alone`` one
+    by one. Each has a process of its own, forked from one that has imported ``preload``, so that
+    nothing is imported twice. A call that takes more than ``limit`` seconds, or takes its process
+    with it, gives ``{"failed": why}``.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(preload)
+
+    def call(name: str) -> dict[str, Any]:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_answer, args=(sender, function, calls[name]))
+        process.start()
+        sender.close()
+        try:
+            if not receiver.poll(limit):
+                return {"failed": f"took more than {limit:.0f} s"}
+            answer: dict[str, Any] = receiver.recv()
+            return answer
+        except EOFError:
+            process.join()
+            return {"failed": f"exit code {process.exitcode}"}
+        finally:
+            process.kill()
+            process.join()
+
     with ThreadPoolExecutor(jobs) as pool:
-        running = {
-            pool.submit(child, module, arguments, limit): name
-            for name, arguments in calls.items()
-            if name not in alone
-        }
+        running = {pool.submit(call, name): name for name in calls if name not in alone}
         for future in as_completed(running):
             yield running[future], future.result()
     for name in calls:
         if name in alone:
-            yield name, child(module, calls[name], limit)
+            yield name, call(name)
+
+
+def _answer(
+    sender: Connection, function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]
+) -> None:
+    try:
+        answer = function(*arguments)
+    except Exception as error:
+        answer = {"failed": f"{type(error).__name__}: {error}"}
+    sender.send(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -240,6 +241,42 @@ def test_a_width_that_is_written_down_keeps_its_group_whole() -> None:
     assert removed["first.weight:0"] == 4
     assert removed.get("second.weight:0", 0) == 0
     planc.verify(plan, model, planc.apply(plan, model), X)
+
+
+class Limited(Chosen):
+    """Keeps the first rows only, up to a limit that this run does not reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit = 50
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = functional.relu(self.first(x))
+        rows = torch.nonzero(self.score(x)[:, 0] > 0)[:, 0][: self.limit]
+        return self.last(functional.relu(self.second(x[rows])))
+
+
+def test_a_limit_that_was_not_reached_stays() -> None:
+    model = Limited().eval()
+    randomise(model, seed=0)
+    plan = planc.compile(model, X, ratio=0.5)
+    assert not [change for change in plan.attributes if change.name == "limit"]
+    planc.verify(plan, model, planc.apply(plan, model), X)
+
+
+def test_a_wrong_limit_is_found_on_the_way_that_the_masked_model_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Limited().eval()
+    randomise(model, seed=3)
+    plan = planc.compile(model, X, ratio=0.5)
+    rows = [len(net(X)) for net in (model, planc.mask(plan, model))]
+    assert rows == [2, 6]
+    smaller = planc.apply(plan, model)
+    smaller.limit = 2  # type: ignore[assignment]
+    monkeypatch.setattr(sys.modules["planc.verify"], "check_modules", lambda *_: "not looked at")
+    with pytest.raises(VerificationError, match=r"output 0 has shape \(2, 3\)"):
+        planc.verify(plan, model, smaller, X)
 
 
 def test_recorded_decisions_lead_every_run_to_the_same_rows() -> None:

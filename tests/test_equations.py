@@ -79,6 +79,17 @@ def test_an_attribute_that_must_be_even_leaves_the_width_even() -> None:
     assert counts <= {0, 2, 4, 6}
 
 
+@pytest.mark.parametrize("most", [50, -50])
+def test_a_bound_beyond_the_end_is_a_number_that_stays(most: int) -> None:
+    def run(m: Any, y: Tensor) -> Tensor:
+        return y[..., : m.most] if m.most > 0 else y[..., m.most :]
+
+    found = prove(tokens(run, most=most), TOKENS)
+    assert attributes(found) in ({}, {"most": str(most)})
+    for target in ("module", "graph"):
+        assert prunable(found, target) == {"a.weight:0"}
+
+
 def test_private_attributes_are_never_rewritten() -> None:
     net = tokens(lambda m, y: y.view(6, m._width))
     net._width = 8
@@ -143,6 +154,80 @@ def test_a_width_that_must_stay_above_one() -> None:
         assert not constraint.holds(lambda _: 1)
         assert constraint.holds(lambda _: 4)
         assert "more than one coordinate" in constraint.reason
+
+
+def checked(check: Any, **parts: Any) -> Net:
+    """A model that raises, or takes another branch, where ``check`` gives another answer."""
+
+    def run(m: Net, y: Tensor) -> Tensor:
+        return y.tanh() if check(m, y) else y.sigmoid()
+
+    return tokens(run, **parts)
+
+
+def width(m: Net, y: Tensor) -> bool:
+    return bool(y.shape[-1] == m.width)
+
+
+def no_other_width(m: Net, y: Tensor) -> bool:
+    if y.shape[-1] != m.width:
+        raise ValueError("not the width that was promised")
+    return False
+
+
+def shape(m: Net, y: Tensor) -> bool:
+    return list(y.shape) == [2, 3, m.width]
+
+
+def heads(m: Net, y: Tensor) -> bool:
+    assert m.dim * m.heads == y.shape[2]
+    return y.view(2, 3, m.heads, m.dim).shape[2] != m.heads
+
+
+COMPARED: dict[str, tuple[Net, dict[str, str]]] = {
+    "is equal to": (checked(width, width=8), {"width": "a.weight:0"}),
+    "is not unequal to": (checked(no_other_width, width=8), {"width": "a.weight:0"}),
+    "in a list of sizes": (checked(shape, width=8), {"width": "a.weight:0"}),
+    "a product": (
+        checked(heads, heads=2, dim=4),
+        {"dim": "a.weight:0", "heads": "a.weight:0/rows"},
+    ),
+    "with itself": (checked(lambda m, y: y.shape == y.relu().shape), {}),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_an_attribute_that_a_size_is_compared_with_follows_it(name: str) -> None:
+    net, expected = COMPARED[name]
+    found = prove(net, TOKENS)
+    assert attributes(found) == expected
+    assert prunable(found, "module") == {group.name for group in found.groups} != set()
+
+
+BOUNDS: dict[str, tuple[Any, set[int]]] = {
+    "above a number": (lambda m, y: y.shape[-1] > 5, {6, 7, 8}),
+    "not above a number": (lambda m, y: y.shape[-1] <= 5, {6, 7, 8}),
+    "at least a number": (lambda m, y: m.half * 2 <= y.shape[-1], {6, 7, 8}),
+    "below a number": (lambda m, y: y.shape[-1] < 9, set(range(1, 9))),
+    "other than a number": (lambda m, y: y.shape[-1] == 3, {4, 5, 6, 7, 8}),
+    "a multiple": (lambda m, y: y.shape[-1] % 4 == 0, {4, 8}),
+    "no multiple": (lambda m, y: y.shape[-1] % 3 != 0, {1, 2, 4, 5, 7, 8}),
+    "the smaller": (lambda m, y: min(y.shape[-1], 6) == 6, {7, 8}),
+    "one of several": (lambda m, y: y.shape[-1] in (6, 8), {8}),
+    "a number": (lambda m, y: y.shape[1] == 3 and len(y) == 2, set(range(1, 9))),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_control_flow_that_asks_for_a_width_keeps_its_answer(name: str) -> None:
+    check, allowed = BOUNDS[name]
+    found = prove(checked(check, half=3), TOKENS)
+    constraints = found.equations("module").constraints
+    assert {n for n in range(1, 9) if all(c.holds(lambda _, n=n: n) for c in constraints)} == (  # type: ignore[misc]
+        allowed
+    )
+    assert all("sizes compared" in constraint.reason for constraint in constraints)
+    assert not found.equations("graph").constraints
 
 
 def test_quantities_stay_polynomials_where_they_are() -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, cast, overload
 
-from torch import nn
+import torch
+from torch import fx, nn
 
 from planc.apply.graph import apply_graph
 from planc.apply.module import apply_module, mask_module, restore_module
@@ -18,12 +19,26 @@ from planc.apply.renewal import Removed
 from planc.apply.state_dict import apply_state_dict, mask_state_dict, restore_state_dict
 from planc.errors import PlancError
 from planc.plan import Plan
+from planc.trace.given import as_module
 from planc.validate import example_call
 from planc.validate import validate as validate_module
 
 __all__ = ["Removed", "apply", "mask", "restore"]
 
 Target = TypeVar("Target", bound="nn.Module | Mapping[str, Any]")
+Program = torch.export.ExportedProgram
+
+
+@overload
+def apply(
+    plan: Plan,
+    target: Program,
+    *,
+    keep_removed: Literal[False] = False,
+    validate: bool = True,
+    args: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> fx.GraphModule: ...
 
 
 @overload
@@ -64,23 +79,25 @@ def apply(
 
 def apply(
     plan: Plan,
-    target: Target,
+    target: Any,
     *,
     keep_removed: bool = False,
     validate: bool = True,
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
-) -> Target | tuple[Target, Removed]:
+) -> Any:
     """A new module or state dict without what the plan removes.
 
     A plan for ``target="module"`` gives a module of the same class, one for ``target="graph"`` the
-    traced graph with rewritten constants, a trainable ``torch.fx.GraphModule``. Device, dtype,
-    memory format, tying, ``requires_grad``, hooks and training mode are those of the original,
-    which is left as it was and shares no memory with the result. Gradients are not carried over.
+    traced graph with rewritten constants, a trainable ``torch.fx.GraphModule``. An exported program
+    stands for its ``.module()``: the result is a GraphModule, too, whose weights have the names of
+    the program's ``state_dict``; export it again if a program is wanted. Device, dtype, memory
+    format, tying, ``requires_grad``, hooks and training mode are those of the original, which is
+    left as it was and shares no memory with the result. Gradients are not carried over.
 
     Args:
         plan: the plan, made for this model.
-        target: an ``nn.Module``, or a mapping from names to tensors.
+        target: an ``nn.Module``, an ``ExportedProgram``, or a mapping from names to tensors.
         keep_removed: return also the removed values, for :func:`restore`.
         validate: run the new module on fake tensors and compare every shape with the plan's
             prediction (a state dict cannot be run).
@@ -93,6 +110,7 @@ def apply(
         PlancError: the target is neither a module nor a mapping, or cannot be copied.
     """
     applied: Any
+    target = as_module(target)
     if isinstance(target, Mapping):
         applied = apply_state_dict(plan, target, keep_removed)
     elif not isinstance(target, nn.Module):
@@ -105,7 +123,7 @@ def apply(
         if validate:
             smaller = applied[0] if keep_removed else applied
             validate_module(plan, target, smaller, example_call(plan, target, args, kwargs))
-    return cast("Target | tuple[Target, Removed]", applied)
+    return applied
 
 
 def mask(plan: Plan, target: Target) -> Target:
@@ -117,6 +135,7 @@ def mask(plan: Plan, target: Target) -> Target:
         StalePlan, AlreadyApplied, PlancError: as for :func:`apply`.
     """
     masked: Any
+    target = as_module(target)
     if isinstance(target, nn.Module):
         masked = mask_module(plan, target)
     elif isinstance(target, Mapping):

@@ -1,8 +1,8 @@
 """Structural attributes: the changes a plan lists in, the same module tree with new numbers out.
 
 This is the one place where the content of a file acts on live objects. So only plain data that a
-module itself holds under a public name can be exchanged, for plain data of the same type, and
-nothing is set before every change has been checked.
+module itself holds under a public name can be exchanged, or an object of plain data that it holds,
+for plain data of the same type, and nothing is set before every change has been checked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from planc.errors import MalformedFile, StalePlan
-from planc.plan import AttributeChange
+from planc.plan import AttributeChange, is_public
+from planc.trace.objects import is_data
 
 _SCALARS = (int, float, bool, str, type(None))
 _SEQUENCES = (tuple, list, torch.Size)
@@ -32,24 +33,57 @@ def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None
         StalePlan: the module or attribute is missing, or does not have the value ``before``.
     """
     modules = dict(model.named_modules())
-    checked: dict[tuple[str, str], tuple[nn.Module, Any]] = {}
+    checked: dict[tuple[str, str], tuple[Any, str, Any]] = {}
     for change in changes:
         if type(change.module) is not str or change.module not in modules:
             raise StalePlan(
                 f"{change}: the model has no module {change.module!r}; make a plan for this model"
             )
-        module = modules[change.module]
-        value = _new_value(module, change)
+        holder, name = _holder(modules[change.module], change)
+        value = _new_value(holder, name, change)
         if (change.module, change.name) in checked:
             raise MalformedFile(f"{change}: the attribute is changed twice; make the plan again")
-        checked[change.module, change.name] = (module, value)
-    for (_, name), (module, value) in checked.items():
-        vars(module)[name] = value
+        checked[change.module, change.name] = (holder, name, value)
+    for holder, name, value in checked.values():
+        vars(holder)[name] = value
 
 
-def _new_value(module: nn.Module, change: AttributeChange) -> Any:
+def inside(path: str, changes: Iterable[AttributeChange]) -> list[AttributeChange]:
+    """The changes of the module at ``path`` and of those in it, with paths that begin there."""
+    return [
+        AttributeChange(change.module[len(path) + 1 :], change.name, change.before, change.after)
+        for change in changes
+        if change.module == path or change.module.startswith(f"{path}.")
+    ]
+
+
+def _holder(module: nn.Module, change: AttributeChange) -> tuple[Any, str]:
+    """What the attribute belongs to, the module or an object of plain data that it holds, and the
+    attribute's name there.
+    """
+    if type(change.name) is not str or not is_public(change.name):
+        raise MalformedFile(f"{change}: {change.name!r} is not a public attribute name")
+    *outer, name = change.name.split(".")
+    holder: Any = module
+    for part in outer:
+        if isinstance(holder, nn.Module):
+            _check_is_no_part(holder, part, change)
+        if part not in vars(holder):
+            raise StalePlan(
+                f"{change}: this {type(holder).__name__} holds no {part!r} of its own; "
+                "make a plan for this model"
+            )
+        holder = vars(holder)[part]
+        if not is_data(holder):
+            raise MalformedFile(
+                f"{change}: {part!r} is a {type(holder).__name__}, not an object of plain data"
+            )
+    return holder, name
+
+
+def _new_value(holder: Any, name: str, change: AttributeChange) -> Any:
     """The value to set, after every check."""
-    _check_name(module, change)
+    _check_name(holder, name, change)
     if not (is_plain(change.before) and is_plain(change.after)):
         raise MalformedFile(
             f"{change}: attributes are numbers, booleans, strings, None and nested tuples of them"
@@ -59,7 +93,7 @@ def _new_value(module: nn.Module, change: AttributeChange) -> Any:
             f"{change}: the type would change from {_type_text(change.before)} to "
             f"{_type_text(change.after)}; an attribute keeps its type"
         )
-    current = vars(module)[change.name]
+    current = vars(holder)[name]
     if not is_plain(current):
         raise MalformedFile(
             f"{change}: the attribute holds a {type(current).__name__}, not plain data; "
@@ -73,10 +107,23 @@ def _new_value(module: nn.Module, change: AttributeChange) -> Any:
     return _in_containers_of(current, change.after)
 
 
-def _check_name(module: nn.Module, change: AttributeChange) -> None:
-    name, kind = change.name, type(module).__name__
-    if type(name) is not str or not name.isidentifier() or name.startswith("_"):
-        raise MalformedFile(f"{change}: {name!r} is not a public attribute name")
+def _check_name(holder: Any, name: str, change: AttributeChange) -> None:
+    kind = type(holder).__name__
+    if isinstance(holder, nn.Module):
+        _check_is_no_part(holder, name, change)
+    for base in type(holder).__mro__:
+        # a class may hold a default which the module overrides, but nothing that acts on access
+        if name in vars(base) and not is_plain(vars(base)[name]):
+            defined = type(vars(base)[name]).__name__
+            raise MalformedFile(f"{change}: {name!r} is a {defined} of the class {kind}")
+    if name not in vars(holder):
+        raise StalePlan(
+            f"{change}: this {kind} holds no attribute {name!r} of its own; "
+            "make a plan for this model"
+        )
+
+
+def _check_is_no_part(module: nn.Module, name: str, change: AttributeChange) -> None:
     if name == "training" or hasattr(nn.Module, name):
         raise MalformedFile(f"{change}: {name!r} belongs to nn.Module itself")
     for owned, what in (
@@ -86,16 +133,6 @@ def _check_name(module: nn.Module, change: AttributeChange) -> None:
     ):
         if name in owned:
             raise MalformedFile(f"{change}: {name!r} is {what}, not a structural attribute")
-    for base in type(module).__mro__:
-        # a class may hold a default which the module overrides, but nothing that acts on access
-        if name in vars(base) and not is_plain(vars(base)[name]):
-            defined = type(vars(base)[name]).__name__
-            raise MalformedFile(f"{change}: {name!r} is a {defined} of the class {kind}")
-    if name not in vars(module):
-        raise StalePlan(
-            f"{change}: this {kind} holds no attribute {name!r} of its own; "
-            "make a plan for this model"
-        )
 
 
 def is_plain(value: Any) -> bool:

@@ -27,6 +27,7 @@ from planc.errors import PlancError
 from planc.fingerprint import check_source, first_difference, modules_after, tensors_after
 from planc.plan import AttributeChange, Cut, Plan, TensorSpec
 from planc.trace.clone import clone
+from planc.trace.objects import held_objects
 from planc.trace.structure import owned_tensors
 
 
@@ -61,6 +62,7 @@ def apply_module(
     """
     check_source(plan, tensors_of(model), modules_of(model))
     smaller = rebuilt(model, Renewal(plan.tensors, plan.cuts, named_tensors(model), cut_tensor))
+    check_objects(model, smaller)
     set_attributes(smaller, plan.attributes)
     check_copy(model, smaller, tensors_after(plan.tensors, plan.cuts))
     if not keep_removed:
@@ -100,6 +102,7 @@ def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Modul
         raise not_the_result(difference)
     model = rebuilt(smaller, Restoration(plan, named_tensors(smaller), removed))
     back = [AttributeChange(c.module, c.name, c.after, c.before) for c in plan.attributes]
+    check_objects(smaller, model)
     set_attributes(model, back)
     check_copy(smaller, model, plan.tensors)
     return model
@@ -125,6 +128,18 @@ def named_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
 def rebuilt(model: nn.Module, renewal: Renewal[Any]) -> nn.Module:
     with trainable_results():
         return clone(model, renewal)
+
+
+def check_objects(model: nn.Module, copied: nn.Module) -> None:
+    """What the copy holds of plain data is its own: to change it must not change the original."""
+    old = {id(held) for _, _, held in held_objects(model)}
+    for path, name, held in held_objects(copied):
+        if id(held) in old:
+            full = f"{path}.{name}" if path else name
+            raise PlancError(
+                f"{type(model).__name__} does not copy itself truly: {full} ({type(held).__name__})"
+                " of the copy is the original's; see to its __deepcopy__"
+            )
 
 
 def check_copy(model: nn.Module, copied: nn.Module, expected: tuple[TensorSpec, ...]) -> None:

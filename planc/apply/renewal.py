@@ -86,7 +86,7 @@ class Renewal(Generic[Change]):
         spec = None if name is None else self._specs.get(name)
         change = None if spec is None else self._changes.get(spec.name)
         if name is None or spec is None or change is None:
-            new = self._once(memory_of(tensor), lambda: copy_tensor(tensor))
+            new = self._once(memory_of(tensor), lambda: self.make(tensor, None, name))
         else:
             new = self._changed(tensor, change, name, spec)
         return _dressed(tensor, new)
@@ -95,7 +95,11 @@ class Renewal(Generic[Change]):
         self, tensor: torch.Tensor, change: Change, name: str, spec: TensorSpec
     ) -> torch.Tensor:
         key = (memory_of(tensor), _key(change))
-        return self._once(key, lambda: self._change(tensor, change))
+        return self._once(key, lambda: self.make(tensor, change, name))
+
+    def make(self, tensor: torch.Tensor, change: Change | None, name: str | None) -> torch.Tensor:
+        """A tensor of its own in place of ``tensor``; ``change`` is None where it stays."""
+        return copy_tensor(tensor) if change is None else self._change(tensor, change)
 
     def _once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         if key not in self._made:

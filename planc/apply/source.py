@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from planc.errors import PlancError, StalePlan
 from planc.plan import ModuleSpec, TensorSpec
+from planc.trace.objects import object_attributes
 from planc.trace.structure import owned_tensors, structural_attributes
 
 
@@ -35,8 +36,11 @@ def tensors_of(model: nn.Module) -> tuple[TensorSpec, ...]:
 
 def modules_of(model: nn.Module) -> tuple[ModuleSpec, ...]:
     """The modules of ``model`` in the order of ``Graph.modules``, attributes sorted by name."""
+    held = object_attributes(model)
     return tuple(
-        ModuleSpec(path, tuple(sorted(structural_attributes(module).items())))
+        ModuleSpec(
+            path, tuple(sorted((structural_attributes(module) | held.get(path, {})).items()))
+        )
         for path, module in model.named_modules()
     )
 

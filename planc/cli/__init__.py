@@ -12,7 +12,8 @@ import sys
 import click
 
 from planc import __version__
-from planc.cli.commands import apply, diff, explain, plan, show, verify
+from planc.cli.commands import diff, explain, plan, show, verify
+from planc.cli.files import apply, inspect, restore
 from planc.cli.options import EXIT_CODES
 from planc.errors import PlancError, VerificationError
 
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (plan, show, explain, apply, verify, diff):
+for _command in (plan, show, explain, apply, inspect, restore, verify, diff):
     cli.add_command(_command)
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from planc.cli.models import build
 from planc.cli.options import (
     EXIT_CODES,
     FILE,
     IMAGE,
+    budget_options,
     input_option,
     json_option,
     model_options,
     pairs,
     shape,
 )
-from planc.cli.terminal import check_writable, note, print_json, status, write_weights
+from planc.cli.terminal import check_writable, note, print_json, status
 from planc.cli.terminal import show as print_table
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from planc.analysis import Analysis
 
@@ -39,10 +39,9 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 @click.option(
     "--ratio",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.5,
-    show_default=True,
-    help="Share of the units to remove.",
+    help="Share of the units to remove; a half where no budget is given.",
 )
+@budget_options
 @click.option(
     "--criterion",
     type=click.Choice(["l2", "l1", "random"]),
@@ -51,8 +50,13 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     help="What makes a unit important.",
 )
 @click.option(
-    "--global", "global_ranking", is_flag=True, help="Rank the units of all groups together."
+    "--ranking",
+    type=click.Choice(["uniform", "global", "isomorphic", "per_cost"]),
+    default="uniform",
+    show_default=True,
+    help="Units compete in each group, among all, among groups alike, or by score per MAC.",
 )
+@click.option("--global", "global_ranking", is_flag=True, help="The same as --ranking global.")
 @click.option(
     "--round-to",
     type=click.IntRange(1),
@@ -68,6 +72,12 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     help="Units that a group keeps at least.",
 )
 @click.option(
+    "--cap",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Largest share of its units that a group loses.",
+)
+@click.option("--equal", is_flag=True, help="Groups alike keep equally many units.")
+@click.option(
     "--keep", multiple=True, metavar="PATTERN", help="Leave groups of this name whole; repeatable."
 )
 @click.option(
@@ -80,6 +90,20 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     callback=pairs(float),
     metavar="KIND=RATIO",
     help="Another ratio for groups of a kind, as heads=0.5; repeatable.",
+)
+@click.option(
+    "--rows",
+    multiple=True,
+    metavar="KIND",
+    help="Whole rows that go by the common ratio or budget, as heads; repeatable.",
+)
+@click.option(
+    "--ratio-of",
+    "ratios",
+    multiple=True,
+    callback=pairs(float),
+    metavar="PATTERN=RATIO",
+    help="Another ratio for groups of this name, as layer1.*=0.2; repeatable.",
 )
 @click.option(
     "--target",
@@ -101,6 +125,7 @@ def plan(
     seed: int,
     weights: Path | None,
     kinds: tuple[tuple[str, float], ...],
+    ratios: tuple[tuple[str, float], ...],
     output: Path | None,
     **options: Any,
 ) -> None:
@@ -110,9 +135,11 @@ def plan(
     from planc.report.text import plan_table
 
     args = _example_inputs(inputs, seed)
-    built = _build(model, settings, seed, weights)
+    built = build(model, settings, seed, weights)
     with status(f"compiling a plan for {model}"):
-        result = planc.compile(built, args, kinds=dict(kinds), seed=seed, **options)
+        result = planc.compile(
+            built, args, kinds=dict(kinds), ratios=dict(ratios), seed=seed, **options
+        )
     print_table(plan_table(result))
     if output is not None:
         planc.save_plan(result, output)
@@ -165,7 +192,7 @@ def explain(
     import planc
 
     args = _example_inputs(inputs, seed)
-    built = _build(model, settings, seed, weights)
+    built = build(model, settings, seed, weights)
     with status(f"analysing {model}"):
         analysis = planc.analyze(planc.trace(built, args))
         if tensor is None:
@@ -182,43 +209,6 @@ def explain(
             click.echo(f"{entry['tensor']}:{entry['dim']}")
             for line in entry["reasons"]:
                 click.echo(f"  {line}")
-
-
-@click.command(epilog=EXIT_CODES)
-@click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.argument("model", required=False)
-@model_options
-@click.option(
-    "-o", "--output", type=FILE, metavar="FILE", required=True, help="The smaller weights."
-)
-def apply(
-    plan_file: Path,
-    model: str | None,
-    settings: _Settings,
-    seed: int,
-    weights: Path | None,
-    output: Path,
-) -> None:
-    """Apply PLAN to weights; write the smaller ones as safetensors.
-
-    The weights are those of --weights, else those of MODEL. With MODEL, the smaller module is
-    built and validated too; without it, tensors are cut by the plan alone.
-    """
-    if model is None and weights is None:
-        raise click.UsageError("name a MODEL, or the weights with --weights, or both")
-    check_writable(output)
-    import planc
-    from planc.models import read_weights
-
-    loaded = planc.load_plan(plan_file)
-    with status(f"applying {plan_file}"):
-        if model is not None:
-            smaller = planc.apply(loaded, _build(model, settings, seed, weights)).state_dict()
-        elif weights is not None:
-            smaller = planc.apply(loaded, read_weights(weights))
-        write_weights(output, smaller)
-    before, after = loaded.cost_before.params, loaded.cost_after.params
-    note(f"wrote {output}: {before:,} parameters became {after:,}")
 
 
 @click.command(epilog=EXIT_CODES)
@@ -244,7 +234,7 @@ def verify(
 
     loaded = planc.load_plan(plan_file)
     args = _example_inputs(inputs, seed) if inputs else None  # None: those of the plan
-    built = _build(model, settings, seed, weights)
+    built = build(model, settings, seed, weights)
     with status(f"verifying {plan_file}"):
         smaller = planc.apply(loaded, built)
         if result is not None:
@@ -278,20 +268,6 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     else:
         print_table(diff_table(differences))
     return _DIFFER if differences else 0
-
-
-def _build(model: str, settings: _Settings, seed: int, weights: Path | None) -> nn.Module:
-    """The model of the command line, with the weights of a file if one is given."""
-    from planc.models import assign_weights, load_model, read_weights
-
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does, for package.module:factory
-    stored = None if weights is None else read_weights(weights)
-    with status(f"building {model}"):
-        built = load_model(model, dict(settings), seed)
-    if stored is not None:
-        assign_weights(built, stored, str(weights))
-    return built
 
 
 def _example_inputs(inputs: _Shapes, seed: int) -> tuple[torch.Tensor, ...]:

@@ -21,6 +21,8 @@ Exit codes:
 IMAGE = "1x3x224x224"
 FILE = click.Path(path_type=Path)
 
+_LARGE = {"k": 10**3, "M": 10**6, "G": 10**9}
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -52,6 +54,40 @@ def literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def amount(text: str) -> int | float:
+    """A budget as it is written: a whole number is a figure, anything else a share.
+
+    >>> amount("0.5"), amount("2_000_000"), amount("1.5G"), amount("40%")
+    (0.5, 2000000, 1500000000, 0.4)
+    """
+    if text.endswith("%"):
+        return float(text[:-1]) / 100
+    if text[-1:] in _LARGE:
+        return round(float(text[:-1]) * _LARGE[text[-1]])
+    return int(text) if text.replace("_", "").isdecimal() else float(text)
+
+
+def budget_options(command: _Command) -> _Command:
+    """The options that bound what the pruned model costs."""
+    for name, what in (("bytes", "bytes"), ("params", "parameters"), ("macs", "MACs")):
+        command = click.option(
+            f"--{name}",
+            callback=_amount,
+            metavar="AMOUNT",
+            help=f"Most {what}, instead of a ratio: 0.5 or 50% for half, 2000000 or 2M.",
+        )(command)
+    return command
+
+
+def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+    try:
+        return None if text is None else amount(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r}: write a share as 0.5 or 50%, or a figure as 2000000 or 2M", ctx, param
+        ) from None
 
 
 def model_options(command: _Command) -> _Command:

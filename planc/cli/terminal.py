@@ -1,24 +1,18 @@
-"""What a command writes: tables and JSON to standard output, notes and progress to standard error,
-weights to files.
-"""
+"""What a command prints: tables and JSON to standard output, notes and progress to the other."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from planc.errors import PlancError
-
-if TYPE_CHECKING:
-    import torch
-
 
 _PIPED_WIDTH = 160
 
@@ -63,18 +57,3 @@ def check_writable(path: Path | None) -> None:
             pass
     except OSError as error:
         raise PlancError(f"cannot write {path}: {path.parent}: {error.strerror}") from None
-
-
-def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Writes a safetensors file in one piece; tied tensors stand under each of their names."""
-    from safetensors.torch import save
-
-    from planc.codec.files import write_file
-
-    seen: set[int] = set()
-    plain = {}
-    for name, tensor in tensors.items():
-        own = tensor.detach().contiguous()
-        plain[name] = own.clone() if own.data_ptr() in seen else own
-        seen.add(own.data_ptr())
-    write_file(path, save(plain, metadata={"format": "pt"}))

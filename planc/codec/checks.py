@@ -26,7 +26,7 @@ from planc.fingerprint import (
     tensors_after,
     tensors_digest,
 )
-from planc.plan import AttributeChange, Cut, Plan, PlanGroup, Provenance, TensorSpec
+from planc.plan import AttributeChange, Cut, Plan, PlanGroup, Provenance, TensorSpec, is_public
 
 _AGAIN = "compile the plan again"
 _INTEGERS = range(-(1 << 63), 1 << 63)
@@ -98,7 +98,7 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
         where = f"attributes[{i}]"
         if change.module not in rows:
             raise MalformedFile(f"{where}.module: {change.module!r} is no module; {_AGAIN}")
-        if not change.name.isidentifier() or change.name.startswith("_"):
+        if not is_public(change.name):
             raise MalformedFile(f"{where}.name: {change.name!r} is not a public name; {_AGAIN}")
         check_value(change.before, f"{where}.before", limits)
         check_value(change.after, f"{where}.after", limits)
@@ -116,7 +116,7 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
                     f"{where}.before: {change.before!r}, the table of modules has "
                     f"{listed[change.name]!r}; {_AGAIN}"
                 )
-        elif _is_structural(change.before):
+        elif _is_structural(change.before) and "." not in change.name:
             raise MalformedFile(
                 f"{where}.name: {change.module!r} has no attribute {change.name!r} in the table "
                 f"of modules; {_AGAIN}"

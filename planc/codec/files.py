@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from planc.errors import LimitExceeded, UnsafePath
 
@@ -30,19 +31,17 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
         LimitExceeded: the file is larger.
         OSError: the file cannot be opened or read.
     """
-    descriptor = os.open(path, _READ | _BINARY)
+    descriptor = open_regular(path)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnsafePath(f"{path}: {_kind(status.st_mode)}, not a regular file; name a file")
+        size = os.fstat(descriptor).st_size
         parts, read = [], 0
         # the file may grow or shrink meanwhile, so its size only says how much to ask for
-        expected = min(status.st_size, limit) + 1
+        expected = min(size, limit) + 1
         while chunk := os.read(descriptor, max(expected - read, 4096)):
             parts.append(chunk)
             read += len(chunk)
             if read > limit:
-                size = max(read, status.st_size)
+                size = max(read, size)
                 raise LimitExceeded(
                     f"{path}: a file of {size} bytes exceeds the limit of {limit}; if you trust "
                     f"it, pass limits=Limits(file={size})"
@@ -50,6 +49,24 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
     finally:
         os.close(descriptor)
     return b"".join(parts)
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """A descriptor to read a regular file with; symbolic links are followed.
+
+    Raises:
+        UnsafePath: a pipe, device, socket or directory.
+        OSError: the file cannot be opened.
+    """
+    descriptor = os.open(path, _READ | _BINARY)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise UnsafePath(f"{path}: {_kind(mode)}, not a regular file; name a file")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -62,8 +79,8 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
         write_all(descriptor, content)
 
 
-def write_all(descriptor: int, content: bytes) -> None:
-    """Writes all of ``content``, however little each system call takes."""
+def write_all(descriptor: int, content: Any) -> None:
+    """Writes all bytes of a buffer, however little each system call takes."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

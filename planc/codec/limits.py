@@ -9,9 +9,13 @@ from planc.errors import LimitExceeded
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on a plan file; raise one by passing ``limits=Limits(name=...)``."""
+    """Bounds on what is read; raise one by passing ``limits=Limits(name=...)``."""
 
     file: int = 64 << 20  # bytes; bitmaps make real plans under 1 MiB
+    header: int = 16 << 20  # bytes of one safetensors header; the JSON costs 15 times that
+    index: int = 64 << 20  # bytes of the index of a set of shards
+    shards: int = 65_536
+    record: int = 9 << 20  # bytes of the record in a checkpoint's header, 12 MiB in base64
     groups: int = 65_536
     members: int = 65_536  # of one group
     units: int = 1 << 22  # of all groups; a removed one is 36 bytes in memory, a bit in the file

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune

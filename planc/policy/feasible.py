@@ -16,23 +16,79 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from planc.analysis import Analysis
 from planc.equations import Constraint, Equations, Operation, Quantity
 from planc.groups import Group
-from planc.policy.modifiers import step_of
+from planc.policy.polynomials import Kept
 from planc.policy.ratio import Counts
 from planc.widths import Poly, Variable
 
 
-def feasible(analysis: Analysis, equations: Equations, wanted: Counts, round_to: int = 1) -> Counts:
-    """The counts nearest to ``wanted``, none below it, for which every constraint holds."""
-    groups = analysis.groups
-    counts = list(wanted)
-    for g in equations.whole:
-        counts[g] = groups[g].cells
-    for cluster in _clusters(equations.constraints):
-        members = sorted(frozenset().union(*(c.groups for c in cluster)))
-        solved = _solve(analysis, cluster, members, counts, round_to)
-        for g in members:
-            counts[g] = solved[g]
-    return tuple(counts)
+def feasible(
+    analysis: Analysis,
+    equations: Equations,
+    wanted: Counts,
+    steps: Sequence[int] | None = None,
+) -> Counts:
+    """The counts nearest to ``wanted``, none below it, for which every constraint holds.
+
+    Args:
+        steps: of each group; one that shrinks keeps a multiple of its step.
+    """
+    obeyed = Constraints(analysis, equations)(np.array(wanted, dtype=np.int64), steps)
+    return tuple(obeyed.tolist())
+
+
+class Constraints:
+    """The constraints of a model in clusters that share groups, ready to be obeyed many times."""
+
+    def __init__(self, analysis: Analysis, equations: Equations) -> None:
+        self._analysis, self._whole = analysis, sorted(equations.whole)
+        self._cells = np.array([group.cells for group in analysis.groups], dtype=np.int64)
+        self._clusters = [_Cluster(cluster) for cluster in _clusters(equations.constraints)]
+        self._solved: dict[tuple[int, tuple[int, ...], tuple[int, ...]], dict[int, int]] = {}
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """The groups that a constraint binds."""
+        return frozenset(self._whole).union(*(cluster.members for cluster in self._clusters))
+
+    def __call__(self, wanted: Kept, steps: Sequence[int] | None = None) -> Kept:
+        """What is nearest to ``wanted``, see :func:`feasible`."""
+        kept: Kept = wanted.copy()
+        kept[self._whole] = self._cells[self._whole]
+        if steps is None:
+            steps = (1,) * len(kept)
+        for i, cluster in enumerate(self._clusters):
+            members = cluster.members
+            if cluster.holds(kept.tolist()) and self._rounded(kept, steps, members):
+                continue
+            key = (i, tuple(kept[members].tolist()), tuple(steps[g] for g in members))
+            if key not in self._solved:
+                counts = kept.tolist()
+                self._solved[key] = _solve(self._analysis, cluster, counts, steps)
+            solved = self._solved[key]
+            for g in members:
+                kept[g] = solved[g]
+        return kept
+
+    def _rounded(self, kept: Kept, steps: Sequence[int], members: list[int]) -> bool:
+        own, of = kept[members], np.array([steps[g] for g in members])
+        return bool(((own == self._cells[members]) | (own % of == 0)).all())
+
+
+class _Cluster:
+    """Constraints that share groups."""
+
+    def __init__(self, constraints: list[Constraint]) -> None:
+        self.constraints = constraints
+        self.members = sorted(frozenset().union(*(c.groups for c in constraints)))
+
+    def holds(self, kept: Sequence[int] | Mapping[int, int]) -> bool:
+        """Whether all are true."""
+
+        def of(variable: Variable) -> int:
+            assert isinstance(variable, int)
+            return kept[variable]
+
+        return all(constraint.holds(of) for constraint in self.constraints)
 
 
 def _clusters(constraints: Sequence[Constraint]) -> list[list[Constraint]]:
@@ -52,21 +108,17 @@ def _clusters(constraints: Sequence[Constraint]) -> list[list[Constraint]]:
 
 
 def _solve(
-    analysis: Analysis,
-    cluster: list[Constraint],
-    members: list[int],
-    wanted: Sequence[int],
-    round_to: int,
+    analysis: Analysis, cluster: _Cluster, wanted: Sequence[int], steps: Sequence[int]
 ) -> dict[int, int]:
     """Counts for one cluster: rows as asked if there is a way, else whole; at worst all whole."""
-    groups = analysis.groups
+    groups, members = analysis.groups, cluster.members
     whole = {g: groups[g].cells for g in members}
     rows = [g for g in members if g in analysis.grouping.rowed]
     for fixed in ({g: wanted[g] for g in rows}, {g: whole[g] for g in rows}):
         pinned = dict(fixed)
         while True:
-            programme = _Programme(groups, wanted, round_to)
-            stuck = next((c for c in cluster if not programme.add(c, pinned)), None)
+            programme = _Programme(groups, wanted, steps)
+            stuck = next((c for c in cluster.constraints if not programme.add(c, pinned)), None)
             if stuck is None:
                 break
             free = [g for g in sorted(stuck.groups) if g not in pinned]
@@ -78,9 +130,38 @@ def _solve(
         found = programme.solution([g for g in members if g not in pinned])
         if found is not None:
             found |= pinned
-            if all(c.holds(lambda v, found=found: found[v]) for c in cluster):  # type: ignore[misc]
+            if cluster.holds(found):
                 return found
     return whole
+
+
+_Linear = tuple[dict[int, int], int]
+"""Coefficients by column, and a constant."""
+
+
+def _combined(op: str, parts: list[_Linear], count: int) -> _Linear | None:
+    """Sums, differences and multiples of what is linear; None for anything else."""
+    if len(parts) < count:
+        return None
+    if op == "neg":
+        return _times(-1, parts[0])
+    if op in ("+", "-"):
+        return _sum(parts[0], parts[1] if op == "+" else _times(-1, parts[1]))
+    for (terms, constant), other in (parts, parts[::-1]) if op == "*" else ():
+        if not any(terms.values()):
+            return _times(constant, other)
+    return None
+
+
+def _times(factor: int, part: _Linear) -> _Linear:
+    return {column: factor * c for column, c in part[0].items()}, factor * part[1]
+
+
+def _sum(left: _Linear, right: _Linear) -> _Linear:
+    terms = dict(left[0])
+    for column, c in right[0].items():
+        terms[column] = terms.get(column, 0) + c
+    return terms, left[1] + right[1]
 
 
 @dataclass
@@ -89,7 +170,7 @@ class _Programme:
 
     groups: Sequence[Group]
     wanted: Sequence[int]
-    round_to: int
+    steps: Sequence[int]
     columns: dict[Variable | str, int] = field(default_factory=dict)
     rows: list[tuple[dict[int, int], float, float]] = field(default_factory=list)
 
@@ -113,7 +194,7 @@ class _Programme:
         self.row(terms, value, value)
         return True
 
-    def _linear(self, quantity: Quantity) -> tuple[dict[int, int], int] | None:
+    def _linear(self, quantity: Quantity) -> _Linear | None:
         """Coefficients by column and a constant; quotients and remainders by new integers."""
         if isinstance(quantity, Poly):
             if quantity.degree > 1:
@@ -125,11 +206,12 @@ class _Programme:
                 else:
                     constant = c
             return terms, constant
-        return self._quotient(quantity)
+        if quantity.op in ("//", "%", "/"):
+            return self._quotient(quantity)
+        parts = [self._linear(arg) for arg in quantity.args]
+        return _combined(quantity.op, [part for part in parts if part is not None], len(parts))
 
-    def _quotient(self, quantity: Operation) -> tuple[dict[int, int], int] | None:
-        if quantity.op not in ("//", "%", "/"):
-            return None
+    def _quotient(self, quantity: Operation) -> _Linear | None:
         dividend = self._linear(quantity.args[0])
         divisor = quantity.args[1]
         by = divisor.constant if isinstance(divisor, Poly) else None
@@ -177,7 +259,7 @@ class _Programme:
     def _round(self, g: int) -> None:
         """Counts are multiples of the rounding step, or everything stays."""
         column, cells = self.column(g), self.groups[g].cells
-        step = step_of(self.groups[g], self.round_to)
+        step = self.steps[g]
         if step == 1:
             return
         times = self.column(f"steps of {g}")

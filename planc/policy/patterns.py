@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from planc.errors import PolicyError
@@ -17,10 +17,26 @@ def matching(groups: Iterable[Group], pattern: str) -> frozenset[int]:
     Raises:
         PolicyError: it matches nothing; names the near misses.
     """
+    return _matching(groups, pattern, _all_names)
+
+
+def named(groups: Iterable[Group], pattern: str) -> frozenset[int]:
+    """The groups that a shell-style pattern names: by their name, or by the tensor in it or a
+    module around that tensor. What a group shares with other layers does not count.
+
+    Raises:
+        PolicyError: it matches nothing; names the near misses.
+    """
+    return _matching(groups, pattern, _own_names)
+
+
+def _matching(
+    groups: Iterable[Group], pattern: str, names_of: Callable[[Group], Iterable[str]]
+) -> frozenset[int]:
     found: set[int] = set()
     names: dict[str, None] = {}
     for g, group in enumerate(groups):
-        for name in _names(group):
+        for name in names_of(group):
             names[name] = None
             if fnmatchcase(name, pattern):
                 found.add(g)
@@ -31,11 +47,20 @@ def matching(groups: Iterable[Group], pattern: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _names(group: Group) -> Iterable[str]:
+def _own_names(group: Group) -> Iterable[str]:
+    yield group.name
+    yield from _around(group.members[0].tensor)
+
+
+def _all_names(group: Group) -> Iterable[str]:
     yield group.name
     for tensor in dict.fromkeys(member.tensor for member in group.members):
+        yield from _around(tensor)
+
+
+def _around(tensor: str) -> Iterable[str]:
+    """A tensor and the modules around it."""
+    yield tensor
+    while "." in tensor:
+        tensor = tensor.rpartition(".")[0]
         yield tensor
-        module = tensor
-        while "." in module:
-            module = module.rpartition(".")[0]
-            yield module

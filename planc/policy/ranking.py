@@ -1,14 +1,49 @@
-"""One ranking over all groups."""
+"""Rankings in which units compete within pools: each group alone, groups alike, or all together.
+
+Every pool loses the same share of its units, those with the lowest scores first. Whole rows with
+cells inside (heads, convolution groups, experts) stay unless they are asked for: ``kinds`` are
+pairs of a kind of group and its own ratio, ``rows`` kinds of rows that go by the common ratio.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planc.analysis import Analysis
 from planc.criteria.scores import Scores
-from planc.policy.ratio import Counts, asked_ratio, checked_kinds, checked_ratio
+from planc.errors import PolicyError
+from planc.policy.order import Order, by_rank, relative, whole
+from planc.policy.ratio import Counts, checked_kind, checked_kinds, checked_ratio
+
+Kinds = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every group loses the share ``ratio`` of its units, rounded down. Without a ratio, a budget
+    says how far to go.
+    """
+
+    ratio: float | None = None
+    kinds: Kinds = ()
+    rows: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return _text("uniform", self.ratio, self.kinds, self.rows)
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        return self.order(analysis, scores).at(needed(self.ratio))
+
+    def order(
+        self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
+    ) -> Order:
+        """The steps of all groups, each at the share of its group that is then gone."""
+        chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
+        return chosen.order(scores, list(range(len(analysis.groups))), normalised=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,49 +53,159 @@ class Global:
     Scores are divided by their group's mean, so that groups of unlike size can compete. In a
     ragged group the units of equal rank in their rows go together, by their mean score. The groups
     of ``kinds`` (pairs of kind and ratio) are ranked by themselves; whole rows stay unless named.
-    Every group keeps a unit.
+    Every group keeps a unit. Without a ratio, a budget says how far to go.
     """
 
-    ratio: float
-    kinds: tuple[tuple[str, float], ...] = ()
+    ratio: float | None = None
+    kinds: Kinds = ()
+    rows: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        kinds = "".join(f", {kind}={ratio:g}" for kind, ratio in self.kinds)
-        return f"global({self.ratio:g}{kinds})"
+        return _text("global", self.ratio, self.kinds, self.rows)
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        checked_ratio(self.ratio)
-        kinds = dict(self.kinds)
-        checked_kinds(analysis, kinds)
-        kept = [group.cells for group in analysis.groups]
-        pools: dict[str, list[int]] = {}
-        for g, group in enumerate(analysis.groups):
-            ratio = asked_ratio(analysis, g, group, self.ratio, kinds)
-            if ratio > 0:
-                pools.setdefault(group.kind if group.kind in kinds else "", []).append(g)
-        for kind, members in pools.items():
-            self._rank(analysis, scores, members, kinds.get(kind, self.ratio), kept)
-        return tuple(kept)
+        return self.order(analysis, scores).at(needed(self.ratio))
 
-    def _rank(
+    def order(
+        self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
+    ) -> Order:
+        """The steps of all groups by their scores."""
+        chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
+        return chosen.order(scores, [0] * len(analysis.groups), normalised=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Isomorphic:
+    """Groups alike compete, by their scores as they are: each class of groups loses the share
+    ``ratio`` of its units.
+
+    Fang et al. 2024, "Isomorphic Pruning for Vision Models", section 3.2: scores are comparable
+    within sub-structures of one topology only. Two groups are alike when they are of one kind and
+    their members are the same dimensions of the same parameters of the same types of module, in
+    the same order, whatever their sizes. Without a ratio, a budget says how far to go.
+    """
+
+    ratio: float | None = None
+    kinds: Kinds = ()
+    rows: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return _text("isomorphic", self.ratio, self.kinds, self.rows)
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        return self.order(analysis, scores).at(needed(self.ratio))
+
+    def order(
+        self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
+    ) -> Order:
+        """The steps of all groups, each at the share of its class that is then gone."""
+        chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
+        keys = [topology(analysis, g) for g in range(len(analysis.groups))]
+        return chosen.order(scores, keys, normalised=False)
+
+
+def needed(ratio: float | None) -> float:
+    """The ratio of a policy that is asked without a budget.
+
+    Raises:
+        PolicyError: there is none.
+    """
+    if ratio is None:
+        raise PolicyError("the policy has no ratio: give it one, or give a budget (macs=0.5)")
+    return ratio
+
+
+def topology(analysis: Analysis, g: int) -> Hashable:
+    """What two groups alike have in common: the kind, and of each member the type of its module,
+    the tensor's own name, its rank, the dimension, and whether it is ragged.
+    """
+    group, graph = analysis.groups[g], analysis.graph
+    members = []
+    for member in group.members:
+        path, _, name = member.tensor.rpartition(".")
+        module = graph.modules.get(path)
+        rank = len(graph.tensor(member.tensor).shape)
+        types = module.types[:1] if module is not None else ()
+        members.append((types, name, rank, member.dim, member.over is None))
+    return group.kind, group.rows > 1, tuple(members)
+
+
+class Chosen:
+    """The groups that a ranking may shrink, apart from those that ``kinds`` fixes."""
+
+    def __init__(
         self,
         analysis: Analysis,
+        ratio: float | None,
+        kinds: Kinds,
+        rows: tuple[str, ...],
+        among: Sequence[int] | None,
+    ) -> None:
+        if ratio is not None:
+            checked_ratio(ratio)
+        self.analysis, self.kinds = analysis, dict(kinds)
+        checked_kinds(analysis, self.kinds)
+        for kind in rows:
+            checked_kind(analysis, kind)
+            if kind in self.kinds:
+                raise PolicyError(f"rows of kind {kind!r} have a ratio of their own: leave one out")
+        members = range(len(analysis.groups)) if among is None else among
+        groups, rowed = analysis.groups, analysis.grouping.rowed
+        self.fixed = [g for g in members if groups[g].kind in self.kinds]
+        self.free = [
+            g
+            for g in members
+            if groups[g].kind not in self.kinds and (g not in rowed or groups[g].kind in rows)
+        ]
+
+    def order(self, scores: Scores, pools: Sequence[Hashable], normalised: bool) -> Order:
+        """The order of the free groups in their pools, after the steps that ``kinds`` fixes."""
+        start = whole(self.analysis)
+        for kind, ratio in self.kinds.items():
+            members = [g for g in self.fixed if self.analysis.groups[g].kind == kind]
+            order = self._ranked(scores, members, pools, normalised, start)
+            start = np.array(order.at(ratio), dtype=np.int64)
+        return self._ranked(scores, self.free, pools, normalised, start)
+
+    def _ranked(
+        self,
         scores: Scores,
         members: list[int],
-        ratio: float,
-        kept: list[int],
-    ) -> None:
-        owners, values, weights = [], [], []
+        pools: Sequence[Hashable],
+        normalised: bool,
+        start: NDArray[np.int64],
+    ) -> Order:
+        of_pool: dict[Hashable, list[int]] = {}
         for g in members:
-            group = analysis.groups[g]
-            by_rank = np.sort(scores.units[g].reshape(group.rows, -1), axis=1).mean(axis=0)
-            mean = by_rank.mean()
-            values.append((by_rank / mean if mean > 0 else by_rank)[:-1])
-            owners.append(np.full(group.cells - 1, g))
-            weights.append(np.full(group.cells - 1, group.rows))
-        owner, weight = np.concatenate(owners), np.concatenate(weights)
-        order = np.argsort(np.concatenate(values), kind="stable")
-        total = sum(analysis.groups[g].size for g in members)
-        goes = order[np.cumsum(weight[order]) <= ratio * total + 1e-9]
-        for g, count in zip(*np.unique(owner[goes], return_counts=True), strict=True):
-            kept[int(g)] -= int(count)
+            of_pool.setdefault(pools[g], []).append(g)
+        parts = [self._pool(scores, pool, normalised) for pool in of_pool.values()]
+        if not parts:
+            return Order(start, np.zeros(0, dtype=np.int64), np.zeros(0))
+        groups, values, shares = (np.concatenate(column) for column in zip(*parts, strict=True))
+        by_share = np.lexsort((values, shares))  # stable: of equals the first group's
+        return Order(start, groups[by_share], shares[by_share])
+
+    def _pool(
+        self, scores: Scores, members: list[int], normalised: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Groups, values and shares of the steps of one pool, the lowest values first."""
+        owners, values, sizes = [], [], []
+        for g in members:
+            group = self.analysis.groups[g]
+            ranked = by_rank(group.rows, scores.units[g])
+            values.append((relative(ranked) if normalised else ranked)[:-1])
+            owners.append(np.full(group.cells - 1, g, dtype=np.int64))
+            sizes.append(np.full(group.cells - 1, group.rows))
+        owner, value, size = (np.concatenate(parts) for parts in (owners, values, sizes))
+        order = np.argsort(value, kind="stable")
+        total = sum(self.analysis.groups[g].size for g in members)
+        # less than a unit's billionth early, so that a ratio as people write it takes its share
+        shares = (np.cumsum(size[order]) - 1e-9) / total
+        return owner[order], value[order], shares
+
+
+def _text(name: str, ratio: float | None, kinds: Kinds, rows: tuple[str, ...]) -> str:
+    parts = [] if ratio is None else [f"{ratio:g}"]
+    parts += [f"{kind}={own:g}" for kind, own in kinds]
+    parts += [f"rows={'+'.join(rows)}"] if rows else []
+    return f"{name}({', '.join(parts)})" if parts else name

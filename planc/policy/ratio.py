@@ -1,16 +1,14 @@
-"""A ratio for each group alone, and what a policy is."""
+"""What a policy is, and the numbers that policies are told: ratios, counts, kinds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
-from planc.groups import Group
 
 Counts = tuple[int, ...]
 """For each group the number of units that stay in each row."""
@@ -51,47 +49,18 @@ def checked_count(count: int, what: str, example: str) -> int:
 
 def checked_kinds(analysis: Analysis, kinds: Mapping[str, float]) -> None:
     """Raises PolicyError for a kind that no group has, or a ratio out of range."""
-    present = sorted({group.kind for group in analysis.groups})
     for kind, ratio in kinds.items():
         checked_ratio(ratio, f"kinds[{kind!r}]")
-        if kind not in present:
-            raise PolicyError(f"no group is of kind {kind!r}: this model has {', '.join(present)}")
+        checked_kind(analysis, kind)
+
+
+def checked_kind(analysis: Analysis, kind: str) -> None:
+    """Raises PolicyError for a kind that no group has."""
+    present = sorted({group.kind for group in analysis.groups})
+    if kind not in present:
+        raise PolicyError(f"no group is of kind {kind!r}: this model has {', '.join(present)}")
 
 
 def share(ratio: float, size: int) -> int:
     """The share ``ratio`` of ``size`` units, rounded down, whatever the last bit of the ratio."""
     return min(math.floor(ratio * size + 1e-9), size - 1)
-
-
-def asked_ratio(
-    analysis: Analysis, g: int, group: Group, ratio: float, kinds: Mapping[str, float]
-) -> float:
-    """The ratio for a group: that of its kind, else ``ratio``; whole rows go only on request."""
-    if group.kind in kinds:
-        return kinds[group.kind]
-    return 0.0 if g in analysis.grouping.rowed else ratio
-
-
-@dataclass(frozen=True, slots=True)
-class Uniform:
-    """Every group loses the share ``ratio`` of its units, rounded down.
-
-    Rows with cells inside (heads, convolution groups) stay whole unless ``kinds`` gives a ratio for
-    them; ``kinds`` holds pairs of kind and ratio.
-    """
-
-    ratio: float
-    kinds: tuple[tuple[str, float], ...] = ()
-
-    def __str__(self) -> str:
-        kinds = "".join(f", {kind}={ratio:g}" for kind, ratio in self.kinds)
-        return f"uniform({self.ratio:g}{kinds})"
-
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        checked_ratio(self.ratio)
-        kinds = dict(self.kinds)
-        checked_kinds(analysis, kinds)
-        return tuple(
-            group.cells - share(asked_ratio(analysis, g, group, self.ratio, kinds), group.cells)
-            for g, group in enumerate(analysis.groups)
-        )

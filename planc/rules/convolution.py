@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from planc.facts import Facts
-from planc.labels import Labelled, contract, even, reshape, unify
-from planc.rules.registry import pin_dims, rule, vector
+from planc.labels import Labelled, contract, even, reshape, unify, volume
+from planc.rules.registry import looking_along, pin_dims, rule, vector
 
 
 @rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
@@ -21,7 +21,7 @@ def conv(
     groups: int = 1,
 ) -> Labelled:
     """weight is [out, in / groups, *kernel]."""
-    return _convolution(cx, x, weight, bias, groups, transposed=False)
+    return _convolution(cx, x, weight, bias, groups, False, stride, padding)
 
 
 @rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
@@ -37,7 +37,7 @@ def conv_transpose(
     dilation: Any = 1,
 ) -> Labelled:
     """weight is [in, out / groups, *kernel]."""
-    return _convolution(cx, x, weight, bias, groups, transposed=True)
+    return _convolution(cx, x, weight, bias, groups, True, stride, padding, output_padding)
 
 
 @rule("aten.convolution", "aten._convolution")
@@ -54,7 +54,7 @@ def convolution(
     groups: int,
     *_: Any,
 ) -> Labelled:
-    return _convolution(cx, x, weight, bias, groups, transposed)
+    return _convolution(cx, x, weight, bias, groups, transposed, stride, padding, output_padding)
 
 
 def _convolution(
@@ -64,21 +64,28 @@ def _convolution(
     bias: Labelled | None,
     groups: int,
     transposed: bool,
+    stride: Any,
+    *paddings: Any,
 ) -> Labelled:
     spatial = weight.rank - 2
     batched = x.rank == weight.rank
     channel = x.rank - spatial - 1
-    x = pin_dims(cx, x, range(channel + 1, x.rank), "a spatial dimension of a convolution")
-    x = even(cx, x, range(channel + 1, x.rank))
+    rims = (0 if isinstance(padding, str) else padding for padding in paddings)  # "same", "valid"
+    slid = looking_along(channel + 1, weight.shape[2:], stride, *rims)
+    x = even(cx, pin_dims(cx, x, slid, "a spatial dimension of a convolution"), slid)
     weight = pin_dims(cx, weight, range(2, weight.rank), "a kernel dimension of a convolution")
     weight = even(cx, weight, range(2, weight.rank))
     plane = x.shape if transposed else cx.shape
-    factor = 1
-    for n in (*weight.shape[2:], *plane[channel + 1 :]):
-        factor *= n
-    batch = [(x, 0)] if batched else []
-    cx.cost(factor, *batch, (weight, 0), (weight, 1))
-    flat = Labelled((*x.shape[: channel + 1], *(1,) * spatial), x.layers)
+    factor = volume(weight.shape[2:])
+    widths = [(x, 0)] if batched else []
+    for dim in range(channel + 1, x.rank):
+        if x.targeting(dim):
+            widths.append((x, dim))
+        else:
+            factor *= plane[dim]
+    cx.cost(factor, *widths, (weight, 0), (weight, 1))
+    sizes = (1 if d in slid else x.shape[d] for d in range(channel + 1, x.rank))
+    flat = Labelled((*x.shape[: channel + 1], *sizes), x.layers)
     kernel = Labelled((*weight.shape[:2], *(1,) * spatial), weight.layers)
     lead = "n" if batched else ""
     tail = "xyz"[:spatial]
@@ -105,8 +112,8 @@ def _grouped(
     if inner is not None and outer is not None and not inner.ragged:
         cx.request_ragged(inner, outer, groups)
     at = len(lead)
-    ones = x.shape[at + 1 :]
-    apart = (*x.shape[:at], groups, x.shape[at] // groups, *ones)
+    plane = x.shape[at + 1 :]
+    apart = (*x.shape[:at], groups, x.shape[at] // groups, *plane)
     x = reshape(cx, x, apart)
     cx.demand("groups", None, x, at)
     rows = weight.shape[0] // groups
@@ -114,4 +121,4 @@ def _grouped(
     dims = ("gio" if transposed else "goi") + tail
     y = contract(cx, x, lead + "gi" + tail, weight, dims, lead + "go" + tail)
     cx.tag(y.targeting(at), "groups")
-    return reshape(cx, y, (*y.shape[:at], y.shape[at] * y.shape[at + 1], *ones))
+    return reshape(cx, y, (*y.shape[:at], y.shape[at] * y.shape[at + 1], *plane))

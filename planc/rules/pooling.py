@@ -7,11 +7,11 @@ from typing import Any
 
 from planc.facts import Facts
 from planc.labels import Labelled, even, insert, merge, permute, reshape, volume
-from planc.rules.registry import pin_dims, rule
+from planc.rules.registry import looking_along, per_dim, pin_dims, rule
 
 _POOLS = [f"aten.{name}{d}d" for d in (1, 2, 3) for name in ("max_pool", "avg_pool")]
-_POOLS += [f"aten.adaptive_avg_pool{d}d" for d in (1, 2, 3)]
-_POOLS += ["aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d"]
+_ADAPTIVE_POOLS = [f"aten.adaptive_avg_pool{d}d" for d in (1, 2, 3)]
+_ADAPTIVE_POOLS += ["aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d"]
 _POOLS_WITH_INDICES = [f"aten.adaptive_max_pool{d}d" for d in (1, 2, 3)]
 _POOLS_WITH_INDICES += [f"aten.max_pool{d}d_with_indices" for d in (2, 3)]
 _POOLS_WITH_INDICES += ["aten.max_pool1d_with_indices"]
@@ -41,23 +41,37 @@ def spatial(cx: Facts, x: Labelled, dims: Sequence[int], shape: Sequence[int]) -
 
 
 @rule(*_POOLS)
-def pool(cx: Facts, x: Labelled, kernel_size: Any, *_: Any, **__: Any) -> Labelled:
+def pool(
+    cx: Facts,
+    x: Labelled,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    *_: Any,
+    **__: Any,
+) -> Labelled:
+    first = _first_spatial(cx, x, kernel_size)
+    kernel = per_dim(kernel_size, x.rank - first)
+    return spatial(cx, x, looking_along(first, kernel, stride, padding), cx.shape)
+
+
+@rule(*_ADAPTIVE_POOLS)
+def adaptive_pool(cx: Facts, x: Labelled, output_size: Any) -> Labelled:
+    return spatial(cx, x, range(_first_spatial(cx, x, output_size), x.rank), cx.shape)
+
+
+def _first_spatial(cx: Facts, x: Labelled, window: Any) -> int:
+    """The dimension from which on a window slides, by its rank or, if it has none, what changed."""
     differ = [d for d in range(x.rank) if x.shape[d] != cx.shape[d]]
-    first = min([x.rank - len(_window(kernel_size, x)), *differ])
-    return spatial(cx, x, range(first, x.rank), cx.shape)
-
-
-def _window(kernel_size: Any, x: Labelled) -> Sequence[int]:
-    if isinstance(kernel_size, int):
-        return (kernel_size,) * max(1, x.rank - 2)
-    return tuple(kernel_size)
+    rank = max(1, x.rank - 2) if isinstance(window, int) else len(window)
+    return min([x.rank - rank, *differ])
 
 
 @rule(*_POOLS_WITH_INDICES)
 def pool_with_indices(
     cx: Facts, x: Labelled, kernel_size: Any, *_: Any, **__: Any
 ) -> tuple[Labelled, Labelled]:
-    y = pool(cx, x, kernel_size)
+    y = adaptive_pool(cx, x, kernel_size)  # an index counts all positions
     return y, y.nonzero()
 
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from planc.collection import paused_collection
 from planc.errors import TraceError
 from planc.ir import Graph
 from planc.trace.decisions import Replay
+from planc.trace.export import export
+from planc.trace.given import as_module, example_inputs
 from planc.trace.record import record
 
-__all__ = ["trace"]
+__all__ = ["Frontend", "trace"]
+
+Frontend = Literal["record", "export"]
 
 
 def trace(
-    model: nn.Module,
-    args: Any,
+    model: nn.Module | torch.export.ExportedProgram,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
+    frontend: Frontend = "record",
     replay: Replay | None = None,
 ) -> Graph:
     """Traces one run of ``model(*args, **kwargs)`` into a frozen graph.
@@ -29,19 +35,35 @@ def trace(
     control flow depends on values, on the real ones; ``graph.frontend`` says which.
 
     Args:
-        model: any ``nn.Module``, on any device (the meta device too), in train or eval mode.
-        args: the positional arguments: a tuple, or a single tensor.
+        model: any ``nn.Module``, on any device (the meta device too), in train or eval mode, a
+            ``torch.fx.GraphModule`` among them; or a ``torch.export.ExportedProgram``, which is
+            traced as its ``.module()``. Sizes that a given graph holds as literals stay what they
+            are for ``target="module"``, and are no obstacle to ``target="graph"``.
+        args: the positional arguments: a tuple, or a single tensor. An exported program has
+            example inputs of its own, which are taken where none are given.
         kwargs: the keyword arguments.
+        frontend: "record" runs the model and notes every operator, and is the cheaper one;
+            "export" converts what ``torch.export`` makes of it. Both lead to the same groups, but
+            export does not say where numbers came from: plans need the recorder.
         replay: decisions of another run of a model whose control flow depends on values.
 
     Raises:
         TraceError: the run failed; names the module, the source line and the reason.
     """
+    if args is None and isinstance(model, torch.export.ExportedProgram):
+        args, kwargs = example_inputs(model)
+    model = as_module(model)
     if not isinstance(model, nn.Module):
         raise TraceError(
             f"expected an nn.Module, got {type(model).__name__}: build the model first"
         )
+    if frontend not in ("record", "export"):
+        raise TraceError(f'frontend is {frontend!r}: choose "record" or "export"')
+    if args is None:
+        args = ()
     if not isinstance(args, tuple):
         args = tuple(args) if isinstance(args, list) else (args,)
     with paused_collection():
+        if frontend == "export":
+            return export(model, args, dict(kwargs or {}))
         return record(model, args, dict(kwargs or {}), replay)

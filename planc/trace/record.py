@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,15 +30,36 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.expr import Number, Scalar, Size
+from planc.expr import Expr, Number, Scalar, Size
 from planc.inputs import specify
-from planc.ir import Decision, Graph, Module, Node, Ref, Tensor, Value
+from planc.ir import (
+    Comparison,
+    Decision,
+    Graph,
+    Module,
+    Node,
+    Ref,
+    Tensor,
+    Value,
+    attributes_read,
+)
 from planc.reparametrised import Masked, masked_tensors
+from planc.rules import leaf
 from planc.trace.clone import clone
+from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
+from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
 from planc.trace.nesting import leaves, map_leaves
-from planc.trace.sizes import SizeTracking, align, track_attributes, tracked_math
-from planc.trace.structure import owned_tensors, structural_attributes
+from planc.trace.objects import held_objects, object_attributes
+from planc.trace.sizes import (
+    SizeTracking,
+    align,
+    heard_comparisons,
+    is_seen_through,
+    track_attributes,
+    tracked_math,
+)
+from planc.trace.structure import described, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
@@ -46,6 +69,7 @@ _NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedOperatorException,
+    NeedsValues,
 )
 
 
@@ -64,10 +88,14 @@ def record(
     """
     if replay is not None:
         return _Run(model, "real", replay).graph(args, kwargs)
-    with contextlib.suppress(Exception):  # fake tensors give the better error, if it is one
+    with contextlib.suppress(Exception):  # what really is wrong, the others say better
         return _Run(model, "meta").graph(args, kwargs)
     try:
         return _Run(model, "fake").graph(args, kwargs)
+    except TraceError:
+        if any(p.is_meta for p in model.parameters()):
+            raise
+        return _Run(model, "real").graph(args, kwargs)  # what stand-ins cannot do, tensors may
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
@@ -85,6 +113,7 @@ class _Run:
         self.kind = kind
         self.replay = replay
         self.decisions: list[Decision] = []
+        self.comparisons: dict[tuple[Expr, str, Expr], Comparison] = {}
         self.data_dependent = False
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
         device = next((p.device for p in model.parameters()), _CPU)
@@ -180,11 +209,19 @@ class _Run:
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
         model = self._copy()
         tensors = self._tensors(model)
-        modules = {path: _module(path, module) for path, module in model.named_modules()}
+        modules = described(model)
+        fields = object_attributes(model)
+        originals = {id(held) for _, _, held in held_objects(self.model)}
+        copied = [held for held in held_objects(model) if id(held[2]) not in originals]
+        for path, name, held in copied:
+            track_attributes(path, held, name)
         for path, module in model.named_modules():
             track_attributes(path, module)
             module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
+        for path, module in leaves_of(model):
+            sizes = named_sizes(path, modules[path].attributes)
+            vars(module)["forward"] = self._leaf(path, module, sizes)
         for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=False):
             if old.up_to_date and new.current is not None:
                 self.masked[id(new.current)] = new
@@ -201,6 +238,8 @@ class _Run:
         run_args = tuple(map_leaves(stand_in, arg) for arg in args)
         run_kwargs = {name: map_leaves(stand_in, arg) for name, arg in kwargs.items()}
         result = self._run(model, run_args, run_kwargs)
+        if self.kind == "meta" and self.sizes.autocast:
+            raise TraceError("autocast converts tensors of a device, not meta tensors")
         outputs = tuple(self.ref(leaf) for leaf in leaves(result) if isinstance(leaf, torch.Tensor))
         if not outputs:
             raise TraceError(
@@ -220,13 +259,19 @@ class _Run:
             captured=self.captured,
             numbers=self.numbers,
             constants=self.constants,
-            modules=modules,
+            modules=_with_fields(
+                modules,
+                fields,
+                attributes_read(self.nodes, self.numbers.values(), self.comparisons.values()),
+            ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
+            comparisons=tuple(self.comparisons.values()),
+            construction=construction_of(self.model),
         )
 
     def _copy(self) -> nn.Module:
@@ -247,6 +292,7 @@ class _Run:
                 torch.random.fork_rng(devices=[]),
                 torch.inference_mode(),
                 tracked_math(),
+                heard_comparisons(self.compared),
                 _Recorder(self),
                 self.sizes,
             ):
@@ -290,9 +336,45 @@ class _Run:
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         self.path.pop()
 
+    def _leaf(self, path: str, module: nn.Module, sizes: dict[str, Any]) -> Callable[..., Any]:
+        """What takes the place of the ``forward`` of a module that is not looked into."""
+        forward, found = module.forward, leaf(type(module))
+        assert found is not None
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self.source = _user_line()
+            operands = named_operands(module)
+            tensors = {name: self.ref(tensor) for name, tensor in operands.items()}
+            named = {**sizes, **tensors, **{name: self._freeze(a) for name, a in kwargs.items()}}
+            if len(named) < len(sizes) + len(tensors) + len(kwargs):
+                raise TraceError(
+                    f"{type(module).__name__} has a rule, and an argument, an attribute and a "
+                    "tensor of one name: they cannot be told apart"
+                )
+            node_args = tuple(self._freeze(arg) for arg in args)
+            result = call(module, forward, self.kind != "real", args, kwargs)
+            flat = result if isinstance(result, tuple | list) else (result,)
+            outputs = tuple(Ref(self.new_value(item, constant=False)) for item in flat)
+            self.nodes.append(
+                Node(found.operator, node_args, tuple(named.items()), outputs, path, self.source)
+            )
+            return result
+
+        return called
+
+    def compared(self, left: Expr, relation: str, right: Expr) -> None:
+        """Notes what the model's own code found about two sizes; torch's asks after its own."""
+        key = (left, relation, right)
+        asker = sys._getframe(2).f_code
+        own = asker.co_filename.startswith(_HIDDEN) and not is_seen_through(asker)
+        if left != right and key not in self.comparisons and not own:
+            self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
+
     # -- one operator ----------------------------------------------------------------------
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if ASSERTS.match(str(func)) and self.kind != "real":
+            return None
         self.source = _user_line()
         frozen_args, frozen_kwargs = self._freeze(args), self._freeze(tuple(kwargs.items()))
         numbers = self.sizes.numbers
@@ -319,7 +401,7 @@ class _Run:
                 Ref(self.new_value(item, constant)) if isinstance(item, torch.Tensor) else None
                 for item in flat
             )
-        elif tensors and func.__name__ not in _SILENT:
+        elif tensors and func.__name__ not in _SILENT and not ASSERTS.match(str(func)):
             outputs = ()
         else:
             return result
@@ -364,7 +446,11 @@ _PRODUCTS = frozenset(
     {"addmm", "baddbmm", "bilinear", "bmm", "einsum", "linear", "matmul", "mm", "mv"}
     | {"scaled_dot_product_attention"}
 )
-_SILENT = frozenset({"prim.device.default", "device.default", "prim.layout.default"})
+_SILENT = frozenset(
+    {"prim.device.default", "device.default", "prim.layout.default", "sym_size.int"}
+    | {"_has_compatible_shallow_copy_type.default"}
+)
+ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no types
@@ -430,12 +516,11 @@ def _user_line_of(error: Exception) -> tuple[str, int] | None:
     return line
 
 
-def _module(path: str, module: nn.Module) -> Module:
-    types = tuple(
-        t.__name__
-        if t.__module__.startswith("torch.nn.modules")
-        else f"{t.__module__}.{t.__qualname__}"
-        for t in type(module).__mro__
-        if issubclass(t, nn.Module)
-    )
-    return Module(path, types, structural_attributes(module))
+def _with_fields(
+    modules: dict[str, Module], fields: dict[str, dict[str, Any]], read: set[tuple[str, str]]
+) -> dict[str, Module]:
+    """The modules with those attributes of the objects they hold that the run read."""
+    for path, attributes in fields.items():
+        looked_at = {name: value for name, value in attributes.items() if (path, name) in read}
+        modules[path] = replace(modules[path], attributes={**modules[path].attributes, **looked_at})
+    return modules

@@ -9,12 +9,15 @@ notes, for each call, which size arguments came from what.
 from __future__ import annotations
 
 import math
+import operator
 import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -69,8 +72,43 @@ class _Arithmetic:
         return _tracked(-_plain(me), Apply("neg", (me.expr,)))
 
 
+Listener = Callable[[Expr, str, Expr], None]
+_listener: ContextVar[Listener | None] = ContextVar("planc_comparisons", default=None)
+
+
+def _comparing(compare: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
+    def method(self: Any, other: Any) -> Any:
+        if not isinstance(other, int):
+            return NotImplemented
+        left, right = int(self), int(other)
+        listener = _listener.get()
+        if listener is not None:
+            swapped, relation = _answer(compare, left, right)
+            exprs = (self.expr, expr_of(other))
+            listener(exprs[swapped], relation, exprs[not swapped])
+        return compare(left, right)
+
+    return method
+
+
+def _answer(compare: Callable[[int, int], bool], left: int, right: int) -> tuple[bool, str]:
+    """The least that must hold of two numbers for the comparison to give the same answer again, and
+    whether it is to be read from right to left.
+    """
+    if compare in (operator.eq, operator.ne):
+        return (False, "==") if left == right else (left > right, "<")
+    if compare in (operator.le, operator.gt):
+        return (False, "<=") if left <= right else (True, "<")
+    return (False, "<") if left < right else (True, "<=")
+
+
 class TrackedSize(_Arithmetic, Size):  # type: ignore[misc]  # powers of int are narrower
     """An ``int`` that carries the expression it was computed by."""
+
+    __hash__ = int.__hash__
+    __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)
+    __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
+    __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
 
 
 class TrackedScalar(_Arithmetic, Scalar):  # type: ignore[misc]
@@ -89,8 +127,10 @@ def _tracked_float(number: Any = 0.0) -> float:
     return float(number)
 
 
-def track_attributes(path: str, module: torch.nn.Module) -> None:
-    """Replaces the public integer attributes of ``module`` (a clone) by tracked ones."""
+def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
+    """Replaces the public integer attributes of ``holder``, a module of a clone or an object that
+    it holds under the name ``prefix``, by tracked ones.
+    """
 
     def tracked(value: Any, name: str, index: tuple[int, ...]) -> Any:
         if type(value) is int:
@@ -100,10 +140,10 @@ def track_attributes(path: str, module: torch.nn.Module) -> None:
             return type(value)(items)
         return value
 
-    attributes = vars(module)
+    attributes = vars(holder)
     for name, value in attributes.items():
         if not name.startswith("_") and type(value) in (int, tuple, list, torch.Size):
-            attributes[name] = tracked(value, name, ())
+            attributes[name] = tracked(value, f"{prefix}.{name}" if prefix else name, ())
 
 
 # Functions written in Python hand over to a function mode before they look at their arguments.
@@ -125,6 +165,11 @@ def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
     return _transparent_copies[fn]
 
 
+def is_seen_through(code: types.CodeType) -> bool:
+    """Whether it is the code of a function of torch whose inside is seen."""
+    return any(code is fn.__code__ for fn in _TRANSPARENT)
+
+
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _SIZE = torch.Tensor.size
 _COUNTS = frozenset({torch.Tensor.numel, torch.Tensor.nelement, torch.numel})
@@ -135,6 +180,7 @@ _PLACES: dict[Any, Callable[[torch.device], Any]] = {
     torch.Tensor.is_meta.__get__: lambda device: False,  # type: ignore[attr-defined]
 }
 _PLAIN_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
+_INDEXING = frozenset({torch.Tensor.__getitem__, torch.Tensor.__setitem__})
 _NO_SIZES = frozenset(
     {
         torch.Tensor.dtype.__get__,  # type: ignore[attr-defined]
@@ -161,6 +207,7 @@ class SizeTracking(TorchFunctionMode):
         self.value_of = value_of
         self.device = device
         self.numbers: list[Number] | None = None
+        self.autocast = False  # whether it was on in any call
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -170,11 +217,16 @@ class SizeTracking(TorchFunctionMode):
             return func(*args, **kwargs)
         if func == _SHAPE or func is _SIZE:
             return self._sizes(func(*args, **kwargs), args, kwargs)
+        if func is torch.ops.aten.sym_size.int:
+            return self._sizes(int(func(*args, **kwargs)), args, kwargs)
         if func in _COUNTS:
             return self._count(func(*args, **kwargs), args)
         if func in _TRANSPARENT:
             with self:
                 return _seen_through(func)(*args, **kwargs)
+        self.autocast = self.autocast or torch._C._is_any_autocast_enabled()
+        if func in _INDEXING:
+            args = (args[0], _index(args[1]), *args[2:])
         before, self.numbers = self.numbers, _numbers(args, kwargs)
         try:
             return func(*args, **kwargs)
@@ -199,6 +251,21 @@ class SizeTracking(TorchFunctionMode):
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             return TrackedSize(result, SizeOf(value, int(dim) % args[0].dim()))
         return torch.Size([TrackedSize(n, SizeOf(value, i)) for i, n in enumerate(result)])
+
+
+def _index(index: Any) -> Any:
+    """An index with its lists of positions as tensors. Left to torch, they become tensors on the
+    device of what is indexed, which has no content where that is meta.
+    """
+    if isinstance(index, tuple):
+        return tuple(_index(item) for item in index)
+    if isinstance(index, np.ndarray) or (isinstance(index, list) and _positions(index)):
+        return torch.from_numpy(np.array(index))
+    return index
+
+
+def _positions(index: list[Any]) -> bool:
+    return all(_positions(i) if isinstance(i, list) else isinstance(i, int) for i in index)
 
 
 def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Number] | None:
@@ -251,6 +318,18 @@ def _agreed(number: Number, numbers: list[Number]) -> Number:
     if len(exprs) < 2 or not isinstance(number, int):
         return number
     return TrackedSize(int(number), Apply("same", exprs))
+
+
+@contextmanager
+def heard_comparisons(listener: Listener) -> Iterator[None]:
+    """While it lasts, ``listener`` hears of every comparison of a tracked size: the left
+    expression, what holds ("==", "<", "<="), the right one.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 _math_lock = threading.RLock()

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from planc.ir import Module
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnedTensor:
@@ -59,3 +61,19 @@ def structural_attributes(module: nn.Module) -> dict[str, Any]:
             if plain is not None:
                 attributes[name] = plain
     return attributes
+
+
+def described(model: nn.Module) -> dict[str, Module]:
+    """The modules of ``model`` by path: their types and structural attributes."""
+    return {path: _described(path, module) for path, module in model.named_modules()}
+
+
+def _described(path: str, module: nn.Module) -> Module:
+    types = tuple(
+        t.__name__
+        if t.__module__.startswith("torch.nn.modules")
+        else f"{t.__module__}.{t.__qualname__}"
+        for t in type(module).__mro__
+        if issubclass(t, nn.Module)
+    )
+    return Module(path, types, structural_attributes(module))

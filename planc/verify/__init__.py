@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from planc.analysis import Analysis, Gone, analyze
 from planc.errors import VerificationError
+from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
+from planc.trace.given import as_module
 from planc.validate import Call, example_call
+from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
     compare_operands,
     differ,
@@ -27,6 +31,7 @@ from planc.verify.outputs import (
     run,
     tolerance_of,
 )
+from planc.verify.sizes import check_other_sizes
 from planc.verify.structure import (
     as_planned,
     check_graph,
@@ -62,12 +67,13 @@ class Report:
 
 def verify(
     plan: Plan,
-    model: nn.Module,
+    model: nn.Module | torch.export.ExportedProgram,
     smaller: nn.Module,
     args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     tolerance: float | None = None,
+    other_sizes: bool = True,
 ) -> Report:
     """Proves that ``smaller`` is what ``plan`` makes of ``model``; both are only read.
 
@@ -76,17 +82,21 @@ def verify(
     the original's; every shape of a run with the prediction; outputs with the rewritten graph, and,
     where no pruned group is mixing, with the masked original. Where control flow depends on values,
     these runs decide as the original did, for rounding may tip a decision, and the values that they
-    decide by are compared as well.
+    decide by are compared as well. A pruned module is also compared on a batch of another size, and
+    on smaller images or shorter sequences, as far as the original takes them; a graph has the
+    traced sizes in it.
 
     Args:
         args, kwargs: inputs to compare outputs on, of any shapes that the model takes; made from
             the plan's specification if not given.
         tolerance: the largest relative difference; 1e-4 in float32, 1e-9 in float64, 2e-2 below.
+        other_sizes: compare with inputs of other sizes, too. It takes about as long again.
 
     Raises:
         StalePlan: the plan was made for another model.
         VerificationError: something differs; the first difference is named.
     """
+    model = as_module(model)
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
     analysis = analyze(trace(model, *call))
@@ -105,12 +115,19 @@ def verify(
         return Report(tuple(checks), None, 0.0, mixing)
     allowed = tolerance or tolerance_of(model)
     if analysis.graph.data_dependent:
-        return _by_decisions(checks, mixing, allowed, analysis, gone, (model, smaller, graph), call)
+        models = (model, smaller, graph)
+        return _by_decisions(plan, checks, mixing, allowed, analysis, gone, models, call)
     outputs = run(smaller, call)
     graph_error = difference(outputs, run(graph, call), allowed, "the rewritten graph")
     checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
+    if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
+        checks.append(told)
+    others = other_sizes and plan.target == "module"
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
+        random = analysis.graph.training and differ(outputs, run(smaller, call, seed=1))
+        if others and not random:
+            checks.append(check_other_sizes(plan, model, smaller, None, call, allowed))
         return Report(tuple(checks), None, graph_error, mixing)
     masked = masked_original(analysis, gone, model)
     expected = run(masked, call)
@@ -122,10 +139,13 @@ def verify(
         checks.append("not compared with the masked original: its outputs are random")
         return Report(tuple(checks), None, graph_error, mixing)
     checks.append(f"outputs equal the masked original's: {error:.1e} relative")
+    if others:
+        checks.append(check_other_sizes(plan, model, smaller, masked, call, allowed))
     return Report(tuple(checks), error, graph_error, mixing)
 
 
 def _by_decisions(
+    plan: Plan,
     checks: list[str],
     mixing: tuple[str, ...],
     allowed: float,
@@ -135,7 +155,8 @@ def _by_decisions(
     call: Call,
 ) -> Report:
     """The comparison of outputs where control flow depends on values: all models decide as the
-    original did, and what they would have decided by is compared with the outputs.
+    original did, then as the masked original does, and what they would have decided by is compared
+    with the outputs.
     """
     model, smaller, graph = models
     replay, other = replay_pruned(analysis, gone), replay_pruned(analysis, gone)
@@ -149,26 +170,38 @@ def _by_decisions(
         f"outputs, and the values behind {replay.taken} decisions, equal the rewritten graph's, "
         f"where both decide as the original: {graph_error:.1e} relative"
     )
-    own = run(smaller, call)
+    run(smaller, call)  # by its own decisions
     if missed := unreached(analysis):
         checks.append(missed)
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
         return Report(tuple(checks), None, graph_error, mixing)
-    masked, what = masked_original(analysis, gone, model), "the masked original"
-    other = replay_masked(analysis, gone)
-    expected = run(masked, call, replay=other)
-    error = max(
+    masked = masked_original(analysis, gone, model)
+    error = _alike(analysis, gone, smaller, masked, call, allowed)
+    checks.append(f"so do they equal the masked original's: {error:.1e} relative")
+    other_path = analyze(trace(masked, *call))
+    if structure_digest(other_path.groups) != structure_digest(analysis.groups):
+        checks.append("not compared where both decide as the masked original: it takes another way")
+        return Report(tuple(checks), error, graph_error, mixing)
+    gone = other_path.gone([group.removed for group in plan.groups])
+    error = max(error, _alike(other_path, gone, smaller, masked, call, allowed))
+    checks.append(f"the same where both decide as the masked original: {error:.1e} relative")
+    return Report(tuple(checks), error, graph_error, mixing)
+
+
+def _alike(
+    analysis: Analysis,
+    gone: Gone,
+    smaller: nn.Module,
+    masked: nn.Module,
+    call: Call,
+    allowed: float,
+) -> float:
+    """How far the pruned and the masked model are apart where both decide as ``analysis`` saw."""
+    replay, other = replay_pruned(analysis, gone), replay_masked(analysis, gone)
+    what = "the masked original"
+    outputs, expected = run(smaller, call, replay=replay), run(masked, call, replay=other)
+    return max(
         difference(outputs, expected, allowed, what),
         compare_operands(replay, other, allowed, what),
     )
-    checks.append(f"so do they equal the masked original's: {error:.1e} relative")
-    try:
-        difference(own, run(masked, call), allowed, what)
-        checks.append("left to their own decisions, both agree as well")
-    except VerificationError as error_by_rounding:
-        checks.append(
-            "left to their own decisions, rounding has them decide differently somewhere: "
-            f"{error_by_rounding}"
-        )
-    return Report(tuple(checks), error, graph_error, mixing)

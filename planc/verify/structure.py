@@ -134,7 +134,7 @@ def _without_work(plan: Plan, other: Plan) -> Plan:
 
 def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
     """Classes, attributes, hooks and modes are the original's, but for what the plan changes."""
-    if type(smaller) is not type(model):
+    if not _alike(smaller, model):
         raise VerificationError(
             f"the pruned model is a {type(smaller).__name__}, the original a {type(model).__name__}"
         )
@@ -146,7 +146,7 @@ def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
     others = dict(smaller.named_modules())
     for path, module in model.named_modules():
         where, other = path or "the model itself", others[path]
-        if type(other) is not type(module):
+        if not _alike(other, module):
             raise VerificationError(
                 f"{where} is a {type(other).__name__}, was a {type(module).__name__}"
             )
@@ -158,6 +158,15 @@ def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
                     f"was {was.get(name, 'not there')}"
                 )
     return f"structural attributes of {len(expected)} modules, {len(plan.attributes)} of them new"
+
+
+def _alike(module: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules are of one class; every graph module has a class of its own, in which
+    its code stands.
+    """
+    if isinstance(module, fx.GraphModule) and isinstance(other, fx.GraphModule):
+        return module.code == other.code
+    return type(module) is type(other)
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, str]:
@@ -193,9 +202,29 @@ def check_graph(reference: fx.GraphModule, smaller: nn.Module) -> str:
             )
     if len(wanted) != len(found):
         raise VerificationError(f"the graph has {len(found)} nodes, expected {len(wanted)}")
+    for node in wanted:
+        if node.op == "call_module":
+            _check_leaf(str(node.target), reference, smaller)
     if smaller.training != reference.training:
         raise VerificationError(f"training is {smaller.training}, was {reference.training}")
     return f"the {len(found)} nodes of the graph are those of the rewritten one"
+
+
+def _check_leaf(path: str, reference: fx.GraphModule, smaller: fx.GraphModule) -> None:
+    """A module that the graph calls has the class and the attributes of the reference's."""
+    parts = dict(smaller.get_submodule(path).named_modules())
+    for inner, want in reference.get_submodule(path).named_modules():
+        have = parts.get(inner, smaller)
+        if type(have) is not type(want):
+            raise VerificationError(
+                f"{path}.{inner} is a {type(have).__name__}, was a {type(want).__name__}"
+            )
+        was, now = _plain_attributes(want), _plain_attributes(have)
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                raise VerificationError(
+                    f"{path}.{inner}: {name} is {now.get(name)}, expected {was.get(name)}"
+                )
 
 
 def _spelled(node: fx.Node) -> str:

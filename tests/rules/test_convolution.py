@@ -32,6 +32,18 @@ def images(rank: int) -> torch.Tensor:
     return torch.randn(2, 3, *[4] * rank)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_kernel_of_one_leaves_its_dimension_free(transposed: bool, padding: int) -> None:
+    layer = LAYERS[2, transposed](1, 2, (2, 1), padding=(0, padding))
+
+    def run(m: Net, x: torch.Tensor) -> torch.Tensor:
+        return m.c(m.a(x)[:, None]).sum(-1)
+
+    found = prove(Net(run, a=nn.Linear(6, 4), c=layer), torch.randn(2, 3, 6))
+    assert bool(reasons(found, "a.weight", 0)) == bool(padding)
+
+
 def direct(transposed: bool, groups: int) -> Net:
     shape = (4, 8 // groups, 2, 2) if transposed else (8, 4 // groups, 2, 2)
 

@@ -104,6 +104,15 @@ def test_pooling_over_features_pins_them() -> None:
     assert "spatial dimension" in reasons(prove(net, torch.randn(2, 3, 6)), "a.weight", 0)
 
 
+def test_a_window_with_steps_or_a_rim_is_wider_than_one_position() -> None:
+    for window in ((1, 2), (2, 1, 1)):
+        net = Net(
+            lambda m, x, window=window: functional.avg_pool1d(m.a(x), *window).sum(-1),
+            a=nn.Linear(6, 4),
+        )
+        assert "spatial dimension" in reasons(prove(net, torch.randn(2, 3, 6)), "a.weight", 0)
+
+
 def test_every_operator_is_exercised() -> None:
     cases: list[Case] = [(net.float(), (inputs(net),)) for net in CASES.values()]
     left = unseen(pooling, cases)

@@ -36,6 +36,8 @@ def test_the_rule_of_an_overload_comes_first() -> None:
 
 def test_what_writes_into_a_given_tensor_has_no_rule() -> None:
     assert find("aten.add.out") is None
+    assert find("aten.sum.IntList_out") is None
+    assert find("aten.to.dtype_layout") is keeps_zero  # it only ends like one
 
     def run(m: Net, x: torch.Tensor) -> torch.Tensor:
         y = m.a(x)
@@ -45,6 +47,11 @@ def test_what_writes_into_a_given_tensor_has_no_rule() -> None:
 
     found = prove(Net(run, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1)), IMAGES)
     assert not found.groups
+
+
+def test_a_name_that_happens_to_end_like_that_has_one() -> None:
+    assert find("aten.to.dtype_layout") is keeps_zero
+    assert find("aten.add.Tensor_out") is None
 
 
 def test_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

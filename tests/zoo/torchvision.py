@@ -1,4 +1,4 @@
-"""torchvision's models, and inputs for them, made fit for comparison (:mod:`tests.zoo.randomise`)."""
+"""torchvision's models and inputs, made fit for comparison (:mod:`tests.zoo.randomise`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from tests.zoo.randomise import randomise
 
 OTHER_TASKS = ("segmentation", "detection", "video", "optical_flow")
 _CLIPS = {"mvit": (16, 224), "s3d": (16, 224)}  # frames and their size, where they are fixed
+
+
+def names() -> list[str]:
+    """The names of torchvision's 109 models of floating-point numbers."""
+    return [*classification_models(), *other_models()]
 
 
 def classification_models() -> list[str]:
@@ -41,6 +46,13 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Mo
     """A torchvision model in eval mode, randomised; detectors that let one choose take images as
     small as those of :func:`example_inputs`.
     """
+    model = unweighted(name)
+    randomise(model, seed, *example_inputs(name, batch=2, seed=seed))
+    return model.eval().to(dtype)
+
+
+def unweighted(name: str) -> nn.Module:
+    """A torchvision model as its class makes it, without weights to load."""
     from torchvision import models
 
     options: dict[str, Any] = {"weights": None}
@@ -51,9 +63,8 @@ def build(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Mo
         options["weights_backbone"] = None
     if task == "detection" and not name.startswith("ssd"):
         options |= {"min_size": 160, "max_size": 320}
-    model = models.get_model(name, **options)
-    randomise(model, seed, *example_inputs(name, batch=2, seed=seed))
-    return model.eval().to(dtype)
+    model: nn.Module = models.get_model(name, **options)
+    return model
 
 
 def example_inputs(name: str, batch: int = 1, seed: int = 0) -> tuple[Any, ...]:

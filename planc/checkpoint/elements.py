@@ -1,0 +1,84 @@
+"""Tensors of torch and the elements of safetensors files: dtypes by name, values as bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from planc.errors import PlancError
+from planc.tensorfiles.reader import Bytes
+
+DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, attribute)
+    for name, attribute in (
+        ("BOOL", "bool"),
+        ("U8", "uint8"),
+        ("I8", "int8"),
+        ("F8_E4M3", "float8_e4m3fn"),
+        ("F8_E4M3FNUZ", "float8_e4m3fnuz"),
+        ("F8_E5M2", "float8_e5m2"),
+        ("F8_E5M2FNUZ", "float8_e5m2fnuz"),
+        ("F8_E8M0", "float8_e8m0fnu"),
+        ("BF16", "bfloat16"),
+        ("F16", "float16"),
+        ("I16", "int16"),
+        ("U16", "uint16"),
+        ("F32", "float32"),
+        ("I32", "int32"),
+        ("U32", "uint32"),
+        ("C64", "complex64"),
+        ("F64", "float64"),
+        ("I64", "int64"),
+        ("U64", "uint64"),
+    )
+    if hasattr(torch, attribute)  # older versions have fewer
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def dtype_name(tensor: torch.Tensor, name: str) -> str:
+    """What safetensors calls the dtype of a tensor.
+
+    Raises:
+        PlancError: it has no name for it, or the tensor is not an ordinary one.
+    """
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise PlancError(f"{name}: a {tensor.layout} tensor cannot be saved; make it a dense one")
+    if tensor.is_meta:
+        raise PlancError(f"{name}: is on the meta device and has no values to save")
+    if tensor.dtype not in _NAMES:
+        raise PlancError(f"{name}: safetensors has no {tensor.dtype}; convert it")
+    return _NAMES[tensor.dtype]
+
+
+def torch_dtype(name: str, tensor: str) -> torch.dtype:
+    """The dtype that safetensors calls ``name``.
+
+    Raises:
+        PlancError: this torch has none.
+    """
+    if name not in DTYPES:
+        raise PlancError(f"{tensor}: torch {torch.__version__} has no dtype for {name}")
+    return DTYPES[name]
+
+
+def bytes_of(tensor: torch.Tensor) -> Bytes:
+    """The values in C order; a view of a contiguous CPU tensor's memory, else of a copy."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    if plain.numel() == 0:
+        return np.zeros(0, dtype=np.uint8)
+    return _as_bytes(plain.reshape(-1))
+
+
+def memory_of(tensor: torch.Tensor) -> Bytes | None:
+    """The memory of a tensor to write values in C order into, None if it is not laid out so."""
+    if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.numel() == 0:
+        return None
+    return _as_bytes(tensor.detach().view(-1))
+
+
+def _as_bytes(flat: torch.Tensor) -> Bytes:
+    array: Any = flat.view(torch.uint8).numpy()
+    return array  # type: ignore[no-any-return]

@@ -1,0 +1,256 @@
+"""Loading: a checkpoint and a freshly built model in, a new model with the checkpoint's tensors
+out; the model given is only read.
+
+``replay`` takes the unpruned model and applies the plan's structure to it, ``verify`` one that has
+the pruned structure. Memory is allocated for the pruned tensors only, so the model may be on the
+meta device, whatever its size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from planc.apply.attributes import set_attributes
+from planc.apply.module import check_objects, named_tensors, rebuilt
+from planc.apply.renewal import Renewal
+from planc.apply.source import modules_of, tensors_of
+from planc.apply.tensors import cut_tensor
+from planc.checkpoint.differences import differences, model_names, transient_names
+from planc.checkpoint.elements import memory_of, torch_dtype
+from planc.checkpoint.save import OPTIMIZER
+from planc.checkpoint.values import decoded
+from planc.codec.checkpoint import StoredTensor
+from planc.codec.limits import DEFAULT, Limits
+from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
+from planc.fingerprint import check_source
+from planc.plan import Cut, Plan
+from planc.tensorfiles.checkpoint import Opened, open_checkpoint
+from planc.tensorfiles.reader import TensorFile, open_tensors
+from planc.trace.structure import owned_tensors
+
+Mode = Literal["replay", "verify"]
+_PIECE = 16 << 20
+_SHOWN = 20
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    mode: Mode = "replay",
+    *,
+    plan: Plan | None = None,
+    device: torch.device | str | None = None,
+    check_digests: bool = True,
+    limits: Limits = DEFAULT,
+) -> nn.Module:
+    """A new model of the class of ``model`` with the structure and tensors of a checkpoint.
+
+    Tensors have the dtype that they were saved with; memory format, ``requires_grad``, hooks and
+    training mode are those of ``model``.
+
+    Args:
+        path: what :func:`planc.save` or ``planc apply`` wrote: a file, directory or index.
+        model: for "replay" the unpruned model, freshly built, on any device, also meta; for
+            "verify" a model that has the pruned structure already.
+        mode: "replay" applies the plan in the checkpoint to the structure of ``model``; "verify"
+            sets no attribute.
+        plan: the plan that the checkpoint must have been made with.
+        device: where the tensors go; by default where those of ``model`` are, or the CPU.
+        check_digests: compare every tensor's bytes with its digest.
+
+    Raises:
+        StalePlan: "replay": the model is not the one that the plan was made for.
+        AlreadyApplied: "replay": the model has the pruned structure already.
+        VerificationError: the structure differs from the checkpoint's; lists every difference.
+        ShardMismatch, CorruptFile, FileError: the files do not belong together, are damaged, or
+            are no checkpoint.
+        PlancError: a tensor has no values anywhere, or no dtype in this torch.
+    """
+    opened = open_checkpoint(path, limits=limits)
+    recorded = opened.checkpoint.plan
+    if mode == "verify":
+        _raise_all(differences(opened.checkpoint, model, plan), path)
+        loaded = _allocated(opened, model, {}, device)
+    elif mode == "replay":
+        if plan is not None and plan != recorded:
+            raise StalePlan(f"{path}: was made with another plan than the one given")
+        if recorded.target != "module":
+            raise PlancError(
+                f"{path}: holds a rewritten graph (target={recorded.target!r}): apply its plan to "
+                "the model and load with mode='verify'"
+            )
+        check_source(recorded, tensors_of(model), modules_of(model))
+        loaded = _allocated(opened, model, recorded.cuts, device)
+        check_objects(model, loaded)
+        set_attributes(loaded, recorded.attributes)
+        _raise_all(differences(opened.checkpoint, loaded), path)
+    else:
+        raise PlancError(f"mode {mode!r}: choose 'replay' or 'verify'")
+    _fill(opened, loaded, check_digests)
+    return loaded
+
+
+def load_optimizer(
+    path: str | os.PathLike[str], *, check_digests: bool = True, limits: Limits = DEFAULT
+) -> dict[str, Any]:
+    """The state of the optimiser in a checkpoint, for ``optimizer.load_state_dict``.
+
+    Raises:
+        PlancError: the checkpoint was saved without one.
+        FileError: as for :func:`load`.
+    """
+    opened = open_checkpoint(path, limits=limits)
+    numbers = dict(opened.checkpoint.metadata).get(OPTIMIZER)
+    if numbers is None:
+        raise PlancError(f"{path}: was saved without an optimizer")
+    tensors: dict[str, torch.Tensor] = {}
+    for tensor in opened.checkpoint.tensors:
+        if tensor.role == "optimizer":
+            dtype = torch_dtype(tensor.dtype, tensor.names[0])
+            tensors[tensor.names[0]] = torch.empty(tensor.shape, dtype=dtype)
+    _read(opened, lambda tensor: tensors.get(tensor.names[0]), check_digests)
+
+    def with_tensors(value: Any) -> Any:
+        match value:
+            case ("type", str(name)) if name in tensors:
+                return tensors[name]
+            case ("dict", *items):
+                return {decoded(key): with_tensors(item) for key, item in items}
+            case ("list" | "tuple" as kind, *items):
+                made = [with_tensors(item) for item in items]
+                return made if kind == "list" else tuple(made)
+        return decoded(value)
+
+    state: dict[str, Any] = with_tensors(numbers)
+    return state
+
+
+class _Allocation(Renewal[Cut]):
+    """Replaces each tensor that the checkpoint has by memory for it, cuts the others."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        model: nn.Module,
+        cuts: Mapping[str, Cut],
+        device: torch.device | str | None,
+    ) -> None:
+        named = named_tensors(model)
+        super().__init__(opened.checkpoint.plan.tensors, cuts, named, cut_tensor)
+        self._device = device
+        self._stored = {
+            name: tensor for tensor in opened.checkpoint.tensors for name in model_names(tensor)
+        }
+
+    def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
+        """Memory of the stored dtype, in the memory format that the cut tensor would have."""
+        stored = None if name is None else self._stored_as(name)
+        if stored is None or name is None:
+            if tensor.is_meta:
+                raise PlancError(
+                    f"{name or 'a tensor that is a plain attribute of a module'}: neither the "
+                    "checkpoint nor the model has its values; build the model on a real device"
+                )
+            return super().renew(tensor, name).to(self._device or tensor.device)
+        dtype = torch_dtype(stored.dtype, name)
+        if tensor.requires_grad and not (dtype.is_floating_point or dtype.is_complex):
+            raise VerificationError(
+                f"{name}: {stored.dtype} in the checkpoint, a trainable {tensor.dtype} in the "
+                "model; build the model for these weights"
+            )
+        return super().renew(tensor, name)
+
+    def make(self, tensor: torch.Tensor, change: Cut | None, name: str | None) -> torch.Tensor:
+        stored = None if name is None else self._stored_as(name)
+        if stored is None or name is None:
+            return super().make(tensor, change, name)
+        device = self._device or ("cpu" if tensor.is_meta else tensor.device)
+        shape = tensor.to("meta")
+        shape = shape if change is None else cut_tensor(shape, change)
+        return torch.empty_like(shape, dtype=torch_dtype(stored.dtype, name), device=device)
+
+    def _stored_as(self, name: str) -> StoredTensor | None:
+        spec = self._specs.get(name)
+        names = (name,) if spec is None else (name, *spec.names)
+        return next((self._stored[n] for n in names if n in self._stored), None)
+
+
+def _allocated(
+    opened: Opened, model: nn.Module, cuts: Mapping[str, Cut], device: torch.device | str | None
+) -> nn.Module:
+    return rebuilt(model, _Allocation(opened, model, cuts, device))
+
+
+def _fill(opened: Opened, model: nn.Module, check_digests: bool) -> None:
+    owner = {name: owned.tensor for owned in owned_tensors(model) for name in owned.names}
+    transient = set(transient_names(model))
+
+    def target(stored: StoredTensor) -> torch.Tensor | None:
+        if stored.role == "optimizer":
+            return None
+        name = model_names(stored)[0]
+        assert stored.role == "state" or name in transient or name in owner
+        return owner[name]
+
+    with torch.no_grad():
+        _read(opened, target, check_digests)
+
+
+def _read(
+    opened: Opened, target: Callable[[StoredTensor], torch.Tensor | None], check_digests: bool
+) -> None:
+    """Reads every tensor for which there is a target, file by file in the order of the bytes."""
+    for number, path in enumerate(opened.paths):
+        with open_tensors(path) as file:
+            stored = [t for t in opened.checkpoint.tensors if t.shard == number]
+            for tensor in sorted(stored, key=lambda t: opened.places[t.names[0]].start):
+                into = target(tensor)
+                if into is not None:
+                    _read_tensor(file, opened, tensor, into, check_digests)
+
+
+def _read_tensor(
+    file: TensorFile,
+    opened: Opened,
+    stored: StoredTensor,
+    into: torch.Tensor,
+    check_digests: bool,
+) -> None:
+    entry = opened.places[stored.names[0]]
+    plain = into.detach()
+    staged = plain
+    memory = memory_of(plain)
+    if memory is None and plain.numel():  # another device, or another order in memory
+        staged = torch.empty(tuple(plain.shape), dtype=plain.dtype)
+        memory = memory_of(staged)
+    digest = sha256()
+    if memory is not None:
+        for start in range(0, len(memory), _PIECE):
+            piece = memory[start : start + _PIECE]
+            file.read_into(entry, start, piece)
+            if check_digests:
+                digest.update(piece.data)
+    if check_digests and digest.digest() != stored.digest:
+        raise CorruptFile(
+            f"{file.path}: {stored.names[0]}: the bytes have digest {digest.hexdigest()[:16]}..., "
+            f"the record lists {stored.digest.hex()[:16]}...; the file is damaged: copy it again"
+        )
+    if staged is not plain:
+        plain.copy_(staged)
+
+
+def _raise_all(found: Iterable[str], path: str | os.PathLike[str]) -> None:
+    found = list(found)
+    if found:
+        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        lines = "".join(f"\n  {line}" for line in found[:_SHOWN])
+        raise VerificationError(
+            f"{path}: the model is not the one that was saved, {len(found)} differences:{lines}"
+            f"{more}\nbuild the model as it was built for the checkpoint"
+        )

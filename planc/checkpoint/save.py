@@ -1,0 +1,388 @@
+"""Saving: a pruned model and the plan it came from in, a checkpoint on the disk out.
+
+Everything is looked at before the first byte is written, and every file is written beside its place
+and renamed: on return the new checkpoint is on the disk, on an error the old one is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from planc.apply.renewal import memory_of
+from planc.apply.source import modules_of, tensors_of
+from planc.checkpoint.elements import bytes_of, dtype_name
+from planc.checkpoint.values import encoded
+from planc.checkpoint.values import modules_of as stored_modules
+from planc.codec.checkpoint import (
+    KEY,
+    Checkpoint,
+    Part,
+    StoredModule,
+    StoredShard,
+    StoredTensor,
+    encode_checkpoint,
+    encode_part,
+    plan_digest,
+)
+from planc.codec.files import replacing, write_file
+from planc.codec.limits import DEFAULT, Limits
+from planc.errors import PlancError, StalePlan
+from planc.fingerprint import first_difference, modules_after, tensors_after
+from planc.plan import Plan
+from planc.tensorfiles.directories import new_directory
+from planc.tensorfiles.header import Entry, Header, aligned, nbytes, place, write_header
+from planc.tensorfiles.shards import EXTRA_SUFFIX, INDEX_SUFFIX, SUFFIX
+from planc.tensorfiles.writer import TensorWriter
+from planc.trace.structure import owned_tensors
+
+OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimiser's numbers
+SHARD_SIZE = 5 << 30
+_PIECE = 16 << 20
+_FORMAT = {"format": "pt"}  # what others look for in the metadata
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    plan: Plan,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    shard_size: int = SHARD_SIZE,
+    overwrite: bool = False,
+    limits: Limits = DEFAULT,
+) -> None:
+    """Writes a checkpoint of a model that ``plan`` produced.
+
+    The file holds the state dict, tied tensors once. Buffers that are not persistent, and the
+    optimiser's tensors, go to a second file with the suffix ``.planc-extra``.
+
+    Args:
+        path: a name that ends in ``.safetensors`` for one file, which is replaced if it is there;
+            any other name for a directory of ``model.safetensors``, or shards and their index.
+        model: what ``apply(plan, original)`` returned, trained since or not.
+        optimizer: one whose state is saved too; see :func:`planc.load_optimizer`.
+        metadata: plain data of your own, found again by :func:`planc.inspect`.
+        shard_size: bytes that one file of a directory holds at most.
+        overwrite: replace a directory that is there.
+
+    Raises:
+        StalePlan: the model is not what the plan produces; names the first difference.
+        PlancError: a tensor cannot be saved; the directory exists; a key is reserved.
+        FileError: the record is larger than ``limits``.
+        OSError: the disk is full, ...
+    """
+    target = Path(path)
+    _check_result(plan, model)
+    state, extra = _contents(model)
+    user = tuple((str(name), encoded(value)) for name, value in sorted((metadata or {}).items()))
+    for name, _ in user:
+        if name.startswith("planc."):
+            raise PlancError(f"metadata {name!r}: names that begin with 'planc.' are planc's own")
+    if optimizer is not None:
+        numbers, tensors = _optimizer_contents(optimizer)
+        user, extra = (*user, (OPTIMIZER, numbers)), [*extra, *tensors]
+    draft = _Draft(plan, stored_modules(model), user, limits)
+    if target.name.endswith(SUFFIX):
+        _write_file(target, draft, state, extra)
+    else:
+        with new_directory(target, overwrite) as directory:
+            _write_directory(directory, draft, state, extra, shard_size)
+
+
+def save_state_dict(
+    path: str | os.PathLike[str],
+    state: Mapping[str, torch.Tensor],
+    plan: Plan,
+    *,
+    limits: Limits = DEFAULT,
+) -> None:
+    """Writes one file with a state dict that ``plan`` produced, where there is no model.
+
+    Raises:
+        PlancError, FileError, OSError: as for :func:`save`.
+    """
+    names: dict[Hashable, list[str]] = {}
+    for name, tensor in state.items():
+        names.setdefault(memory_of(tensor), []).append(name)
+    contents = [_content(state[tied[0]], tuple(tied), "state") for tied in names.values()]
+    _write_file(Path(path), _Draft(plan, (), (), limits), contents, [])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Content:
+    """A tensor to be written, and what the record says of it."""
+
+    tensor: torch.Tensor
+    stored: StoredTensor
+
+    @property
+    def spec(self) -> tuple[str, str, tuple[int, ...]]:
+        return self.stored.names[0], self.stored.dtype, self.stored.shape
+
+    @property
+    def size(self) -> int:
+        return nbytes(self.stored.dtype, self.stored.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What is known of the checkpoint before its tensors are written."""
+
+    plan: Plan
+    modules: tuple[StoredModule, ...]
+    metadata: tuple[tuple[str, Any], ...]
+    limits: Limits
+
+    def record(
+        self, tensors: Sequence[StoredTensor], shards: Sequence[StoredShard]
+    ) -> dict[str, str]:
+        """The metadata of the first file."""
+        checkpoint = Checkpoint(
+            self.plan, self.modules, tuple(tensors), tuple(shards), self.metadata
+        )
+        return {**_FORMAT, KEY: encode_checkpoint(checkpoint, limits=self.limits)}
+
+
+def _check_result(plan: Plan, model: nn.Module) -> None:
+    modules = plan.target == "module"  # a rewritten graph has modules of its own
+    difference = first_difference(
+        tensors_after(plan.tensors, plan.cuts),
+        modules_after(plan.modules, plan.attributes) if modules else None,
+        tensors_of(model),
+        modules_of(model) if modules else None,
+    )
+    if difference is not None:
+        raise StalePlan(
+            f"the model is not what the plan produces: {difference}; save what "
+            "apply(plan, ...) returned, with that plan"
+        )
+
+
+def _contents(model: nn.Module) -> tuple[list[_Content], list[_Content]]:
+    """The tensors of the state dict, and those that it leaves out."""
+    in_state = model.state_dict(keep_vars=True)
+    state: list[_Content] = []
+    extra: list[_Content] = []
+    known: set[str] = set()
+    for owned in owned_tensors(model):
+        names = tuple(name for name in owned.names if name in in_state)
+        known.update(owned.names)
+        if not names and owned.kind == "parameter":
+            raise PlancError(f"{owned.names[0]}: not in the model's state_dict(), cannot be saved")
+        role = "state" if names else "buffer"
+        stored = names or tuple(f"buffer/{name}" for name in owned.names)
+        content = _content(owned.tensor, stored, role)
+        (state if names else extra).append(content)
+    for name in in_state:
+        if name not in known:
+            raise PlancError(
+                f"{name}: in the model's state_dict(), but no parameter or buffer; a checkpoint "
+                "holds tensors only: save it apart"
+            )
+    return state, extra
+
+
+def _content(tensor: torch.Tensor, names: tuple[str, ...], role: str) -> _Content:
+    shape = tuple(tensor.shape)
+    return _Content(
+        tensor, StoredTensor(names, dtype_name(tensor, names[0]), shape, bytes(32), role)
+    )
+
+
+def _optimizer_contents(optimizer: torch.optim.Optimizer) -> tuple[Any, list[_Content]]:
+    """The optimiser's state as plain data with names in the place of tensors, and the tensors."""
+    tensors: list[_Content] = []
+
+    def without_tensors(value: Any, path: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors.append(_content(value, (path,), "optimizer"))
+            return ("type", path)
+        if type(value) is dict:
+            pairs = ((encoded(k), without_tensors(v, f"{path}/{k}")) for k, v in value.items())
+            return ("dict", *pairs)
+        if type(value) in (list, tuple):
+            items = (without_tensors(v, f"{path}/{i}") for i, v in enumerate(value))
+            return (type(value).__name__, *items)
+        plain = encoded(value)
+        if isinstance(plain, tuple) and plain[0] == "type":
+            raise PlancError(f"{path}: a {plain[1]} is no plain data, cannot be saved")
+        return plain
+
+    return without_tensors(optimizer.state_dict(), "optimizer"), tensors
+
+
+def _write_file(target: Path, draft: _Draft, state: list[_Content], extra: list[_Content]) -> None:
+    """One file, and beside it the extra one under a name of its own: until the first is renamed,
+    the old one still has the extra file that it was saved with.
+    """
+    target = Path(os.path.realpath(target))
+    stem = target.name.removesuffix(SUFFIX)
+    shards, done = [StoredShard(target.name, 0, bytes(32))], list[StoredTensor]()
+    if extra:
+        shard, done = _write_extra(target.parent, stem, draft, extra)
+        shards.append(shard)
+    with replacing(target) as descriptor:
+        _write_first(descriptor, draft, state, shards, done)
+    for old in target.parent.glob(f"{_escaped(stem)}-*{EXTRA_SUFFIX}"):
+        if old.name not in {shard.name for shard in shards} and len(old.name) == len(
+            _extra_name(stem, b"")
+        ):
+            old.unlink(missing_ok=True)
+
+
+def _write_directory(
+    directory: Path,
+    draft: _Draft,
+    state: list[_Content],
+    extra: list[_Content],
+    shard_size: int,
+) -> None:
+    parts = _parts(state, shard_size)
+    count = len(parts)
+    names = [f"model-{i:05d}-of-{count:05d}{SUFFIX}" for i in range(1, count + 1)]
+    if count == 1:
+        names = [f"model{SUFFIX}"]
+    shards, done = [StoredShard(names[0], 0, bytes(32))], list[StoredTensor]()
+    for i, (name, part) in enumerate(zip(names[1:], parts[1:], strict=True), 1):
+        with replacing(directory / name) as descriptor:
+            header, stored = _write_part(descriptor, draft, part)
+        shards.append(StoredShard(name, header.size, header.digest))
+        done += [replace(tensor, shard=i) for tensor in stored]
+    if extra:
+        shard, stored = _write_extra(directory, "model", draft, extra, len(shards))
+        shards, done = [*shards, shard], [*done, *stored]
+    with replacing(directory / names[0]) as descriptor:
+        _write_first(descriptor, draft, parts[0], shards, done)
+    if count > 1:
+        write_file(directory / f"model{INDEX_SUFFIX}", _index(names, parts))
+
+
+def _parts(state: list[_Content], shard_size: int) -> list[list[_Content]]:
+    """The tensors in order, as many in each shard as fit; a larger one has a shard of its own."""
+    parts: list[list[_Content]] = [[]]
+    size = 0
+    for content in state:
+        if parts[-1] and size + content.size > shard_size:
+            parts.append([])
+            size = 0
+        parts[-1].append(content)
+        size += content.size
+    return parts
+
+
+def _index(names: list[str], parts: list[list[_Content]]) -> bytes:
+    """The index as other tools write it."""
+    shard_of = {
+        content.stored.names[0]: name
+        for name, part in zip(names, parts, strict=True)
+        for content in part
+    }
+    total = sum(content.size for part in parts for content in part)
+    table = {"metadata": {"total_size": total}, "weight_map": dict(sorted(shard_of.items()))}
+    return (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _write_extra(
+    directory: Path, stem: str, draft: _Draft, extra: list[_Content], number: int = 1
+) -> tuple[StoredShard, list[StoredTensor]]:
+    """Writes the extra file, named by what is in it, so that it never replaces another."""
+    content = sha256()
+    for item in sorted(extra, key=lambda item: item.spec):
+        content.update(repr(item.spec).encode())
+        content.update(bytes_of(item.tensor).data)
+    name = _extra_name(stem, content.digest())
+    with replacing(directory / name) as descriptor:
+        header, stored = _write_part(descriptor, draft, extra)
+    shard = StoredShard(name, header.size, header.digest)
+    return shard, [replace(tensor, shard=number) for tensor in stored]
+
+
+def _extra_name(stem: str, digest: bytes) -> str:
+    return f"{stem}-{digest[:8].hex() or '?' * 16}{EXTRA_SUFFIX}"
+
+
+def _escaped(stem: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in stem)
+
+
+def _write_part(
+    descriptor: int, draft: _Draft, contents: list[_Content]
+) -> tuple[Header, list[StoredTensor]]:
+    """Writes a file that has no record; returns its header and its tensors with their digests."""
+    ordered, entries = _laid_out(contents)
+    digest = plan_digest(draft.plan)
+
+    def metadata(stored: Sequence[StoredTensor]) -> dict[str, str]:
+        part = Part(digest, b"", tuple((t.names[0], t.digest) for t in stored))
+        return {**_FORMAT, KEY: encode_part(part)}
+
+    writer = TensorWriter(descriptor, entries, metadata([c.stored for c in ordered]))
+    stored = _write_tensors(writer, ordered, entries)
+    return writer.finish(metadata(stored)), stored
+
+
+def _write_first(
+    descriptor: int,
+    draft: _Draft,
+    contents: list[_Content],
+    shards: list[StoredShard],
+    others: list[StoredTensor],
+) -> None:
+    """Writes the file that has the record, in which its own size stands too."""
+    ordered, entries = _laid_out(contents)
+    drafts = [content.stored for content in ordered]
+    shards = _with_own_size(draft, entries, drafts, shards, others)
+    writer = TensorWriter(descriptor, entries, draft.record([*drafts, *others], shards))
+    stored = _write_tensors(writer, ordered, entries)
+    writer.finish(draft.record([*stored, *others], shards))
+
+
+def _with_own_size(
+    draft: _Draft,
+    entries: tuple[Entry, ...],
+    tensors: list[StoredTensor],
+    shards: list[StoredShard],
+    others: list[StoredTensor],
+) -> list[StoredShard]:
+    """The size of the first file depends on the length of its record, which holds that size."""
+    own = replace(shards[0], header=sha256(write_header(entries, _FORMAT)).digest())
+    for _ in range(4):  # a longer number may make the record longer: it settles at once
+        record = draft.record([*tensors, *others], [own, *shards[1:]])
+        size = Header(entries, {}, write_header(entries, record)).size
+        if size == own.size:
+            break
+        own = replace(own, size=size)
+    return [own, *shards[1:]]
+
+
+def _laid_out(contents: list[_Content]) -> tuple[list[_Content], tuple[Entry, ...]]:
+    """The tensors in the order of the file: widest elements first, then by name."""
+    by_name = {content.stored.names[0]: content for content in contents}
+    entries = place(aligned(sorted(content.spec for content in contents)))
+    return [by_name[entry.name] for entry in entries], entries
+
+
+def _write_tensors(
+    writer: TensorWriter, contents: list[_Content], entries: tuple[Entry, ...]
+) -> list[StoredTensor]:
+    stored = []
+    for content, entry in zip(contents, entries, strict=True):
+        digest = writer.add(entry, _pieces(content.tensor))
+        stored.append(replace(content.stored, digest=digest))
+    return stored
+
+
+def _pieces(tensor: torch.Tensor) -> Iterator[Any]:
+    values = bytes_of(tensor)
+    for start in range(0, len(values), _PIECE):
+        yield values[start : start + _PIECE]

@@ -1,0 +1,173 @@
+"""The commands on weights in files; without a MODEL they need neither torch nor its code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from planc.cli.models import build
+from planc.cli.options import EXIT_CODES, FILE, json_option, model_options
+from planc.cli.terminal import check_writable, note, print_json, status
+
+_MIB = 1 << 20
+_overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace directories that are there already."
+)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.argument("model", required=False)
+@model_options
+@click.option(
+    "-o",
+    "--output",
+    "--out",
+    type=FILE,
+    metavar="PATH",
+    required=True,
+    help="The smaller weights: a .safetensors file, or a new directory.",
+)
+@click.option(
+    "--sha256",
+    metavar="HEX",
+    help="Digest of the plan file that was reviewed; any other one is refused.",
+)
+@click.option(
+    "--keep-removed",
+    type=FILE,
+    metavar="DIR",
+    help="Write what is removed to a new directory, for planc restore.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=min(os.cpu_count() or 1, 8),
+    show_default="cores, 8 at most",
+    help="Processes that cut shards at the same time.",
+)
+@click.option(
+    "--trust-pickle",
+    is_flag=True,
+    help="Read weights that are a pickle (.pt, .bin), with torch's weights_only.",
+)
+@_overwrite
+def apply(
+    plan_file: Path,
+    model: str | None,
+    settings: tuple[tuple[str, Any], ...],
+    seed: int,
+    weights: Path | None,
+    output: Path,
+    sha256: str | None,
+    keep_removed: Path | None,
+    workers: int,
+    trust_pickle: bool,
+    overwrite: bool,
+) -> None:
+    """Apply PLAN to weights; write the smaller ones as safetensors.
+
+    The weights are those of --weights, else those of MODEL: a safetensors file, or a directory of
+    one or of shards with their index. Without MODEL, tensors are cut by the plan alone, one after
+    another, whatever the size of all; a run that was interrupted goes on where it was. With MODEL,
+    the smaller module is built and validated too.
+    """
+    if model is None and weights is None:
+        raise click.UsageError("name a MODEL, or the weights with --weights, or both")
+    if keep_removed is not None and (model is not None or trust_pickle):
+        raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
+    check_writable(output)
+    import planc
+
+    loaded = planc.load_plan(plan_file, sha256=sha256)
+    if model is not None:
+        with status(f"applying {plan_file}"):
+            smaller = planc.apply(loaded, build(model, settings, seed, weights))
+            planc.save(output, smaller, loaded, overwrite=overwrite)
+        before, after = loaded.cost_before.params, loaded.cost_after.params
+        note(f"wrote {output}: {before:,} parameters became {after:,}")
+        return
+    assert weights is not None
+    if trust_pickle:
+        with status(f"applying {plan_file}"):
+            planc.apply_pickled(loaded, weights, output)
+        note(f"wrote {output}")
+        return
+    with status(f"applying {plan_file}"):
+        done = planc.apply_files(
+            loaded,
+            weights,
+            output,
+            keep_removed=keep_removed,
+            overwrite=overwrite,
+            workers=workers,
+        )
+    if done.cut < done.shards:
+        note(f"{done.shards - done.cut} of {done.shards} shards were there from an earlier run")
+    note(f"wrote {output}: {done.before / _MIB:,.1f} MiB became {done.after / _MIB:,.1f} MiB")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("weights", type=FILE)
+@click.option(
+    "--removed",
+    type=FILE,
+    metavar="DIR",
+    required=True,
+    help="What planc apply --keep-removed wrote.",
+)
+@click.option(
+    "-o", "--output", "--out", type=FILE, metavar="PATH", required=True, help="The original."
+)
+@_overwrite
+def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None:
+    """Undo planc apply on WEIGHTS: write the original, bit for bit.
+
+    Weights that were trained since keep their new values; the removed ones come back.
+    """
+    check_writable(output)
+    import planc
+
+    with status(f"restoring {weights}"):
+        exact = planc.restore_files(weights, removed, output, overwrite=overwrite)
+    same = "the original, byte for byte" if exact else "kept values have changed since"
+    note(f"wrote {output}: {same}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("weights", type=FILE)
+@json_option
+def inspect(weights: Path, as_json: bool) -> None:
+    """Say what the checkpoint WEIGHTS holds, and show the plan that it was made with."""
+    import planc
+    from planc.report.plain import plan_json
+    from planc.report.text import plan_table
+
+    found = planc.inspect(weights)
+    if as_json:
+        print_json(
+            {
+                "plan": plan_json(found.plan),
+                "shards": [{"name": s.name, "size": s.size} for s in found.shards],
+                "tensors": [
+                    {
+                        "names": list(t.names),
+                        "dtype": t.dtype,
+                        "shape": list(t.shape),
+                        "role": t.role,
+                        "sha256": t.digest.hex(),
+                        "file": found.shards[t.shard].name,
+                    }
+                    for t in found.tensors
+                ],
+            }
+        )
+        return
+    from planc.cli.terminal import show
+
+    show(plan_table(found.plan))
+    size = sum(shard.size for shard in found.shards)
+    click.echo(f"{len(found.tensors)} tensors in {len(found.shards)} files, {size:,} bytes")

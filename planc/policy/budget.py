@@ -1,0 +1,188 @@
+"""Budgets: how much the pruned model may cost, in MACs, parameters and bytes.
+
+A budget goes with a policy that ranks units (:class:`planc.policy.order.Ranking`): the policy says
+in which order units leave, the budget how far to go. :func:`within` finds that place by the exact
+cost of each candidate, modifiers and constraints obeyed, and then gives back what still fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+from planc.analysis import Analysis
+from planc.criteria.scores import Scores
+from planc.equations import Equations
+from planc.errors import InfeasibleBudget, PolicyError
+from planc.policy.closure import Closure, modifiers
+from planc.policy.order import Order, Ranking, whole
+from planc.policy.polynomials import Polynomials
+from planc.policy.ratio import Counts, Policy
+from planc.policy.search import Prices, search
+
+NAMES = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most that the pruned model may cost: an ``int`` is a figure, a ``float`` in (0, 1] a
+    share of what the original costs. Of several, all are obeyed.
+    """
+
+    macs: int | float | None = None
+    params: int | float | None = None
+    bytes: int | float | None = None
+
+    def __str__(self) -> str:
+        given = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return ", ".join(
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in given
+            if value is not None
+        )
+
+    def limits(self, analysis: Analysis) -> dict[str, int]:
+        """The figures for a model, by measure.
+
+        Raises:
+            PolicyError: one is not positive, or a share above 1; or there are none.
+        """
+        return self.figures(asdict(analysis.cost.price(whole(analysis).tolist())))
+
+    def figures(self, full: Mapping[str, int]) -> dict[str, int]:
+        """The figures for an original of that cost, by measure.
+
+        Raises:
+            PolicyError: one is not positive, or a share above 1; or there are none.
+        """
+        found = {
+            name: _figure(name, value, full[name])
+            for name in NAMES
+            if (value := getattr(self, name)) is not None
+        }
+        if not found:
+            raise PolicyError("the budget is empty: give macs, params or bytes")
+        return found
+
+
+def _figure(name: str, value: float, full: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PolicyError(f"budget {name}={value!r} is no number: give 0.5 for half, or a figure")
+    if not value > 0:
+        raise PolicyError(f"budget {name}={value!r} is not above 0: give 0.5 for half, or a figure")
+    if isinstance(value, int):
+        return value
+    if value > 1:
+        raise PolicyError(
+            f"budget {name}={value!r} is a share above 1: give 0.5 for half of the original's "
+            f"{full:,}, or a whole number for a figure"
+        )
+    # exact where a float would not be; a share as people write it is not cut by its last bit
+    return int(full * round(value * (1 << 60)) + (1 << 20) >> 60)
+
+
+def within(
+    analysis: Analysis, equations: Equations, scores: Scores, policy: Policy, budget: Budget
+) -> Counts:
+    """The counts that a policy leads to when it goes just far enough for a budget.
+
+    Raises:
+        InfeasibleBudget: it cannot go far enough; names the closest figure and what stops it.
+        PolicyError: the policy does not rank units, or the budget is none.
+    """
+    limits = budget.limits(analysis)
+    order = _ranking(policy).order(analysis, scores)
+    closure = Closure(analysis, equations, tuple(m.raising(analysis) for m in modifiers(policy)))
+    prices = _prices(analysis, limits)
+    last = closure(order.kept(len(order.groups)))
+    if not prices.fit(last):
+        raise _infeasible(analysis, equations, policy, limits, order)
+    return tuple(search(order, closure, prices).tolist())
+
+
+def _ranking(policy: Policy) -> Ranking:
+    inside: Policy | None = policy
+    while inside is not None and not isinstance(inside, Ranking):
+        inside = getattr(inside, "policy", None)
+    if inside is None:
+        raise PolicyError(
+            f"a budget needs a policy that ranks units (Uniform, Global, Isomorphic, PerCost, or "
+            f"one with a method `order`), and {policy} does not"
+        )
+    return inside
+
+
+def _prices(analysis: Analysis, limits: dict[str, int]) -> Prices:
+    polys = Polynomials([getattr(analysis.cost, name) for name in limits], whole(analysis))
+    return Prices(polys, np.array(list(limits.values()), dtype=object))
+
+
+def _infeasible(
+    analysis: Analysis,
+    equations: Equations,
+    policy: Policy,
+    limits: dict[str, int],
+    order: Order,
+) -> InfeasibleBudget:
+    """The error that says how close one can come, and what would have to give way."""
+    free = Equations({}, (), {}, {})
+    every = list(modifiers(policy))
+    cells = whole(analysis)
+
+    def reached(without: object = None) -> dict[str, int]:
+        raises = tuple(m.raising(analysis) for m in every if m is not without)
+        closure = Closure(analysis, free if without is equations else equations, raises)
+        start = order if without is not order else _all_but_whole(analysis, order)
+        cost = analysis.cost.price(closure(start.kept(len(start.groups))).tolist())
+        return {name: getattr(cost, name) for name in limits}
+
+    full = analysis.cost.price(cells.tolist())
+    closest = reached()
+    missed = [name for name, limit in limits.items() if closest[name] > limit]
+    said = []
+    for name in missed:
+        share = closest[name] / max(getattr(full, name), 1)
+        said.append(
+            f"{NAMES[name]} at most {limits[name]:,}: the closest that can be reached is "
+            f"{closest[name]:,} ({share:.2%} of {getattr(full, name):,})"
+        )
+    stops = []
+    for wish, text in [
+        *((m, _wish(m)) for m in every),
+        (order, "what the policy leaves whole (whole rows, ratios of their own)"),
+        (equations, _constraints_text(equations)),
+    ]:
+        found = reached(wish)
+        if any(found[name] < closest[name] for name in missed):
+            figures = ", ".join(f"{found[name]:,} {NAMES[name]}" for name in missed)
+            stops.append(f"{text}: without it {figures}")
+    if not stops:
+        stops = ["every group has come down to its last unit, the rest is pinned"]
+    return InfeasibleBudget(
+        f"{'; '.join(said)}. What stops it is {'; '.join(stops)}. Give a larger budget, or let go"
+    )
+
+
+def _all_but_whole(analysis: Analysis, order: Order) -> Order:
+    """An order in which every group can lose all units but one."""
+    cells = whole(analysis)
+    groups = np.repeat(np.arange(len(cells)), cells - 1)
+    return Order(cells, groups, np.zeros(len(groups)))
+
+
+def _wish(modifier: object) -> str:
+    """A modifier without what it modifies."""
+    given = [
+        getattr(modifier, f.name)
+        for f in fields(modifier)  # type: ignore[arg-type]
+        if f.name != "policy"
+    ]
+    return f"{type(modifier).__name__.lower()}({', '.join(map(str, given))})"
+
+
+def _constraints_text(equations: Equations) -> str:
+    reasons = [*(c.reason for c in equations.constraints), *equations.whole.values()]
+    more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return f"what the model's code demands ({reasons[0] if reasons else ''}{more})"

@@ -1,0 +1,70 @@
+"""Closure: the counts that obey everything, the user's wishes and the model's constraints together.
+
+In: what each group should keep. Out: counts that keep no less, and at which no modifier and no
+constraint wants more. Each of them only ever raises counts, so obeying them in turn ends, at the
+latest where every group is whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from planc.analysis import Analysis
+from planc.criteria.scores import Scores
+from planc.equations import Equations
+from planc.policy.feasible import Constraints
+from planc.policy.modifiers import Modifier, Raise
+from planc.policy.polynomials import Kept
+from planc.policy.ratio import Counts, Policy
+from planc.policy.rounding import Rounding
+
+
+def modifiers(policy: Policy) -> Iterator[Modifier]:
+    """The modifiers that a policy is composed of, from the outside."""
+    inside: Policy | None = policy
+    while inside is not None:
+        if isinstance(inside, Modifier):
+            yield inside
+        inside = getattr(inside, "policy", None)
+
+
+class Closure:
+    """What ``raises`` and the constraints of ``equations`` make of counts."""
+
+    def __init__(
+        self, analysis: Analysis, equations: Equations, raises: tuple[Raise, ...] = ()
+    ) -> None:
+        self._raises = raises
+        self._constraints = Constraints(analysis, equations)
+        self._roundings = [r for r in raises if isinstance(r, Rounding)]
+
+    @property
+    def bound(self) -> frozenset[int]:
+        """The groups that a constraint of the model binds."""
+        return self._constraints.groups
+
+    def __call__(self, kept: Kept) -> Kept:
+        """The counts, raised until all is obeyed."""
+        while True:
+            before = kept
+            for raised in self._raises:
+                kept = raised(kept)
+            kept = self._constraints(kept, self._steps(kept))
+            if np.array_equal(before, kept):
+                return kept
+
+    def _steps(self, kept: Kept) -> tuple[int, ...] | None:
+        if not self._roundings:
+            return None
+        several = zip(*(r.steps(kept).tolist() for r in self._roundings), strict=True)
+        return tuple(math.lcm(*steps) for steps in several)
+
+
+def closed(analysis: Analysis, equations: Equations, scores: Scores, policy: Policy) -> Counts:
+    """The counts of a policy, raised until its modifiers and the model's constraints are obeyed."""
+    raises = tuple(modifier.raising(analysis) for modifier in modifiers(policy))
+    kept = np.array(policy(analysis, scores), dtype=np.int64)
+    return tuple(Closure(analysis, equations, raises)(kept).tolist())

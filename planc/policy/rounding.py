@@ -1,0 +1,84 @@
+"""Rounding: dimensions that shrink stay multiples of a number, as hardware likes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from planc.analysis import Analysis
+from planc.criteria.scores import Scores
+from planc.policy.modifiers import Raise, modified
+from planc.policy.order import whole
+from planc.policy.polynomials import Kept, Polynomials
+from planc.policy.ratio import Counts, Policy, checked_count
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """What groups keep is rounded up, so that every dimension of every parameter and buffer that
+    shrinks is a multiple of ``to``: those of concatenations and of grouped weights, too.
+    """
+
+    policy: Policy
+    to: int
+
+    def __str__(self) -> str:
+        return f"rounded({self.policy}, {self.to})"
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        return modified(self, analysis, scores)
+
+    def raising(self, analysis: Analysis) -> Raise:
+        """The next counts from which every dimension is whole or a multiple."""
+        checked_count(self.to, "round_to", "give 8 for multiples of eight")
+        return Rounding(analysis, self.to)
+
+
+class Rounding:
+    """Rounds up, and leaves whole what shares a dimension that cannot be made a multiple."""
+
+    def __init__(self, analysis: Analysis, to: int) -> None:
+        self.to, self.cells = to, whole(analysis)
+        self.widths = Polynomials(analysis.widths, self.cells)
+        self.full = self.widths.values(self.cells)
+        self.users = [
+            np.array(sorted(v for v in poly.variables if isinstance(v, int)), dtype=np.int64)
+            for poly in analysis.widths
+        ]
+        self.single = np.ones(len(self.cells), dtype=np.int64)
+        terms = {term for poly in analysis.widths for term in poly.terms}
+        self.several = sorted((m, c) for m, c in terms if len(m) > 1)
+        for monomial, factor in terms:
+            if len(monomial) == 1:
+                (g,) = monomial
+                assert isinstance(g, int), "widths are polynomials in groups alone"
+                self.single[g] = math.lcm(int(self.single[g]), to // math.gcd(to, factor))
+
+    def steps(self, kept: Kept) -> Kept:
+        """For each group the step that makes every term of a width with it a multiple.
+
+        Where several groups share a term, as heads and what is inside them, those that are whole
+        are a factor like another, and of those that shrink the first takes it on.
+        """
+        found: Kept = self.single.copy()
+        for monomial, factor in self.several:
+            groups = [int(v) for v in monomial if isinstance(v, int)]
+            shrinking = [g for g in groups if kept[g] < self.cells[g]] or groups
+            g = shrinking[0]
+            rest = factor * math.prod(int(self.cells[o]) for o in groups if o not in shrinking)
+            found[g] = math.lcm(int(found[g]), self.to // math.gcd(self.to, rest))
+        return found
+
+    def __call__(self, kept: Kept) -> Kept:
+        while True:
+            steps = self.steps(kept)
+            rounded: Kept = np.minimum(self.cells, -(-kept // steps) * steps)
+            widths = self.widths.values(rounded)
+            odd = (widths != self.full) & (widths % self.to != 0)
+            if not odd.any():
+                return rounded
+            for i in np.flatnonzero(odd):
+                rounded[self.users[i]] = self.cells[self.users[i]]
+            kept = rounded

@@ -1,0 +1,155 @@
+"""The result of applying a plan to files, as far as headers tell it: a plan and a set of shards in,
+where every tensor will lie and what every header will say out. No tensor is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from planc.codec.checkpoint import (
+    KEY,
+    Checkpoint,
+    Part,
+    StoredModule,
+    StoredShard,
+    StoredTensor,
+    encode_checkpoint,
+    encode_part,
+    plan_digest,
+    plan_value,
+)
+from planc.codec.limits import Limits
+from planc.compose import compose
+from planc.errors import PlancError
+from planc.plan import Cut, Plan
+from planc.streaming.shard import Cutting, Done
+from planc.tensorfiles.checkpoint import inspect
+from planc.tensorfiles.header import Entry, Header, aligned, place, write_header
+from planc.tensorfiles.shards import EXTRA_SUFFIX, Shard, ShardSet
+
+_NO_DIGEST = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything goes: what to cut into each shard, and the record without its digests."""
+
+    cutting: tuple[Cutting, ...]
+    draft: Checkpoint
+    limits: Limits
+
+    def entries(self) -> Iterator[Entry]:
+        """The tensors of all shards."""
+        for cutting in self.cutting:
+            yield from cutting.entries
+
+    def first_header(self, done: Sequence[Done]) -> bytes:
+        """The final header of the first shard, when all are done; as long as the draft's was."""
+        digests = {name: digest for shard in done for name, digest in shard.digests}
+        shards = zip(self.draft.shards[1:], done[1:], strict=True)
+        checkpoint = replace(
+            self.draft,
+            tensors=tuple(replace(t, digest=digests[t.names[0]]) for t in self.draft.tensors),
+            shards=(self.draft.shards[0], *(replace(s, header=d.header) for s, d in shards)),
+        )
+        first = self.cutting[0]
+        text = encode_checkpoint(checkpoint, limits=self.limits)
+        return write_header(first.entries, {**first.metadata, KEY: text})
+
+
+def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
+    """The layout of the result.
+
+    Raises:
+        PlancError: the source has tensors that only the model's code can prune.
+        FileError: its record is damaged, or the result's would be too large.
+    """
+    recorded, modules = _recorded(plan, found.shards[0], limits)
+    cuts = {name: plan.cuts.get(spec.name) for spec in plan.tensors for name in spec.names}
+    digest = plan_digest(recorded)
+    cutting = tuple(_cutting(shard, cuts, digest) for shard in found.shards)
+    tensors = tuple(
+        StoredTensor((entry.name,), entry.dtype, entry.shape, _NO_DIGEST, "state", number)
+        for number, shard in enumerate(cutting)
+        for entry in shard.entries
+    )
+    shards = tuple(
+        StoredShard(
+            shard.name,
+            _header(shard).size,
+            _NO_DIGEST if number else _header(shard).digest_without(KEY),
+        )
+        for number, shard in enumerate(cutting)
+    )
+    draft = Checkpoint(recorded, modules, _with_ties(tensors, plan), shards)
+    return _with_record(Layout(cutting, draft, limits))
+
+
+def _cutting(shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes) -> Cutting:
+    own = {e.name: cut for e in shard.header.entries if (cut := cuts.get(e.name)) is not None}
+    entries = place(
+        aligned(
+            (e.name, e.dtype, own[e.name].shape if e.name in own else e.shape)
+            for e in shard.header.entries
+        )
+    )
+    part = Part(digest, shard.header.digest, tuple((e.name, _NO_DIGEST) for e in entries))
+    metadata = dict(shard.header.metadata) | {KEY: encode_part(part)}
+    return Cutting(shard.name, shard.path, shard.header.digest, entries, metadata, part, own)
+
+
+def _header(cutting: Cutting) -> Header:
+    raw = write_header(cutting.entries, cutting.metadata)
+    return Header(cutting.entries, cutting.metadata, raw)
+
+
+def _with_record(layout: Layout) -> Layout:
+    """The first shard gets the record in the place of a part. Its own size stands in there, and
+    depends on the length of the number: it settles at once.
+    """
+    first, shards = layout.cutting[0], layout.draft.shards
+    while True:
+        text = encode_checkpoint(replace(layout.draft, shards=shards), limits=layout.limits)
+        first = replace(first, part=None, metadata={**first.metadata, KEY: text})
+        size = _header(first).size
+        if size == shards[0].size:
+            draft = replace(layout.draft, shards=shards)
+            return Layout((first, *layout.cutting[1:]), draft, layout.limits)
+        shards = (replace(shards[0], size=size), *shards[1:])
+
+
+def _with_ties(tensors: Sequence[StoredTensor], plan: Plan) -> tuple[StoredTensor, ...]:
+    """The tensors with the names that the model ties to theirs and that no file has."""
+    present = {tensor.names[0] for tensor in tensors}
+    tied: dict[str, tuple[str, ...]] = {}
+    for spec in plan.tensors:
+        stored = [name for name in spec.names if name in present]
+        if len(stored) == 1:
+            tied[stored[0]] = tuple(name for name in spec.names if name != stored[0])
+    return tuple(replace(t, names=(*t.names, *tied.get(t.names[0], ()))) for t in tensors)
+
+
+def _recorded(plan: Plan, first: Shard, limits: Limits) -> tuple[Plan, tuple[StoredModule, ...]]:
+    """The plan and the modules that the result's record lists. Without the model there are no
+    modules but those of the plan; after a second plan, the record speaks of the original.
+    """
+    if KEY not in first.header.metadata:
+        return plan, ()
+    earlier = inspect(first.path, limits=limits)
+    if any(shard.name.endswith(EXTRA_SUFFIX) for shard in earlier.shards):
+        raise PlancError(
+            f"{first.path}: has buffers or an optimizer in a {EXTRA_SUFFIX} file, which only the "
+            "model's code can prune: load it, apply the plan, save the result"
+        )
+    changes = {(c.module, c.name): plan_value(c.after) for c in plan.attributes}
+    modules = tuple(
+        replace(
+            module,
+            attributes=tuple(
+                (name, changes.get((module.path, name), value)) for name, value in module.attributes
+            ),
+        )
+        for module in earlier.modules
+    )
+    return compose(earlier.plan, plan), modules

@@ -1,0 +1,90 @@
+"""What a plan removes from files, kept beside them: the source's shards in, files of removed values
+out, from which :mod:`planc.streaming.restore` makes the source again, byte for byte.
+
+Each shard of the source has a safetensors file of the same name with the removed values of every
+tensor that is cut, one-dimensional, in C order of their coordinates. Its metadata has the source's
+header as it stood and the SHA-256 of the whole source file; the plan stands beside them.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from hashlib import sha256
+from pathlib import Path
+
+from planc.codec import save_plan
+from planc.codec.files import read_file, replacing, write_file
+from planc.codec.limits import Limits
+from planc.errors import MalformedFile
+from planc.plan import Cut, Plan
+from planc.streaming.cutting import BUFFER
+from planc.streaming.uncutting import removed_chunks
+from planc.tensorfiles.directories import new_directory
+from planc.tensorfiles.header import Header, place
+from planc.tensorfiles.reader import open_tensors
+from planc.tensorfiles.shards import Shard, ShardSet
+from planc.tensorfiles.writer import TensorWriter
+
+PLAN = "removed.planc"
+HEADER, DIGEST = "planc.header", "planc.sha256"
+
+
+def keep_removed(
+    plan: Plan,
+    found: ShardSet,
+    target: Path,
+    besides: list[str],
+    overwrite: bool,
+    limits: Limits,
+) -> None:
+    """Writes what ``plan`` removes to a new directory, with the files ``besides`` as they are.
+
+    Raises:
+        PlancError: the directory exists and is not to be replaced.
+        OSError: the disk is full, ...
+    """
+    cuts = {name: cut for s in plan.tensors for name in s.names if (cut := plan.cuts.get(s.name))}
+    with new_directory(target, overwrite) as directory:
+        save_plan(plan, directory / PLAN)
+        for shard in found.shards:
+            with replacing(directory / shard.name) as descriptor:
+                _keep_shard(shard, cuts, descriptor, limits)
+        index = [] if found.index is None else [found.index.name]
+        for name in [*index, *besides]:
+            write_file(directory / name, read_file(found.directory / name, limits.index))
+
+
+def source_header(header: Header) -> tuple[bytes, bytes]:
+    """The raw header and the digest of the file that removed values came from.
+
+    Raises:
+        MalformedFile: the file does not hold removed values.
+    """
+    try:
+        raw = base64.b64decode(header.metadata[HEADER], validate=True)
+        return raw, bytes.fromhex(header.metadata[DIGEST])
+    except (KeyError, ValueError):
+        raise MalformedFile(
+            f"no metadata {HEADER!r} and {DIGEST!r}: not what planc apply --keep-removed wrote"
+        ) from None
+
+
+def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Limits) -> None:
+    cut = [e for e in shard.header.entries if e.name in cuts]
+    entries = place(
+        (e.name, e.dtype, (math.prod(e.shape) - math.prod(cuts[e.name].shape),)) for e in cut
+    )
+    raw = base64.b64encode(shard.header.raw).decode()
+    limits.check("header", 2 * len(raw), f"{shard.path}: its header, kept in a header")
+    writer = TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: "0" * 64})
+    digest = sha256(shard.header.raw)
+    by_name = {entry.name: entry for entry in entries}
+    with open_tensors(shard.path) as file:
+        for old in file.header.entries:
+            for chunk in file.chunks(old, BUFFER):
+                digest.update(chunk.data)
+            if old.name in by_name:
+                chunks = removed_chunks(file, old, cuts[old.name])
+                writer.add(by_name[old.name], chunks)
+    writer.finish({HEADER: raw, DIGEST: digest.hexdigest()})

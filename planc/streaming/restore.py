@@ -1,0 +1,138 @@
+"""Undoing a plan on files: the smaller checkpoint and the removed values in, its source out.
+
+Whether they are the very bytes that the plan was applied to is known from their digests: where the
+smaller model has been trained since, they are not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from planc.codec import load_plan
+from planc.codec.files import read_file, replacing, write_all
+from planc.codec.limits import DEFAULT, Limits
+from planc.errors import ShardMismatch, StalePlan
+from planc.fingerprint import shape_difference, tensors_after
+from planc.plan import Cut, Plan
+from planc.streaming.besides import copy_besides
+from planc.streaming.cutting import BUFFER
+from planc.streaming.removed import PLAN, source_header
+from planc.streaming.uncutting import restored_chunks
+from planc.tensorfiles.directories import new_directory
+from planc.tensorfiles.header import Entry, parse_text
+from planc.tensorfiles.reader import Bytes, TensorFile, open_tensors
+from planc.tensorfiles.shards import SUFFIX, find_shards
+
+
+def restore_files(
+    smaller: str | os.PathLike[str],
+    removed: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    limits: Limits = DEFAULT,
+) -> bool:
+    """Writes the checkpoint of which ``apply_files(..., keep_removed=removed)`` made ``smaller``.
+
+    Args:
+        smaller: the file, index or directory of the result, trained since or not.
+        removed: the directory of removed values.
+        target: a new directory; for a single file also a name that ends in ``.safetensors``.
+
+    Returns:
+        Whether every file is the source's, byte for byte.
+
+    Raises:
+        StalePlan: ``smaller`` is not what the plan produces.
+        ShardMismatch: the removed values are of another checkpoint.
+        PlancError: the target exists. FileError, OSError: a file cannot be read or written.
+    """
+    removed, target = Path(removed), Path(os.path.realpath(target))
+    plan = load_plan(removed / PLAN, limits=limits)
+    found = find_shards(Path(smaller), limits)
+    shapes = {name: entry.shape for name, (_, entry) in found.entries().items()}
+    difference = shape_difference(tensors_after(plan.tensors, plan.cuts), shapes)
+    if difference is not None:
+        raise StalePlan(f"{smaller}: is not what the plan in {removed} produces: {difference}")
+    if len(found.shards) == 1 and target.name.endswith(SUFFIX):
+        names = [path.name for path in removed.iterdir() if path.name.endswith(SUFFIX)]
+        if len(names) != 1:
+            raise ShardMismatch(f"{removed}: holds {len(names)} shards, {smaller} is one file")
+        with replacing(target) as descriptor:
+            return _restore_shard(
+                plan, found.shards[0].path, removed / names[0], descriptor, limits
+            )
+    exact = True
+    with new_directory(target, overwrite) as directory:
+        for shard in found.shards:
+            with replacing(directory / shard.name) as descriptor:
+                exact &= _restore_shard(plan, shard.path, removed / shard.name, descriptor, limits)
+        besides = {
+            path.name: read_file(path, limits.index)
+            for path in removed.iterdir()
+            if path.suffix == ".json"
+        }
+        copy_besides(found.directory, directory, besides)
+    return exact
+
+
+def _restore_shard(
+    plan: Plan, smaller: Path, removed: Path, descriptor: int, limits: Limits
+) -> bool:
+    """Writes one shard of the source; returns whether it is the very file."""
+    specs = {name: spec for spec in plan.tensors for name in spec.names}
+    with open_tensors(smaller, limits) as small, open_tensors(removed, limits) as gone:
+        raw, expected = source_header(gone.header)
+        original = parse_text(raw, limits)
+        kept = {entry.name: entry for entry in small.header.entries}
+        values = {entry.name: entry for entry in gone.header.entries}
+        digest = sha256(raw)
+        write_all(descriptor, raw)
+        for entry in original.entries:
+            spec = specs.get(entry.name)
+            cut = None if spec is None else plan.cuts.get(spec.name)
+            _check(entry, kept.get(entry.name), values.get(entry.name), cut, removed)
+            if cut is None:
+                chunks = small.chunks(kept[entry.name], BUFFER)
+            else:
+                take = _stream(gone, values[entry.name])
+                chunks = restored_chunks(small, kept[entry.name], take, cut, entry.shape)
+            for chunk in chunks:
+                digest.update(chunk.data)
+                write_all(descriptor, chunk)
+    return digest.digest() == expected
+
+
+def _check(
+    entry: Entry, kept: Entry | None, gone: Entry | None, cut: Cut | None, removed: Path
+) -> None:
+    shape = entry.shape if cut is None else cut.shape
+    fits = kept is not None and (kept.dtype, kept.shape) == (entry.dtype, shape)
+    if cut is not None:
+        count = math.prod(entry.shape) - math.prod(shape)
+        fits = fits and gone is not None and (gone.dtype, gone.shape) == (entry.dtype, (count,))
+    if not fits:
+        raise ShardMismatch(
+            f"{removed}: its values of {entry.name} do not belong to this checkpoint; name the "
+            "directory that planc apply --keep-removed wrote for it"
+        )
+
+
+def _stream(file: TensorFile, entry: Entry) -> Callable[[int], Bytes]:
+    """Reads a tensor from its begin on, as many bytes at a time as asked for."""
+    at = 0
+
+    def take(count: int) -> Bytes:
+        nonlocal at
+        values: Bytes = np.empty(count, dtype=np.uint8)
+        file.read_into(entry, at, values)
+        at += count
+        return values
+
+    return take

@@ -1,0 +1,88 @@
+"""Cutting one shard: where its tensors come from and go to in, the new file and its digests out.
+
+A :class:`Cutting` is plain data, so that a process of its own can carry it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from planc.codec.checkpoint import KEY, Part, decode_part, encode_part
+from planc.codec.limits import DEFAULT, Limits
+from planc.errors import FileError, ShardMismatch
+from planc.plan import Cut
+from planc.streaming.cutting import BUFFER, cut_chunks
+from planc.tensorfiles.header import Entry
+from planc.tensorfiles.reader import TensorFile, open_tensors, read_header
+from planc.tensorfiles.writer import TensorWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """What one shard will be: its tensors in order, which of them are cut and how.
+
+    ``metadata`` is as long as that of the finished file; ``part`` is what goes into it where the
+    shard has no record.
+    """
+
+    name: str
+    source: Path
+    source_header: bytes
+    entries: tuple[Entry, ...]
+    metadata: Mapping[str, str]
+    part: Part | None
+    cuts: Mapping[str, Cut]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished shard: the digest of its header, those of its tensors."""
+
+    header: bytes
+    digests: tuple[tuple[str, bytes], ...]
+
+
+def cut_shard(cutting: Cutting, descriptor: int) -> Done:
+    """Writes the shard through a descriptor of an empty file.
+
+    Raises:
+        ShardMismatch, TruncatedFile: the source has changed since it was looked at.
+        OSError: it cannot be read, or the disk is full.
+    """
+    with open_tensors(cutting.source) as file:
+        if file.header.digest != cutting.source_header:
+            raise ShardMismatch(f"{cutting.source}: was changed while it was read; run again")
+        places = {entry.name: entry for entry in file.header.entries}
+        writer = TensorWriter(descriptor, cutting.entries, cutting.metadata)
+        digests = []
+        for entry in cutting.entries:
+            chunks = _chunks(file, places[entry.name], cutting.cuts.get(entry.name))
+            digests.append((entry.name, writer.add(entry, chunks)))
+    header = writer.finish(_final(cutting, digests))
+    return Done(header.digest, tuple(digests))
+
+
+def finished(path: Path, cutting: Cutting, limits: Limits = DEFAULT) -> Done | None:
+    """What an interrupted run had finished at a path, None if it had not."""
+    try:
+        header = read_header(path, limits)
+        part = decode_part(header.metadata, limits=limits)
+    except (FileError, FileNotFoundError):
+        return None
+    digests = list(part.tensors)
+    same = header.entries == cutting.entries and header.metadata == _final(cutting, digests)
+    return Done(header.digest, tuple(digests)) if same else None
+
+
+def _chunks(file: TensorFile, entry: Entry, cut: Cut | None) -> Iterator[Any]:
+    return file.chunks(entry, BUFFER) if cut is None else cut_chunks(file, entry, cut)
+
+
+def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str]:
+    if cutting.part is None:
+        return cutting.metadata
+    part = replace(cutting.part, tensors=tuple(digests))
+    return {**cutting.metadata, KEY: encode_part(part)}

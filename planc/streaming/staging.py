@@ -1,0 +1,85 @@
+"""Directories that fill up over several runs: a target and what a run is about in, a directory to
+fill out, which takes the target's place when all is there.
+
+Its name follows from the target's, so that the next run finds it. What another run left there, with
+another plan or other files, is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from planc.codec.files import read_file, write_file
+from planc.errors import FileError, PlancError
+from planc.tensorfiles.directories import check_free, recover, settle
+
+_ABOUT = ".about"
+TEMPORARY = "tmp"  # the end of names of files that are being written
+
+
+@contextmanager
+def staging(target: Path, identity: str, overwrite: bool) -> Iterator[Path]:
+    """Gives the directory beside ``target`` in which its content is made.
+
+    When the body ends, it takes the place of ``target``. When it fails, finished files stay for
+    the next run; if there is none, nothing stays.
+
+    Raises:
+        PlancError: ``target`` exists and is not to be replaced, or another process fills it.
+        OSError: the directory cannot be made, or not renamed.
+    """
+    recover(target)
+    check_free(target, overwrite)
+    directory = target.with_name(f".{target.name[:50]}.planc-partial")
+    directory.mkdir(exist_ok=True)
+    with _locked(directory, target):
+        _begin(directory, identity)
+        try:
+            yield directory
+            (directory / _ABOUT).unlink()
+            settle(directory, target)
+        except BaseException:
+            if directory.exists() and not _files(directory):
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+def _begin(directory: Path, identity: str) -> None:
+    """Keeps what a run about the same thing has finished, and nothing else."""
+    about = directory / _ABOUT
+    try:
+        known = read_file(about, 1 << 10).decode(errors="replace")
+    except (FileError, OSError):
+        known = ""
+    for path in directory.iterdir():
+        temporary = path.name.startswith(".") and path.name.endswith(f".{TEMPORARY}")
+        if known != identity or temporary:
+            path.unlink()
+    write_file(about, identity.encode())
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.name != _ABOUT]
+
+
+@contextmanager
+def _locked(directory: Path, target: Path) -> Iterator[None]:
+    """Holds the directory for this process; the system lets go when the process ends."""
+    if os.name == "nt":  # pragma: no cover
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlancError(f"{target}: another process is writing it; wait for its end") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,125 @@
+"""The other half of a cut, and the way back: what a cut removes from a tensor in a file, and the
+whole tensor from what was kept and what was removed.
+
+Both go through the original tensor in pieces, in the order of its bytes, so that removed values
+come and go in that order too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from planc.groups import Indices
+from planc.plan import Cut
+from planc.streaming.cutting import BUFFER, Array, Box, Rows, as_bytes, boxes, chunked
+from planc.tensorfiles.header import Entry
+from planc.tensorfiles.reader import Bytes, TensorFile
+
+_Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the next dimension
+
+
+def removed_chunks(
+    file: TensorFile, entry: Entry, cut: Cut, buffer: int = BUFFER
+) -> Iterator[Bytes]:
+    """The bytes of the values that the cut removes, in C order of their coordinates."""
+    source, parts = Rows(file, entry), boxes(cut)
+    for piece in _pieces(entry.shape, source.width, buffer):
+        lead, start, stop = piece
+        rows = source.rows(lead, np.arange(start, stop))
+        gone = np.ones(rows.shape, dtype=bool)
+        for box in parts:
+            places = _places(box, piece, entry.shape)
+            if places is not None:
+                gone[np.ix_(*places)] = False
+        yield as_bytes(rows[gone])
+
+
+def restored_chunks(
+    small: TensorFile,
+    entry: Entry,
+    removed: Callable[[int], Bytes],
+    cut: Cut,
+    shape: tuple[int, ...],
+    buffer: int = BUFFER,
+) -> Iterator[Bytes]:
+    """The bytes of the whole tensor of ``shape``.
+
+    Args:
+        small: the file of the cut tensor, ``entry`` its place.
+        removed: gives the next bytes of the removed values, as many as asked for.
+    """
+    source, parts = Rows(small, entry), boxes(cut)
+    for piece in _pieces(shape, source.width, buffer):
+        lead, start, stop = piece
+        rows: Array = np.empty((stop - start, *shape[len(lead) + 1 :]), dtype=source.dtype)
+        gone = np.ones(rows.shape, dtype=bool)
+        for box in parts:
+            places = _places(box, piece, shape)
+            if places is not None:
+                rows[np.ix_(*places)] = _kept(source, box, piece)
+                gone[np.ix_(*places)] = False
+        count = int(np.count_nonzero(gone))
+        rows[gone] = removed(count * source.width).view(source.dtype)
+        yield as_bytes(rows)
+
+
+def _pieces(shape: tuple[int, ...], width: int, buffer: int) -> Iterator[_Piece]:
+    if math.prod(shape) == 0:
+        return
+    dim, rows = chunked(shape, width, buffer)
+    for lead in np.ndindex(*shape[:dim]):
+        for start in range(0, shape[dim], rows):
+            yield lead, start, min(start + rows, shape[dim])
+
+
+def _places(box: Box, piece: _Piece, shape: tuple[int, ...]) -> list[Indices] | None:
+    """Where in a piece the values of a box lie, None if nowhere."""
+    lead, start, stop = piece
+    dim = len(lead)
+    for at, indices in zip(lead, box.kept, strict=False):
+        if indices is not None and _position(indices, at) is None:
+            return None
+    first, last = _span(box, dim, start, stop)
+    if first >= last:
+        return None
+    own = box.kept[dim]
+    rows = np.arange(start, stop) if own is None else own[first:last]
+    inner = [
+        np.arange(size) if indices is None else indices
+        for indices, size in zip(box.kept[dim + 1 :], shape[dim + 1 :], strict=True)
+    ]
+    return [rows - start, *inner]
+
+
+def _kept(source: Rows, box: Box, piece: _Piece) -> Array:
+    """The values of a box in a piece, from the cut tensor."""
+    lead, start, stop = piece
+    dim = len(lead)
+    at = []
+    for number, indices, out in zip(lead, box.kept, box.out, strict=False):
+        position = number if indices is None else _position(indices, number)
+        assert position is not None  # the box lies in the piece
+        at.append(position + out[0])
+    first, last = _span(box, dim, start, stop)
+    base = box.out[dim][0]
+    rows = source.rows(tuple(at), np.arange(base + first, base + last))
+    inner = ((0, last - first), *box.out[dim + 1 :])
+    block: Array = rows[tuple(slice(*ends) for ends in inner)]
+    return block
+
+
+def _span(box: Box, dim: int, start: int, stop: int) -> tuple[int, int]:
+    """Which of the box's indices of dimension ``dim`` lie between two of the tensor's."""
+    indices = box.kept[dim]
+    if indices is None:
+        return start, stop
+    first, last = np.searchsorted(indices, (start, stop)).tolist()
+    return first, last
+
+
+def _position(indices: Indices, value: int) -> int | None:
+    at = int(np.searchsorted(indices, value))
+    return at if at < len(indices) and indices[at] == value else None

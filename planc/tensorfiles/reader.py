@@ -1,0 +1,127 @@
+"""Reading safetensors files: a path in, the checked header and any range of the data out.
+
+Files are read with ``pread``, never mapped: one that is cut short meanwhile gives an error, not a
+signal that kills the process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planc.codec.files import open_regular
+from planc.codec.limits import DEFAULT, Limits
+from planc.errors import FileError, TruncatedFile
+from planc.tensorfiles.header import LENGTH, Entry, Header, parse_header, text_length
+
+Bytes = NDArray[np.uint8]
+
+
+class TensorFile:
+    """An open safetensors file; made by :func:`open_tensors`."""
+
+    def __init__(self, path: str | os.PathLike[str], descriptor: int, limits: Limits) -> None:
+        self.path = Path(path)
+        self._descriptor = descriptor
+        size = os.fstat(descriptor).st_size
+        try:
+            start = self._some(0, LENGTH + 1)
+            raw = self._some(0, LENGTH + text_length(start, size, limits))
+            self.header: Header = parse_header(raw, size, limits)
+        except FileError as error:
+            raise type(error)(f"{path}: {error}") from None
+
+    def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
+        """Fills ``into`` with the bytes of a tensor from its byte ``start`` on.
+
+        Raises:
+            TruncatedFile: the file has become shorter.
+        """
+        at = self.header.data + entry.start + start
+        rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
+        while rest:
+            count = _pread_into(self._descriptor, rest, at)
+            if count == 0:
+                raise TruncatedFile(
+                    f"{self.path}: byte {at}: the file ended while it was read; it should have "
+                    f"{self.header.size} bytes; copy it again"
+                )
+            rest, at = rest[count:], at + count
+
+    def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
+        """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
+        length = entry.stop - entry.start
+        buffer: Bytes = np.empty(min(size, length), dtype=np.uint8)
+        for start in range(0, length, size):
+            piece = buffer[: min(size, length - start)]
+            self.read_into(entry, start, piece)
+            yield piece
+
+    def _some(self, at: int, length: int) -> bytes:
+        """At most ``length`` bytes from ``at`` on."""
+        parts = []
+        while length and (part := _pread(self._descriptor, length, at)):
+            parts.append(part)
+            at, length = at + len(part), length - len(part)
+        return b"".join(parts)
+
+
+@contextmanager
+def open_tensors(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Iterator[TensorFile]:
+    """Opens a safetensors file and checks its header.
+
+    Raises:
+        FileError: it is no regular file, or no safetensors file; its class says which.
+        OSError: it cannot be opened or read.
+    """
+    descriptor = open_regular(path)
+    try:
+        yield TensorFile(path, descriptor, limits)
+    finally:
+        os.close(descriptor)
+
+
+def read_header(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Header:
+    """The header of a safetensors file. Raises as :func:`open_tensors` does."""
+    with open_tensors(path, limits) as file:
+        return file.header
+
+
+def is_same_file(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file that exists."""
+    try:
+        return os.path.samestat(first.stat(), second.stat())
+    except OSError:
+        return False
+
+
+if hasattr(os, "preadv"):
+
+    def _pread_into(descriptor: int, into: Any, at: int) -> int:
+        return os.preadv(descriptor, [into], at)
+
+    def _pread(descriptor: int, length: int, at: int) -> bytes:
+        return os.pread(descriptor, length, at)
+
+else:  # pragma: no cover  # Windows: each file is read by one thread only
+
+    def _pread_into(descriptor: int, into: Any, at: int) -> int:
+        part = _pread(descriptor, len(into), at)
+        into[: len(part)] = part
+        return len(part)
+
+    def _pread(descriptor: int, length: int, at: int) -> bytes:
+        os.lseek(descriptor, at, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a path leads to a directory; raises OSError if it leads nowhere."""
+    return stat.S_ISDIR(path.stat().st_mode)

@@ -1,0 +1,39 @@
+"""Whether the configuration of a pruned model describes it: whether its class makes the same model
+anew from it, as a library does that loads a checkpoint.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from planc.configuration import first_difference
+from planc.errors import VerificationError
+from planc.trace.construction import construction_of, tables
+from planc.validate import Call
+from planc.verify.outputs import difference, run
+
+
+def check_configuration(smaller: nn.Module, call: Call, allowed: float) -> str:
+    """What to say of the configuration, empty where the model has none.
+
+    The model made anew is given the state dict of ``smaller`` and run beside it.
+    """
+    construction = construction_of(smaller)
+    if construction is None:
+        return ""
+    with torch.no_grad():
+        anew = construction.model({})
+    differs = "the class makes no model from it"
+    if anew is not None:
+        differs = first_difference(tables(smaller), tables(anew))
+        differs = differs or construction.content_differs({}, {})
+    if anew is not None and not differs:
+        try:
+            anew.load_state_dict(smaller.state_dict(), assign=True)
+            anew.train(smaller.training)
+            error = difference(run(anew, call), run(smaller, call), allowed, "the pruned model")
+            return f"made anew from its configuration, it gives the same outputs: {error:.1e}"
+        except (VerificationError, RuntimeError) as reason:
+            differs = str(reason)
+    return f"its configuration does not describe the pruned model: {differs}"
