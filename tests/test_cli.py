@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import planc
+from planc import masks
 from planc.cli import run
 
 FACTORY = """
@@ -154,6 +155,20 @@ def test_diff_of_equal_plans_exits_with_0(succeed: Run) -> None:
     planned("a.planc")
     planned("b.planc")
     succeed("diff", "a.planc", "b.planc")
+
+
+def test_mask_plans_are_shown_and_compared_too(succeed: Run) -> None:
+    model = torch.nn.Linear(8, 4)
+    for name, ratio in (("a.masks", 0.5), ("b.masks", 0.25)):
+        planc.save_masks(masks.select(model, masks.PerTensor(ratio)), name)
+    assert "16 of 32 elements" in succeed("show", "a.masks")
+    assert json.loads(succeed("show", "b.masks", "--json"))["removed"] == 8
+    assert "equal" in succeed("diff", "a.masks", "a.masks")
+    assert "weight" in succeed("diff", "a.masks", "b.masks", code=3)
+    found = json.loads(succeed("diff", "a.masks", "b.masks", "--json", code=3))
+    assert found["tensors"] == [{"name": "weight", "only_a": 8, "only_b": 0, "both": 8}]
+    planned("a.planc")
+    assert run(["diff", "a.planc", "a.masks"]) == 1
 
 
 def test_apply_to_weights_alone_equals_apply_to_the_model(succeed: Run) -> None:
