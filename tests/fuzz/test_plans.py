@@ -1,4 +1,5 @@
-"""A million mutants of plans whose digests are right (R1, R11): only ``FileError`` is raised, and what is accepted is canonical and harmless.
+"""A million mutants of plans whose digests are right (R1, R11): only ``FileError`` is raised, and
+what is accepted is canonical and harmless.
 
 ``python -m tests.fuzz.test_plans --cases 20000000`` runs more of them and prints the rate.
 """
