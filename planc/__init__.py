@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
+    from planc.calibrate import calibrate, load_statistics, save_statistics
     from planc.checkpoint import apply_pickled, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from planc.errors import (
         AlreadyApplied,
         AnalysisError,
+        CalibrationError,
         FileError,
         InfeasibleBudget,
         PlancError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.iteration import Schedule, Step, next_step
+    from planc.lossless import fold, lossless
     from planc.maskplan import MaskPlan
     from planc.masks import bake, from_masks
     from planc.plan import Plan
@@ -51,6 +54,7 @@ __all__ = [
     "AlreadyApplied",
     "AnalysisError",
     "Budget",
+    "CalibrationError",
     "FileError",
     "InfeasibleBudget",
     "MaskPlan",
@@ -69,15 +73,19 @@ __all__ = [
     "apply_files",
     "apply_pickled",
     "bake",
+    "calibrate",
     "compile",
     "compose",
     "diff",
+    "fold",
     "from_masks",
     "inspect",
     "load",
     "load_masks",
     "load_optimizer",
     "load_plan",
+    "load_statistics",
+    "lossless",
     "mask",
     "next_step",
     "restore",
@@ -86,6 +94,7 @@ __all__ = [
     "save",
     "save_masks",
     "save_plan",
+    "save_statistics",
     "score",
     "select",
     "trace",
@@ -103,15 +112,19 @@ _HOMES = {
     "apply_files": "planc.streaming",
     "apply_pickled": "planc.checkpoint",
     "bake": "planc.masks",
+    "calibrate": "planc.calibrate",
     "compile": "planc.compile",
     "compose": "planc.compose",
     "diff": "planc.diff",
+    "fold": "planc.lossless",
     "from_masks": "planc.masks",
     "inspect": "planc.tensorfiles.checkpoint",
     "load": "planc.checkpoint",
     "load_masks": "planc.codec.masks",
     "load_optimizer": "planc.checkpoint",
     "load_plan": "planc.codec",
+    "load_statistics": "planc.calibrate",
+    "lossless": "planc.lossless",
     "mask": "planc.apply",
     "next_step": "planc.iteration",
     "restore": "planc.apply",
@@ -120,6 +133,7 @@ _HOMES = {
     "save": "planc.checkpoint",
     "save_masks": "planc.codec.masks",
     "save_plan": "planc.codec",
+    "save_statistics": "planc.calibrate",
     "score": "planc.criteria",
     "select": "planc.select",
     "trace": "planc.trace",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from planc.analysis import analyze
-from planc.criteria import Criterion, named, score
+from planc.criteria import Criterion, Statistics, named, score
 from planc.errors import PolicyError
 from planc.plan import Plan
 from planc.policy import (
@@ -52,6 +52,7 @@ def compile(
     params: int | float | None = None,
     bytes: int | float | None = None,
     criterion: str | Criterion = "l2",
+    statistics: Statistics | None = None,
     policy: Policy | None = None,
     ranking: RankingName = "uniform",
     global_ranking: bool = False,
@@ -79,7 +80,9 @@ def compile(
             if ``kinds`` or ``rows`` says so.
         macs, params, bytes: budgets instead of a ratio, each a figure (an ``int``) or a share of
             what the original costs (a ``float`` up to 1): as much stays as all of them allow.
-        criterion: "l2", "l1", "random", or a function (see :mod:`planc.criteria`).
+        criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
+            :mod:`planc.criteria`).
+        statistics: what :func:`planc.calibrate` collected, for criteria that need it.
         policy: instead of all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
         ranking: "uniform", every group loses the share; "global", all groups together do;
             "isomorphic", groups alike do; "per_cost", by score per MAC.
@@ -135,7 +138,7 @@ def compile(
     analysis = analyze(trace(model, args, kwargs), strict)
     if limited:
         budget.limits(analysis)  # a budget that is none is refused before scores are computed
-    scores = score(analysis, model, scorer)
+    scores = score(analysis, model, scorer, statistics)
     return select(analysis, scores, chosen, target, seed, budget if limited else None)
 
 

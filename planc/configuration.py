@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from planc.plan import AttributeChange, Cut, TensorSpec
 NAME = "config"  # what models call their configuration
 Field = str  # a dotted name, from the configuration down
 Kept = Mapping[str, tuple["NDArray[np.int64] | None", ...]]
+_CHOICES = 3  # what one number may become; where it is more, parts of the model differ
+_PAIRED = 12  # the most steps of which pairs are tried
 _MISSING = 10.0  # the distance between a tensor and none: more than from 1 to 20,000
 
 
@@ -73,29 +76,19 @@ def describe(
         fixed: fields that may not change, for the forward reads them.
         sizes: what sizes become: a field of value n is tried with each of ``sizes[n]``.
     """
-    fields = dict(given)
-    nearest, found = _distance(construction, fields, wanted)
+    search = _Search(construction, wanted)
+    fields: dict[Field, Any] | None = dict(given)
     steps = [step for step in _steps(construction.fields, sizes) if step[0] not in fixed | {*given}]
-    improved = True
-    while nearest > 0 and improved:
-        improved = False
-        tried = []
-        for step in steps:
-            distance, _ = _distance(construction, _taken(construction, fields, step), wanted)
-            if distance < nearest:
-                tried.append((distance, step))
-        for _, step in sorted(tried):
-            candidate = _taken(construction, fields, step)
-            distance, tables = _distance(construction, candidate, wanted)
-            if distance < nearest:
-                fields, nearest, found, improved = candidate, distance, tables, True
-                steps = [other for other in steps if other[:2] != step[:2]]
+    last = dict(given)
+    while fields is not None:
+        last, fields = fields, search.better(fields, steps)
+    found = search.tables(last)
     if found is None:
         return Description({}, {}, "the class makes no model from the configuration")
-    difference = first_difference(wanted, found) or construction.content_differs(fields, kept)
+    difference = first_difference(wanted, found) or construction.content_differs(last, kept)
     if difference:
         return Description({}, {}, difference)
-    return Description(fields, found.attributes)
+    return Description(last, found.attributes)
 
 
 def with_configuration(
@@ -118,7 +111,7 @@ def with_configuration(
     if construction is None or original is None:
         return changes
     new = {(change.module, change.name): change.after for change in changes}
-    read = attributes_read(graph.nodes, graph.numbers.values())
+    read = attributes_read(graph.nodes, graph.numbers.values(), graph.comparisons)
     unread = {
         key
         for key, value in original.attributes.items()
@@ -198,6 +191,7 @@ def _steps(fields: Mapping[Field, Any], sizes: Mapping[int, frozenset[int]]) -> 
         (field, index, size)
         for field, value in fields.items()
         for index, number in _integers(value)
+        if len(sizes.get(number, ())) <= _CHOICES
         for size in sorted(sizes.get(number, ()))
     ]
 
@@ -210,10 +204,58 @@ def _integers(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[i
         yield index, value
 
 
-def _taken(construction: Construction, fields: Mapping[Field, Any], step: Step) -> dict[Field, Any]:
-    field, index, size = step
-    value = fields.get(field, construction.fields[field])
-    return {**fields, field: _with(value, index, size)}
+class _Search:
+    """Goes from fields to fields that make a model nearer to the wanted one."""
+
+    def __init__(self, construction: Construction, wanted: Tables) -> None:
+        self.construction, self.wanted = construction, wanted
+        self._made: dict[tuple[tuple[Field, Any], ...], tuple[float, Tables | None]] = {}
+
+    def tables(self, fields: Mapping[Field, Any]) -> Tables | None:
+        """The tables of the model that fields make."""
+        return self._measured(fields)[1]
+
+    def distance(self, fields: Mapping[Field, Any]) -> float:
+        """How far that is from the wanted one: 0 where all sizes are right."""
+        return self._measured(fields)[0]
+
+    def _measured(self, fields: Mapping[Field, Any]) -> tuple[float, Tables | None]:
+        key = tuple(sorted(fields.items()))
+        if key not in self._made:
+            found = self.construction.built(fields)
+            distance = math.inf if found is None else _distance(found, self.wanted)
+            self._made[key] = (distance, found)
+        return self._made[key]
+
+    def better(self, fields: Mapping[Field, Any], steps: list[Step]) -> dict[Field, Any] | None:
+        """The nearest that one step leads to; where none leads nearer, two steps at once, for two
+        fields may make one size. None where neither does.
+        """
+        if self.distance(fields) == 0:
+            return None
+        singles = [(step, self.taken(fields, step)) for step in steps]
+        nearest = min((new for _, new in singles), key=self.distance, default=fields)
+        if self.distance(nearest) < self.distance(fields):
+            return dict(nearest)
+        names = self.construction.original
+        sound = [
+            step
+            for step, new in singles
+            if (made := self.tables(new)) and names and made.shapes.keys() == names.shapes.keys()
+        ]
+        pairs = [
+            self.taken(self.taken(fields, one), other)
+            for one, other in combinations(sound[:_PAIRED], 2)
+            if one[:2] != other[:2]
+        ]
+        nearest = min(pairs, key=self.distance, default=fields)
+        return dict(nearest) if self.distance(nearest) < self.distance(fields) else None
+
+    def taken(self, fields: Mapping[Field, Any], step: Step) -> dict[Field, Any]:
+        """The fields after a step."""
+        field, index, size = step
+        value = fields.get(field, self.construction.fields[field])
+        return {**fields, field: _with(value, index, size)}
 
 
 def _with(value: Any, index: tuple[int, ...], size: int) -> Any:
@@ -229,20 +271,15 @@ def replaced(current: Any, value: Any) -> Any:
     return value
 
 
-def _distance(
-    construction: Construction, fields: Mapping[Field, Any], wanted: Tables
-) -> tuple[float, Tables | None]:
-    """How far the model that fields make is from the wanted one: 0 where all sizes are right."""
-    found = construction.built(fields)
-    if found is None:
-        return math.inf, None
+def _distance(found: Tables, wanted: Tables) -> float:
+    """The sum of what sizes are apart."""
     total = 0.0
     for name in wanted.shapes.keys() | found.shapes.keys():
         total += _apart(wanted.shapes.get(name), found.shapes.get(name))
     for key, value in wanted.attributes.items():
         if isinstance(value, int | tuple):
             total += _apart(value, found.attributes.get(key))
-    return total, found
+    return total
 
 
 def _apart(one: Any, other: Any) -> float:

@@ -170,13 +170,13 @@ class _Builder:
         module = self.graph.modules.get(attribute.module)
         for entry in derived(module) if module is not None else ():
             if entry.name == attribute.name and not attribute.index:
-                for name in entry.sources(attribute.module):
-                    if self.graph.has(name):
-                        tensor = self.graph.tensor(name)
-                        size = self.width(self.walked.labels[tensor.value], entry.dim, name)
-                        if size is not None and entry.times:
-                            size = size * Poly.variable((attribute.module, entry.times, ()))
-                        return size
+                name = entry.source(self.graph.modules[attribute.module], self.graph.shapes)
+                if name is not None:
+                    tensor = self.graph.tensor(name)
+                    size = self.width(self.walked.labels[tensor.value], entry.dim, name)
+                    if size is not None and entry.times:
+                        size = size * Poly.variable((attribute.module, entry.times, ()))
+                    return size
         return None
 
     # -- sources of equations ----------------------------------------------------------------
@@ -186,6 +186,8 @@ class _Builder:
         covered: set[tuple[int, str, int | None]] = set()
         for demand in self.walked.facts.demands:
             node = nodes[demand.node]
+            if not self._bound(node):
+                continue
             covered.add((demand.node, demand.arg, demand.index))
             given = _argument(node, demand)
             if type(given) is bool or not isinstance(given, int):
@@ -204,11 +206,19 @@ class _Builder:
             else:
                 self.found.append(Constraint(left, width.scaled(demand.sign), reason))
         for i, node in enumerate(nodes):
-            for arg, index, number in _numbers(node):
+            for arg, index, number in _numbers(node) if self._bound(node) else ():
                 if (i, arg, index) not in covered:
                     self._unchanged(node, arg, number)
+        if self.target != "module":
+            return
         for number in self.graph.numbers.values():
             self._used_as_number(number.expr)
+
+    def _bound(self, node: Node) -> bool:
+        """Whether a node computes its numbers itself: all do in the module; in the graph they are
+        constants that are rewritten, but for those inside of what is not traced into.
+        """
+        return self.target == "module" or node.leaf
 
     def _unchanged(self, node: Node, arg: str, number: Size | Scalar) -> None:
         """A number that the operator takes for something else than a width stays what it is."""
@@ -351,25 +361,74 @@ class _Builder:
             for constraint in self.found:
                 left = constraint.left.substituted(self.attributes)
                 right = constraint.right.substituted(self.attributes)
-                if isinstance(left, Poly) and isinstance(right, Poly):
+                assert isinstance(right, Poly)
+                if isinstance(left, Poly):
                     self._define_by(left, right, exact)
+                elif not exact and len(_attributes(left)) == 1:
+                    for inner, value in _inverted(left, right):
+                        self._define_by(inner, value, exact)
 
     def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
-        unknown = [v for v in left.variables if not isinstance(v, int)]
-        if len(unknown) != 1:
+        """Solves ``factor * attribute + rest = right`` for the one attribute on the left."""
+        unknown = _attributes(left)
+        if len(unknown) != 1 or not _settable(unknown[0]) or unknown[0] in self.attributes:
             return
-        own = [(m, c) for m, c in left.terms if unknown[0] in m]
-        if len(own) != 1 or own[0][0] != (unknown[0],):
+        own = {m: c for m, c in left.terms if unknown[0] in m}
+        factor = Poly.of(own).divided(Poly.variable(unknown[0]))
+        if factor is None or unknown[0] in factor.variables:
             return
-        coefficient = own[0][1]
-        rest = right - (left - Poly.of({own[0][0]: coefficient}))
-        if any(not isinstance(v, int) for v in rest.variables):
+        rest = right - (left - Poly.of(own))
+        if exact and (factor.constant != 1 or rest.constant is not None):
             return
-        if exact and (coefficient != 1 or rest.constant is not None):
-            return
-        value = rest.divided(Poly.const(coefficient))
-        if value is not None and _settable(unknown[0]):
+        value = rest.divided(factor)
+        if value is not None and self._is_traced(unknown[0], value):
             self.attributes[unknown[0]] = value
+
+    def _is_traced(self, attribute: Variable, value: Poly) -> bool:
+        """Whether an attribute with that value stays what it is where nothing is removed."""
+        assert not isinstance(attribute, int)
+
+        def full(variable: Variable) -> int:
+            groups = self.grouping.groups
+            return groups[variable].cells if isinstance(variable, int) else 0
+
+        return value.value(full) == _traced(self.graph, attribute)
+
+
+def _attributes(quantity: Quantity) -> list[Variable]:
+    """The attributes that a quantity depends on."""
+    return [variable for variable in quantity.variables if not isinstance(variable, int)]
+
+
+def _inverted(left: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """Equations between polynomials from which ``left = right`` follows."""
+    if isinstance(left, Poly):
+        yield left, right
+        return
+    if len(left.args) != 2:
+        return
+    one, other = left.args
+    if isinstance(other, Poly):
+        yield from _undone(left.op, one, other, right)
+    if isinstance(one, Poly):
+        yield from _undone_second(left.op, one, other, right)
+
+
+def _undone(op: str, one: Quantity, other: Poly, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """``one op other = right``, solved for the first operand."""
+    solved = {"+": right - other, "-": right + other, "//": right * other}.get(op)
+    solved = right.divided(other) if op == "*" else solved
+    if solved is not None:
+        yield from _inverted(one, solved)
+
+
+def _undone_second(op: str, one: Poly, other: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """``one op other = right``, solved for the second operand."""
+    solved = {"+": right - one, "-": one - right}.get(op)
+    if op in ("*", "//"):
+        solved = right.divided(one) if op == "*" else one.divided(right)
+    if solved is not None:
+        yield from _inverted(other, solved)
 
 
 def _settable(variable: Variable) -> bool:
@@ -417,7 +476,7 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     builder.equals()
     builder.plurals()
     builder.widers()
+    builder.demands()
     if target == "module":
-        builder.demands()
         builder.comparisons()
     return builder.solve()

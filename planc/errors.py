@@ -21,6 +21,10 @@ class InfeasibleBudget(PolicyError):
     """No plan reaches the budget; the message names the closest reachable figure."""
 
 
+class CalibrationError(PlancError, ValueError):
+    """The model could not be calibrated with the given batches and loss."""
+
+
 class FileError(PlancError):
     """A file is not what it should be. ``OSError`` passes through unchanged."""
 

@@ -248,21 +248,36 @@ class Facts:
 
     def request_ragged(self, inner: Layer, outer: Layer, blocks: int) -> None:
         """Asks that the dimension that ``inner`` labels gets own atoms for each of ``blocks`` equal
-        ranges of the one that ``outer`` labels, where both are dimensions of one tensor.
+        ranges of the one that ``outer`` labels, where both are dimensions of one tensor; and the
+        same of tensors that it is computed from, element by element (a weight and its mask).
         """
-        slots = []
-        for layer in (inner, outer):
-            index = int(self.slot_of(layer.atoms.reshape(-1)[:1])[0])
-            if index < 0:
-                return
-            slot = self.slots[index]
-            whole = np.arange(slot.first, slot.first + slot.count)
-            if slot.rows is not None or not np.array_equal(layer.atoms.reshape(-1), whole):
-                return
-            slots.append(slot)
-        if slots[0].tensor == slots[1].tensor and slots[0].blocks == slots[1].blocks == 1:
-            key = (slots[0].tensor, slots[0].dim, slots[1].dim, blocks)
-            self.requests.setdefault(key, None)
+        within, over = self._whole(inner.atoms), self._whole(outer.atoms)
+        if within is None or over is None:
+            return
+        for one in self._with_tied(within):
+            for other in self._with_tied(over):
+                if one.tensor == other.tensor and one.blocks == other.blocks == 1:
+                    self.requests.setdefault((one.tensor, one.dim, other.dim, blocks), None)
+
+    def _whole(self, atoms: Atoms) -> Slot | None:
+        """The slot of a dimension's own atoms, if ``atoms`` are all of one, in order."""
+        flat = atoms.reshape(-1)
+        index = int(self.slot_of(flat[:1])[0]) if len(flat) else -1
+        if index < 0:
+            return None
+        slot = self.slots[index]
+        own = slot.first == flat[0] and slot.count == len(flat) and slot.rows is None
+        return slot if own and bool((np.diff(flat) == 1).all()) else None
+
+    def _with_tied(self, slot: Slot) -> list[Slot]:
+        """The slot, and those whose atoms are tied to its, one to one and in order."""
+        found = {slot.first: slot}
+        for a, b, _ in self.ties:
+            if a.size == b.size == slot.count:
+                ends = [self._whole(side) for side in (a, b)]
+                if slot in ends:
+                    found |= {end.first: end for end in ends if end is not None}
+        return list(found.values())
 
 
 def canonical(ids: Atoms) -> Atoms:

@@ -32,9 +32,12 @@ class TensorLike(Protocol):
     def kind(self) -> str: ...
 
 
+_PACKER = msgpack.Packer()  # as packb has one, made once
+
+
 def canonical(value: Any) -> bytes:
     """Canonical msgpack of plain data: shortest forms, maps in the order given."""
-    packed: bytes = msgpack.packb(value)
+    packed: bytes = _PACKER.pack(value)
     return packed
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,8 +88,15 @@ class Node:
     @property
     def in_place(self) -> bool:
         """Whether the operator overwrites its first argument."""
+        if self.leaf:
+            return False
         name = self.op.split(".")[1]
         return name.endswith("_") and not name.endswith("__")
+
+    @property
+    def leaf(self) -> bool:
+        """Whether it is a call of a module that is not traced into, rather than of an operator."""
+        return self.op.startswith("leaf.")
 
     @property
     def idle(self) -> bool:
@@ -190,6 +198,11 @@ class Graph:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
 
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each parameter and buffer by all its names."""
+        return {name: tensor.shape for name, tensor in self._by_name.items()}
+
     def has(self, name: str) -> bool:
         """Whether there is a parameter or buffer of that name."""
         return name in self._by_name
@@ -214,13 +227,16 @@ def provenanced(argument: Any) -> Iterator[Size | Scalar]:
 
 
 def attributes_read(
-    nodes: Iterable[Node], numbers: Iterable[Size | Scalar]
+    nodes: Iterable[Node],
+    numbers: Iterable[Size | Scalar],
+    comparisons: Iterable[Comparison],
 ) -> set[tuple[str, str]]:
     """The attributes that a run took numbers from: paths of modules, and names."""
-    arguments = (number for node in nodes for number in node.numbers)
+    arguments = (number.expr for node in nodes for number in node.numbers)
+    compared = (side for comparison in comparisons for side in (comparison.left, comparison.right))
     return {
         (leaf.module, leaf.name)
-        for number in (*arguments, *numbers)
-        for leaf in leaves(number.expr)
+        for expr in (*arguments, *(number.expr for number in numbers), *compared)
+        for leaf in leaves(expr)
         if isinstance(leaf, Attribute)
     }

@@ -10,13 +10,14 @@ steps, for what has been done can be read off it. Nothing here has a state of it
         fine_tune(model)
         planc.save_plan(done, "pruned.planc")
 
-After a crash, ``done = planc.load_plan("pruned.planc")`` and
-``model = planc.apply(done, original)`` give the structure of the last step, for the weights that
-were saved with it, and the loop goes on.
+After a crash, ``done = planc.load_plan("pruned.planc")`` and ``model = planc.apply(done,
+original)`` give the structure of the last step, for the weights that were saved with it, and the
+loop goes on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -70,7 +71,7 @@ class Schedule:
         along = step / self.steps
         if self.shape == "linear":
             return round(full + (last - full) * along)
-        return round(full * float((last / full) ** along))
+        return round(full * math.pow(last / full, along))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,6 @@ def next_step(
     left = asdict(done.cost_after) if done is not None else asdict(cost)
     for number, figures in enumerate(schedule.figures(cost), 1):
         if any(left[name] > figure for name, figure in figures.items()):
-            plan = compile(model, args, kwargs, **options, **dict[str, Any](figures))
+            plan = compile(model, args, kwargs, **{**options, **figures})
             return Step(plan, plan if done is None else compose(done, plan), number)
     return None

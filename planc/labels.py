@@ -357,6 +357,16 @@ def merge(cx: Facts, x: Labelled, dim: int) -> Labelled:
     return Labelled(x.shape, tuple(layers))
 
 
+def bind(cx: Facts, x: Labelled, dim: int, size: int) -> None:
+    """Ties the coordinates in each of the equal blocks of ``size`` of a dimension to one another,
+    so that only whole blocks can go.
+    """
+    for layer in dense(x).targeting(dim):
+        atoms = layer.atoms
+        apart = atoms.reshape((*atoms.shape[:dim], -1, size, *atoms.shape[dim + 1 :]))
+        cx.tie(apart, np.broadcast_to(apart.take([0], axis=dim + 1), apart.shape))
+
+
 def fold(cx: Facts, x: Labelled, dim: int, count: int) -> Labelled:
     """Ties ``count`` equal blocks of a dimension, index by index; one block is left. Unlike after
     a reshape, no block can go by itself, so no row family is asked for.

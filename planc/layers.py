@@ -6,7 +6,7 @@ The one table that knows layers by name. What is not here (``groups``, ``num_hea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from planc.ir import Module
@@ -25,11 +25,23 @@ class Derived:
 
     def sources(self, path: str) -> Iterator[str]:
         """Full names that the tensor may have in the module at ``path``: its own, or that of what
-        a hook computes it from, in equal shape (torch.nn.utils.prune, spectral_norm).
+        it is computed from, in equal shape, by a hook (torch.nn.utils.prune, spectral_norm,
+        weight_norm) or by a parametrization.
         """
         for tensor in self.tensors:
             name = f"{path}.{tensor}" if path else tensor
-            yield from (name, f"{name}_orig")
+            outer, last = f"{path}." if path else "", f"parametrizations.{tensor}"
+            yield from (name, f"{name}_orig", f"{outer}{last}.original", f"{outer}{last}.original1")
+            yield f"{name}_v"
+
+    def source(self, module: Module, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        """The name among ``shapes`` whose size the attribute of ``module`` is, if there is one."""
+        times = module.attributes[self.times] if self.times else 1
+        for name in self.sources(module.path):
+            shape = shapes.get(name, ())
+            if self.dim < len(shape) and shape[self.dim] * times == module.attributes[self.name]:
+                return name
+        return None
 
 
 _LINEAR = (Derived("in_features", ("weight",), 1), Derived("out_features", ("weight",), 0))
@@ -51,6 +63,10 @@ _CELL = (
     Derived("input_size", ("weight_ih",), 1),
     Derived("hidden_size", ("weight_hh",), 1),
 )
+
+INDIVISIBLE = {
+    "torch.nn.utils.parametrizations._Orthogonal": "part of an orthogonal weight is not orthogonal"
+}
 
 LAYERS: dict[str, tuple[Derived, ...]] = {
     "Linear": _LINEAR,
@@ -78,6 +94,11 @@ LAYERS: dict[str, tuple[Derived, ...]] = {
         Derived("vdim", ("v_proj_weight", "in_proj_weight"), 1),
     ),
 }
+
+
+def indivisible(module: Module) -> str:
+    """Why the tensors that a parametrization makes a weight of must all stay; empty if not."""
+    return next((INDIVISIBLE[name] for name in module.types if name in INDIVISIBLE), "")
 
 
 def derived(module: Module) -> Iterator[Derived]:

@@ -1,5 +1,6 @@
 """Tensors that modules compute from their parameters before each run, as torch.nn.utils.prune has
 it: a forward pre-hook sets ``weight`` to ``weight_orig * weight_mask``. In: a model. Out: them all.
+The hooks of weight_norm and spectral_norm do so as well.
 
 ``weight`` itself is neither a parameter nor a buffer but an attribute that may be out of date: what
 copies or cuts a model has it computed again.
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from planc.errors import PlancError
 
@@ -106,6 +109,24 @@ def compute_again(model: nn.Module, copied: nn.Module) -> None:
             value = new.compute()
         if copy.shape != value.shape or old.up_to_date:
             vars(new.module)[new.name] = value
+    for module in copied.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm | SpectralNorm):
+                _norm_again(module, hook)
+
+
+def _norm_again(module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
+    """Gives the weight that a norm's hook computes before each run its value (a stand-in keeps its
+    identity).
+    """
+    held = vars(module).get(hook.name)
+    if type(held) is not torch.Tensor or held.is_meta:
+        return
+    with torch.set_grad_enabled(held.requires_grad):
+        if isinstance(hook, WeightNorm):
+            vars(module)[hook.name] = hook.compute_weight(module)
+        else:
+            vars(module)[hook.name] = hook.compute_weight(module, do_power_iteration=False)
 
 
 def values_as_used(model: nn.Module) -> dict[str, torch.Tensor]:

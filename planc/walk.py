@@ -17,6 +17,7 @@ from planc.expr import Scalar, SizeOf, leaves
 from planc.facts import NEVER, Atoms, Facts, Slot
 from planc.ir import Graph, Node, Ref, provenanced, refs
 from planc.labels import Labelled, Layer
+from planc.layers import indivisible
 from planc.rules import find
 
 _MOST_WALKS = 12
@@ -34,10 +35,11 @@ class Walked:
 
 
 def walk(graph: Graph, strict: bool = False) -> Walked:
-    """Walks the graph until all row families that reshapes ask for are there.
+    """Walks the graph until all row families that reshapes ask for are there, or no more are given:
+    what a walk asks for in vain it pins, so that each of them is sound.
 
     Raises:
-        AnalysisError: an operator has no rule (``strict``), or the walks do not come to rest.
+        AnalysisError: an operator has no rule, or the walks do not come to rest (``strict``).
     """
     requests: dict[tuple[Any, ...], Any] = {}
     for count in range(1, _MOST_WALKS + 1):
@@ -49,13 +51,16 @@ def walk(graph: Graph, strict: bool = False) -> Walked:
                 "strict to leave whole what it touches"
             )
         new = {key: spec for key, spec in facts.requests.items() if key not in requests}
-        if not new:
-            return Walked(facts, tuple(labels), count, requests)
+        if strict and new and count == _MOST_WALKS:
+            raise AnalysisError(
+                f"row families are still being asked for after {count} walks, the last ones of "
+                f"{sorted({graph.tensors[key[0]].name for key in new})[:3]}; analyse without "
+                "strict to leave them whole"
+            )
+        if not new or count == _MOST_WALKS:
+            break
         requests |= new
-    raise AnalysisError(
-        f"row families are still being asked for after {_MOST_WALKS} walks; the last ones: "
-        f"{sorted({graph.tensors[key[0]].name for key in new})[:3]}"
-    )
+    return Walked(facts, tuple(labels), count, requests)
 
 
 def walk_with_values(graph: Graph, walked: Walked, nonzero: Container[int]) -> Facts:
@@ -131,6 +136,7 @@ class _Walk:
 
     def run(self) -> tuple[Facts, list[Labelled]]:
         facts, graph = self.facts, self.graph
+        self._pin_indivisible()
         for i, node in enumerate(graph.nodes):
             facts.node = i
             facts.shapes = tuple(graph.values[ref.id].shape for ref in node.outputs if ref)
@@ -145,6 +151,14 @@ class _Walk:
         if graph.decisions:
             self._pin_dead_ends(used | {ref.id for ref in graph.outputs})
         return facts, self.labels
+
+    def _pin_indivisible(self) -> None:
+        """Weights that are something as a whole: the parametrization's parts, and what it maps."""
+        for path, module in self.graph.modules.items():
+            reason = indivisible(module)
+            for tensor in self.graph.tensors if reason else ():
+                if any(name.startswith(path.rpartition(".")[0] + ".") for name in tensor.names):
+                    self.facts.pin(self.labels[tensor.value].layers, reason)
 
     def _pin_dead_ends(self, used: set[int]) -> None:
         """What one run computes in vain, as a detector does that finds nothing, another may use."""

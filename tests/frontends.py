@@ -1,7 +1,7 @@
 """The differential test of the two front ends: where both take a model, both lead to the same
 groups.
 
-    python -m tests.frontends [MODEL ...] [--programs 200]
+    python -m tests.frontends [MODEL ...] [--programs 200] [--length 6]
 
 Without names it compares all of torchvision's models that can be exported (classification,
 segmentation, video, optical flow), then random programs. A line says how many operators each front
@@ -22,7 +22,7 @@ from torch import nn
 import planc
 from planc.groups import Group
 from planc.trace import Frontend
-from tests.programs import Program
+from tests.programs import write
 from tests.zoo import torchvision as zoo
 
 
@@ -68,19 +68,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="compare the groups of both front ends")
     parser.add_argument("models", nargs="*", help="torchvision models; all if none is named")
     parser.add_argument("--programs", type=int, default=200, help="random programs after them")
+    parser.add_argument("--length", type=int, default=6, help="steps of each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = options.models or [
         name
-        for name in (*zoo.classification_models(), *zoo.other_models())
+        for name in zoo.names()
         if zoo.task_of(name) != "detection"  # its control flow depends on values
     ]
     failures = 0
     for name in names:
-        failures += _line(name, zoo.plain(name), zoo.example_inputs(name))
-    for seed in range(0 if options.models else options.programs):
-        torch.manual_seed(seed)
-        failures += _line(f"program {seed}", Program(seed), (torch.randn(2, 3, 3, 3),))
+        failures += _line(name, zoo.unweighted(name).eval(), zoo.example_inputs(name))
+    for seed in range(options.programs if not options.models else 0):
+        program = write(seed, length=options.length)
+        failures += _line(f"program {seed}", program.model(), program.inputs())
     print(f"{failures} differ or fail")
     return int(failures > 0)
 

@@ -38,13 +38,15 @@ def main() -> int:
     calls = {key: (key, ratios, options.dtype, options.seed, options.threads) for key in keys}
     preload = _PRELOAD + sorted({key.partition(":")[0] for key in keys})
     print(_HEADER, flush=True)
-    begin, failures = time.perf_counter(), 0
+    begin, failures, cpu = time.perf_counter(), 0, 0.0
     for key, answer in forked(check, calls, preload, _HEAVY, options.jobs, _LIMIT):
+        cpu += answer.get("cpu", 0.0)
         for row in answer.get("rows", [answer]):
             failures += "failed" in row
             print(_line(key.removeprefix("torchvision:"), row), flush=True)
     minutes = (time.perf_counter() - begin) / 60
-    print(f"\n{len(keys)} models, {failures} failures, {minutes:.1f} minutes")
+    taken = f"{minutes:.1f} minutes, {cpu / 60:.1f} of CPU time"
+    print(f"\n{len(keys)} models, {failures} failures, {taken}")
     return int(failures > 0)
 
 

@@ -4,6 +4,7 @@ the analysis says may go can go, and claims what that is.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import namedtuple
 from dataclasses import dataclass
@@ -79,8 +80,16 @@ def test_dense_block() -> None:
     assert len(found.groups) == 4
 
 
-def test_slices_with_steps_pin() -> None:
-    net = Net(lambda m, x: m.b(m.a(x)[:, ::2]), a=conv(3, 6), b=conv(3, 2))
+def test_slices_with_steps_keep_whole_steps() -> None:
+    net = Net(
+        lambda m, x: m.b(m.a(x)[:, ::2] + m.a(x)[:, 1::2].roll(1, 2)), a=conv(3, 6), b=conv(3, 2)
+    )
+    found = prove(net, IMAGES)
+    assert sizes(found) == {"a.weight:0": 3}
+
+
+def test_slices_with_steps_that_do_not_fit_pin() -> None:
+    net = Net(lambda m, x: m.b(m.a(x)[:, ::4]), a=conv(3, 6), b=conv(2, 2))
     found = prove(net, IMAGES)
     assert "a slice with steps" in reasons(found, "a.weight", 0)
 
@@ -1253,6 +1262,47 @@ def test_pooling_along_positions_alone(pool: Any) -> None:
     assert sizes(found) == {"a.weight:0": 8}
 
 
+class Attention(nn.Module):
+    """Attention by the function behind ``nn.MultiheadAttention``, with projections of its own."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        for name in "qkvo":
+            setattr(self, name, nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat((self.q.bias, self.k.bias, self.v.bias))
+        weights = {f"{name}_proj_weight": getattr(self, name).weight for name in "qkv"}
+        out = (self.o.weight, self.o.bias)
+        none: Any = (None, bias, None, None, False, 0.0)
+        y, _ = functional.multi_head_attention_forward(
+            x, x, x, self.width, self.heads, *none, *out, use_separate_proj_weight=True, **weights
+        )
+        return y
+
+
+def test_attention_that_is_told_its_width() -> None:
+    net = Net(
+        lambda m, x: m.b(m.t(m.a(x))), a=nn.Linear(6, 8), t=Attention(8, 2), b=nn.Linear(8, 2)
+    )
+    found = prove(net, TOKENS)
+    plan = planc.compile(net.double(), TOKENS.double(), ratio=0.5)
+    assert {change.name: change.after for change in plan.attributes if change.module == "t"} == {
+        "width": 4
+    }
+    assert together(found, "a.weight:0", "t.q.weight:1", "t.k.weight:1", "t.v.weight:1")
+
+
+def test_attributes_that_are_copied_while_running() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        size = copy.deepcopy({"shape": copy.copy(m.shape), "count": m.count})
+        return m.b(m.a(x).view(2, size["count"], *size["shape"]).flatten(2))
+
+    net = Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2), shape=(2, 4), count=5)
+    assert prunable(prove(net, TOKENS), "module") == {"a.weight:0", "a.weight:0/rows"}
+
+
 def test_patch_merging() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x).permute(0, 2, 3, 1)
@@ -1337,10 +1387,3 @@ def test_an_operator_without_a_rule_pins() -> None:
         AnalysisError, match=r"no rule for operator aten\.linalg_qr.*test_adversarial\.py"
     ):
         planc.analyze(graph, strict=True)
-
-
-def test_embedding_bag_pins() -> None:
-    net = Net(lambda m, x: m.b(m.e(x)), e=nn.EmbeddingBag(9, 6), b=nn.Linear(6, 2))
-    found = prove(net, torch.arange(8).reshape(2, 4))
-    assert not found.groups
-    assert "picked by position" in reasons(found, "e.weight", 1)

@@ -48,6 +48,15 @@ def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None
         vars(holder)[name] = value
 
 
+def inside(path: str, changes: Iterable[AttributeChange]) -> list[AttributeChange]:
+    """The changes of the module at ``path`` and of those in it, with paths that begin there."""
+    return [
+        AttributeChange(change.module[len(path) + 1 :], change.name, change.before, change.after)
+        for change in changes
+        if change.module == path or change.module.startswith(f"{path}.")
+    ]
+
+
 def _holder(module: nn.Module, change: AttributeChange) -> tuple[Any, str]:
     """What the attribute belongs to, the module or an object of plain data that it holds, and the
     attribute's name there.

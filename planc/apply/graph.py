@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from planc import fingerprint
 from planc.analysis import Analysis, Gone, analyze, predicted_shape
+from planc.apply.attributes import inside, set_attributes
 from planc.apply.renewal import Removed, collect_removed
 from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import copy_tensor, cut_tensor
@@ -27,6 +28,8 @@ from planc.ir import Node, Ref, refs
 from planc.plan import Plan
 from planc.rules import find, parameters
 from planc.trace import trace
+from planc.trace.clone import clone
+from planc.trace.leaf import named_operands
 from planc.trace.nesting import map_leaves
 from planc.trace.structure import owned_tensors
 from planc.validate import Call, check_structure, compare_shapes
@@ -67,7 +70,7 @@ def apply_graph(
             new = nn.Parameter(new, requires_grad=entry.tensor.requires_grad)
         tensors[name] = new
     gone = analysis.gone([group.removed for group in plan.groups])
-    smaller = rewritten(analysis, gone, tensors, None, model.forward)
+    smaller = rewritten(plan, analysis, gone, tensors, model)
     for name in (name for entry in owned for name in entry.names):
         path, _, last = name.rpartition(".")
         if last in model.get_submodule(path)._non_persistent_buffers_set:
@@ -81,34 +84,37 @@ def apply_graph(
 
 
 def rewritten(
+    plan: Plan,
     analysis: Analysis,
     gone: Gone,
     tensors: Mapping[str, torch.Tensor],
-    attributes: Mapping[tuple[str, str], Any] | None,
-    forward: Any = None,
+    model: nn.Module,
 ) -> fx.GraphModule:
     """The traced graph with rewritten constants, over the given tensors.
 
     Args:
+        plan: for the module, numbers are computed again with the attributes that it changes; for
+            the graph, each stays as it was traced.
         gone: which atoms have vanished (:meth:`Analysis.gone`).
         tensors: the pruned parameters and buffers by their first names.
-        attributes: the structural attributes that changed, by module and name, with which numbers
-            are computed again; None keeps every number as it was traced.
-        forward: the function whose parameters name the inputs.
+        model: the original, whose ``forward`` names the inputs. Its modules that are not traced
+            into are called by the graph, too, as pruned copies.
     """
-    return _Rewriter(analysis, gone, tensors, attributes).module(forward)
+    return _Rewriter(plan, analysis, gone, tensors, model).module()
 
 
 class _Rewriter:
     def __init__(
         self,
+        plan: Plan,
         analysis: Analysis,
         gone: Gone,
         tensors: Mapping[str, torch.Tensor],
-        attributes: Mapping[tuple[str, str], Any] | None,
+        model: nn.Module,
     ) -> None:
+        self.plan, self.model = plan, model
         self.analysis, self.graph = analysis, analysis.graph
-        self.attributes = attributes
+        self.attributes = {(change.module, change.name): change.after for change in plan.attributes}
         self.shapes = analysis.shapes(gone)
         self.gone = gone
         self.tensors = tensors
@@ -118,9 +124,10 @@ class _Rewriter:
         self.fx = fx.Graph()
         self.root: dict[str, Any] = {}
         self.values: dict[int, fx.Node] = {}
+        self.leaves: dict[str, nn.Module] = {}
 
-    def module(self, forward: Any) -> fx.GraphModule:
-        self._inputs(forward)
+    def module(self) -> fx.GraphModule:
+        self._inputs(self.model.forward)
         used = {
             ref.id for node in self.graph.nodes for ref in refs((node.args, node.kwargs_values))
         }
@@ -139,7 +146,7 @@ class _Rewriter:
         for i, node in enumerate(self.graph.nodes):
             self._node(i, node)
         self._output()
-        module = fx.GraphModule(_holder(self.root), self.fx)
+        module = fx.GraphModule(_holder(self.root, self.leaves), self.fx)
         for tensor in self.graph.tensors:  # unused and tied ones too, under all their names
             for name in tensor.names:
                 _assign(module, name, self.root[tensor.name])
@@ -151,7 +158,7 @@ class _Rewriter:
     # -- inputs and outputs --------------------------------------------------------------------
 
     def _inputs(self, forward: Any) -> None:
-        names = list(inspect.signature(forward).parameters) if forward is not None else []
+        names = list(inspect.signature(forward).parameters)
         _, args, kwargs = self.graph.input_spec
         refs = iter(self.graph.inputs)
         for i, spec in enumerate(args[1:]):
@@ -189,6 +196,9 @@ class _Rewriter:
     # -- one operator ----------------------------------------------------------------------------
 
     def _node(self, i: int, node: Node) -> None:
+        if node.leaf:
+            self._call_leaf(node)
+            return
         args, kwargs = list(node.args), dict(node.kwargs)
         if node.op.startswith(_EQUAL_PARTS) and self._labelled_parts(node):
             op = "aten.split_with_sizes.default"
@@ -199,12 +209,15 @@ class _Rewriter:
             op = node.op
             for demand in self.demands.get(i, ()):
                 self._rewrite(node, demand, args, kwargs)
-        if op.startswith(_ATTENTION) and self.attributes is None:
+        if op.startswith(_ATTENTION) and self.plan.target == "graph":
             self._keep_scale(args, kwargs)
         name_args = tuple(self._argument(arg) for arg in args)
         name_kwargs = {name: self._argument(arg) for name, arg in kwargs.items()}
         called = self.fx.call_function(_overload(op), name_args, name_kwargs)
-        if len(node.outputs) == 1 and not _returns_list(op):
+        self._results(node, called, _returns_list(op))
+
+    def _results(self, node: Node, called: fx.Node, several: bool) -> None:
+        if len(node.outputs) == 1 and not several:
             ref = node.outputs[0]
             if ref is not None:
                 self.values[ref.id] = called
@@ -212,6 +225,23 @@ class _Rewriter:
         for at, ref in enumerate(node.outputs):
             if ref is not None:
                 self.values[ref.id] = self.fx.call_function(_item, (called, at))
+
+    def _call_leaf(self, node: Node) -> None:
+        """Calls the pruned copy of a module that was not traced into."""
+        path, module = node.module, self.model.get_submodule(node.module)
+        if path not in self.leaves:
+            names = {id(owned.tensor): owned.names[0] for owned in owned_tensors(self.model)}
+
+            def pruned(tensor: torch.Tensor) -> torch.Tensor:
+                name = names.get(id(tensor))
+                return copy_tensor(tensor) if name is None else self.tensors[name]
+
+            self.leaves[path] = clone(module, pruned)
+            set_attributes(self.leaves[path], inside(path, self.plan.attributes))
+        own = {*named_operands(module), *self.graph.modules[path].attributes}
+        args = tuple(self._argument(arg) for arg in node.args)
+        kwargs = {name: self._argument(arg) for name, arg in node.kwargs if name not in own}
+        self._results(node, self.fx.call_module(path, args, kwargs), len(node.outputs) > 1)
 
     def _labelled_parts(self, node: Node) -> bool:
         return any(
@@ -272,13 +302,13 @@ class _Rewriter:
 
     def _number(self, number: Size | Scalar) -> float:
         """A number made of sizes: as traced, or what the module makes of the new ones."""
-        if self.attributes is None:
+        if self.plan.target == "graph":
             return float(number)
 
         def leaf(at: Attribute | SizeOf) -> int:
             if isinstance(at, SizeOf):
                 return self.shapes[at.value][at.dim]
-            found: Any = (self.attributes or {}).get((at.module, at.name))
+            found: Any = self.attributes.get((at.module, at.name))
             if found is None:
                 return at.value
             for i in at.index:
@@ -325,8 +355,11 @@ class _Nested:
         return map_leaves(lambda leaf: next(flat) if isinstance(leaf, Ref) else leaf, self.template)
 
 
-def _holder(root: Mapping[str, Any]) -> nn.Module:
+def _holder(root: Mapping[str, Any], leaves: Mapping[str, nn.Module]) -> nn.Module:
     holder = nn.Module()
+    for path, leaf in leaves.items():
+        *outer, last = path.split(".")
+        _inner(holder, outer).add_module(last, leaf)
     for name, tensor in root.items():
         _assign(holder, name, tensor)
     return holder
@@ -335,15 +368,21 @@ def _holder(root: Mapping[str, Any]) -> nn.Module:
 def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Registers a tensor under a dotted name, with modules on the way where there are none."""
     *path, last = name.split(".")
-    for part in path:
-        if part not in module._modules:
-            module.add_module(part, nn.Module())
-        inner = module._modules[part]
-        assert inner is not None
-        module = inner
+    module = _inner(module, path)
     if isinstance(tensor, nn.Parameter):
         module.register_parameter(last, tensor)
     elif last not in module._buffers:
         module.register_buffer(last, tensor)
     else:
         module._buffers[last] = tensor
+
+
+def _inner(module: nn.Module, path: Sequence[str]) -> nn.Module:
+    """The module at a path inside another; plain ones are made where there are none."""
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        inner = module._modules[part]
+        assert inner is not None
+        module = inner
+    return module

@@ -1,26 +1,81 @@
 """Criteria: pure functions from tensors to one score for every unit of every group.
 
 A :class:`Criterion` is called with the analysis and the tensors by name and returns
-:class:`Scores`; units with low scores go first.
+:class:`Scores`; units with low scores go first. They compose: :class:`Reduced` makes a criterion of
+an :class:`Importance` of single members, :class:`Normalized` brings scores to one scale,
+:class:`Fallback` joins two. Some need :class:`Statistics`, which :func:`planc.calibrate` collects.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from planc.criteria.activations import ActivationVariance, MeanActivation, NonzeroActivation, Wanda
+from planc.criteria.additive import Additive
+from planc.criteria.filters import BatchNormScale, GeometricMedian, Lamp
+from planc.criteria.gradients import KroneckerDamage, OptimalBrainDamage, Taylor
 from planc.criteria.magnitude import Magnitude
+from planc.criteria.members import Importance, Members, Reduced
+from planc.criteria.normalization import Fallback, Normalized
 from planc.criteria.random import Random
-from planc.criteria.scores import Criterion, Scores, Weights, score
+from planc.criteria.scores import Criterion, Opinions, Scores, Weights, score
+from planc.criteria.statistics import Statistics
 from planc.errors import PolicyError
 
-__all__ = ["Criterion", "Magnitude", "Random", "Scores", "Weights", "named", "score"]
+__all__ = [
+    "ActivationVariance",
+    "Additive",
+    "BatchNormScale",
+    "Criterion",
+    "Fallback",
+    "GeometricMedian",
+    "Importance",
+    "KroneckerDamage",
+    "Lamp",
+    "Magnitude",
+    "MeanActivation",
+    "Members",
+    "NonzeroActivation",
+    "Normalized",
+    "Opinions",
+    "OptimalBrainDamage",
+    "Random",
+    "Reduced",
+    "Scores",
+    "Statistics",
+    "Taylor",
+    "Wanda",
+    "Weights",
+    "named",
+    "score",
+]
+
+_NAMED: Mapping[str, Callable[[], Criterion]] = {
+    "l1": lambda: Magnitude(1),
+    "l2": lambda: Magnitude(2),
+    "batch_norm": BatchNormScale,
+    "fpgm": GeometricMedian,
+    "lamp": Lamp,
+    "taylor": Taylor,
+    "obd": OptimalBrainDamage,
+    "obd_c": KroneckerDamage,
+    "activation": MeanActivation,
+    "apoz": NonzeroActivation,
+    "variance": ActivationVariance,
+    "wanda": Wanda,
+}
 
 
 def named(name: str, seed: int = 0) -> Criterion:
-    """A criterion by its name: "l1", "l2" or "random".
+    """A criterion by its name: "l1", "l2", "random", "batch_norm" (scales of batch norms), "fpgm",
+    "lamp", and with statistics "taylor", "obd", "obd_c", "activation", "apoz", "variance", "wanda".
 
     Raises:
         PolicyError: there is none of that name.
     """
-    known: dict[str, Criterion] = {"l1": Magnitude(1), "l2": Magnitude(2), "random": Random(seed)}
-    if name not in known:
-        raise PolicyError(f"unknown criterion {name!r}: choose one of {', '.join(known)}")
-    return known[name]
+    if name == "random":
+        return Random(seed)
+    if name not in _NAMED:
+        known = ", ".join(sorted([*_NAMED, "random"]))
+        raise PolicyError(f"unknown criterion {name!r}: choose one of {known}")
+    return _NAMED[name]()

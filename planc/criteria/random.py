@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planc.analysis import Analysis
-from planc.criteria.scores import PerGroup, Weights
+from planc.criteria.scores import Opinions, Weights
 from planc.errors import PolicyError
 
 
@@ -20,7 +20,7 @@ class Random:
     def __str__(self) -> str:
         return "random"
 
-    def __call__(self, analysis: Analysis, weights: Weights) -> PerGroup:
+    def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:
         generator = np.random.Generator(np.random.PCG64(checked_seed(self.seed)))
         return tuple(generator.random(group.size) for group in analysis.groups)
 

@@ -11,10 +11,12 @@ from torch import nn
 
 from planc.apply.module import copy_module
 from planc.apply.renewal import trainable_results
+from planc.apply.tensors import bits_of
 from planc.errors import PlancError
 from planc.reparametrised import Masked, masked_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
+_Made = dict[int, tuple[nn.Parameter, list[nn.Parameter]]]  # by the id of the original, with it
 
 
 def bake(model: Model) -> Model:
@@ -35,13 +37,13 @@ def bake(model: Model) -> Model:
     baked = copy_module(model)
     with trainable_results():
         values = {masked.full_name: masked.compute() for masked in masked_tensors(baked)}
-        made: dict[int, list[nn.Parameter]] = {}
+        made: _Made = {}
         for masked in masked_tensors(baked):
             _fold(masked, values[masked.full_name], made)
     return cast("Model", baked)
 
 
-def _fold(masked: Masked, value: torch.Tensor, made: dict[int, list[nn.Parameter]]) -> None:
+def _fold(masked: Masked, value: torch.Tensor, made: _Made) -> None:
     """Replaces what the hook of ``masked`` computes by the parameter ``value``."""
     module, name = masked.module, masked.name
     original = module._parameters.pop(f"{name}_orig")
@@ -52,8 +54,8 @@ def _fold(masked: Masked, value: torch.Tensor, made: dict[int, list[nn.Parameter
         if hook is masked.hook:
             del module._forward_pre_hooks[key]
     assert original is not None
-    tied = made.setdefault(id(original), [])
-    parameter = next((p for p in tied if torch.equal(p, value)), None)
+    _, tied = made.setdefault(id(original), (original, []))
+    parameter = next((p for p in tied if torch.equal(bits_of(p), bits_of(value))), None)
     if parameter is None:
         parameter = nn.Parameter(value.detach(), requires_grad=original.requires_grad)
         parameter.__dict__.update(vars(original))

@@ -16,6 +16,7 @@ from planc.policy.ranking import Global, Isomorphic, Uniform
 from planc.policy.ratio import Counts, Policy
 from planc.policy.ratios import Ratios
 from planc.policy.rounding import Rounded
+from planc.policy.zeros import Zeros
 
 __all__ = [
     "Budget",
@@ -35,6 +36,7 @@ __all__ = [
     "Ratios",
     "Rounded",
     "Uniform",
+    "Zeros",
     "feasible",
     "matching",
 ]

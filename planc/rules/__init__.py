@@ -6,6 +6,7 @@ from planc.rules import (  # noqa: F401  importing a family registers its rules
     convolution,
     creation,
     elementwise,
+    fourier,
     indexing,
     layout,
     normalization,
@@ -13,6 +14,6 @@ from planc.rules import (  # noqa: F401  importing a family registers its rules
     recurrent,
     reduction,
 )
-from planc.rules.registry import find, parameters, rule
+from planc.rules.registry import Leaf, find, leaf, parameters, rule
 
-__all__ = ["find", "parameters", "rule"]
+__all__ = ["Leaf", "find", "leaf", "parameters", "rule"]

@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 from planc.facts import Facts
-from planc.labels import Labelled, contract, insert, reduce, squeeze, unify
+from planc.labels import Labelled, contract, even, insert, reduce, squeeze, unify
 from planc.rules.registry import pin_dims, rule
 
 
@@ -36,6 +36,27 @@ def matmul(cx: Facts, x: Labelled, other: Labelled) -> Labelled:
         cx.cost(1, *((y, d) for d in range(rank)), (a, a.rank - 1))
     dropped = ([rank - 2] if x.rank == 1 else []) + ([rank - 1] if other.rank == 1 else [])
     return squeeze(cx, y, dropped)
+
+
+@rule("aten._grouped_mm")
+def grouped_matmul(
+    cx: Facts, x: Labelled, mat2: Labelled, offs: Labelled | None = None, *_: Any, **__: Any
+) -> Labelled:
+    """Rows in runs that end at ``offs``, each run times a matrix of its own:
+    y[s, n] = x[s, k] mat2[e(s), k, n], as in mixtures of experts.
+    """
+    if offs is None and x.rank == mat2.rank == 3:
+        return matmul(cx, x, mat2)
+    if (x.rank, mat2.rank) != (2, 3) or offs is None:
+        for value in (x, mat2):
+            pin_dims(cx, value, range(value.rank), "multiplied in runs along it")
+        return Labelled(cx.shape)
+    pin_dims(cx, offs, range(offs.rank), "the runs of a grouped product are counted by position")
+    x = even(cx, pin_dims(cx, x, (0,), "runs of rows are counted by position"), (0,))
+    mat2 = pin_dims(cx, mat2, (0,), "matrices are picked by position, as experts are by a router")
+    cx.cost(1, (x, 0), (mat2, 1), (mat2, 2))
+    one = reduce(cx, mat2, (0,), keepdim=False)
+    return contract(cx, x, "SK", one, "KN", "SN")
 
 
 @rule("aten.mv", "aten.dot", "aten.vdot", "aten.inner")

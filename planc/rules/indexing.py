@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from planc.facts import Facts
-from planc.labels import Labelled, even, lift, unify
+import numpy as np
+
+from planc.facts import Atoms, Facts
+from planc.labels import Labelled, even, lift, take, unify, window
 from planc.rules.registry import axis, pin_dims, rule
 
 
@@ -17,6 +19,8 @@ def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelle
         picked(cx, x, indices)  # a mask of several dimensions
         return Labelled(cx.shape)
     given = [i for i, entry in enumerate(indices) if entry is not None]
+    if len(given) == 1 and (chosen := _known(indices[given[0]])) is not None:
+        return _taken(cx, x, given[0], chosen)
     x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
     for entry in indices:
         if entry is not None:
@@ -31,6 +35,27 @@ def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelle
     if any(e is not None and e.shape and x.layers == () for e in indices):
         return Labelled(cx.shape)
     return Labelled(cx.shape, lift(_without(x, given), places).layers)
+
+
+def _known(index: Labelled | None) -> Atoms | None:
+    """The content of a list of positions, where it is known."""
+    known = index is not None and index.rank == 1 and index.constant is not None
+    if not known or index is None or index.constant is None or index.constant.dtype == bool:
+        return None
+    return index.constant.astype(np.int64)
+
+
+def _taken(cx: Facts, x: Labelled, dim: int, chosen: Atoms) -> Labelled:
+    """Coordinates picked by a constant list: what stands between them and the end that they are
+    counted from must stay, or they are others.
+    """
+    n = x.shape[dim]
+    for side in (chosen[chosen >= 0], chosen[chosen < 0]):
+        if len(side):
+            first, last = (0, side.max() + 1) if side[0] >= 0 else (n + side.min(), n)
+            between = window(x, dim, int(first), int(last)).targeting(dim)
+            cx.pin(between, "positions are picked by index")
+    return take(cx, x, dim, chosen % n)
 
 
 def _rank_of(indices: Sequence[Labelled | None]) -> int:
@@ -97,6 +122,71 @@ def gather(cx: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Label
     return unify(cx, _without(x, dims), index.nonzero(), "mul")
 
 
+@rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+def scatter(
+    cx: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
+) -> Labelled:
+    """out[index[i, j], j] = src[i, j]: beside the indexed dimension all three shrink together."""
+    dims = (axis(x, dim),)
+    tensors = [t for t in (x, index, src) if isinstance(t, Labelled) and t.rank == x.rank]
+    rest = {tuple(n for d, n in enumerate(t.shape) if d not in dims) for t in tensors}
+    if len(rest) > 1:
+        picked(cx, x, index, src)
+        return Labelled(cx.shape)
+    return _written(cx, x, dims, src, index)
+
+
+@rule("aten.index_add", "aten.index_copy", "aten.index_fill")
+def index_write(
+    cx: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
+) -> Labelled:
+    """out[index[i], j] = src[i, j], or one value."""
+    pin_dims(cx, index, range(index.rank), "used as an index")
+    return _written(cx, x, (axis(x, dim),), src)
+
+
+def _written(
+    cx: Facts, x: Labelled, dims: Sequence[int], src: Any, index: Labelled | None = None
+) -> Labelled:
+    """``x`` with ``src``, a tensor or a number, written somewhere along ``dims``."""
+
+    def one(value: Labelled) -> Labelled:
+        value = even(cx, pin_dims(cx, value, dims, "positions are picked by index"), dims)
+        return _without(value, dims)
+
+    y = one(x)
+    if isinstance(src, Labelled):
+        y = unify(cx, y, one(src) if src.rank else src, "add")
+    elif src != 0:
+        y = y.nonzero()
+    if index is not None:  # it says where, not what
+        y = unify(cx, y, one(index).nonzero(), "mul")
+    return Labelled(cx.shape, y.layers)
+
+
+@rule("aten.masked_scatter")
+def masked_scatter(cx: Facts, x: Labelled, mask: Labelled, source: Labelled) -> Labelled:
+    """Takes one coordinate of ``source`` after the other where the mask says so. Where the mask has
+    one for all of the last dimensions, and they are as wide in both, it takes whole rows.
+    """
+    rank = len(cx.shape)
+    if source.rank > rank:
+        picked(cx, x, mask, source)
+        return Labelled(cx.shape)
+    rows, at, of = (lift(v, [None] * (rank - v.rank) + [*range(v.rank)]) for v in (x, mask, source))
+    first = rank
+    while first and at.shape[first - 1] == 1 and rows.shape[first - 1] == of.shape[first - 1]:
+        first -= 1
+    picking = range(first)
+    rows, of = (
+        even(cx, pin_dims(cx, v, picking, "picked by position or by value"), picking)
+        for v in (rows, of)
+    )
+    pin_dims(cx, at, range(rank), "used as an index")
+    y = unify(cx, _without(rows, picking), _without(of, picking), "add")
+    return Labelled(cx.shape, y.layers)
+
+
 @rule("aten.embedding")
 def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labelled:
     """Rows picked by index; the features stay labelled."""
@@ -104,6 +194,18 @@ def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labell
     rank = len(cx.shape)
     layers = lift(_without(weight, (0,)), [*[None] * (rank - 1), 1]).layers
     return Labelled(cx.shape, layers)
+
+
+@rule("aten.embedding_bag")
+def embedding_bag(
+    cx: Facts, weight: Labelled, indices: Labelled, offsets: Labelled, *_: Any, **__: Any
+) -> tuple[Labelled, ...]:
+    """Sums, means or maxima of rows picked by index; the others of its results count rows."""
+    weight = even(cx, pin_dims(cx, weight, (0,), "rows are picked by index"), (0,))
+    y = Labelled(cx.shape, _without(weight, (0,)).layers)
+    # of maxima it says which rows they are from
+    others = (y.nonzero() if len(s) == 2 else Labelled(s) for s in cx.shapes[1:])
+    return y, *others
 
 
 @rule("aten.sort")
@@ -130,13 +232,6 @@ _PICKED = [
     "bucketize",
     "bincount",
     "histc",
-    "index_add",
-    "index_copy",
-    "index_fill",
-    "scatter",
-    "scatter_add",
-    "scatter_reduce",
-    "masked_scatter",
     "item",
     "_local_scalar_dense",
     "is_nonzero",
@@ -145,7 +240,6 @@ _PICKED = [
     "diag",
     "diagonal",
     "diag_embed",
-    "embedding_bag",
     "one_hot",
     "multinomial",
     "trace",

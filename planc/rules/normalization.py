@@ -9,6 +9,7 @@ from typing import Any
 
 from planc.facts import Facts
 from planc.labels import Labelled, even, reduce, reshape, unify
+from planc.rules.reduction import summed
 from planc.rules.registry import axis, rule, vector
 
 
@@ -131,6 +132,25 @@ def _trailing(
         return y
     statistics = reduce(cx, y.nonzero(), dims, keepdim=True)
     return (y, *(statistics for _ in cx.shapes[1:]))
+
+
+@rule("aten._weight_norm")
+def weight_norm(cx: Facts, v: Labelled, g: Labelled, dim: int = 0) -> Labelled:
+    """g v / |v|, the norm taken over all dimensions but ``dim``, or (-1) over all of them.
+
+    Zeros do not count in a norm. But where all that it is taken over is zero when masked, the
+    masked weight is not a number.
+    """
+    kept = () if dim == -1 else (axis(v, dim),)
+    norm = summed(cx, v, [d for d in range(v.rank) if d not in kept], keepdim=True)
+    return unify(cx, v, unify(cx, g, norm, "div"), "mul")
+
+
+@rule("aten._weight_norm_interface")
+def weight_norm_interface(
+    cx: Facts, v: Labelled, g: Labelled, dim: int = 0
+) -> tuple[Labelled, Labelled]:
+    return weight_norm(cx, v, g, dim), g
 
 
 @rule("aten.group_norm")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from planc.facts import Facts
-from planc.labels import Labelled, even, reduce, unify
+from planc.labels import Labelled, concatenate, even, reduce, unify
 from planc.rules.registry import axes, axis, pin_dims, rule
 
 
@@ -44,6 +44,26 @@ def vector_norm(
     if isinstance(p, int | float) and p <= 0:
         return mixed(cx, x, axes(x, dim), keepdim, "a norm that counts zeros")
     return summed(cx, x, axes(x, dim), keepdim)
+
+
+@rule("aten.linalg_norm")
+def norm(
+    cx: Facts, x: Labelled, ord: Any = None, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Labelled:
+    """The norm of vectors, or of matrices where there are two dimensions and an order is given."""
+    dims = axes(x, dim)
+    if ord in (None, "fro"):
+        return vector_norm(cx, x, 2, dims, keepdim)
+    if len(dims) == 1:
+        return vector_norm(cx, x, ord, dims, keepdim)
+    return reduce(cx, pin_dims(cx, x, dims, "a norm of matrices"), dims, keepdim)
+
+
+@rule("aten.linalg_matrix_norm")
+def matrix_norm(
+    cx: Facts, x: Labelled, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, **_: Any
+) -> Labelled:
+    return norm(cx, x, ord, dim, keepdim)
 
 
 @rule("aten.mean", "aten.nanmean")
@@ -122,6 +142,17 @@ def running(cx: Facts, x: Labelled, dim: int, **_: Any) -> Labelled:
     """Running sums: order matters, so the dimension itself is pinned."""
     dims = (axis(x, dim),)
     return even(cx, pin_dims(cx, x, dims, "a running sum over it"), dims)
+
+
+@rule("aten.diff")
+def difference(
+    cx: Facts, x: Labelled, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None
+) -> Labelled:
+    """Of neighbours along a dimension, which it pins."""
+    dim = axis(x, dim)
+    parts = [part for part in (prepend, x, append) if part is not None]
+    y = running(cx, concatenate(cx, parts, dim) if len(parts) > 1 else x, dim)
+    return Labelled(cx.shape, y.layers)
 
 
 @rule("aten.logcumsumexp")

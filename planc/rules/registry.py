@@ -4,34 +4,108 @@ A rule is a function ``rule(cx, ...)`` with the operator's own parameters after 
 it writes to. Tensors arrive as :class:`Labelled`, numbers as they are; it returns the labelled
 result, a tuple of them, or None where the operator returns nothing. Parameters that must follow a
 width carry the name that the operator's schema gives them.
+
+A module class may have a rule as well: its modules are then leaves, which are called but not looked
+into. Their rule gets the arguments of ``forward``, and by keyword the module's parameters, buffers
+and integer attributes that it names.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, wraps
 from typing import Any, TypeVar
 
+from planc.errors import AnalysisError
 from planc.facts import Facts
 from planc.labels import Labelled, lift
 
 Rule = Callable[..., Any]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 _RULES: dict[str, Rule] = {}
+LEAF = "leaf."
 
 
-def rule(*operators: str) -> Callable[[AnyRule], AnyRule]:
-    """Registers a rule for operators named ``namespace.name.overload``, or ``namespace.name`` for
-    all overloads. The in-place variant of an operator (``add_``) has the same rule.
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A module class that is not traced into: the name of its operator, and the function that
+    gives its result's shape.
+    """
+
+    operator: str
+    meta: Callable[..., Any] | None
+
+
+_LEAVES: dict[type, Leaf] = {}
+
+
+def rule(
+    *operators: str | type, meta: Callable[..., Any] | None = None
+) -> Callable[[AnyRule], AnyRule]:
+    """Registers a rule for operators and for module classes.
+
+    An operator is named ``namespace.name.overload``, or ``namespace.name`` for all overloads; its
+    in-place variant (``add_``) has the same rule. A module class stands for all its modules, and
+    for those of subclasses with the same ``forward``: they are called, never looked into. Its rule
+    is called with the arguments of ``forward``, and by keyword with those of the module's
+    parameters and buffers (``"gate.weight"`` is ``gate_weight``), and of its public integer
+    attributes, that it has parameters for. A tensor of the module that it does not name stays
+    whole; an attribute that follows a width is said to by ``cx.demand(name, None, y, dim)``.
+
+    Args:
+        meta: for module classes, ``meta(module, *args, **kwargs)``: an empty tensor (or a tuple of
+            them) like what ``forward`` returns, for arguments without content. Without it the model
+            is traced on real tensors.
     """
 
     def register(fn: AnyRule) -> AnyRule:
         for operator in operators:
-            _RULES[operator] = fn
+            if isinstance(operator, str):
+                _RULES[operator] = fn
+            else:
+                name = f"{LEAF}{operator.__module__}.{operator.__qualname__}"
+                _LEAVES[operator] = Leaf(name, meta)
+                _RULES[name] = _of_leaf(fn)
         return fn
 
     return register
+
+
+def leaf(kind: type) -> Leaf | None:
+    """What is registered for a module class, or for the class whose ``forward`` it has."""
+    for base in kind.__mro__:
+        if base in _LEAVES:
+            return _LEAVES[base] if _forward(kind) is _forward(base) else None
+    return None
+
+
+def _forward(kind: type) -> Any:
+    return getattr(kind, "forward", None)
+
+
+def _of_leaf(fn: Rule) -> Rule:
+    """``fn``, given what it has parameters for; the tensors that it has none for are pinned."""
+    named = inspect.signature(fn).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in named.values())
+
+    @wraps(fn)
+    def adapted(cx: Facts, *args: Any, **kwargs: Any) -> Any:
+        given = {name: value for name, value in kwargs.items() if takes_all or name in named}
+        for name, value in kwargs.items():
+            if name not in given and isinstance(value, Labelled):
+                cx.pin(value.layers, f"{name} is not named by its module's rule")
+        try:
+            inspect.signature(fn).bind(cx, *args, **given)
+        except TypeError as error:
+            raise AnalysisError(
+                f"rule {fn.__name__}: {error}; beside the arguments of forward it can name "
+                f"{', '.join(kwargs) or 'nothing'}"
+            ) from None
+        return fn(cx, *args, **given)
+
+    return adapted
 
 
 def find(operator: str) -> Rule | None:

@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from planc.errors import TraceError
 from planc.inputs import specify
 from planc.ir import Graph, Node, Ref, Tensor, Value
+from planc.trace.leaf import leaves_of
 from planc.trace.nesting import leaves
 from planc.trace.record import ASSERTS
 from planc.trace.structure import described, owned_tensors
@@ -39,6 +40,11 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     Raises:
         TraceError: torch cannot export the model (its control flow depends on values, ...).
     """
+    for path, module in leaves_of(model):
+        raise TraceError(
+            f"{path} is a {type(module).__name__}, whose rule says that it is not traced into; "
+            'export looks into every module: trace it with the recorder (frontend="record")'
+        )
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

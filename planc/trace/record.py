@@ -44,15 +44,18 @@ from planc.ir import (
     attributes_read,
 )
 from planc.reparametrised import Masked, masked_tensors
+from planc.rules import leaf
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
+from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
 from planc.trace.sizes import (
     SizeTracking,
     align,
     heard_comparisons,
+    is_seen_through,
     track_attributes,
     tracked_math,
 )
@@ -66,6 +69,7 @@ _NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedOperatorException,
+    NeedsValues,
 )
 
 
@@ -84,10 +88,14 @@ def record(
     """
     if replay is not None:
         return _Run(model, "real", replay).graph(args, kwargs)
-    with contextlib.suppress(Exception):  # fake tensors give the better error, if it is one
+    with contextlib.suppress(Exception):  # what really is wrong, the others say better
         return _Run(model, "meta").graph(args, kwargs)
     try:
         return _Run(model, "fake").graph(args, kwargs)
+    except TraceError:
+        if any(p.is_meta for p in model.parameters()):
+            raise
+        return _Run(model, "real").graph(args, kwargs)  # what stand-ins cannot do, tensors may
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
@@ -211,7 +219,10 @@ class _Run:
             track_attributes(path, module)
             module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
-        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=True):
+        for path, module in leaves_of(model):
+            sizes = named_sizes(path, modules[path].attributes)
+            vars(module)["forward"] = self._leaf(path, module, sizes)
+        for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=False):
             if old.up_to_date and new.current is not None:
                 self.masked[id(new.current)] = new
                 self.alive.append(new.current)
@@ -249,7 +260,9 @@ class _Run:
             numbers=self.numbers,
             constants=self.constants,
             modules=_with_fields(
-                modules, fields, attributes_read(self.nodes, self.numbers.values())
+                modules,
+                fields,
+                attributes_read(self.nodes, self.numbers.values(), self.comparisons.values()),
             ),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
@@ -323,11 +336,38 @@ class _Run:
     def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
         self.path.pop()
 
+    def _leaf(self, path: str, module: nn.Module, sizes: dict[str, Any]) -> Callable[..., Any]:
+        """What takes the place of the ``forward`` of a module that is not looked into."""
+        forward, found = module.forward, leaf(type(module))
+        assert found is not None
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self.source = _user_line()
+            operands = named_operands(module)
+            tensors = {name: self.ref(tensor) for name, tensor in operands.items()}
+            named = {**sizes, **tensors, **{name: self._freeze(a) for name, a in kwargs.items()}}
+            if len(named) < len(sizes) + len(tensors) + len(kwargs):
+                raise TraceError(
+                    f"{type(module).__name__} has a rule, and an argument, an attribute and a "
+                    "tensor of one name: they cannot be told apart"
+                )
+            node_args = tuple(self._freeze(arg) for arg in args)
+            result = call(module, forward, self.kind != "real", args, kwargs)
+            flat = result if isinstance(result, tuple | list) else (result,)
+            outputs = tuple(Ref(self.new_value(item, constant=False)) for item in flat)
+            self.nodes.append(
+                Node(found.operator, node_args, tuple(named.items()), outputs, path, self.source)
+            )
+            return result
+
+        return called
+
     def compared(self, left: Expr, relation: str, right: Expr) -> None:
         """Notes what the model's own code found about two sizes; torch's asks after its own."""
         key = (left, relation, right)
-        asker = sys._getframe(2).f_code.co_filename
-        if left != right and key not in self.comparisons and not asker.startswith(_HIDDEN):
+        asker = sys._getframe(2).f_code
+        own = asker.co_filename.startswith(_HIDDEN) and not is_seen_through(asker)
+        if left != right and key not in self.comparisons and not own:
             self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
 
     # -- one operator ----------------------------------------------------------------------
@@ -408,6 +448,7 @@ _PRODUCTS = frozenset(
 )
 _SILENT = frozenset(
     {"prim.device.default", "device.default", "prim.layout.default", "sym_size.int"}
+    | {"_has_compatible_shallow_copy_type.default"}
 )
 ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 

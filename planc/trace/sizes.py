@@ -165,6 +165,11 @@ def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
     return _transparent_copies[fn]
 
 
+def is_seen_through(code: types.CodeType) -> bool:
+    """Whether it is the code of a function of torch whose inside is seen."""
+    return any(code is fn.__code__ for fn in _TRANSPARENT)
+
+
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _SIZE = torch.Tensor.size
 _COUNTS = frozenset({torch.Tensor.numel, torch.Tensor.nelement, torch.numel})

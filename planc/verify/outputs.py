@@ -26,16 +26,13 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 def rewritten_graph(plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module) -> fx.GraphModule:
     """The rewritten graph over slices of the original's tensors, taken by the labels."""
     before, shapes = named(model), analysis.shapes(gone)
-    tensors = {
-        t.name: sliced(
-            analysis.walked.labels[t.value], gone, before[t.name].detach(), shapes[t.value]
-        ).clone()
-        for t in analysis.graph.tensors
-    }
-    changed = {(change.module, change.name): change.after for change in plan.attributes}
-    return rewritten(
-        analysis, gone, tensors, changed if plan.target == "module" else None, model.forward
-    )
+    tensors: dict[str, torch.Tensor] = {}
+    for t in analysis.graph.tensors:
+        old, labels = before[t.name], analysis.walked.labels[t.value]
+        new = sliced(labels, gone, old.detach(), shapes[t.value]).clone()
+        parameter = isinstance(old, nn.Parameter)
+        tensors[t.name] = nn.Parameter(new, requires_grad=False) if parameter else new
+    return rewritten(plan, analysis, gone, tensors, model)
 
 
 def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:

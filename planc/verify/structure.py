@@ -202,9 +202,29 @@ def check_graph(reference: fx.GraphModule, smaller: nn.Module) -> str:
             )
     if len(wanted) != len(found):
         raise VerificationError(f"the graph has {len(found)} nodes, expected {len(wanted)}")
+    for node in wanted:
+        if node.op == "call_module":
+            _check_leaf(str(node.target), reference, smaller)
     if smaller.training != reference.training:
         raise VerificationError(f"training is {smaller.training}, was {reference.training}")
     return f"the {len(found)} nodes of the graph are those of the rewritten one"
+
+
+def _check_leaf(path: str, reference: fx.GraphModule, smaller: fx.GraphModule) -> None:
+    """A module that the graph calls has the class and the attributes of the reference's."""
+    parts = dict(smaller.get_submodule(path).named_modules())
+    for inner, want in reference.get_submodule(path).named_modules():
+        have = parts.get(inner, smaller)
+        if type(have) is not type(want):
+            raise VerificationError(
+                f"{path}.{inner} is a {type(have).__name__}, was a {type(want).__name__}"
+            )
+        was, now = _plain_attributes(want), _plain_attributes(have)
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                raise VerificationError(
+                    f"{path}.{inner}: {name} is {now.get(name)}, expected {was.get(name)}"
+                )
 
 
 def _spelled(node: fx.Node) -> str:

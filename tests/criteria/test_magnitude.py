@@ -12,54 +12,20 @@ import planc
 from planc.analysis import Analysis
 from planc.criteria import Magnitude
 from planc.errors import PolicyError
-from planc.groups import Group
 from tests import small
+from tests.criteria import brute
 from tests.small import MODELS, build
 
 
-def leaving(group: Group, unit: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The coordinates of a tensor that leave with a unit, read off the group's members."""
-    lost = np.zeros(shape, dtype=bool)
-    for member in group.members:
-        if member.tensor != name:
-            continue
-        units, indices = member.expand()
-        along = np.zeros(shape[member.dim], dtype=bool)
-        along[indices[units == unit]] = True
-        here = np.broadcast_to(
-            along.reshape([-1 if d == member.dim else 1 for d in range(len(shape))]), shape
-        ).copy()
-        if member.over is not None:
-            outside = np.ones(shape[member.over.dim], dtype=bool)
-            outside[member.over.start : member.over.stop] = False
-            np.moveaxis(here, member.over.dim, 0)[outside] = False
-        lost |= here
-    return lost
+def brute_force(analysis: Analysis, model: nn.Module, p: float) -> list[np.ndarray]:
+    tensors = brute.parameters(model)
+    powers = {name: np.abs(values) ** p for name, values in tensors.items()}
+    return brute.whole(analysis, tensors, powers, lambda total: total ** (1 / p))
 
 
-def brute_force(analysis: Analysis, model: nn.Module, p: int) -> list[list[float]]:
-    weights = dict(model.named_parameters(remove_duplicate=False))
-    scores = []
-    for group in analysis.groups:
-        names = dict.fromkeys(member.tensor for member in group.members)
-        scores.append(
-            [
-                sum(
-                    float((weights[name].detach().double().numpy()[mask].__abs__() ** p).sum())
-                    for name in names
-                    if name in weights
-                    for mask in [leaving(group, unit, name, tuple(weights[name].shape))]
-                )
-                ** (1 / p)
-                for unit in range(group.size)
-            ]
-        )
-    return scores
-
-
-@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("p", [0.5, 1, 2, 3])
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_are_the_norm_of_what_leaves_with_the_unit(name: str, p: int) -> None:
+def test_scores_are_the_norm_of_what_leaves_with_the_unit(name: str, p: float) -> None:
     for dtype, exactness in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         model, inputs = build(name, dtype)
         analysis = planc.analyze(planc.trace(model, inputs))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import planc
+from planc.criteria import Magnitude
 from planc.errors import PolicyError
 from planc.plan import Plan
-from planc.policy import Floor, Global, Keep, Only, Rounded, Uniform
+from planc.policy import Capped, Equal, Floor, Global, Keep, Only, Policy, Rounded, Uniform
 from tests.small import MODELS, build
 
 
@@ -132,3 +137,121 @@ def test_the_plan_records_its_policy_criterion_and_seed() -> None:
     assert (made.criterion, made.seed) == ("l1", 7)
     assert made.policy == "keep(rounded(floor(uniform(0.25), 2), 2), stem)"
     assert dict(made.versions).keys() == {"planc", "torch"}
+
+
+# -- caps and equal widths -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_group_loses_more_than_the_cap(name: str) -> None:
+    model, inputs = build(name)
+    plan = planc.compile(model, inputs, ratio=0.8, cap=0.3, global_ranking=True)
+    for group in plan.groups:
+        assert len(group.removed) <= 0.3 * group.size + 1e-9
+    with pytest.raises(PolicyError, match="largest ratio 1 is not in"):
+        planc.compile(model, inputs, cap=1)
+
+
+class Stack(nn.Module):
+    """Three layers alike on one stream, and one of other surroundings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({"up": nn.Linear(8, 12), "down": nn.Linear(12, 8)}) for _ in range(3)
+        )
+        self.other = nn.Linear(8, 12)
+        self.head = nn.Linear(12, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = x + layer["down"](torch.relu(layer["up"](x)))
+        return self.head(self.other(x))
+
+
+@pytest.mark.parametrize("options", [{"ratio": 0.4}, {"macs": 0.5}, {"params": 0.3}])
+def test_layers_alike_keep_equally_many(options: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    model, inputs = Stack().eval(), (torch.randn(2, 8),)
+    found = []
+    for equal in (False, True):
+        plan = planc.compile(
+            model, inputs, ranking="global", criterion="random", equal=equal, **options
+        )  # type: ignore[call-overload]
+        kept = {group.name: group.kept for group in plan.groups}
+        found.append([kept[f"layers.{i}.up.weight:0"] for i in range(3)])
+        planc.verify(plan, model, planc.apply(plan, model), inputs)
+    assert len(set(found[0])) > 1
+    assert len(set(found[1])) == 1
+
+
+def test_equal_widths_are_only_for_what_a_pattern_means() -> None:
+    model, inputs = Stack().eval(), (torch.randn(2, 8),)
+    analysis = planc.analyze(planc.trace(model, inputs))
+    names = [group.name for group in analysis.groups]
+    kept = np.array([{"layers.0.up.weight:0": 3}.get(name, 7) for name in names])
+    for patterns, least in (((), 7), (("layers.[12]",), 3), (("layers.[01].up",), 7)):
+        raised = Equal(Uniform(), patterns).raising(analysis)(kept)
+        assert raised[names.index("layers.0.up.weight:0")] == least
+
+
+def test_wishes_are_obeyed_in_any_order() -> None:
+    model, inputs = build("vit")
+    analysis = planc.analyze(planc.trace(model, inputs))
+    scores = planc.score(analysis, model, Magnitude(2))
+    for policies in (
+        [lambda p: Rounded(p, 4), lambda p: Floor(p, 3), lambda p: Capped(p, 0.6), Equal],
+        [lambda p: Keep(p, ("*mlp*",)), lambda p: Rounded(p, 2), lambda p: Floor(p, 3)],
+    ):
+        found = set()
+        for wishes in itertools.permutations(policies):
+            policy: Policy = Global(0.7)
+            for wish in wishes:
+                policy = wish(policy)
+            plan = planc.select(analysis, scores, policy)
+            found.add(tuple(group.removed for group in plan.groups))
+        assert len(found) == 1
+
+
+# -- rounding of what is joined --------------------------------------------------------------------
+
+
+class Joined(nn.Module):
+    """Three widths side by side, one of them odd, beside channels of the input that never go."""
+
+    def __init__(self, image: bool) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(4, n, 1) for n in (16, 12, 16))
+        self.after = nn.Conv2d(44 + 4 * image, 8, 1)
+        self.head = nn.Conv2d(8, 2, 1)
+        self.image = image
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = [part(x) for part in self.parts] + [x] * self.image
+        return self.head(self.after(torch.cat(made, 1)))
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_a_join_that_shrinks_is_a_multiple_as_well_as_its_parts(image: bool) -> None:
+    model, inputs = Joined(image).eval(), (torch.randn(1, 4, 3, 3),)
+    pruned_joins = 0
+    for ratio in (0.1, 0.3, 0.4, 0.5, 0.8):
+        plan = planc.compile(model, inputs, ratio=ratio, round_to=8)
+        for cut in plan.cuts.values():
+            assert all(kept is None or len(kept) % 8 == 0 for kept in cut.kept)
+        pruned_joins += (
+            "after.weight" in plan.cuts and plan.cuts["after.weight"].kept[1] is not None
+        )
+        planc.verify(plan, model, planc.apply(plan, model), inputs)
+    assert bool(pruned_joins) == (not image)  # 4 channels that stay make no multiple of 8
+
+
+def test_the_channels_inside_a_group_of_a_convolution_are_multiples() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=2), nn.Conv2d(32, 4, 1)
+    ).eval()
+    inputs = (torch.randn(1, 3, 5, 5),)
+    for ratio, inside in ((0.4, 16), (0.5, 8)):  # 10 of the 16 in each group are no multiple
+        plan = planc.compile(model, inputs, ratio=ratio, round_to=8)
+        smaller = planc.apply(plan, model)
+        assert smaller[1].weight.shape[1] == inside

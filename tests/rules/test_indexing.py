@@ -17,6 +17,8 @@ from tests.rules.coverage import unseen
 ops = torch.ops.aten
 TOKENS = torch.randn(2, 3, 6)
 INDEX = torch.tensor([2, 0])
+FIRST = torch.zeros(2, 1, 8, dtype=torch.int64)
+ROWS = torch.tensor([[[True], [False], [True]], [[False], [True], [True]]])
 Run = Callable[[Tensor], Tensor]
 
 
@@ -51,11 +53,21 @@ FREE: dict[str, Net] = {
     "index_put by a mask": tokens(
         lambda y: ops.index_put(y, [None, torch.tensor([True, False, True])], 2 * y[:, :2])
     ),
+    "scatter": tokens(lambda y: y.scatter(1, first(y), y)),
+    "scatter of a number": tokens(lambda y: y.scatter(1, first(y), 2.0)),
+    "scatter_add": tokens(lambda y: y.exp().scatter_add(1, first(y) + 1, y[:, :2])),
+    "scatter_add in zeros": tokens(lambda y: torch.zeros_like(y).scatter_add(1, first(y), y)),
+    "scatter_reduce": tokens(lambda y: y.scatter_reduce(1, first(y), y, "amax")),
+    "index_add": tokens(lambda y: y.index_add(1, INDEX, y[:, :2])),
+    "index_copy": tokens(lambda y: y.index_copy(1, INDEX, y[:, :2].cos())),
+    "index_fill": tokens(lambda y: y.index_fill(1, INDEX, 2.0)),
+    "masked_scatter of rows": tokens(lambda y: y.masked_scatter(ROWS, 2 * y.flatten(0, 1))),
+    "masked_scatter of all rows": tokens(lambda y: y.masked_scatter(ROWS[0], y.sin())),
     "written by index": tokens(lambda y: write(y)),
     "sorted positions": tokens(lambda y: y.sort(1)[0] + y.topk(3, 1)[0]),
 }
 PICKED: dict[str, tuple[Run, int]] = {
-    "index": (lambda y: y[..., INDEX], 2),
+    "index": (lambda y: y[..., y[0, 0, :2].argsort()], 2),
     "index_select": (lambda y: y.index_select(2, INDEX), 2),
     "gather": (lambda y: y.gather(2, torch.zeros(2, 3, 2, dtype=torch.int64)), 2),
     "take_along_dim": (lambda y: y.take_along_dim(torch.zeros(1, dtype=torch.int64)), 1),
@@ -69,18 +81,18 @@ PICKED: dict[str, tuple[Run, int]] = {
     "diag": (lambda y: ops.diag(y[0]), 3),
     "diag_embed": (lambda y: y.diag_embed(), 8),
     "trace": (lambda y: y[0].trace().reshape(1), 1),
-    "scatter": (lambda y: y.scatter(1, torch.zeros(2, 1, 8, dtype=torch.int64), y), 8),
-    "scatter_add": (lambda y: y.scatter_add(1, torch.zeros(2, 1, 8, dtype=torch.int64), y), 8),
-    "scatter_reduce": (
-        lambda y: y.scatter_reduce(1, torch.zeros(2, 1, 8, dtype=torch.int64), y, "amax"),
+    "scatter": (lambda y: y.scatter(2, torch.zeros(2, 3, 1, dtype=torch.int64), y), 8),
+    "scatter by a fixed index": (lambda y: y.scatter_add(1, FIRST, y), 8),
+    "unequal scatter": (
+        lambda y: y.scatter(1, torch.zeros(2, 1, 4, dtype=torch.int64), y[:, :, :5]),
         8,
     ),
-    "index_add": (lambda y: y.index_add(1, INDEX, y[:, :2]), 8),
-    "index_copy": (lambda y: y.index_copy(1, INDEX, y[:, :2]), 8),
-    "index_fill": (lambda y: y.index_fill(1, INDEX, 2.0), 8),
+    "index_add": (lambda y: y.index_add(2, INDEX, y[..., :2]), 8),
     "index_put": (lambda y: y.index_put((INDEX % 2, INDEX, INDEX), y[0, 0, 0]), 8),
     "index_put apart": (lambda y: ops.index_put(y, [INDEX % 2, None, INDEX], y[0, 0, 0]), 8),
     "masked_scatter": (lambda y: y.masked_scatter(y > 0, y.sin()), 8),
+    "masked_scatter of what is flat": (lambda y: y.masked_scatter(ROWS, y.flatten()), 8),
+    "masked_scatter of more": (lambda y: y.masked_scatter(ROWS, y[None].sin()), 8),
     "histc": (lambda y: y.histc(4), 4),
     "renorm": (lambda y: y.renorm(2, 1, 1.0), 8),
     "cov": (lambda y: y[0].cov() + y[0].corrcoef(), 3),
@@ -90,6 +102,11 @@ PICKED: dict[str, tuple[Run, int]] = {
     "equal": (lambda y: y + float(torch.equal(y, y)), 8),
     "allclose": (lambda y: y + float(torch.allclose(y, y)), 8),
 }
+
+
+def first(y: Tensor) -> Tensor:
+    """An index as wide as ``y``."""
+    return torch.zeros_like(y[:, :2], dtype=torch.int64)
 
 
 def write(y: Tensor) -> Tensor:
@@ -123,6 +140,14 @@ def test_embeddings_keep_rows_and_free_features() -> None:
     )
     found = prove(net, torch.arange(8).reshape(2, 4))
     assert together(found, "e.weight:1", "w:1", "b.weight:1")
+    assert "rows are picked by index" in reasons(found, "e.weight", 0)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_embeddings_keep_rows_and_free_features(mode: str) -> None:
+    net = Net(lambda m, x: m.b(m.e(x)), e=nn.EmbeddingBag(9, 6, mode=mode), b=nn.Linear(6, 2))
+    found = prove(net, torch.arange(8).reshape(2, 4))
+    assert together(found, "e.weight:1", "b.weight:1")
     assert "rows are picked by index" in reasons(found, "e.weight", 0)
 
 
@@ -182,3 +207,14 @@ def test_every_operator_is_exercised() -> None:
     bincount _index_put_impl _local_scalar_dense is_nonzero multinomial where.default item equal
     allclose torchvision.nms torchvision.deform_conv2d cov corrcoef cross"""
     assert left <= set(rare.split())
+
+
+def test_positions_in_a_list_keep_what_they_are_counted_over() -> None:
+    net = Net(
+        lambda m, x: m.b((y := m.a(x))[..., [-2]] * y[..., :-2] + y[..., [-1]]),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(6, 2),
+    )
+    found = prove(net, TOKENS, seeds=(0,))
+    assert {g.name: g.size for g in found.groups} == {"a.weight:0": 6}
+    assert "picked by index" in reasons(found, "a.weight", 0)

@@ -63,7 +63,8 @@ def unweighted(name: str) -> nn.Module:
         options["weights_backbone"] = None
     if task == "detection" and not name.startswith("ssd"):
         options |= {"min_size": 160, "max_size": 320}
-    return models.get_model(name, **options)
+    model: nn.Module = models.get_model(name, **options)
+    return model
 
 
 def example_inputs(name: str, batch: int = 1, seed: int = 0) -> tuple[Any, ...]:

@@ -11,10 +11,11 @@ from torch import nn
 from tests.zoo.transformers.decoders import DECODERS
 from tests.zoo.transformers.encoders import ENCODERS
 from tests.zoo.transformers.entry import Entry
+from tests.zoo.transformers.images import IMAGES
 from tests.zoo.transformers.others import OTHERS
 from tests.zoo.transformers.weights import randomise
 
-TABLE: dict[str, Entry] = DECODERS | ENCODERS | OTHERS
+TABLE: dict[str, Entry] = DECODERS | ENCODERS | IMAGES | OTHERS
 
 
 def names() -> list[str]:

@@ -86,7 +86,7 @@ DECODERS: dict[str, Entry] = {
         word_embed_proj_dim=64,
     ),
     "codegen": _entry(
-        "CodeGen", **_COMMON, n_embd=64, n_layer=2, n_head=4, n_positions=64, n_ctx=64, rotary_dim=8
+        "CodeGen", **_COMMON, n_embd=64, n_layer=2, n_head=8, n_positions=64, n_ctx=64, rotary_dim=4
     ),
     "stablelm": _entry("StableLm", **_LLAMA),
     "olmo": _entry("Olmo", **_LLAMA),

@@ -1,0 +1,111 @@
+"""Importances that every coordinate has a share of: sums over all that leaves with a unit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from planc.analysis import Analysis
+from planc.criteria.members import Members, Values, flat_values, gathered, spoken, summed_by
+from planc.criteria.scores import Opinions, Weights
+from planc.criteria.sources import Sources
+from planc.criteria.statistics import Statistics
+from planc.criteria.sums import place_sums, sum_over
+from planc.errors import PolicyError
+from planc.ir import Tensor
+from planc.places import Place
+
+
+class Additive(ABC):
+    """A criterion by a quantity of single coordinates: :meth:`element` is summed, :meth:`finish`
+    makes a score of the sum.
+
+    Called as a criterion it sums over everything that leaves with a unit, each coordinate once,
+    also where it leaves through two dimensions. As the importance of
+    :class:`planc.criteria.Reduced` it sums, and finishes, in each member by itself.
+    """
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that are needed."""
+        return ()
+
+    @abstractmethod
+    def element(self, sources: Sources, tensor: Tensor) -> torch.Tensor | None:
+        """The quantity of each coordinate of a parameter, None if it says nothing of it."""
+
+    def finish(self, sums: Values) -> Values:
+        """Scores of sums."""
+        return sums
+
+    def sums(
+        self, sources: Sources, tensor: Tensor, places: Sequence[Place]
+    ) -> Sequence[torch.Tensor | None]:
+        """The sums of a parameter's quantity for each index of its places."""
+        element = self.element(sources, tensor)
+        return [None] * len(places) if element is None else place_sums(element, places)
+
+    def members(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Members:
+        """The importance of every unit in each of its members."""
+        sources = Sources(self, analysis, weights, statistics)
+        return gathered(analysis, self._of_places(sources), self.finish)
+
+    def __call__(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Opinions:
+        sources = Sources(self, analysis, weights, statistics)
+        places = analysis.places
+        of_places = self._of_places(sources)
+        every = places.indices
+        values = flat_values(places, of_places)[every.at]
+        sums = summed_by(every.unit, values, places.count)
+        if places.overlaps:
+            sums = sums - self._counted_twice(sources)
+        told = np.array([found is not None for found in of_places], dtype=bool)
+        if told.all():
+            return places.split(self.finish(sums))
+        heard = np.bincount(every.unit, weights=told[every.place], minlength=places.count) > 0
+        return spoken(places, self.finish(sums), heard)
+
+    def _of_places(self, sources: Sources) -> list[torch.Tensor | None]:
+        places = sources.analysis.places
+        found: list[torch.Tensor | None] = [None] * len(places.places)
+        for number, positions in places.by_tensor.items():
+            own = [places.places[position] for position in positions]
+            summed = self.sums(sources, sources.analysis.graph.tensors[number], own)
+            for position, values in zip(positions, summed, strict=True):
+                found[position] = values
+        return found
+
+    def _counted_twice(self, sources: Sources) -> Values:
+        """For each unit the sum over what leaves with it through several dimensions at once, by
+        inclusion and exclusion.
+        """
+        places = sources.analysis.places
+        surplus = np.zeros(places.count)
+        for overlap in places.overlaps:
+            element = self.element(sources, sources.analysis.graph.tensors[overlap.tensor])
+            if element is None:
+                continue
+            order = sorted(range(len(overlap.dims)), key=lambda i: overlap.dims[i])
+            units = overlap.units.transpose(order)
+            shared = sum_over(element.double(), tuple(sorted(overlap.dims))).cpu().numpy()
+            here = units >= 0
+            np.add.at(surplus, units[here], (-1) ** len(overlap.dims) * shared[here])
+        return surplus
+
+
+def positive(value: float, what: str) -> float:
+    """The number if it is finite and above 0.
+
+    Raises:
+        PolicyError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+        raise PolicyError(f"{what} {value!r} is not a finite number above 0")
+    return value

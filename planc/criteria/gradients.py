@@ -1,0 +1,156 @@
+"""Criteria from gradients of the loss: Taylor expansions of first and second order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from planc.analysis import Analysis
+from planc.criteria.additive import Additive, positive
+from planc.criteria.members import Members, Reduced, Values, gathered
+from planc.criteria.scores import Opinions, Weights
+from planc.criteria.sources import Sources
+from planc.criteria.statistics import (
+    GRADIENT,
+    KRONECKER,
+    KRONECKER_OUT,
+    SQUARED_GRADIENT,
+    Statistics,
+)
+from planc.errors import PolicyError
+from planc.ir import Tensor
+from planc.places import NOWHERE, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Taylor(Additive):
+    """What the loss changes by without a unit, to first order; g is the mean gradient.
+
+    ``per="unit"``: |sum w g|^p, with the sum over everything that leaves with the unit (Molchanov
+    et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8, p = 2; the same
+    with the group in the place of a filter). ``per="element"``: sum |w g|^p (there equation 9's
+    joint set counted one by one; Molchanov et al. 2017, "Pruning Convolutional Neural Networks for
+    Resource Efficient Inference", equation 7, for weights, p = 1).
+
+    ``Reduced(Taylor(), "sum")`` raises each member's sum to the power before they are added.
+
+    Raises:
+        PolicyError: ``per`` is another word, ``p`` is not a finite number above 0.
+    """
+
+    per: Literal["unit", "element"] = "unit"
+    p: float = 2
+
+    def __post_init__(self) -> None:
+        positive(self.p, "p")
+        if self.per not in ("unit", "element"):
+            raise PolicyError(f'per={self.per!r}: choose "unit" or "element"')
+
+    def __str__(self) -> str:
+        return f"taylor per {self.per}, p={self.p:g}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The gradient."""
+        return (GRADIENT,)
+
+    def element(self, sources: Sources, tensor: Tensor) -> torch.Tensor:
+        """w g, or |w g|^p."""
+        change = (sources.weight(tensor).conj() * sources.mean(GRADIENT, tensor)).real
+        return change if self.per == "unit" else change.abs() ** self.p
+
+    def finish(self, sums: Values) -> Values:
+        """|sum|^p per unit."""
+        scores: Values = np.abs(sums) ** self.p if self.per == "unit" else np.maximum(sums, 0)
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class OptimalBrainDamage(Additive):
+    """What the loss changes by without a unit, to second order: sum 1/2 h w^2, with the diagonal
+    of the empirical Fisher information, h = mean g^2, for that of the Hessian.
+
+    Optimal brain damage (LeCun et al. 1990, equation 3: the saliency h w^2 / 2) with the Fisher
+    approximation (Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher
+    pruning", equation 9). Each batch gives one g: exact for batches of one example.
+    """
+
+    def __str__(self) -> str:
+        return "optimal brain damage"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The squared gradient."""
+        return (SQUARED_GRADIENT,)
+
+    def element(self, sources: Sources, tensor: Tensor) -> torch.Tensor:
+        """1/2 h w^2."""
+        weight = sources.weight(tensor).abs()
+        return weight * weight * sources.mean(SQUARED_GRADIENT, tensor).real / 2
+
+    def finish(self, sums: Values) -> Values:
+        """No less than 0, whatever the last bit."""
+        scores: Values = np.maximum(sums, 0)
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class KroneckerDamage:
+    """What the loss changes by without the filters of a unit, to second order, with Kronecker
+    factors for the Hessian: 1/2 sum_{i, j in unit} S_ij w_i^T A w_j over the rows w_i of a weight.
+
+    C-OBD (Wang et al. 2019, "EigenDamage: Structured Pruning in the Kronecker-Factored Eigenbasis",
+    section 3.1, where a unit has one row: 1/2 S_ii w_i^T A w_i), with the factors of KFAC for
+    linear layers (Martens and Grosse 2015) and convolutions (Grosse and Martens 2016). For the
+    weights of ``nn.Linear``, ``nn.Conv1d`` and ``nn.Conv2d`` without channel groups, biases left
+    out. As a criterion by itself: the sum over all weights that make the unit. It says nothing of
+    groups that no such weight makes.
+    """
+
+    def __str__(self) -> str:
+        return "kronecker damage"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The Kronecker factors."""
+        return (KRONECKER,)
+
+    def __call__(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Opinions:
+        return Reduced(self, "sum")(analysis, weights, statistics)
+
+    def members(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Members:
+        """The damage of every unit in each weight that makes it."""
+        sources = Sources(self, analysis, weights, statistics)
+        of_places: list[torch.Tensor | None] = []
+        for place in analysis.places.places:
+            tensor = analysis.graph.tensors[place.tensor]
+            role = sources.roles.get(tensor.value)
+            makes = role is not None and place.dim == role.out == 0 and place.blocks == 1
+            of_places.append(_damage(sources, tensor, place) if makes else None)
+        return gathered(analysis, of_places)
+
+
+def _damage(sources: Sources, tensor: Tensor, place: Place) -> torch.Tensor | None:
+    """For each row of a weight its part in the damage: 1/2 sum_j S_ij w_i^T A w_j over the rows j
+    of the same unit.
+    """
+    rows = sources.weight(tensor).flatten(1).double()
+    inputs = sources.about(KRONECKER, tensor, rows.shape[1])
+    outputs = sources.about(KRONECKER_OUT, tensor, rows.shape[0])
+    if inputs is None or outputs is None or sources.statistics is None:
+        return None
+    batches = sources.statistics.batches
+    inputs, outputs = (factor.to(rows) / batches for factor in (inputs, outputs))
+    units = place.units
+    if len(np.unique(units[units != NOWHERE])) == (units != NOWHERE).sum():
+        return ((rows @ inputs) * rows).sum(1) * outputs.diagonal() / 2
+    unit = torch.from_numpy(units).to(rows.device)
+    together = (rows @ inputs @ rows.T) * outputs
+    return (together * (unit[:, None] == unit[None, :])).sum(1) / 2

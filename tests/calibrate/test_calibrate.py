@@ -1,0 +1,234 @@
+"""Calibration sums up what criteria need, and leaves the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import planc
+from planc.criteria import Fallback, Lamp, MeanActivation, Normalized, Taylor
+from planc.errors import CalibrationError, PolicyError, StalePlan
+from tests.criteria.calibrated import case, loss
+from tests.small import contents
+
+EVERYTHING = ["taylor", "obd", "obd_c", "wanda"]
+
+
+def bits(statistics: planc.criteria.Statistics) -> dict[str, bytes]:
+    return {key: tensor.numpy().tobytes() for key, tensor in statistics.tensors.items()}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["residual", "vit", "tied", "shared"])
+def test_the_model_is_left_as_it_was(name: str, training: bool) -> None:
+    model, batches = case(name)
+    model.train(training)
+    called: list[str] = []
+    model.register_forward_hook(lambda *_: called.append("hook"))
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    before, state = contents(model), torch.random.get_rng_state()
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    planc.calibrate(model, batches, EVERYTHING, loss)
+    assert contents(model) == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.backends.mha.get_fastpath_enabled() == fast_path
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is grads[name]
+        assert (parameter.grad == 3).all()
+    assert called  # the model's own hooks belong to what runs
+
+
+def test_the_model_is_left_as_it_was_when_calibration_fails() -> None:
+    model, batches = case("residual")
+    model.train()
+    before, state = contents(model), torch.random.get_rng_state()
+    with pytest.raises(CalibrationError):
+        planc.calibrate(model, [*batches, (torch.zeros(1),)], EVERYTHING, loss)
+    assert contents(model) == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_equal_runs_give_equal_bits_and_equal_plans() -> None:
+    model, batches = case("residual")
+    first, again = (planc.calibrate(model, batches, EVERYTHING, loss) for _ in range(2))
+    assert bits(first) == bits(again)
+    assert first.batches == 3
+    for name in EVERYTHING:
+        plans = [
+            planc.compile(model, batches[0], criterion=name, statistics=statistics)
+            for statistics in (first, again)
+            if name != "obd_c"
+        ]
+        assert len(set(plans)) <= 1
+
+
+def test_sums_of_parts_are_the_sum_of_the_whole() -> None:
+    model, batches = case("vit")
+    parts = [planc.calibrate(model, [batch], EVERYTHING, loss) for batch in batches]
+    whole = planc.calibrate(model, iter(batches), EVERYTHING, loss)
+    for key, tensor in whole.tensors.items():
+        total = sum(part.tensors[key] for part in parts)
+        torch.testing.assert_close(tensor, total, rtol=1e-12, atol=1e-14)
+
+
+def test_only_what_is_needed_is_collected() -> None:
+    model, batches = case("residual")
+    composed = Normalized(Fallback(MeanActivation(), "l2"), "max")  # type: ignore[arg-type]
+    statistics = planc.calibrate(model, batches, composed)
+    assert statistics.quantities == ("inputs",)
+    assert {key.partition("/")[0] for key in statistics.tensors} == {"inputs"}
+    assert str(statistics) == "inputs over 3 batches"
+
+
+def test_no_activation_outlives_its_batch() -> None:
+    model, batches = case("residual")
+    alive: list[Any] = []
+
+    def watching(model: nn.Module, batch: Any) -> torch.Tensor:
+        import weakref
+
+        output = model(*batch)
+        assert all(reference() is None for reference in alive)
+        alive.append(weakref.ref(output))
+        return (output**2).mean()
+
+    planc.calibrate(model, batches, EVERYTHING, watching)
+    assert len(alive) == 6  # one run for activations, one for gradients
+
+
+def test_half_precision_is_summed_in_single_under_autocast_too() -> None:
+    model, batches = case("residual")
+    model.float()
+    inputs = [tuple(x.float() for x in batch) for batch in batches]
+    plain = planc.calibrate(model, inputs, ["wanda", "taylor"], loss)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = planc.calibrate(model, inputs, ["wanda", "taylor"], loss)
+    assert cast.tensors.keys() == plain.tensors.keys()
+    half = planc.calibrate(
+        model.bfloat16(),
+        [tuple(x.bfloat16() for x in b) for b in batches],
+        ["wanda", "taylor"],
+        loss,
+    )
+    for other in (cast, half):
+        for key, tensor in plain.tensors.items():
+            assert other.tensors[key].dtype == tensor.dtype
+            difference = (other.tensors[key] - tensor).norm()
+            assert difference < 0.05 * tensor.norm() + 1e-4, key
+
+
+def test_a_criterion_without_its_statistics_is_refused() -> None:
+    model, batches = case("residual")
+    with pytest.raises(PolicyError, match=r"taylor.* needs statistics of gradient, there are none"):
+        planc.compile(model, batches[0], criterion="taylor")
+    statistics = planc.calibrate(model, batches, "wanda")
+    with pytest.raises(
+        PolicyError, match=r"obd|damage needs statistics of squared_gradient, these have inputs"
+    ):
+        planc.compile(model, batches[0], criterion="obd", statistics=statistics)
+    analysis = planc.analyze(planc.trace(model, batches[0]))
+    with pytest.raises(PolicyError, match="needs statistics of gradient"):
+        Normalized(Taylor())(analysis, model.state_dict())
+
+
+def test_statistics_of_another_model_are_refused() -> None:
+    model, batches = case("residual")
+    other, others = case("dense")
+    statistics = planc.calibrate(other, others, ["taylor", "wanda"], loss)
+    with pytest.raises(StalePlan, match=r"expected a gradient of shape .*for .*; calibrate this"):
+        planc.compile(model, batches[0], criterion="taylor", statistics=statistics)
+    with pytest.raises(StalePlan, match=r"inputs of head\.weight are of 56 channels.* has 32"):
+        planc.compile(model, batches[0], criterion="wanda", statistics=statistics)
+
+
+def test_requests_that_make_no_sense_are_refused() -> None:
+    model, batches = case("residual")
+    with pytest.raises(PolicyError, match="lamp needs no statistics"):
+        planc.calibrate(model, batches, Lamp())
+    with pytest.raises(PolicyError, match="no criterion needs no statistics"):
+        planc.calibrate(model, batches, [])
+    with pytest.raises(PolicyError, match="needs gradient of a loss: pass loss="):
+        planc.calibrate(model, batches, "taylor")
+    with pytest.raises(PolicyError, match="unknown criterion 'tailor'"):
+        planc.calibrate(model, batches, "tailor", loss)
+    with pytest.raises(CalibrationError, match="no batches: give at least one"):
+        planc.calibrate(model, [], "taylor", loss)
+    with torch.device("meta"):
+        empty = nn.Linear(3, 4)
+    with pytest.raises(CalibrationError, match="weight is on the meta device"):
+        planc.calibrate(empty, batches, "taylor", loss)
+
+
+def test_a_batch_that_cannot_be_run_is_named() -> None:
+    model, batches = case("residual")
+    wrong = (torch.zeros(2, 4, 8, 8, dtype=torch.float64),)
+    with pytest.raises(
+        CalibrationError, match=r"batch 1: loss\(model, batch\) fails: RuntimeError"
+    ):
+        planc.calibrate(model, [batches[0], wrong], "taylor", loss)
+    with pytest.raises(CalibrationError, match=r"batch 0: Residual on the batch fails: Runtime"):
+        planc.calibrate(model, [wrong], "wanda")
+    with pytest.raises(CalibrationError, match=r"batch 0: Residual on the batch fails: TypeError"):
+        planc.calibrate(model, ["images"], "wanda")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda y: y, r"the loss is a Tensor of shape \(2, 5\); return a tensor of one number"),
+        (lambda y: float(y.sum().detach()), "the loss is a float; return a tensor of one number"),
+        (lambda y: y.sum().detach(), "the loss does not depend on the parameters of the model"),
+        (lambda y: y.sum() * float("nan"), "the loss is nan; check the batch"),
+    ],
+)
+def test_a_loss_that_is_none_is_refused(answer: Any, said: str) -> None:
+    model, batches = case("residual")
+    with pytest.raises(CalibrationError, match=f"batch 0: {said}"):
+        planc.calibrate(model, batches, "taylor", lambda model, batch: answer(model(*batch)))
+
+
+def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(3, 4, bias=False)
+            self.last = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last((self.first(x) * 0).abs().sqrt())  # whose slope at 0 is infinite
+
+    said = r"the gradient/first\.weight has 12 values that are NaN or inf, the first at \(0, 0\)"
+    with pytest.raises(CalibrationError, match=said):
+        planc.calibrate(
+            Root(), [torch.ones(2, 3)], "taylor", lambda model, x: (model(x) ** 2).mean()
+        )
+
+
+def test_batches_may_come_from_a_generator_with_random_numbers() -> None:
+    model, _ = case("residual")
+
+    def drawn() -> Iterator[tuple[torch.Tensor, ...]]:
+        for _ in range(2):
+            yield (torch.randn(2, 3, 8, 8, dtype=torch.float64),)
+
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    first = planc.calibrate(model, drawn(), "taylor", loss)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert bits(planc.calibrate(model, drawn(), "taylor", loss)) == bits(first)
+
+
+def test_scores_from_broken_statistics_name_the_parameter() -> None:
+    model, batches = case("residual")
+    statistics = planc.calibrate(model, batches, "taylor", loss)
+    statistics.tensors["gradient/head.weight"][1, 2] = np.nan
+    said = r"the statistics gradient/head\.weight has 1 values that are NaN or inf.*\(1, 2\)"
+    with pytest.raises(PolicyError, match=said):
+        planc.compile(model, batches[0], criterion="taylor", statistics=statistics)

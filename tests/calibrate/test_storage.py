@@ -1,0 +1,99 @@
+"""Statistics are saved whole and come back as they were; nothing else is taken for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import planc
+from planc.criteria import Statistics
+from planc.errors import FileError, MalformedFile, NotAPlancFile, UnsafePath, UnsupportedVersion
+from tests.criteria.calibrated import case, loss
+
+
+@pytest.fixture
+def statistics() -> Statistics:
+    model, batches = case("residual")
+    return planc.calibrate(model, batches, ["taylor", "obd", "obd_c", "wanda"], loss)
+
+
+def test_what_is_loaded_is_what_was_saved(statistics: Statistics, tmp_path: Path) -> None:
+    planc.save_statistics(statistics, tmp_path / "s")
+    loaded = planc.load_statistics(tmp_path / "s")
+    assert (loaded.batches, loaded.quantities) == (statistics.batches, statistics.quantities)
+    assert loaded.tensors.keys() == statistics.tensors.keys()
+    for key, tensor in statistics.tensors.items():
+        assert loaded.tensors[key].dtype == tensor.dtype
+        assert torch.equal(loaded.tensors[key], tensor)
+    planc.save_statistics(loaded, tmp_path / "t")
+    assert (tmp_path / "s").read_bytes() == (tmp_path / "t").read_bytes()
+    model, batches = case("residual")
+    plans = {
+        planc.compile(model, batches[0], criterion="taylor", statistics=own)
+        for own in (statistics, loaded)
+    }
+    assert len(plans) == 1
+
+
+def test_a_failed_save_leaves_the_old_file(
+    statistics: Statistics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planc.save_statistics(statistics, tmp_path / "s")
+    before = (tmp_path / "s").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        planc.save_statistics(Statistics(1, (), {}), tmp_path / "s")
+    assert (tmp_path / "s").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "s"]
+
+
+RECORD = '{"kind":"statistics","version":1,"batches":3,"quantities":["gradient"]}'
+
+
+@pytest.mark.parametrize(
+    ("metadata", "key", "shape", "kind", "said"),
+    [
+        (None, "gradient/w", (2,), NotAPlancFile, "no statistics of planc"),
+        ("{", "gradient/w", (2,), MalformedFile, "its record"),
+        ('{"kind":"plan"}', "gradient/w", (2,), MalformedFile, "missing required field"),
+        (RECORD.replace("1", "2"), "gradient/w", (2,), UnsupportedVersion, "of version 2"),
+        (RECORD.replace("statistics", "plan"), "gradient/w", (2,), UnsupportedVersion, "plan of"),
+        (RECORD.replace("3", "0"), "gradient/w", (2,), MalformedFile, "0 batches"),
+        (RECORD, "w", (2,), MalformedFile, "w of shape"),
+        (RECORD, "sum/w", (2,), MalformedFile, "sum/w of shape"),
+        (RECORD, "inputs/w", (4, 7), MalformedFile, r"inputs/w of shape \(4, 7\)"),
+        (RECORD, "kronecker/w", (4, 7), MalformedFile, r"kronecker/w of shape \(4, 7\)"),
+        (RECORD, "kronecker_out/w", (4,), MalformedFile, r"kronecker_out/w of shape \(4,\)"),
+    ],
+)
+def test_other_files_are_refused(
+    metadata: str | None,
+    key: str,
+    shape: tuple[int, ...],
+    kind: type[FileError],
+    said: str,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s"
+    save_file({key: torch.zeros(shape)}, path, None if metadata is None else {"planc": metadata})
+    with pytest.raises(kind, match=said):
+        planc.load_statistics(path)
+
+
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"not a tensor in here")
+    with pytest.raises(MalformedFile, match="not a safetensors file"):
+        planc.load_statistics(tmp_path / "s")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnsafePath, match="not a regular file"):
+        planc.load_statistics(tmp_path / "pipe")
+    with pytest.raises(FileNotFoundError):
+        planc.load_statistics(tmp_path / "none")
