@@ -280,3 +280,35 @@ def test_a_plan_for_another_model_is_stale(fail: Run) -> None:
     planned("a.planc")
     stale = fail("apply", "a.planc", MODEL, "--set", "width=24", "-o", "out.safetensors")
     assert "0.0" in stale
+
+
+def test_a_plan_comes_back_from_its_json(succeed: Run, fail: Run) -> None:
+    planned("a.planc")
+    Path("a.json").write_text(succeed("show", "a.planc", "--json"))
+    succeed("plan", "--from-json", "a.json", "-o", "b.planc")
+    assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
+    Path("a.json").write_text("[1")
+    assert "a.json" in fail("plan", "--from-json", "a.json")
+    assert "--from-json" in fail("plan", code=2)
+
+
+def test_a_plan_without_the_weights_in_memory_is_the_same_plan(succeed: Run, fail: Run) -> None:
+    weights("in.safetensors", seed=7)
+    stored = ("--weights", "in.safetensors")
+    planned("a.planc", *stored, "--criterion", "l1")
+    planned("b.planc", *stored, "--criterion", "l1", "--meta")
+    assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
+    assert "--weights" in fail("plan", MODEL, "--meta", code=2)
+    weights("wide.safetensors", width=20)
+    assert "0.0.weight" in fail("plan", MODEL, *INPUT, "--weights", "wide.safetensors", "--meta")
+
+
+def test_restore_gives_the_original_file_back(succeed: Run) -> None:
+    planned("a.planc")
+    weights("in.safetensors")
+    command = ("apply", "a.planc", "--weights", "in.safetensors", "--keep-removed", "kept")
+    succeed(*command, "-o", "out.safetensors")
+    succeed("restore", "out.safetensors", "--removed", "kept", "-o", "back.safetensors")
+    assert Path("in.safetensors").read_bytes() == Path("back.safetensors").read_bytes()
+    assert "0.0.weight:0" in succeed("inspect", "out.safetensors")
+    assert json.loads(succeed("inspect", "out.safetensors", "--json"))["shards"]
