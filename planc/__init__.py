@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
     from planc.calibrate import calibrate, load_statistics, save_statistics
-    from planc.checkpoint import apply_pickled, load, load_optimizer, save
+    from planc.checkpoint import StoredWeights, apply_pickled, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
@@ -69,6 +69,7 @@ __all__ = [
     "StaleError",
     "StalePlan",
     "Step",
+    "StoredWeights",
     "TraceError",
     "VerificationError",
     "analyze",
@@ -108,6 +109,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "StoredWeights": "planc.checkpoint",
     "Budget": "planc.policy.budget",
     "LatencyTable": "planc.latency.table",
     "MaskPlan": "planc.maskplan",

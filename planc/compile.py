@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from planc.analysis import analyze
-from planc.criteria import Criterion, Statistics, named, score
+from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
 from planc.latency.table import LatencyTable
 from planc.plan import Plan
@@ -56,6 +56,7 @@ def compile(
     latency_table: LatencyTable | None = None,
     criterion: str | Criterion = "l2",
     statistics: Statistics | None = None,
+    weights: Weights | None = None,
     policy: Policy | None = None,
     ranking: RankingName = "uniform",
     global_ranking: bool = False,
@@ -88,6 +89,8 @@ def compile(
         criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
             :mod:`planc.criteria`).
         statistics: what :func:`planc.calibrate` collected, for criteria that need it.
+        weights: what is scored instead of the model's own tensors, which may then be on the meta
+            device: by name, as :class:`planc.StoredWeights` reads them from files one by one.
         policy: instead of all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
         ranking: "uniform", every group loses the share; "global", all groups together do;
             "isomorphic", groups alike do; "per_cost", by score per unit of what the first budget
@@ -144,7 +147,7 @@ def compile(
     analysis = analyze(trace(model, args, kwargs), strict)
     if limited:
         budget.limits(analysis)  # a budget that is none is refused before scores are computed
-    scores = score(analysis, model, scorer, statistics)
+    scores = score(analysis, model if weights is None else weights, scorer, statistics)
     return select(analysis, scores, chosen, target, seed, budget if limited else None)
 
 

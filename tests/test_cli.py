@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import planc
+from planc import masks
 from planc.cli import run
 from planc.cli.options import amount
 
@@ -203,6 +204,20 @@ def test_diff_of_equal_plans_exits_with_0(succeed: Run) -> None:
     succeed("diff", "a.planc", "b.planc")
 
 
+def test_mask_plans_are_shown_and_compared_too(succeed: Run) -> None:
+    model = torch.nn.Linear(8, 4)
+    for name, ratio in (("a.masks", 0.5), ("b.masks", 0.25)):
+        planc.save_masks(masks.select(model, masks.PerTensor(ratio)), name)
+    assert "16 of 32 elements" in succeed("show", "a.masks")
+    assert json.loads(succeed("show", "b.masks", "--json"))["removed"] == 8
+    assert "equal" in succeed("diff", "a.masks", "a.masks")
+    assert "weight" in succeed("diff", "a.masks", "b.masks", code=3)
+    found = json.loads(succeed("diff", "a.masks", "b.masks", "--json", code=3))
+    assert found["tensors"] == [{"name": "weight", "only_a": 8, "only_b": 0, "both": 8}]
+    planned("a.planc")
+    assert run(["diff", "a.planc", "a.masks"]) == 1
+
+
 def test_apply_to_weights_alone_equals_apply_to_the_model(succeed: Run) -> None:
     plan = planned("a.planc")
     weights("in.safetensors")
@@ -312,3 +327,35 @@ def test_a_plan_for_another_model_is_stale(fail: Run) -> None:
     planned("a.planc")
     stale = fail("apply", "a.planc", MODEL, "--set", "width=24", "-o", "out.safetensors")
     assert "0.0" in stale
+
+
+def test_a_plan_comes_back_from_its_json(succeed: Run, fail: Run) -> None:
+    planned("a.planc")
+    Path("a.json").write_text(succeed("show", "a.planc", "--json"))
+    succeed("plan", "--from-json", "a.json", "-o", "b.planc")
+    assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
+    Path("a.json").write_text("[1")
+    assert "a.json" in fail("plan", "--from-json", "a.json")
+    assert "--from-json" in fail("plan", code=2)
+
+
+def test_a_plan_without_the_weights_in_memory_is_the_same_plan(succeed: Run, fail: Run) -> None:
+    weights("in.safetensors", seed=7)
+    stored = ("--weights", "in.safetensors")
+    planned("a.planc", *stored, "--criterion", "l1")
+    planned("b.planc", *stored, "--criterion", "l1", "--meta")
+    assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
+    assert "--weights" in fail("plan", MODEL, "--meta", code=2)
+    weights("wide.safetensors", width=20)
+    assert "0.0.weight" in fail("plan", MODEL, *INPUT, "--weights", "wide.safetensors", "--meta")
+
+
+def test_restore_gives_the_original_file_back(succeed: Run) -> None:
+    planned("a.planc")
+    weights("in.safetensors")
+    command = ("apply", "a.planc", "--weights", "in.safetensors", "--keep-removed", "kept")
+    succeed(*command, "-o", "out.safetensors")
+    succeed("restore", "out.safetensors", "--removed", "kept", "-o", "back.safetensors")
+    assert Path("in.safetensors").read_bytes() == Path("back.safetensors").read_bytes()
+    assert "0.0.weight:0" in succeed("inspect", "out.safetensors")
+    assert json.loads(succeed("inspect", "out.safetensors", "--json"))["shards"]

@@ -206,6 +206,30 @@ def test_nobody_notices_what_goes_from_programs(
     proves(model, (torch.randn(2, 3, 3, 3).double(),), target, seed)
 
 
+SEQUENCES: dict[str, Any] = {
+    "lstm": lambda: nn.LSTM(4, 4, batch_first=True),
+    "two-way lstm": lambda: nn.LSTM(4, 2, num_layers=2, bidirectional=True, batch_first=True),
+    "projected lstm": lambda: nn.LSTM(4, 6, proj_size=4, batch_first=True),
+    "gru": lambda: nn.GRU(4, 4, batch_first=True),
+    "rnn": lambda: nn.RNN(4, 4, batch_first=True),
+    "encoder": lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+@pytest.mark.parametrize("seed", range(3))
+def test_nobody_notices_what_goes_from_sequences(kind: str, seed: int) -> None:
+    def run(m: Any, x: torch.Tensor) -> Any:
+        y = m.middle(m.first(x))
+        return m.last(y if isinstance(y, torch.Tensor) else y[0])
+
+    torch.manual_seed(seed)
+    parts = {"first": nn.Linear(3, 4), "middle": SEQUENCES[kind](), "last": nn.Linear(4, 2)}
+    model = Net(run, **parts).eval().double()
+    randomise(model, seed)
+    proves(model, (torch.randn(2, 4, 3).double(),), "module", seed)
+
+
 def test_recurrent_units_go_if_nothing_reads_them_and_they_start_at_zero() -> None:
     torch.manual_seed(0)
     model = Net(lambda m, x: m.b(m.a(x)[0]), a=nn.LSTM(3, 5, batch_first=True), b=nn.Linear(5, 2))
