@@ -138,12 +138,12 @@ def test_options_reach_the_plan() -> None:
 
 
 def test_budgets_reach_the_plan() -> None:
-    for name, amount, share in (
+    for name, text, share in (
         ("macs", "50%", 0.5),
         ("params", "0.7", 0.7),
         ("bytes", "1k", None),
     ):
-        plan = planned("a.planc", f"--{name}", amount)
+        plan = planned("a.planc", f"--{name}", text)
         before, after = (getattr(cost, name) for cost in (plan.cost_before, plan.cost_after))
         assert after <= (1000 if share is None else share * before)
     both = planned("b.planc", "--macs", "0.5", "--params", "0.4", "--round-to", "2", "--equal")
