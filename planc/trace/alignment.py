@@ -77,3 +77,26 @@ def _agreed(number: Number, numbers: list[Number]) -> Number:
     if len(exprs) < 2 or not isinstance(number, int):
         return number
     return TrackedSize(int(number), Apply("same", exprs))
+
+
+def computed_with(
+    func: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The arguments of an operator on floating-point numbers, with sizes that it computes with, as
+    ``y / y.shape[-1]`` does, as the numbers that they are to it.
+    """
+
+    def number(argument: Any, declared: Any) -> Any:
+        if isinstance(argument, Size) and str(declared.type) in _NUMBERS:
+            return Scalar(float(argument), argument.expr)
+        return argument
+
+    declared = func._schema.arguments
+    named = {argument.name: argument for argument in declared}
+    return (
+        tuple(number(a, d) for a, d in zip(args, declared, strict=False)),
+        tuple((name, number(a, named[name])) for name, a in kwargs),
+    )
+
+
+_NUMBERS = frozenset({"Tensor", "Optional[Tensor]", "number", "Optional[number]"})

@@ -44,7 +44,7 @@ from planc.ir import (
 )
 from planc.reparametrised import Masked, masked_tensors
 from planc.rules import leaf
-from planc.trace.alignment import with_provenance
+from planc.trace.alignment import computed_with, with_provenance
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
@@ -404,6 +404,9 @@ class _Run:
             self.data_dependent = self.data_dependent or not constant
             self.decisions.append(decision(len(self.nodes), inputs, func, result))
         flat = result if isinstance(result, tuple | list) else (result,)
+        floating = isinstance(result, torch.Tensor) and result.is_floating_point()
+        if numbers is not None and tensors and floating:
+            frozen_args, frozen_kwargs = computed_with(func, frozen_args, frozen_kwargs)
         if any(isinstance(item, torch.Tensor) for item in flat):
             outputs = tuple(
                 Ref(self.new_value(item, constant)) if isinstance(item, torch.Tensor) else None
