@@ -20,13 +20,16 @@ from planc.errors import PlancError, StaleError
 from planc.tensorfiles.shards import find_shards
 
 
-def load_model(name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
+def load_model(
+    name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0, device: str = "cpu"
+) -> nn.Module:
     """The model called ``name`` in eval mode, its weights initialised from ``seed``.
 
     Args:
         name: ``torchvision:NAME`` or ``package.module:factory``.
         kwargs: keyword arguments of the factory.
         seed: of torch's global generator, which is left as it was.
+        device: where its tensors are made; on "meta" they take no memory.
 
     Raises:
         PlancError: there is no such model, module or factory, or the factory failed.
@@ -40,7 +43,7 @@ def load_model(name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0
         factory = _torchvision_factory(factory_name)
     else:
         factory = _imported_factory(source, factory_name)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore", FutureWarning)  # of googlenet and inception, about init
         torch.manual_seed(seed)
         try:

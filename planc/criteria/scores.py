@@ -64,7 +64,7 @@ def score(
     """
     if isinstance(weights, nn.Module):
         weights = values_as_used(weights)
-    check_weights(analysis, weights)
+    check_weights(analysis, getattr(weights, "meta", weights))  # shapes, without reading values
     units = opinions(criterion, analysis, weights, statistics)
     if len(units) != len(analysis.groups):
         raise PolicyError(
