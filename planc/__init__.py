@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.iteration import Schedule, Step, next_step
+    from planc.latency.measure import measure_latency
+    from planc.latency.table import LatencyTable
     from planc.lossless import fold, lossless
     from planc.maskplan import MaskPlan
     from planc.masks import bake, from_masks
@@ -57,6 +59,7 @@ __all__ = [
     "CalibrationError",
     "FileError",
     "InfeasibleBudget",
+    "LatencyTable",
     "MaskPlan",
     "Plan",
     "PlancError",
@@ -82,17 +85,20 @@ __all__ = [
     "from_masks",
     "inspect",
     "load",
+    "load_latency",
     "load_masks",
     "load_optimizer",
     "load_plan",
     "load_statistics",
     "lossless",
     "mask",
+    "measure_latency",
     "next_step",
     "restore",
     "restore_files",
     "rule",
     "save",
+    "save_latency",
     "save_masks",
     "save_plan",
     "save_statistics",
@@ -105,6 +111,7 @@ __all__ = [
 _HOMES = {
     "StoredWeights": "planc.checkpoint",
     "Budget": "planc.policy.budget",
+    "LatencyTable": "planc.latency.table",
     "MaskPlan": "planc.maskplan",
     "Plan": "planc.plan",
     "Schedule": "planc.iteration",
@@ -124,16 +131,19 @@ _HOMES = {
     "load": "planc.checkpoint",
     "load_masks": "planc.codec.masks",
     "load_optimizer": "planc.checkpoint",
+    "load_latency": "planc.codec.latency",
     "load_plan": "planc.codec",
     "load_statistics": "planc.calibrate",
     "lossless": "planc.lossless",
     "mask": "planc.apply",
+    "measure_latency": "planc.latency.measure",
     "next_step": "planc.iteration",
     "restore": "planc.apply",
     "restore_files": "planc.streaming",
     "rule": "planc.rules",
     "save": "planc.checkpoint",
     "save_masks": "planc.codec.masks",
+    "save_latency": "planc.codec.latency",
     "save_plan": "planc.codec",
     "save_statistics": "planc.calibrate",
     "score": "planc.criteria",

@@ -23,10 +23,24 @@ from planc.ir import Graph, Node
 from planc.labels import Labelled
 from planc.places import Places, offsets_of, places
 from planc.walk import Walked, walk
-from planc.widths import Poly
+from planc.widths import Poly, Variable
 
 Gone = NDArray[np.bool_]
 Column = tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What must hold of the widths of ``groups`` (by their place in the analysis), and the operator
+    that wants it, with its module and line.
+    """
+
+    groups: tuple[int, ...]
+    text: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.text}, for {self.reason}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +103,41 @@ class Analysis:
         Raises:
             AnalysisError: there is no such tensor or dimension.
         """
-        return explain(self.graph, self.walked, self.grouping, tensor, dim)
+        lines = explain(self.graph, self.walked, self.grouping, tensor, dim)
+        found = self.graph.tensor(tensor)
+        width = self.walked.labels[found.value].targeting(dim % len(found.shape))
+        groups = {int(g) for la in width for g in np.unique(self.grouping.group[la.atoms])}
+        bound = [bound for bound in self.bounds("module") if groups.intersection(bound.groups)]
+        graph = {str(bound) for bound in self.bounds("graph")}
+        for entry in bound:
+            lines.append(f"{entry}" + ("" if str(entry) in graph else " (for the module only)"))
+        followers = {
+            ".".join(filter(None, key[:2])): poly.text(self._kept)
+            for key, poly in self.equations("module").attributes.items()
+            if groups.intersection(poly.variables)
+        }
+        return lines + [f"attribute {name} is {text}" for name, text in sorted(followers.items())]
+
+    def bounds(self, target: str) -> tuple[Bound, ...]:
+        """What binds the widths of groups in a plan for ``target``, that no attribute can lift."""
+        equations = self.equations(target)
+        whole = (
+            Bound((g,), f"{self.groups[g].name} stays whole", reason)
+            for g, reason in sorted(equations.whole.items())
+        )
+        constraints = (
+            Bound(
+                tuple(sorted(constraint.groups)),
+                f"{constraint.left.text(self._kept)} = {constraint.right.text(self._kept)}",
+                constraint.reason,
+            )
+            for constraint in equations.constraints
+        )
+        return (*whole, *constraints)
+
+    def _kept(self, variable: Variable) -> str:
+        assert isinstance(variable, int)
+        return f"kept {self.groups[variable].name}"
 
     def gone(self, removed: Sequence[Sequence[int]]) -> Gone:
         """Which atoms vanish when ``removed[g]`` are the units that group ``g`` loses."""

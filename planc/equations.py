@@ -29,7 +29,7 @@ from planc.expr import (
 )
 from planc.facts import Demand
 from planc.grouping import PINNED, Grouping
-from planc.ir import Graph, Node, provenanced
+from planc.ir import AS_IT_IS, Graph, Node, provenanced
 from planc.labels import Labelled, Layer
 from planc.layers import derived
 from planc.rules import find, parameters
@@ -257,6 +257,9 @@ class _Builder:
     def comparisons(self) -> None:
         for comparison in self.graph.comparisons:
             reason = str(comparison)
+            if comparison.relation == AS_IT_IS:
+                self._as_it_is(comparison.left, reason)
+                continue
             left, right = (self.quantity(e, reason) for e in (comparison.left, comparison.right))
             if left is None or right is None:
                 continue
@@ -269,6 +272,11 @@ class _Builder:
                     more = operation("-", (more, Poly.const(1)))
                 quotient = Operation("//", (more, Poly.const(most)))  # negative where it is less
                 self.found.append(Constraint(quotient, Poly.const(0), reason))
+
+    def _as_it_is(self, expr: Expr, reason: str) -> None:
+        quantity = self.quantity(expr, reason)
+        if quantity is not None:
+            self.found.append(Constraint(quantity, Poly.const(self._traced(expr)), reason))
 
     def _traced(self, expr: Expr) -> int:
         """How far from zero an expression was in the traced run."""
@@ -358,15 +366,37 @@ class _Builder:
     def _define(self) -> None:
         """Gives each attribute that an equation can be solved for its polynomial."""
         for exact in (True, False):
-            for constraint in self.found:
-                left = constraint.left.substituted(self.attributes)
-                right = constraint.right.substituted(self.attributes)
-                assert isinstance(right, Poly)
-                if isinstance(left, Poly):
-                    self._define_by(left, right, exact)
-                elif not exact and len(_attributes(left)) == 1:
-                    for inner, value in _inverted(left, right):
-                        self._define_by(inner, value, exact)
+            self._define_all(exact, self.attributes)
+        tied = self._tied_widths()
+        if tied:  # 3 * head_size is the width of three parts only because they are equal
+            self._define_all(False, {**self.attributes, **tied})
+
+    def _define_all(self, exact: bool, known: Mapping[Variable, Poly]) -> None:
+        for constraint in self.found:
+            known = {**known, **self.attributes}
+            left, right = constraint.left.substituted(known), constraint.right.substituted(known)
+            assert isinstance(right, Poly)
+            if isinstance(left, Poly):
+                self._define_by(left, right, exact)
+            elif not exact and len(_attributes(left)) == 1:
+                for inner, value in _inverted(left, right):
+                    self._define_by(inner, value, exact)
+
+    def _tied_widths(self) -> dict[Variable, Poly]:
+        """What groups keep, where a constraint gives it in terms of others."""
+        tied: dict[Variable, Poly] = {}
+        for constraint in self.found:
+            left = constraint.left.substituted(self.attributes)
+            if not isinstance(left, Poly) or _attributes(left):
+                continue
+            zero = (left - constraint.right).substituted(tied)
+            for monomial, c in zero.terms:
+                if len(monomial) == 1 and abs(c) == 1 and _occurrences(zero, monomial[0]) == 1:
+                    others = zero - Poly.of({monomial: c})
+                    own = {monomial[0]: others.scaled(-c)}
+                    tied = {v: poly.substituted(own) for v, poly in tied.items()} | own
+                    break
+        return tied
 
     def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
         """Solves ``factor * attribute + rest = right`` for the one attribute on the left."""
@@ -393,6 +423,11 @@ class _Builder:
             return groups[variable].cells if isinstance(variable, int) else 0
 
         return value.value(full) == _traced(self.graph, attribute)
+
+
+def _occurrences(poly: Poly, variable: Variable) -> int:
+    """How many terms a variable is in."""
+    return sum(variable in monomial for monomial, _ in poly.terms)
 
 
 def _attributes(quantity: Quantity) -> list[Variable]:

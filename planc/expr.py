@@ -83,6 +83,9 @@ OPERATORS: dict[str, Callable[..., Number]] = {
     "**": operator.pow,
     "neg": operator.neg,
     "sqrt": math.sqrt,
+    "log": math.log,
+    "log2": math.log2,
+    "log10": math.log10,
     "float": float,
     "same": lambda first, *others: first if set(others) <= {first} else _NO_NUMBER,
 }

@@ -184,7 +184,7 @@ def _pruned_structure(source: bytes, removed: tuple[tuple[int, ...], ...]) -> by
 def predicted_digest(analysis: Analysis, shapes: list[tuple[int, ...]]) -> bytes:
     """Digest of each operator with the shapes that its results will have."""
     return fingerprint.shapes_digest(
-        (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None])
+        (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None], node.literals)
         for node in analysis.graph.nodes
         if not node.idle
     )

@@ -185,10 +185,10 @@ def _outcomes(first: int, count: int, length: int, jobs: int) -> Iterator[Outcom
 def _summary(total: Outcome, seconds: float) -> str:
     number = sum(total.counts.values())
     kinds = ("proven", "nothing to prune", "refused", "wrong")
+    taken = f"{seconds / 60:.1f} minutes, {total.cpu / 60:.1f} of CPU time"
     lines = [
         "",
-        f"{number} random models, {len(total.operators)} operators, {seconds / 60:.1f} minutes, "
-        f"{total.cpu / 60:.1f} of CPU time",
+        f"{number} random models, {len(total.operators)} operators, {taken}",
         ", ".join(f"{kind}: {total.counts[kind]}" for kind in kinds),
         "steps: " + ", ".join(f"{name} {n}" for name, n in sorted(total.steps.items())),
         *(f"seed {seed} is refused: {reason}" for seed, reason in sorted(total.refusals)),

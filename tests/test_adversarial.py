@@ -8,6 +8,7 @@ import copy
 import math
 from collections import namedtuple
 from dataclasses import dataclass
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import planc
-from planc.errors import AnalysisError
+from planc.errors import AnalysisError, VerificationError
 from tests.programs import write
 from tests.proving import Net, free, prove, prunable, reasons, together
 
@@ -947,7 +948,7 @@ EINSUMS = {
 def test_einsum(equation: str) -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = torch.einsum(equation, m.a(x), m.w)
-        return m.b(y.transpose(1, 2) if y.shape[1] != 5 else y)
+        return m.b(y.transpose(1, 2) if equation.endswith("b k i") else y)
 
     net = Net(run, a=nn.Linear(6, 6), w=torch.ones(EINSUMS[equation]), b=nn.Linear(4, 2))
     found = prove(net, TOKENS)
@@ -1325,19 +1326,55 @@ def test_kernels_made_from_features() -> None:
     assert prunable(found, "graph") == {group.name for group in found.groups}
 
 
-# -- what the tracer cannot see --------------------------------------------------------------------
+# -- what the tracer cannot follow -----------------------------------------------------------------
+
+PLAIN: dict[str, Any] = {
+    "float": lambda m, y: y / float(y.shape[-1]),
+    "float of an attribute": lambda m, y: (y / float(m.width)).view(2, 5, m.width),
+    "int of a quotient": lambda m, y: y * int(y.shape[-1] / 3),
+    "round": lambda m, y: y * round(y.shape[-1] * 0.3),
+    "floor": lambda m, y: y * math.floor(y.shape[-1] / 3),
+    "square root, imported before": lambda m, y: y / sqrt(y.shape[-1]),
+    "a function of NumPy": lambda m, y: y / float(np.sqrt(y.shape[-1])),
+    "length": lambda m, y: y / len(y[0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_sizes_that_are_made_plain_numbers_stay(name: str) -> None:
+    parts = {"a": nn.Linear(6, 8), "b": nn.Linear(8, 2), "width": 8}
+    found = prove(Net(lambda m, x: m.b(PLAIN[name](m, m.a(x))), **parts), TOKENS)
+    assert prunable(found, "module") == set()
+    assert prunable(found, "graph") == {"a.weight:0"}
+    reason = next(c.reason for c in found.equations("module").constraints)
+    assert "made a plain number (by float(), int(), len(), ...)" in reason
+
+
+@pytest.mark.parametrize("name", ["sqrt", "log", "log2", "log10"])
+def test_functions_of_sizes_are_computed_again(name: str) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        return m.b((y := m.a(x)) * getattr(math, name)(y.shape[-1]))  # type: ignore[no-any-return]
+
+    found = prove(Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+    for target in ("module", "graph"):
+        assert prunable(found, target) == {"a.weight:0"}
+    assert found.mixing(0, "module") == "its width is used as a number"
+    assert found.mixing(0, "graph") == ""
+
 
 UNSEEN: dict[str, Any] = {
-    "float": lambda y: y / float(y.shape[-1]),
-    "logarithm": lambda y: y * math.log(y.shape[-1]),
-    "length": lambda y: y / len(y[0, 0]),
+    "a float divided by it": lambda y: y * (1.0 / y.shape[-1]),
+    "a function imported before": lambda y: y * log(y.shape[-1]),
 }
 
 
 @pytest.mark.parametrize("name", UNSEEN)
-@pytest.mark.xfail(reason="a number that Python took from a size or a value has no provenance")
-def test_numbers_that_leave_the_traced_world(name: str) -> None:
-    prove(Net(lambda m, x: m.b(UNSEEN[name](m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+def test_numbers_that_were_made_unseen_are_found_when_the_plan_is_applied(name: str) -> None:
+    net = Net(lambda m, x: m.b(UNSEEN[name](m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2)).eval()
+    plan = planc.compile(net, TOKENS, ratio=0.5)
+    with pytest.raises(VerificationError, match="its code makes the number of sizes in a way"):
+        planc.apply(plan, net)
+    planc.apply(planc.compile(net, TOKENS, ratio=0.5, keep="a.*"), net)
 
 
 def test_a_number_taken_from_a_value() -> None:

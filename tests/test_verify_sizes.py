@@ -23,7 +23,11 @@ TOKENS = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(0))
 
 def conv_net() -> nn.Module:
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
     )
     randomise(net, seed=0)
     return net.eval()
@@ -110,7 +114,10 @@ def test_models_of_the_zoo_work_at_other_resolutions(name: str) -> None:
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "a literal": (lambda y: y.view(-1, 4, 8), "the pruned model does not: RuntimeError: shape"),
-    "a width as a number": (lambda y: y * float(str(y.shape[-1])), "differs from that of the masked"),
+    "a width as a number": (
+        lambda y: y * float(str(y.shape[-1])),
+        "differs from that of the masked",
+    ),
     "what picks by position": (lambda y: y[..., [7, 6, 5, 4, 3, 2, 1, 0]], "does not: IndexError"),
 }
 

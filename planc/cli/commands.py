@@ -56,7 +56,7 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     type=click.Choice(["uniform", "global", "isomorphic", "per_cost"]),
     default="uniform",
     show_default=True,
-    help="Units compete in each group, among all, among groups alike, or by score per MAC.",
+    help="Units compete in each group, among all, among groups alike, or by score per cost.",
 )
 @click.option("--global", "global_ranking", is_flag=True, help="The same as --ranking global.")
 @click.option(
@@ -218,7 +218,8 @@ def explain(
     """Say what leaves together with TENSOR, or why it is pinned.
 
     TENSOR is the full name of a parameter or buffer of MODEL; conv1.weight:0 asks about one
-    dimension, conv1.weight about all. Without TENSOR, everything that is pinned is listed.
+    dimension, conv1.weight about all. Without TENSOR, everything that is pinned is listed, and
+    every constraint on widths that the module's code has.
     """
     import planc
 
@@ -228,6 +229,7 @@ def explain(
         analysis = planc.analyze(planc.trace(built, args))
         if tensor is None:
             found = [asdict(pin) for pin in analysis.pins]
+            bounds = [*map(str, analysis.bounds("module"))]
         else:
             found = _explained(analysis, tensor)
     if as_json:
@@ -235,6 +237,8 @@ def explain(
     elif tensor is None:
         for pin in analysis.pins:
             click.echo(str(pin))
+        for bound in bounds:
+            click.echo(bound)
     else:
         for entry in found:
             click.echo(f"{entry['tensor']}:{entry['dim']}")

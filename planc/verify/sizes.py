@@ -59,14 +59,14 @@ def check_other_sizes(
         return f"not compared with inputs of {sizes}: the original does not take their values"
     try:
         outputs = run(smaller, other)
-    except Exception as error:
+    except Exception as failure:
         raise VerificationError(
             f"with inputs of {sizes} the original runs, and the pruned model does not: "
-            f"{type(error).__name__}: {error}; a plan that is compiled with inputs of these sizes "
-            "knows what the model does there"
-        ) from error
-    apart = difference(outputs, expected, allowed, what)
-    return f"outputs equal those of {what}, too: {apart:.1e} relative"
+            f"{type(failure).__name__}: {failure}; a plan that is compiled with inputs of these "
+            "sizes knows what the model does there"
+        ) from failure
+    error = difference(outputs, expected, allowed, what)
+    return f"outputs equal those of {what}, too: {error:.1e} relative"
 
 
 def other_call(model: nn.Module, call: Call) -> Call | None:

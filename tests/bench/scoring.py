@@ -4,8 +4,9 @@
 
 ``read`` is ``torch.linalg.vector_norm`` of each parameter of the model, ``score`` and ``select``
 are planc's two calls, on an analysis that has been used before (what it derives from the graph
-alone, it keeps). Processor time of one thread; the least of the rounds, in which the three take turns. ``again``
-is (score + select) / read; ``first`` the same for the first score and select of a new analysis.
+alone, it keeps). Processor time of one thread; the least of the rounds, in which the three take
+turns. ``again`` is (score + select) / read; ``first`` the same for the first score and select of a
+new analysis.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ import planc
 from planc.apply.source import tensors_of
 from planc.errors import PlancError, PolicyError, StalePlan
 from planc.maskplan import mask_plan
-from planc.masks import FromMasks, PerTensor, after, apply, from_masks, select
+from planc.masks import FromMasks, PerTensor, after, apply, from_masks, read, select
 from tests.masks.drawn import settings
 from tests.masks.masking import covering
-from tests.programs import Program
+from tests.programs import write
 from tests.proving import Net, randomise
 from tests.small import MODELS, build
 from tests.test_reparametrised import IMAGES, net
@@ -80,6 +80,8 @@ def test_a_zero_scale_and_shift_are_enough() -> None:
 
 def test_values_that_are_zero_count_where_something_is_masked() -> None:
     model = masked_model(m1_weight_0=SOME)
+    with torch.no_grad():
+        model[1].bias.fill_(0.1)
     stays = from_masks(model, IMAGES)
     assert not removed(stays)
     with torch.no_grad():
@@ -95,6 +97,8 @@ def test_values_that_are_zero_count_where_something_is_masked() -> None:
 def test_a_constant_that_a_masked_unit_would_leave_behind_keeps_it() -> None:
     """The usual case: ln_structured masks a convolution's rows, and its norm shifts them."""
     model = net()
+    with torch.no_grad():
+        model[1].bias.fill_(10)
     prune.ln_structured(model[0], "weight", 0.5, n=2, dim=0)
     found = from_masks(model, IMAGES)
     assert not removed(found)
@@ -109,6 +113,30 @@ def test_a_constant_that_a_masked_unit_would_leave_behind_keeps_it() -> None:
     assert removed(agreed) == removed(assumed)
     with pytest.raises(PolicyError, match="'2' matches no parameter"):
         from_masks(model, IMAGES, assume_zero=("2",))
+
+
+def test_a_constant_that_can_be_folded_no_longer_keeps_its_unit() -> None:
+    model = net()
+    prune.ln_structured(model[0], "weight", 0.5, n=2, dim=0)
+    with torch.no_grad():
+        model[1].bias.fill_(10)
+    folded = planc.fold(planc.bake(model), IMAGES)
+    found = from_masks(folded, IMAGES, masks=read(model))
+    assert [len(units) for units in removed(found).values()] == [4]
+    assert found.rest.removed == 0
+    smaller = planc.apply(found.plan, folded)
+    assert torch.allclose(smaller(IMAGES), model(IMAGES), atol=1e-4)
+
+
+def test_what_an_activation_makes_zero_is_zero() -> None:
+    model = net()
+    prune.ln_structured(model[0], "weight", 0.5, n=2, dim=0)
+    with torch.no_grad():
+        model[1].bias.fill_(-10)
+    found = from_masks(model, IMAGES)
+    assert [len(units) for units in removed(found).values()] == [4]
+    agrees(found, model)
+    assert not removed(from_masks(model.train(), IMAGES))  # its norm takes other statistics
 
 
 def test_single_elements_are_the_rest_which_the_smaller_model_keeps() -> None:
@@ -200,10 +228,35 @@ def test_nobody_notices_what_goes(name: str, seed: int, target: Literal["module"
 def test_nobody_notices_what_goes_from_programs(
     seed: int, target: Literal["module", "graph"]
 ) -> None:
-    torch.manual_seed(seed)
-    model = Program(seed).eval().double()
+    written = write(seed, length=5)
+    model = written.model().eval().double()
     randomise(model, seed)
-    proves(model, (torch.randn(2, 3, 3, 3).double(),), target, seed)
+    (x,) = written.inputs()
+    proves(model, (x.double() if x.is_floating_point() else x,), target, seed)
+
+
+SEQUENCES: dict[str, Any] = {
+    "lstm": lambda: nn.LSTM(4, 4, batch_first=True),
+    "two-way lstm": lambda: nn.LSTM(4, 2, num_layers=2, bidirectional=True, batch_first=True),
+    "projected lstm": lambda: nn.LSTM(4, 6, proj_size=4, batch_first=True),
+    "gru": lambda: nn.GRU(4, 4, batch_first=True),
+    "rnn": lambda: nn.RNN(4, 4, batch_first=True),
+    "encoder": lambda: nn.TransformerEncoderLayer(4, 2, 6, dropout=0, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+@pytest.mark.parametrize("seed", range(3))
+def test_nobody_notices_what_goes_from_sequences(kind: str, seed: int) -> None:
+    def run(m: Any, x: torch.Tensor) -> Any:
+        y = m.middle(m.first(x))
+        return m.last(y if isinstance(y, torch.Tensor) else y[0])
+
+    torch.manual_seed(seed)
+    parts = {"first": nn.Linear(3, 4), "middle": SEQUENCES[kind](), "last": nn.Linear(4, 2)}
+    model = Net(run, **parts).eval().double()
+    randomise(model, seed)
+    proves(model, (torch.randn(2, 4, 3).double(),), "module", seed)
 
 
 def test_recurrent_units_go_if_nothing_reads_them_and_they_start_at_zero() -> None:

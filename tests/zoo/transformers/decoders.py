@@ -147,16 +147,6 @@ DECODERS: dict[str, Entry] = {
         head_dim=16,
         sliding_window=5,
     ),
-    "dbrx": _entry(
-        "Dbrx",
-        **_COMMON,
-        d_model=64,
-        n_heads=4,
-        n_layers=2,
-        max_seq_len=64,
-        attn_config={"kv_n_heads": 2, "clip_qkv": 8},
-        ffn_config={"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
-    ),
     "deepseek_v3": _entry(
         "DeepseekV3",
         **_SEVEN,
@@ -201,5 +191,10 @@ DECODERS: dict[str, Entry] = {
         "FalconMamba", **_COMMON, hidden_size=32, state_size=8, num_hidden_layers=2
     ),
     "rwkv": _entry("Rwkv", **_COMMON, hidden_size=32, num_hidden_layers=2, context_length=32),
-    "recurrent_gemma": _entry("RecurrentGemma", **_LLAMA, lru_width=64, attention_window_size=8),
+    "recurrent_gemma": _entry(
+        "RecurrentGemma",
+        **{**_LLAMA, "num_hidden_layers": 3},
+        lru_width=64,
+        attention_window_size=8,
+    ),
 }
