@@ -64,7 +64,7 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
     type=click.Choice(["uniform", "global", "isomorphic", "per_cost"]),
     default="uniform",
     show_default=True,
-    help="Units compete in each group, among all, among groups alike, or by score per MAC.",
+    help="Units compete in each group, among all, among groups alike, or by score per cost.",
 )
 @click.option("--global", "global_ranking", is_flag=True, help="The same as --ranking global.")
 @click.option(
