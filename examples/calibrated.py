@@ -22,14 +22,14 @@ kept, held = train_test_split(torch.arange(len(labels)), random_state=0, stratif
 
 torch.manual_seed(0)
 model = nn.Sequential(
-    nn.Conv2d(1, 16, 3, padding=1),
-    nn.BatchNorm2d(16),
+    nn.Conv2d(1, 32, 3, padding=1),
+    nn.BatchNorm2d(32),
     nn.ReLU(),
-    nn.Conv2d(16, 16, 3, padding=1, stride=2),
-    nn.BatchNorm2d(16),
+    nn.Conv2d(32, 32, 3, padding=1, stride=2),
+    nn.BatchNorm2d(32),
     nn.ReLU(),
     nn.Flatten(),
-    nn.Linear(16 * 16, 64),
+    nn.Linear(32 * 16, 64),
     nn.ReLU(),
     nn.Linear(64, 10),
 )
@@ -47,7 +47,7 @@ def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 
 
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-for _ in range(6):
+for _ in range(4):
     for batch in kept[torch.randperm(len(kept))].split(64):
         optimizer.zero_grad()
         loss(model, batch).backward()

@@ -35,6 +35,9 @@ class Taylor(Additive):
     joint set counted one by one; Molchanov et al. 2017, "Pruning Convolutional Neural Networks for
     Resource Efficient Inference", equation 7, for weights, p = 1).
 
+    Gradients of opposite sign cancel over the batches, the more so the better the model is trained:
+    :class:`OptimalBrainDamage`, whose squares come before the mean, does not suffer from that.
+
     ``Reduced(Taylor(), "sum")`` raises each member's sum to the power before they are added.
 
     Raises:
