@@ -173,7 +173,7 @@ def test_a_pattern_given_as_a_string_is_one_pattern(case: Case, option: str) -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"criterion": "l3"}, "unknown criterion 'l3': choose one of l1, l2, random"),
+        ({"criterion": "l3"}, "unknown criterion 'l3': choose one of activation, apoz"),
         ({"kinds": {"heads": 0.5}}, "no group is of kind 'heads': this model has channels"),
         ({"round_to": 0}, "round_to 0 is below 1"),
         ({"round_to": 2.5}, "round_to 2.5 is not a whole number"),
