@@ -46,65 +46,97 @@ def resnet() -> nn.Sequential:
     )
 
 
-def train(model: nn.Module, epochs: int, rate: float) -> None:
+def digits() -> list[torch.Tensor]:
+    """Images to train and to test with, then their labels."""
+    found = load_digits()
+    pixels = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16
+    return train_test_split(pixels, torch.tensor(found.target), test_size=0.4, random_state=0)
+
+
+IMAGES, TEST_IMAGES, LABELS, TEST_LABELS = digits()
+
+
+def train(model: nn.Module, epochs: int, rate: float, seed: int = 0) -> None:
     """Trains on the training digits, with the rate falling to zero."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    batches = [part.split(64) for part in (images, labels)]
-    steps = epochs * len(batches[0])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    images, labels = IMAGES.split(64), LABELS.split(64)
+    steps = epochs * len(images)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
     for _ in range(epochs):
-        for i in torch.randperm(len(batches[0])).tolist():
+        for i in torch.randperm(len(images)).tolist():
             optimizer.zero_grad()
-            functional.cross_entropy(model(batches[0][i]), batches[1][i]).backward()
+            functional.cross_entropy(model(images[i]), labels[i]).backward()
             optimizer.step()
-            schedule.step()
+            falling.step()
     model.eval()
 
 
 def accuracy(model: nn.Module) -> float:
     """The share of the test digits that the model reads right."""
     with torch.no_grad():
-        return float((model(test_images).argmax(1) == test_labels).float().mean())
+        return float((model(TEST_IMAGES).argmax(1) == TEST_LABELS).float().mean())
 
 
-digits = load_digits()
-pixels = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-split = train_test_split(pixels, torch.tensor(digits.target), test_size=0.4, random_state=0)
-images, test_images, labels, test_labels = split
+def trained(seed: int = 0) -> nn.Module:
+    """The network that is pruned."""
+    torch.manual_seed(seed)
+    model = resnet()
+    train(model, epochs=8, rate=5e-3, seed=seed)
+    return model
 
-torch.manual_seed(0)
-original = resnet()
-train(original, epochs=8, rate=5e-3)
-print(f"original: accuracy {accuracy(original):.2%}")
 
-EPOCHS = 2  # of fine-tuning in each step; one shot gets as many in all
-for share, steps in ((0.5, 3), (0.25, 4)):
-    print(f"\nto {share:.0%} of the MACs")
-    schedule = planc.Schedule(macs=share, steps=steps)
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / "pruned.planc"
-        model, done = original, None
-        while step := planc.next_step(schedule, model, images[:1], done):
-            model, done = planc.apply(step.plan, model), step.total
-            before = accuracy(model)
-            train(model, EPOCHS, rate=2e-3)
-            planc.save_plan(done, saved)  # with the weights, all that a restart needs
-            left = done.cost_after.macs / done.cost_before.macs
-            print(
-                f"  step {step.number}: {left:.2%} of the MACs, accuracy {before:.2%}, "
-                f"fine-tuned {accuracy(model):.2%}"
-            )
-        # after a crash: the structure comes from the plan file, the weights from a checkpoint
-        again = planc.apply(planc.load_plan(saved), original)
-        again.load_state_dict(model.state_dict())
-        assert planc.next_step(schedule, again, images[:1], planc.load_plan(saved)) is None
-    plan = planc.compile(original, images[:1], macs=share)
-    shot = planc.apply(plan, original)
-    before = accuracy(shot)
-    train(shot, EPOCHS * steps, rate=2e-3)
+EPOCHS, RATE = 2, 2e-3  # of fine-tuning in each step; one shot gets as many epochs in all
+
+
+def in_steps(original: nn.Module, schedule: planc.Schedule, file: Path) -> nn.Module:
+    """Prunes step by step. The plan so far is on the disk: with the weights, all that a restart
+    needs.
+    """
+    model, done = original, None
+    while step := planc.next_step(schedule, model, IMAGES[:1], done):
+        model, done = planc.apply(step.plan, model), step.total
+        before = accuracy(model)
+        train(model, EPOCHS, RATE)
+        planc.save_plan(done, file)
+        show(f"step {step.number}", done, before, accuracy(model))
+    return model
+
+
+def at_once(original: nn.Module, share: float, epochs: int) -> nn.Module:
+    """Prunes in one shot, fine-tunes afterwards."""
+    plan = planc.compile(original, IMAGES[:1], macs=share)
+    model = planc.apply(plan, original)
+    before = accuracy(model)
+    train(model, epochs, RATE)
+    show("one shot", plan, before, accuracy(model))
+    return model
+
+
+def show(what: str, plan: planc.Plan, before: float, after: float) -> None:
+    """Prints a line: MACs left, accuracy before and after fine-tuning."""
     left = plan.cost_after.macs / plan.cost_before.macs
-    print(
-        f"  one shot: {left:.2%} of the MACs, accuracy {before:.2%}, fine-tuned {accuracy(shot):.2%}"
-    )
+    print(f"  {what}: {left:.2%} of the MACs, accuracy {before:.2%}, fine-tuned {after:.2%}")
+
+
+def main() -> None:
+    """Prunes to a half and to a quarter of the MACs, both ways."""
+    original = trained()
+    print(f"original: accuracy {accuracy(original):.2%}")
+    for share, steps in ((0.5, 3), (0.25, 4)):
+        print(f"\nto {share:.0%} of the MACs")
+        schedule = planc.Schedule(macs=share, steps=steps)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "pruned.planc"
+            model = in_steps(original, schedule, file)
+            # after a crash, the plan file gives the structure and says that all steps are taken
+            done = planc.load_plan(file)
+            again = planc.apply(done, original)
+            again.load_state_dict(model.state_dict())
+            assert planc.next_step(schedule, again, IMAGES[:1], done) is None
+        at_once(original, share, EPOCHS * steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
     from planc.calibrate import calibrate, load_statistics, save_statistics
-    from planc.checkpoint import apply_pickled, load, load_optimizer, save
+    from planc.checkpoint import StoredWeights, apply_pickled, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.iteration import Schedule, Step, next_step
+    from planc.latency.measure import measure_latency
+    from planc.latency.table import LatencyTable
     from planc.lossless import fold, lossless
     from planc.maskplan import MaskPlan
     from planc.masks import bake, from_masks
@@ -57,6 +59,7 @@ __all__ = [
     "CalibrationError",
     "FileError",
     "InfeasibleBudget",
+    "LatencyTable",
     "MaskPlan",
     "Plan",
     "PlancError",
@@ -66,6 +69,7 @@ __all__ = [
     "StaleError",
     "StalePlan",
     "Step",
+    "StoredWeights",
     "TraceError",
     "VerificationError",
     "analyze",
@@ -81,17 +85,20 @@ __all__ = [
     "from_masks",
     "inspect",
     "load",
+    "load_latency",
     "load_masks",
     "load_optimizer",
     "load_plan",
     "load_statistics",
     "lossless",
     "mask",
+    "measure_latency",
     "next_step",
     "restore",
     "restore_files",
     "rule",
     "save",
+    "save_latency",
     "save_masks",
     "save_plan",
     "save_statistics",
@@ -102,7 +109,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "StoredWeights": "planc.checkpoint",
     "Budget": "planc.policy.budget",
+    "LatencyTable": "planc.latency.table",
     "MaskPlan": "planc.maskplan",
     "Plan": "planc.plan",
     "Schedule": "planc.iteration",
@@ -122,16 +131,19 @@ _HOMES = {
     "load": "planc.checkpoint",
     "load_masks": "planc.codec.masks",
     "load_optimizer": "planc.checkpoint",
+    "load_latency": "planc.codec.latency",
     "load_plan": "planc.codec",
     "load_statistics": "planc.calibrate",
     "lossless": "planc.lossless",
     "mask": "planc.apply",
+    "measure_latency": "planc.latency.measure",
     "next_step": "planc.iteration",
     "restore": "planc.apply",
     "restore_files": "planc.streaming",
     "rule": "planc.rules",
     "save": "planc.checkpoint",
     "save_masks": "planc.codec.masks",
+    "save_latency": "planc.codec.latency",
     "save_plan": "planc.codec",
     "save_statistics": "planc.calibrate",
     "score": "planc.criteria",

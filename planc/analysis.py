@@ -21,11 +21,26 @@ from planc.grouping import PINNED, Grouping, group_units
 from planc.groups import Group
 from planc.ir import Graph, Node
 from planc.labels import Labelled
-from planc.places import Places, places
+from planc.places import Places, offsets_of, places
 from planc.walk import Walked, walk
-from planc.widths import Poly
+from planc.widths import Poly, Variable
 
 Gone = NDArray[np.bool_]
+Column = tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What must hold of the widths of ``groups`` (by their place in the analysis), and the operator
+    that wants it, with its module and line.
+    """
+
+    groups: tuple[int, ...]
+    text: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.text}, for {self.reason}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,21 +103,88 @@ class Analysis:
         Raises:
             AnalysisError: there is no such tensor or dimension.
         """
-        return explain(self.graph, self.walked, self.grouping, tensor, dim)
+        lines = explain(self.graph, self.walked, self.grouping, tensor, dim)
+        found = self.graph.tensor(tensor)
+        width = self.walked.labels[found.value].targeting(dim % len(found.shape))
+        groups = {int(g) for la in width for g in np.unique(self.grouping.group[la.atoms])}
+        bound = [bound for bound in self.bounds("module") if groups.intersection(bound.groups)]
+        graph = {str(bound) for bound in self.bounds("graph")}
+        for entry in bound:
+            lines.append(f"{entry}" + ("" if str(entry) in graph else " (for the module only)"))
+        followers = {
+            ".".join(filter(None, key[:2])): poly.text(self._kept)
+            for key, poly in self.equations("module").attributes.items()
+            if groups.intersection(poly.variables)
+        }
+        return lines + [f"attribute {name} is {text}" for name, text in sorted(followers.items())]
+
+    def bounds(self, target: str) -> tuple[Bound, ...]:
+        """What binds the widths of groups in a plan for ``target``, that no attribute can lift."""
+        equations = self.equations(target)
+        whole = (
+            Bound((g,), f"{self.groups[g].name} stays whole", reason)
+            for g, reason in sorted(equations.whole.items())
+        )
+        constraints = (
+            Bound(
+                tuple(sorted(constraint.groups)),
+                f"{constraint.left.text(self._kept)} = {constraint.right.text(self._kept)}",
+                constraint.reason,
+            )
+            for constraint in equations.constraints
+        )
+        return (*whole, *constraints)
+
+    def _kept(self, variable: Variable) -> str:
+        assert isinstance(variable, int)
+        return f"kept {self.groups[variable].name}"
 
     def gone(self, removed: Sequence[Sequence[int]]) -> Gone:
         """Which atoms vanish when ``removed[g]`` are the units that group ``g`` loses."""
-        offsets = np.cumsum([0, *(group.size for group in self.groups)])
+        offsets = self._flat[0]
         lost = np.zeros(int(offsets[-1]) + 1, dtype=bool)
         for g, units in enumerate(removed):
             lost[offsets[g] + np.asarray(units, dtype=np.int64)] = True
-        flat = offsets[np.maximum(self.grouping.group, 0)] + self.grouping.unit
-        flat[self.grouping.group == PINNED] = len(lost) - 1
-        return lost[flat]
+        return lost[self._flat[1]]
+
+    @cached_property
+    def _flat(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where each group's units begin when all are numbered through, and the number of each
+        atom's unit; of pinned atoms one past the last.
+        """
+        offsets, group = offsets_of(self.groups), self.grouping.group
+        flat = offsets[np.maximum(group, 0)] + self.grouping.unit
+        return offsets, np.where(group == PINNED, offsets[-1], flat)
 
     def shapes(self, gone: Gone) -> list[tuple[int, ...]]:
         """The predicted shape of every value once the atoms ``gone`` have vanished."""
-        return [predicted_shape(labelled, gone) for labelled in self.walked.labels]
+        shapes = [labelled.shape for labelled in self.walked.labels]
+        columns, uses = self._columns
+        lost = [_vanishing(column, gone) for column in columns]
+        for value, dims in uses:
+            shape = list(shapes[value])
+            for dim, column in dims:
+                shape[dim] -= lost[column]
+            shapes[value] = tuple(shape)
+        return shapes
+
+    @cached_property
+    def _columns(self) -> tuple[list[Column], list[tuple[int, list[tuple[int, int]]]]]:
+        """The distinct labels of dimensions, and which values have them in which dimension."""
+        found: dict[tuple[bytes, ...], int] = {}
+        columns: list[Column] = []
+        uses: list[tuple[int, list[tuple[int, int]]]] = []
+        for value, labelled in enumerate(self.walked.labels):
+            dims = []
+            for dim in sorted({layer.target for layer in labelled.layers}):
+                column = tuple(layer.along() for layer in labelled.targeting(dim))
+                number = found.setdefault(tuple(line.tobytes() for line in column), len(found))
+                if number == len(columns):
+                    columns.append(column)
+                dims.append((dim, number))
+            if dims:
+                uses.append((value, dims))
+        return columns, uses
 
     def mixing(self, g: int, target: str) -> str:
         """Why removing units of group ``g`` is not the same as zeroing them, empty where it is."""
@@ -116,15 +198,19 @@ class Analysis:
 
 def predicted_shape(x: Labelled, gone: Gone) -> tuple[int, ...]:
     """The shape of a labelled value once the atoms ``gone`` have vanished."""
-    if not x.layers:
-        return x.shape
     shape = list(x.shape)
     for dim in {layer.target for layer in x.layers}:
-        lost = np.zeros(x.shape[dim], dtype=bool)
-        for layer in x.targeting(dim):
-            lost |= gone[layer.along()]
-        shape[dim] -= int(lost.sum())
+        shape[dim] -= _vanishing(tuple(layer.along() for layer in x.targeting(dim)), gone)
     return tuple(shape)
+
+
+def _vanishing(column: Column, gone: Gone) -> int:
+    """How many coordinates of a dimension vanish, by the lines of its layers."""
+    first, *others = column
+    lost = gone[first]
+    for line in others:
+        lost = lost | gone[line]
+    return int(np.count_nonzero(lost))
 
 
 def analyze(graph: Graph, strict: bool = False) -> Analysis:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from planc.analysis import analyze
-from planc.criteria import Criterion, Statistics, named, score
+from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
+from planc.latency.table import LatencyTable
 from planc.plan import Plan
 from planc.policy import (
     Budget,
@@ -51,8 +52,11 @@ def compile(
     macs: int | float | None = None,
     params: int | float | None = None,
     bytes: int | float | None = None,
+    latency: int | float | None = None,
+    latency_table: LatencyTable | None = None,
     criterion: str | Criterion = "l2",
     statistics: Statistics | None = None,
+    weights: Weights | None = None,
     policy: Policy | None = None,
     ranking: RankingName = "uniform",
     global_ranking: bool = False,
@@ -80,12 +84,17 @@ def compile(
             if ``kinds`` or ``rows`` says so.
         macs, params, bytes: budgets instead of a ratio, each a figure (an ``int``) or a share of
             what the original costs (a ``float`` up to 1): as much stays as all of them allow.
+        latency: one more, in nanoseconds or as a share, by ``latency_table``
+            (:func:`planc.measure_latency`).
         criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
             :mod:`planc.criteria`).
         statistics: what :func:`planc.calibrate` collected, for criteria that need it.
+        weights: what is scored instead of the model's own tensors, which may then be on the meta
+            device: by name, as :class:`planc.StoredWeights` reads them from files one by one.
         policy: instead of all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
         ranking: "uniform", every group loses the share; "global", all groups together do;
-            "isomorphic", groups alike do; "per_cost", by score per MAC.
+            "isomorphic", groups alike do; "per_cost", by score per unit of what the first budget
+            limits, of MACs without one.
         global_ranking: the same as ``ranking="global"``.
         round_to: dimensions that shrink keep a multiple of this many indices.
         floor: the least number of units a group keeps.
@@ -106,8 +115,8 @@ def compile(
         TraceError, AnalysisError, PolicyError: each names the object and what to do.
         InfeasibleBudget: a PolicyError; names the closest figure and what stops it.
     """
-    budget = Budget(macs, params, bytes)
-    limited = budget != Budget()
+    budget = Budget(macs, params, bytes, latency, latency_table)
+    limited = budget != Budget(table=latency_table)
     if limited and ratio is not None:
         raise PolicyError(
             f"ratio={ratio!r} and a budget ({budget}): one says what the other is to find out; "
@@ -134,11 +143,11 @@ def compile(
     if args is None and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
-    chosen = policy or options.policy()
+    chosen = policy or options.policy(next(iter(budget.measured), "macs"))
     analysis = analyze(trace(model, args, kwargs), strict)
     if limited:
         budget.limits(analysis)  # a budget that is none is refused before scores are computed
-    scores = score(analysis, model, scorer, statistics)
+    scores = score(analysis, model if weights is None else weights, scorer, statistics)
     return select(analysis, scores, chosen, target, seed, budget if limited else None)
 
 
@@ -168,8 +177,8 @@ class _Options:
                 "compose them into it (planc.policy)"
             )
 
-    def policy(self) -> Policy:
-        """The policy that the options compose."""
+    def policy(self, of: str) -> Policy:
+        """The policy that the options compose; ``of`` is what scores are divided by."""
         if self.ranking not in _RANKINGS:
             raise PolicyError(
                 f"unknown ranking {self.ranking!r}: choose one of {', '.join(_RANKINGS)}"
@@ -177,6 +186,8 @@ class _Options:
         if self.ratio is not None:
             checked_ratio(self.ratio)
         chosen: Policy = _RANKINGS[self.ranking](self.ratio, kinds=self.kinds, rows=self.rows)
+        if isinstance(chosen, PerCost):
+            chosen = replace(chosen, of=of)
         if self.ratios:
             chosen = Ratios(chosen, self.ratios)
         if self.only:

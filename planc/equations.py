@@ -29,7 +29,7 @@ from planc.expr import (
 )
 from planc.facts import Demand
 from planc.grouping import PINNED, Grouping
-from planc.ir import Graph, Node, provenanced
+from planc.ir import AS_IT_IS, Graph, Node, provenanced
 from planc.labels import Labelled, Layer
 from planc.layers import derived
 from planc.rules import find, parameters
@@ -257,6 +257,9 @@ class _Builder:
     def comparisons(self) -> None:
         for comparison in self.graph.comparisons:
             reason = str(comparison)
+            if comparison.relation == AS_IT_IS:
+                self._as_it_is(comparison.left, reason)
+                continue
             left, right = (self.quantity(e, reason) for e in (comparison.left, comparison.right))
             if left is None or right is None:
                 continue
@@ -269,6 +272,11 @@ class _Builder:
                     more = operation("-", (more, Poly.const(1)))
                 quotient = Operation("//", (more, Poly.const(most)))  # negative where it is less
                 self.found.append(Constraint(quotient, Poly.const(0), reason))
+
+    def _as_it_is(self, expr: Expr, reason: str) -> None:
+        quantity = self.quantity(expr, reason)
+        if quantity is not None:
+            self.found.append(Constraint(quantity, Poly.const(self._traced(expr)), reason))
 
     def _traced(self, expr: Expr) -> int:
         """How far from zero an expression was in the traced run."""

@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 Number = int | float
 
@@ -82,6 +83,9 @@ OPERATORS: dict[str, Callable[..., Number]] = {
     "**": operator.pow,
     "neg": operator.neg,
     "sqrt": math.sqrt,
+    "log": math.log,
+    "log2": math.log2,
+    "log10": math.log10,
     "float": float,
     "same": lambda first, *others: first if set(others) <= {first} else _NO_NUMBER,
 }
@@ -97,6 +101,9 @@ class Size(int):
         self.expr = expr
         return self
 
+    def __reduce__(self) -> Any:  # models copy what holds their attributes
+        return type(self), (int(self), self.expr)
+
 
 class Scalar(float):
     """A float argument of a node that remembers the expression it was computed by."""
@@ -107,6 +114,9 @@ class Scalar(float):
         self = super().__new__(cls, value)
         self.expr = expr
         return self
+
+    def __reduce__(self) -> Any:
+        return type(self), (float(self), self.expr)
 
 
 def expr_of(number: Number) -> Expr:

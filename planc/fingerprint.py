@@ -32,9 +32,12 @@ class TensorLike(Protocol):
     def kind(self) -> str: ...
 
 
+_PACKER = msgpack.Packer()  # as packb has one, made once
+
+
 def canonical(value: Any) -> bytes:
     """Canonical msgpack of plain data: shortest forms, maps in the order given."""
-    packed: bytes = msgpack.packb(value)
+    packed: bytes = _PACKER.pack(value)
     return packed
 
 
@@ -55,9 +58,13 @@ def structure_digest(groups: Iterable[Group]) -> bytes:
     return _digest((g.name, g.size, g.rows, [_member(m) for m in g.members]) for g in ordered)
 
 
-def shapes_digest(operators: Iterable[tuple[str, Iterable[Shape]]]) -> bytes:
-    """Digest of operators and the shapes of their results, in the order they run."""
-    return _digest((op, [list(shape) for shape in shapes]) for op, shapes in operators)
+def shapes_digest(
+    operators: Iterable[tuple[str, Iterable[Shape], tuple[float, ...]]],
+) -> bytes:
+    """Digest of operators, the shapes of their results and the numbers that they are given whose
+    origin is not known, in the order they run.
+    """
+    return _digest((op, [list(shape) for shape in shapes], list(n)) for op, shapes, n in operators)
 
 
 def tensors_after(tensors: Iterable[TensorSpec], cuts: Mapping[str, Cut]) -> tuple[TensorSpec, ...]:

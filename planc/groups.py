@@ -51,6 +51,15 @@ class Run:
         index = (self.start + unit * self.step)[:, None] + inside.reshape(-1)
         return np.repeat(unit + self.unit, inside.size), index.reshape(-1)
 
+    def indices(self, chosen: NDArray[np.bool_]) -> Indices:
+        """The indices of those of all units that are ``chosen``, unit by unit."""
+        units = np.flatnonzero(chosen[self.unit : self.unit + self.count])
+        heads: Indices = self.start + units * self.step
+        if self.repeats == self.span == 1:
+            return heads
+        inside = np.arange(self.repeats)[:, None] * self.stride + np.arange(self.span)
+        return (heads[:, None] + inside.reshape(-1)).reshape(-1)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Over:

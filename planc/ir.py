@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,6 +92,11 @@ class Node:
         return provenanced((self.args, self.kwargs_values))
 
     @property
+    def literals(self) -> tuple[float, ...]:
+        """The floating-point numbers of unknown origin in the arguments, in order."""
+        return tuple(_literals((self.args, self.kwargs_values)))
+
+    @property
     def in_place(self) -> bool:
         """Whether the operator overwrites its first argument."""
         if self.leaf:
@@ -134,20 +140,27 @@ class Decision:
     number: Any = None
 
 
+AS_IT_IS = "as it is"
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What the model's Python code found when it compared two sizes: that ``left`` is equal to,
-    less than, or at most ``right``. Another answer would have led to another graph.
+    less than, or at most ``right``. Another answer would have led to another graph. Or that it made
+    a plain number of ``left``, whose use cannot be followed: it must stay as it is.
     """
 
     left: Expr
-    relation: str  # "==", "<" or "<="
+    relation: str  # "==", "<", "<=" or AS_IT_IS
     right: Expr
     module: str
     source: tuple[str, int]
 
     def __str__(self) -> str:
         where = f"{self.module or 'the model'} ({self.source[0]}:{self.source[1]})"
+        if self.relation == AS_IT_IS:
+            at = where if self.source[0] else "the model"
+            return f"{self.left} made a plain number (by float(), int(), len(), ...) in {at}"
         return f"sizes compared by {self.relation} in {where}"
 
 
@@ -203,7 +216,7 @@ class Graph:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
 
-    @property
+    @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each parameter and buffer by all its names."""
         return {name: tensor.shape for name, tensor in self._by_name.items()}
@@ -245,3 +258,11 @@ def attributes_read(
         for leaf in leaves(expr)
         if isinstance(leaf, Attribute)
     }
+
+
+def _literals(argument: Any) -> Iterator[float]:
+    if type(argument) is float:
+        yield argument
+    elif isinstance(argument, tuple):
+        for item in argument:
+            yield from _literals(item)

@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
+from planc.checkpoint import StoredWeights
 from planc.errors import PlancError, StaleError
-from planc.tensorfiles.shards import find_shards
 
 
-def load_model(name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:
+def load_model(
+    name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0, device: str = "cpu"
+) -> nn.Module:
     """The model called ``name`` in eval mode, its weights initialised from ``seed``.
 
     Args:
         name: ``torchvision:NAME`` or ``package.module:factory``.
         kwargs: keyword arguments of the factory.
         seed: of torch's global generator, which is left as it was.
+        device: where its tensors are made; on "meta" they take no memory.
 
     Raises:
         PlancError: there is no such model, module or factory, or the factory failed.
@@ -40,7 +42,7 @@ def load_model(name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0
         factory = _torchvision_factory(factory_name)
     else:
         factory = _imported_factory(source, factory_name)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.device(device):
         warnings.simplefilter("ignore", FutureWarning)  # of googlenet and inception, about init
         torch.manual_seed(seed)
         try:
@@ -98,10 +100,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         FileError: it is not one.
         OSError: it could not be read.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in find_shards(path).shards:
-        tensors |= load_file(shard.path)
-    return tensors
+    return dict(StoredWeights(path))
 
 
 def assign_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], origin: str) -> None:

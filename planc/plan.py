@@ -12,9 +12,8 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from planc.groups import Group, Indices, Member
+from planc.groups import Group, Indices
 
 Attributes = tuple[tuple[str, Any], ...]
 
@@ -177,31 +176,34 @@ def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict
             continue
         gone = np.zeros(group.size, dtype=bool)
         gone[list(group.removed)] = True
+        runs = {run for member in group.members for run in member.runs}  # many are alike
+        indices = {run: run.indices(gone) for run in runs}
         for member in group.members:
-            removed = _removed_indices(member, gone)
+            removed = [indices[run] for run in member.runs]
             if member.over is None:
-                dense.setdefault((member.tensor, member.dim), []).append(removed)
+                dense.setdefault((member.tensor, member.dim), []).extend(removed)
             else:
                 ranges = ragged.setdefault((member.tensor, member.dim, member.over.dim), {})
                 span = (member.over.start, member.over.stop)
-                ranges.setdefault(span, []).append(removed)
+                ranges.setdefault(span, []).extend(removed)
+    complements: dict[tuple[int, ...], Indices] = {}
     result = {}
     for name in dict.fromkeys([key[0] for key in dense] + [key[0] for key in ragged]):
-        result[name] = _cut(name, shapes[name], dense, ragged)
+        result[name] = _cut(name, shapes[name], dense, ragged, complements)
     return result
 
 
-def _removed_indices(member: Member, gone: NDArray[np.bool_]) -> Indices:
-    units, indices = member.expand()
-    removed: Indices = indices[gone[units]]
-    return removed
-
-
-def _complement(size: int, removed: list[Indices]) -> Indices:
-    stays = np.ones(size, dtype=bool)
-    for indices in removed:
-        stays[indices] = False
-    return np.flatnonzero(stays)
+def _complement(
+    size: int, removed: list[Indices], found: dict[tuple[int, ...], Indices]
+) -> Indices:
+    """The indices below ``size`` that stay, from ``found`` if the same arrays were asked before."""
+    key = (size, *map(id, removed))
+    if key not in found:
+        stays = np.ones(size, dtype=bool)
+        for indices in removed:
+            stays[indices] = False
+        found[key] = np.flatnonzero(stays)
+    return found[key]
 
 
 def _cut(
@@ -209,12 +211,13 @@ def _cut(
     shape: tuple[int, ...],
     dense: dict[tuple[str, int], list[Indices]],
     ragged: dict[tuple[str, int, int], dict[tuple[int, int], list[Indices]]],
+    complements: dict[tuple[int, ...], Indices],
 ) -> Cut:
     kept: list[Indices | None] = [None] * len(shape)
     after = list(shape)
     for dim in range(len(shape)):
         if (name, dim) in dense:
-            indices = _complement(shape[dim], dense[name, dim])
+            indices = _complement(shape[dim], dense[name, dim], complements)
             if len(indices) < shape[dim]:
                 kept[dim], after[dim] = indices, len(indices)
     parts = []
@@ -223,7 +226,7 @@ def _cut(
             continue
         also = dense.get((name, dim), [])
         blocks = [
-            Ragged(start, stop, _complement(shape[dim], [*removed, *also]))
+            Ragged(start, stop, _complement(shape[dim], [*removed, *also], complements))
             for (start, stop), removed in sorted(ranges.items())
         ]
         lengths = {len(block.kept) for block in blocks}

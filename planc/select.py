@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -16,7 +18,8 @@ from planc.criteria.scores import Scores
 from planc.equations import Equations, Key
 from planc.errors import AnalysisError, PolicyError
 from planc.groups import Group
-from planc.layers import derived, quotients
+from planc.ir import Graph, Module
+from planc.layers import Derived, derived, quotients
 from planc.plan import (
     AttributeChange,
     Fingerprints,
@@ -110,10 +113,7 @@ def write_plan(
     )
     equations = analysis.equations(target)
     _check(analysis, equations, counts, removed)
-    tensors = tuple(TensorSpec(t.names, t.shape, t.kind) for t in graph.tensors)
-    modules = tuple(
-        ModuleSpec(m.path, tuple(sorted(m.attributes.items()))) for m in graph.modules.values()
-    )
+    tensors, modules, source = _source(analysis)
     groups = tuple(
         PlanGroup(x.name, x.kind, x.size, x.rows, x.members, analysis.mixing(g, target), removed[g])
         for g, x in enumerate(analysis.groups)
@@ -133,11 +133,6 @@ def write_plan(
     else:  # only modules that are not traced into are there with their attributes
         leaves = tuple(f"{node.module}." for node in graph.nodes if node.leaf)
         changes = tuple(change for change in changes if f"{change.module}.".startswith(leaves))
-    source = Fingerprints(
-        fingerprint.attributes_digest(modules),
-        fingerprint.structure_digest(analysis.groups),
-        fingerprint.tensors_digest(tensors),
-    )
     result = Fingerprints(
         fingerprint.attributes_digest(fingerprint.modules_after(modules, changes)),
         _pruned_structure(source.structure, removed),
@@ -160,6 +155,27 @@ def write_plan(
     )
 
 
+_Source = tuple[tuple[TensorSpec, ...], tuple[ModuleSpec, ...], Fingerprints]
+_SOURCES: WeakKeyDictionary[Analysis, _Source] = WeakKeyDictionary()
+
+
+def _source(analysis: Analysis) -> _Source:
+    """The tables of the model that was traced and their fingerprints, the same for every plan."""
+    if analysis not in _SOURCES:
+        graph = analysis.graph
+        tensors = tuple(TensorSpec(t.names, t.shape, t.kind) for t in graph.tensors)
+        modules = tuple(
+            ModuleSpec(m.path, tuple(sorted(m.attributes.items()))) for m in graph.modules.values()
+        )
+        fingerprints = Fingerprints(
+            fingerprint.attributes_digest(modules),
+            fingerprint.structure_digest(analysis.groups),
+            fingerprint.tensors_digest(tensors),
+        )
+        _SOURCES[analysis] = (tensors, modules, fingerprints)
+    return _SOURCES[analysis]
+
+
 def _pruned_structure(source: bytes, removed: tuple[tuple[int, ...], ...]) -> bytes:
     """Names the structure that removing these units leaves of the source's."""
     return sha256(source + fingerprint.canonical(removed)).digest()
@@ -168,7 +184,7 @@ def _pruned_structure(source: bytes, removed: tuple[tuple[int, ...], ...]) -> by
 def predicted_digest(analysis: Analysis, shapes: list[tuple[int, ...]]) -> bytes:
     """Digest of each operator with the shapes that its results will have."""
     return fingerprint.shapes_digest(
-        (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None])
+        (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None], node.literals)
         for node in analysis.graph.nodes
         if not node.idle
     )
@@ -210,6 +226,29 @@ def _check(
             )
 
 
+_Entries = tuple[tuple[str, Module, tuple[tuple[Derived, str], ...]], ...]
+_ENTRIES: WeakKeyDictionary[Graph, _Entries] = WeakKeyDictionary()
+
+
+def _derived(graph: Graph) -> _Entries:
+    """The modules with attributes that the table of layers knows, each with its tensor."""
+    if graph not in _ENTRIES:
+        _ENTRIES[graph] = tuple(
+            (
+                path,
+                module,
+                tuple(
+                    (entry, source)
+                    for entry in derived(module)
+                    for source in [entry.source(module, graph.shapes)]
+                    if source is not None
+                ),
+            )
+            for path, module in graph.modules.items()
+        )
+    return _ENTRIES[graph]
+
+
 def _attributes(
     analysis: Analysis, equations: Equations, counts: Counts, after: tuple[TensorSpec, ...]
 ) -> tuple[AttributeChange, ...]:
@@ -228,12 +267,10 @@ def _attributes(
     for key, poly in equations.attributes.items():
         path, name, index = key
         new[path, name] = _replaced(current(path, name), index, poly.value(of))
-    for path, module in graph.modules.items():
-        for entry in derived(module):
-            source = entry.source(module, graph.shapes)
-            if source is not None:
-                times = current(path, entry.times) if entry.times else 1
-                new[path, entry.name] = shapes[source][entry.dim] * times
+    for path, module, entries in _derived(graph):
+        for entry, source in entries:
+            times = current(path, entry.times) if entry.times else 1
+            new[path, entry.name] = shapes[source][entry.dim] * times
         for name, dividend, divisor in quotients(module):
             new[path, name] = current(path, dividend) // current(path, divisor)
     return tuple(
@@ -253,6 +290,7 @@ def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
     )
 
 
+@cache
 def versions() -> tuple[tuple[str, str], ...]:
     """Of what a plan is made with."""
     return (("planc", _version("planc")), ("torch", _version("torch").split("+")[0]))

@@ -19,7 +19,7 @@ from planc import fingerprint
 from planc.analysis import Analysis, analyze
 from planc.errors import StalePlan, TraceError, VerificationError
 from planc.inputs import materialise
-from planc.ir import Graph
+from planc.ir import Graph, Node
 from planc.plan import Plan
 from planc.replay import replay_pruned
 from planc.trace import trace
@@ -104,8 +104,9 @@ def check_structure(plan: Plan, analysis: Analysis) -> None:
 
 def shapes_digest(graph: Graph) -> bytes:
     """The digest of each operator of a run with the shapes of its results."""
+    values = graph.values
     return fingerprint.shapes_digest(
-        (node.op, [graph.values[ref.id].shape for ref in node.outputs if ref is not None])
+        (node.op, [values[ref.id].shape for ref in node.outputs if ref is not None], node.literals)
         for node in graph.nodes
         if not node.idle
     )
@@ -121,6 +122,8 @@ def compare_shapes(plan: Plan, analysis: Analysis, found: Graph) -> None:
         alike = want.op == have.op or plan.target == "graph"  # the graph names widths of its parts
         if not alike or len(want.outputs) != len(have.outputs):
             raise VerificationError(f"operator {i} of the pruned model is {have}, predicted {want}")
+        if plan.target == "module" and not analysis.graph.data_dependent:
+            _compare_numbers(want, have)
         for ref, at in zip(want.outputs, have.outputs, strict=True):
             if ref is None or at is None:
                 continue
@@ -133,3 +136,16 @@ def compare_shapes(plan: Plan, analysis: Analysis, found: Graph) -> None:
         raise VerificationError(
             f"the pruned model runs {len(nodes)} operators, predicted {len(wanted)}"
         )
+
+
+def _compare_numbers(want: Node, have: Node) -> None:
+    """Numbers of unknown origin must be what they were: one that is not was made of sizes in a way
+    that the tracer cannot follow (``1.0 / n``, a function of another library).
+    """
+    for number, found in zip(want.literals, have.literals, strict=False):
+        if repr(number) != repr(found):  # not a number is equal to itself
+            raise VerificationError(
+                f"{have}: the pruned model computes with {found}, the original with {number}: its "
+                "code makes the number of sizes in a way that is not seen; leave the groups of "
+                "what it computes with whole (keep=), or have Python's arithmetic or math make it"
+            )

@@ -35,10 +35,11 @@ class Walked:
 
 
 def walk(graph: Graph, strict: bool = False) -> Walked:
-    """Walks the graph until all row families that reshapes ask for are there.
+    """Walks the graph until all row families that reshapes ask for are there, or no more are given:
+    what a walk asks for in vain it pins, so that each of them is sound.
 
     Raises:
-        AnalysisError: an operator has no rule (``strict``), or the walks do not come to rest.
+        AnalysisError: an operator has no rule, or the walks do not come to rest (``strict``).
     """
     requests: dict[tuple[Any, ...], Any] = {}
     for count in range(1, _MOST_WALKS + 1):
@@ -50,13 +51,16 @@ def walk(graph: Graph, strict: bool = False) -> Walked:
                 "strict to leave whole what it touches"
             )
         new = {key: spec for key, spec in facts.requests.items() if key not in requests}
-        if not new:
-            return Walked(facts, tuple(labels), count, requests)
+        if strict and new and count == _MOST_WALKS:
+            raise AnalysisError(
+                f"row families are still being asked for after {count} walks, the last ones of "
+                f"{sorted({graph.tensors[key[0]].name for key in new})[:3]}; analyse without "
+                "strict to leave them whole"
+            )
+        if not new or count == _MOST_WALKS:
+            break
         requests |= new
-    raise AnalysisError(
-        f"row families are still being asked for after {_MOST_WALKS} walks; the last ones: "
-        f"{sorted({graph.tensors[key[0]].name for key in new})[:3]}"
-    )
+    return Walked(facts, tuple(labels), count, requests)
 
 
 def walk_with_values(graph: Graph, walked: Walked, nonzero: Container[int]) -> Facts:

@@ -47,7 +47,8 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
     operators: set[str] = field(default_factory=set)
-    refusals: Counter[str] = field(default_factory=Counter)
+    refusals: list[tuple[int, str]] = field(default_factory=list)
+    cpu: float = 0.0
     wrong: list[tuple[int, str, str]] = field(default_factory=list)
 
     def join(self, other: Outcome) -> None:
@@ -56,6 +57,7 @@ class Outcome:
         self.operators |= other.operators
         self.refusals += other.refusals
         self.wrong += other.wrong
+        self.cpu += other.cpu
 
 
 def main() -> int:
@@ -78,7 +80,7 @@ def main() -> int:
 def check(seeds: range, length: int) -> Outcome:
     """What happens to the models of some seeds."""
     torch.set_num_threads(1)
-    outcome = Outcome()
+    outcome, begin = Outcome(), time.process_time()
     for seed in seeds:
         program = write(seed, _length(seed, length))
         outcome.steps.update(program.steps)
@@ -86,13 +88,15 @@ def check(seeds: range, length: int) -> Outcome:
             outcome.counts[prove_program(program, outcome)] += 1
         except _REFUSALS as error:
             outcome.counts["refused"] += 1
-            outcome.refusals[f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"] += 1
+            text = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            outcome.refusals.append((seed, text))
         except Exception as error:
             outcome.counts["wrong"] += 1
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
             text = f"{type(error).__name__}: {error} ({place})"
             outcome.wrong.append((seed, program.text, text))
+    outcome.cpu = time.process_time() - begin
     return outcome
 
 
@@ -181,12 +185,13 @@ def _outcomes(first: int, count: int, length: int, jobs: int) -> Iterator[Outcom
 def _summary(total: Outcome, seconds: float) -> str:
     number = sum(total.counts.values())
     kinds = ("proven", "nothing to prune", "refused", "wrong")
+    taken = f"{seconds / 60:.1f} minutes, {total.cpu / 60:.1f} of CPU time"
     lines = [
         "",
-        f"{number} random models, {len(total.operators)} operators, {seconds / 60:.1f} minutes",
+        f"{number} random models, {len(total.operators)} operators, {taken}",
         ", ".join(f"{kind}: {total.counts[kind]}" for kind in kinds),
         "steps: " + ", ".join(f"{name} {n}" for name, n in sorted(total.steps.items())),
-        *(f"refused {n} times: {reason}" for reason, n in total.refusals.most_common(5)),
+        *(f"seed {seed} is refused: {reason}" for seed, reason in sorted(total.refusals)),
     ]
     return "\n".join(lines)
 

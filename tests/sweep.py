@@ -8,9 +8,10 @@ Without names it takes the zoo of torchvision, all 109 models, or every zoo that
 of its own. For each ratio a line says: groups, units, the share of parameters that are pinned,
 parameters and MACs before and after, the largest relative error against the rewritten graph and
 against the masked original (``*``: of a plan for the rewritten graph that leaves mixing groups
-whole, since the module's plan has pruned some), then seconds of building the model, trace, analyze,
-score and select, apply, verify, the time of ``copy.deepcopy`` for comparison, and peak MiB of each
-above what the process held before. Exits with 1 if any model fails (:mod:`tests.zoo.check`).
+whole, since the module's plan has pruned some; a star alone: all groups mix), then seconds of
+building the model, trace, analyze, score and select, apply, verify, the time of ``copy.deepcopy``
+for comparison, and peak MiB of each above what the process held before. Exits with 1 if any model
+fails (:mod:`tests.zoo.check`).
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ def main() -> int:
     calls = {key: (key, ratios, options.dtype, options.seed, options.threads) for key in keys}
     preload = _PRELOAD + sorted({key.partition(":")[0] for key in keys})
     print(_HEADER, flush=True)
-    begin, failures = time.perf_counter(), 0
+    begin, failures, cpu = time.perf_counter(), 0, 0.0
     for key, answer in forked(check, calls, preload, _HEAVY, options.jobs, _LIMIT):
+        cpu += answer.get("cpu", 0.0)
         for row in answer.get("rows", [answer]):
             failures += "failed" in row
             print(_line(key.removeprefix("torchvision:"), row), flush=True)
     minutes = (time.perf_counter() - begin) / 60
-    print(f"\n{len(keys)} models, {failures} failures, {minutes:.1f} minutes")
+    taken = f"{minutes:.1f} minutes, {cpu / 60:.1f} of CPU time"
+    print(f"\n{len(keys)} models, {failures} failures, {taken}")
     return int(failures > 0)
 
 
@@ -66,7 +69,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
         cells += [f"{value / 1e6:.3f}" for value in row["params"]]
         cells += [f"{value / 1e9:.4f}" for value in row["macs"]]
     if "graph" in row:
-        masked = "" if row["error"] is None else f"{row['error']:.0e}"
+        masked = f"{row['error']:.0e}" if row.get("error") is not None else ""
         cells += [f"{row['graph']:.0e}", masked + "*" * row["whole"]]
         cells += [f"{row['stages'][stage_name]['seconds']:.3f}" for stage_name in STAGES]
         cells += [f"{row['copy']:.3f}"]

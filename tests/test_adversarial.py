@@ -4,9 +4,11 @@ the analysis says may go can go, and claims what that is.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import namedtuple
 from dataclasses import dataclass
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import planc
-from planc.errors import AnalysisError
+from planc.errors import AnalysisError, VerificationError
 from tests.programs import write
 from tests.proving import Net, free, prove, prunable, reasons, together
 
@@ -946,7 +948,7 @@ EINSUMS = {
 def test_einsum(equation: str) -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = torch.einsum(equation, m.a(x), m.w)
-        return m.b(y.transpose(1, 2) if y.shape[1] != 5 else y)
+        return m.b(y.transpose(1, 2) if equation.endswith("b k i") else y)
 
     net = Net(run, a=nn.Linear(6, 6), w=torch.ones(EINSUMS[equation]), b=nn.Linear(4, 2))
     found = prove(net, TOKENS)
@@ -1261,6 +1263,59 @@ def test_pooling_along_positions_alone(pool: Any) -> None:
     assert sizes(found) == {"a.weight:0": 8}
 
 
+class Attention(nn.Module):
+    """Attention by the function behind ``nn.MultiheadAttention``, with projections of its own."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        for name in "qkvo":
+            setattr(self, name, nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat((self.q.bias, self.k.bias, self.v.bias))
+        weights = {f"{name}_proj_weight": getattr(self, name).weight for name in "qkv"}
+        out = (self.o.weight, self.o.bias)
+        none: Any = (None, bias, None, None, False, 0.0)
+        y, _ = functional.multi_head_attention_forward(
+            x, x, x, self.width, self.heads, *none, *out, use_separate_proj_weight=True, **weights
+        )
+        return y
+
+
+def test_attention_that_is_told_its_width() -> None:
+    net = Net(
+        lambda m, x: m.b(m.t(m.a(x))), a=nn.Linear(6, 8), t=Attention(8, 2), b=nn.Linear(8, 2)
+    )
+    found = prove(net, TOKENS)
+    plan = planc.compile(net.double(), TOKENS.double(), ratio=0.5)
+    assert {change.name: change.after for change in plan.attributes if change.module == "t"} == {
+        "width": 4
+    }
+    assert together(found, "a.weight:0", "t.q.weight:1", "t.k.weight:1", "t.v.weight:1")
+
+
+def test_a_layer_that_is_converted_while_running() -> None:
+    net = Net(
+        lambda m, x: (m.c(m.b.to(x.dtype)(m.a(x))), (x > 0).nonzero()),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 4),
+        c=nn.Linear(4, 2),
+    )
+    found = prove(net, TOKENS)
+    assert sizes(found) == {"a.weight:0": 8, "b.weight:0": 4}
+    assert found.graph.frontend == "record (real tensors)"  # others are not converted, or count
+
+
+def test_attributes_that_are_copied_while_running() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        size = copy.deepcopy({"shape": copy.copy(m.shape), "count": m.count})
+        return m.b(m.a(x).view(2, size["count"], *size["shape"]).flatten(2))
+
+    net = Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2), shape=(2, 4), count=5)
+    assert prunable(prove(net, TOKENS), "module") == {"a.weight:0", "a.weight:0/rows"}
+
+
 def test_patch_merging() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x).permute(0, 2, 3, 1)
@@ -1283,19 +1338,55 @@ def test_kernels_made_from_features() -> None:
     assert prunable(found, "graph") == {group.name for group in found.groups}
 
 
-# -- what the tracer cannot see --------------------------------------------------------------------
+# -- what the tracer cannot follow -----------------------------------------------------------------
+
+PLAIN: dict[str, Any] = {
+    "float": lambda m, y: y / float(y.shape[-1]),
+    "float of an attribute": lambda m, y: (y / float(m.width)).view(2, 5, m.width),
+    "int of a quotient": lambda m, y: y * int(y.shape[-1] / 3),
+    "round": lambda m, y: y * round(y.shape[-1] * 0.3),
+    "floor": lambda m, y: y * math.floor(y.shape[-1] / 3),
+    "square root, imported before": lambda m, y: y / sqrt(y.shape[-1]),
+    "a function of NumPy": lambda m, y: y / float(np.sqrt(y.shape[-1])),
+    "length": lambda m, y: y / len(y[0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_sizes_that_are_made_plain_numbers_stay(name: str) -> None:
+    parts = {"a": nn.Linear(6, 8), "b": nn.Linear(8, 2), "width": 8}
+    found = prove(Net(lambda m, x: m.b(PLAIN[name](m, m.a(x))), **parts), TOKENS)
+    assert prunable(found, "module") == set()
+    assert prunable(found, "graph") == {"a.weight:0"}
+    reason = next(c.reason for c in found.equations("module").constraints)
+    assert "made a plain number (by float(), int(), len(), ...)" in reason
+
+
+@pytest.mark.parametrize("name", ["sqrt", "log", "log2", "log10"])
+def test_functions_of_sizes_are_computed_again(name: str) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        return m.b((y := m.a(x)) * getattr(math, name)(y.shape[-1]))  # type: ignore[no-any-return]
+
+    found = prove(Net(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+    for target in ("module", "graph"):
+        assert prunable(found, target) == {"a.weight:0"}
+    assert found.mixing(0, "module") == "its width is used as a number"
+    assert found.mixing(0, "graph") == ""
+
 
 UNSEEN: dict[str, Any] = {
-    "float": lambda y: y / float(y.shape[-1]),
-    "logarithm": lambda y: y * math.log(y.shape[-1]),
-    "length": lambda y: y / len(y[0, 0]),
+    "a float divided by it": lambda y: y * (1.0 / y.shape[-1]),
+    "a function imported before": lambda y: y * log(y.shape[-1]),
 }
 
 
 @pytest.mark.parametrize("name", UNSEEN)
-@pytest.mark.xfail(reason="a number that Python took from a size or a value has no provenance")
-def test_numbers_that_leave_the_traced_world(name: str) -> None:
-    prove(Net(lambda m, x: m.b(UNSEEN[name](m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2)), TOKENS)
+def test_numbers_that_were_made_unseen_are_found_when_the_plan_is_applied(name: str) -> None:
+    net = Net(lambda m, x: m.b(UNSEEN[name](m.a(x))), a=nn.Linear(6, 8), b=nn.Linear(8, 2)).eval()
+    plan = planc.compile(net, TOKENS, ratio=0.5)
+    with pytest.raises(VerificationError, match="its code makes the number of sizes in a way"):
+        planc.apply(plan, net)
+    planc.apply(planc.compile(net, TOKENS, ratio=0.5, keep="a.*"), net)
 
 
 def test_a_number_taken_from_a_value() -> None:

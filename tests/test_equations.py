@@ -145,6 +145,31 @@ def test_uneven_rows_bind_each_other() -> None:
     assert prunable(found, "graph") == {group.name for group in found.groups} != set()
 
 
+NUMBERS: dict[str, Any] = {
+    "a quotient": lambda m, y: y / y.shape[-1],
+    "a sum": lambda m, y: m.width + y,
+    "a power": lambda m, y: y.abs() ** y.shape[-1],
+    "a bound": lambda m, y: y.clamp(max=y.shape[-1]),
+    "what is filled in": lambda m, y: y.masked_fill(y > 0, y.size(2)),
+    "a product of numbers": lambda m, y: y.sin().mul_(y.shape[-1] * y.shape[1]),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_size_to_compute_with_mixes_what_it_measures(name: str) -> None:
+    found = prove(tokens(NUMBERS[name], width=8), TOKENS)
+    assert [group.size for group in found.groups] == [8]
+    if name != "a sum":  # of an attribute that nothing else binds
+        assert found.mixing(0, "module") == "its width is used as a number"
+        assert found.mixing(0, "graph") == ""
+
+
+def test_a_size_to_count_with_stays_what_it_is() -> None:
+    found = prove(tokens(lambda m, y: y * (y.argmax(1) * y.shape[-1] > 3)[:, None]), TOKENS)
+    assert not prunable(found, "module")
+    assert prunable(found, "graph") == {"a.weight:0"}
+
+
 def test_a_width_that_must_stay_above_one() -> None:
     net = Net(lambda m, x: m.b(m.a(x[:, :1]).squeeze()), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
     found = prove(net, TOKENS)

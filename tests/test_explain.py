@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -87,6 +89,28 @@ def test_what_has_nothing_to_remove_says_so() -> None:
     found = planc.analyze(planc.trace(net, IMAGES))
     assert "one coordinate" in found.explain("a.weight", 0)[0]
     assert "integers" in found.explain("count", 0)[0]
+
+
+def test_constraints_on_widths_and_attributes_that_follow_are_named() -> None:
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        left, right = m.a(x).chunk(2, 1)
+        return m.b((left * right).flatten(2).reshape(x.shape[0], m.width, -1))
+
+    net = Net(run, a=nn.Conv2d(3, 8, 1), b=nn.Conv1d(4, 2, 1), width=4)
+    found = planc.analyze(planc.trace(net, IMAGES))
+    lines = found.explain("a.weight", 0)
+    assert "attribute width is kept a.weight:0" in lines
+    net = Net(
+        lambda m, x: m.b(m.a(x).view(x.shape[0], 8, -1)), a=nn.Conv2d(3, 8, 1), b=nn.Conv1d(8, 2, 1)
+    )
+    found = planc.analyze(planc.trace(net, IMAGES))
+    (line,) = (line for line in found.explain("b.weight", 1) if " = " in line)
+    assert line.startswith("8 = kept a.weight:0, for size of aten.view.default in the model (")
+    assert line.endswith("(for the module only)")
+    assert [str(bound) for bound in found.bounds("module")] == [
+        line.removesuffix(" (for the module only)")
+    ]
+    assert not found.bounds("graph")
 
 
 def test_errors_name_what_is_near() -> None:

@@ -124,6 +124,19 @@ def test_its_attributes_follow_whatever_the_target() -> None:
         assert model.leaf.shape == (8, 5)
 
 
+def test_a_leaf_in_a_graph_whose_attributes_are_wrong_is_found_out() -> None:
+    model = net().eval()
+    plan = planc.compile(model, TOKENS, ratio=0.5, target="graph")
+    smaller = planc.apply(plan, model)
+    planc.verify(plan, model, smaller, TOKENS)
+    vars(smaller.get_submodule("leaf"))["scale"] = 3
+    with pytest.raises(VerificationError, match=r"leaf.*: scale is 3, expected 2"):
+        planc.verify(plan, model, smaller, TOKENS)
+    vars(smaller)["_modules"]["leaf"] = Other(4, 3)
+    with pytest.raises(VerificationError, match="is a Other, was a Opaque"):
+        planc.verify(plan, model, smaller, TOKENS)
+
+
 def test_tensors_that_its_rule_does_not_name_stay_whole() -> None:
     found = prove(net(), TOKENS)
     assert reasons(found, "leaf.spare", 0).startswith("spare is not named by its module's rule")

@@ -87,7 +87,7 @@ def test_growing_regularisation_grows_by_steps_up_to_its_ceiling() -> None:
     ]  # fmt: skip
     squares = UnitSquares(analysis)(model).split([group.size for group in analysis.groups])
     gone = sum(
-        float(own[list(group.removed)].sum())
+        own[list(group.removed)].sum().item()
         for own, group in zip(squares, plan.groups, strict=True)
     )
     assert penalty(model, 8).item() == pytest.approx(0.25 * gone, rel=1e-5)

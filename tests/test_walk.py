@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import planc
 from planc import walk as walking
 from planc.facts import NEVER
+from tests.programs import write
 from tests.proving import Net, free, prove, reasons, together
 
 TOKENS = torch.randn(2, 3, 6)
@@ -47,10 +48,21 @@ def test_a_grouped_kernel_gets_atoms_for_each_group() -> None:
     assert [(slot.dim, slot.over, slot.blocks, slot.count) for slot in ragged] == [(1, 0, 2, 4)]
 
 
-def test_walks_that_do_not_come_to_rest_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_not_given_in_time_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any(group.kind == "heads" for group in prove(attention(), TOKENS).groups)
     monkeypatch.setattr(walking, "_MOST_WALKS", 1)
+    found = prove(attention(), TOKENS)
+    assert found.walked.walks == 1
+    assert not any(group.kind == "heads" for group in found.groups)
     with pytest.raises(planc.AnalysisError, match="still being asked for after 1 walks"):
-        walked(attention(), TOKENS)
+        walking.walk(found.graph, strict=True)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_too_few_walks_are_sound(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(walking, "_MOST_WALKS", 1 + seed % 2)
+    program = write(seed, length=5)
+    prove(program.model(), program.inputs(), seeds=(seed,))
 
 
 def test_every_value_has_labels_of_its_shape() -> None:

@@ -10,5 +10,6 @@ from __future__ import annotations
 from planc.checkpoint.load import load, load_optimizer
 from planc.checkpoint.pickled import apply_pickled
 from planc.checkpoint.save import save
+from planc.checkpoint.stored import StoredWeights
 
-__all__ = ["apply_pickled", "load", "load_optimizer", "save"]
+__all__ = ["StoredWeights", "apply_pickled", "load", "load_optimizer", "save"]

@@ -22,6 +22,7 @@ from planc.apply.source import modules_of, tensors_of
 from planc.checkpoint.elements import bytes_of, dtype_name
 from planc.checkpoint.values import encoded
 from planc.checkpoint.values import modules_of as stored_modules
+from planc.codec import encode_plan
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -31,7 +32,6 @@ from planc.codec.checkpoint import (
     StoredTensor,
     encode_checkpoint,
     encode_part,
-    plan_digest,
 )
 from planc.codec.files import replacing, write_file
 from planc.codec.limits import DEFAULT, Limits
@@ -47,6 +47,7 @@ from planc.trace.structure import owned_tensors
 OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimiser's numbers
 SHARD_SIZE = 5 << 30
 _PIECE = 16 << 20
+_FORMAT = {"format": "pt"}  # what others look for in the metadata
 
 
 def save(
@@ -90,7 +91,7 @@ def save(
     if optimizer is not None:
         numbers, tensors = _optimizer_contents(optimizer)
         user, extra = (*user, (OPTIMIZER, numbers)), [*extra, *tensors]
-    draft = _Draft(plan, stored_modules(model), user, limits)
+    draft = _Draft(plan, encode_plan(plan, limits=limits), stored_modules(model), user, limits)
     if target.name.endswith(SUFFIX):
         _write_file(target, draft, state, extra)
     else:
@@ -114,7 +115,9 @@ def save_state_dict(
     for name, tensor in state.items():
         names.setdefault(memory_of(tensor), []).append(name)
     contents = [_content(state[tied[0]], tuple(tied), "state") for tied in names.values()]
-    _write_file(Path(path), _Draft(plan, (), (), limits), contents, [])
+    _write_file(
+        Path(path), _Draft(plan, encode_plan(plan, limits=limits), (), (), limits), contents, []
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +141,7 @@ class _Draft:
     """What is known of the checkpoint before its tensors are written."""
 
     plan: Plan
+    content: bytes  # of the plan's file
     modules: tuple[StoredModule, ...]
     metadata: tuple[tuple[str, Any], ...]
     limits: Limits
@@ -149,7 +153,10 @@ class _Draft:
         checkpoint = Checkpoint(
             self.plan, self.modules, tuple(tensors), tuple(shards), self.metadata
         )
-        return {"format": "pt", KEY: encode_checkpoint(checkpoint, limits=self.limits)}
+        return {
+            **_FORMAT,
+            KEY: encode_checkpoint(checkpoint, plan=self.content, limits=self.limits),
+        }
 
 
 def _check_result(plan: Plan, model: nn.Module) -> None:
@@ -226,7 +233,7 @@ def _write_file(target: Path, draft: _Draft, state: list[_Content], extra: list[
     """
     target = Path(os.path.realpath(target))
     stem = target.name.removesuffix(SUFFIX)
-    shards, done = [StoredShard(target.name, 0, b"")], list[StoredTensor]()
+    shards, done = [StoredShard(target.name, 0, bytes(32))], list[StoredTensor]()
     if extra:
         shard, done = _write_extra(target.parent, stem, draft, extra)
         shards.append(shard)
@@ -251,7 +258,7 @@ def _write_directory(
     names = [f"model-{i:05d}-of-{count:05d}{SUFFIX}" for i in range(1, count + 1)]
     if count == 1:
         names = [f"model{SUFFIX}"]
-    shards, done = [StoredShard(names[0], 0, b"")], list[StoredTensor]()
+    shards, done = [StoredShard(names[0], 0, bytes(32))], list[StoredTensor]()
     for i, (name, part) in enumerate(zip(names[1:], parts[1:], strict=True), 1):
         with replacing(directory / name) as descriptor:
             header, stored = _write_part(descriptor, draft, part)
@@ -319,11 +326,11 @@ def _write_part(
 ) -> tuple[Header, list[StoredTensor]]:
     """Writes a file that has no record; returns its header and its tensors with their digests."""
     ordered, entries = _laid_out(contents)
-    digest = plan_digest(draft.plan)
+    digest = sha256(draft.content).digest()
 
     def metadata(stored: Sequence[StoredTensor]) -> dict[str, str]:
         part = Part(digest, b"", tuple((t.names[0], t.digest) for t in stored))
-        return {"format": "pt", KEY: encode_part(part)}
+        return {**_FORMAT, KEY: encode_part(part)}
 
     writer = TensorWriter(descriptor, entries, metadata([c.stored for c in ordered]))
     stored = _write_tensors(writer, ordered, entries)
@@ -354,7 +361,7 @@ def _with_own_size(
     others: list[StoredTensor],
 ) -> list[StoredShard]:
     """The size of the first file depends on the length of its record, which holds that size."""
-    own = shards[0]
+    own = replace(shards[0], header=sha256(write_header(entries, _FORMAT)).digest())
     for _ in range(4):  # a longer number may make the record longer: it settles at once
         record = draft.record([*tensors, *others], [own, *shards[1:]])
         size = Header(entries, {}, write_header(entries, record)).size

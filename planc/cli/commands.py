@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 from planc.cli.models import build
 from planc.cli.options import (
+    CRITERIA,
     EXIT_CODES,
     FILE,
     IMAGE,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from planc.analysis import Analysis
+    from planc.plan import Plan
 
 _DIFFER = 3
 _Settings = tuple[tuple[str, Any], ...]
@@ -35,7 +38,7 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--ratio",
     type=click.FloatRange(0, 1, max_open=True),
@@ -44,17 +47,24 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 @budget_options
 @click.option(
     "--criterion",
-    type=click.Choice(["l2", "l1", "random"]),
+    type=click.Choice(CRITERIA),
     default="l2",
     show_default=True,
     help="What makes a unit important.",
+)
+@click.option(
+    "--statistics",
+    "collected",
+    type=FILE,
+    metavar="FILE",
+    help="What planc.calibrate collected, for criteria from taylor on.",
 )
 @click.option(
     "--ranking",
     type=click.Choice(["uniform", "global", "isomorphic", "per_cost"]),
     default="uniform",
     show_default=True,
-    help="Units compete in each group, among all, among groups alike, or by score per MAC.",
+    help="Units compete in each group, among all, among groups alike, or by score per cost.",
 )
 @click.option("--global", "global_ranking", is_flag=True, help="The same as --ranking global.")
 @click.option(
@@ -116,30 +126,61 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 @input_option(IMAGE)
 @model_options
 @click.option(
+    "--meta",
+    is_flag=True,
+    help="Build MODEL without memory for its tensors; score those of --weights one by one.",
+)
+@click.option(
+    "--from-json",
+    type=FILE,
+    metavar="FILE",
+    help="Instead of compiling a plan for MODEL, read what planc show --json printed.",
+)
+@click.option(
     "-o", "--output", type=FILE, metavar="FILE", help="The plan file; without it, only show."
 )
 def plan(
-    model: str,
+    model: str | None,
     settings: _Settings,
     inputs: _Shapes,
     seed: int,
     weights: Path | None,
     kinds: tuple[tuple[str, float], ...],
     ratios: tuple[tuple[str, float], ...],
+    meta: bool,
+    collected: Path | None,
+    from_json: Path | None,
     output: Path | None,
     **options: Any,
 ) -> None:
     """Compile a plan for MODEL, show it, and save it."""
+    if (model is None) == (from_json is None):
+        raise click.UsageError("name a MODEL, or a file with --from-json")
+    if meta and weights is None:
+        raise click.UsageError("--meta reads the weights of MODEL from --weights: name them")
     check_writable(output)
     import planc
     from planc.report.text import plan_table
 
-    args = _example_inputs(inputs, seed)
-    built = build(model, settings, seed, weights)
-    with status(f"compiling a plan for {model}"):
-        result = planc.compile(
-            built, args, kinds=dict(kinds), ratios=dict(ratios), seed=seed, **options
-        )
+    if from_json is not None:
+        result = _plan_in(from_json)
+    else:
+        assert model is not None
+        args = _example_inputs(inputs, seed)
+        stored = planc.StoredWeights(weights) if meta and weights is not None else None
+        device = "meta" if meta else "cpu"
+        built = build(model, settings, seed, None if meta else weights, device)
+        with status(f"compiling a plan for {model}"):
+            result = planc.compile(
+                built,
+                args,
+                kinds=dict(kinds),
+                ratios=dict(ratios),
+                seed=seed,
+                weights=stored,
+                statistics=None if collected is None else planc.load_statistics(collected),
+                **options,
+            )
     print_table(plan_table(result))
     if output is not None:
         planc.save_plan(result, output)
@@ -187,7 +228,8 @@ def explain(
     """Say what leaves together with TENSOR, or why it is pinned.
 
     TENSOR is the full name of a parameter or buffer of MODEL; conv1.weight:0 asks about one
-    dimension, conv1.weight about all. Without TENSOR, everything that is pinned is listed.
+    dimension, conv1.weight about all. Without TENSOR, everything that is pinned is listed, and
+    every constraint on widths that the module's code has.
     """
     import planc
 
@@ -197,6 +239,7 @@ def explain(
         analysis = planc.analyze(planc.trace(built, args))
         if tensor is None:
             found = [asdict(pin) for pin in analysis.pins]
+            bounds = [*map(str, analysis.bounds("module"))]
         else:
             found = _explained(analysis, tensor)
     if as_json:
@@ -204,6 +247,8 @@ def explain(
     elif tensor is None:
         for pin in analysis.pins:
             click.echo(str(pin))
+        for bound in bounds:
+            click.echo(bound)
     else:
         for entry in found:
             click.echo(f"{entry['tensor']}:{entry['dim']}")
@@ -268,6 +313,21 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     else:
         print_table(diff_table(differences))
     return _DIFFER if differences else 0
+
+
+def _plan_in(path: Path) -> Plan:
+    """The plan that a JSON text describes."""
+    from planc.codec.files import read_file
+    from planc.codec.limits import DEFAULT
+    from planc.report.plain import plan_from_json
+
+    try:
+        plain = json.loads(read_file(path, DEFAULT.file))
+    except (ValueError, RecursionError) as error:
+        raise PlancError(f"{path}: not JSON: {error}") from None
+    if not isinstance(plain, dict):
+        raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
+    return plan_from_json(plain)
 
 
 def _example_inputs(inputs: _Shapes, seed: int) -> tuple[torch.Tensor, ...]:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def build(
-    model: str, settings: tuple[tuple[str, Any], ...], seed: int, weights: Path | None
+    model: str,
+    settings: tuple[tuple[str, Any], ...],
+    seed: int,
+    weights: Path | None,
+    device: str = "cpu",
 ) -> nn.Module:
     """The model of the command line, with the weights of a file if one is given."""
     from planc.models import assign_weights, load_model, read_weights
@@ -22,7 +26,7 @@ def build(
         sys.path.insert(0, "")  # as `python -m` does, for package.module:factory
     stored = None if weights is None else read_weights(weights)
     with status(f"building {model}"):
-        built = load_model(model, dict(settings), seed)
+        built = load_model(model, dict(settings), seed, device)
     if stored is not None:
         assign_weights(built, stored, str(weights))
     return built

@@ -9,7 +9,8 @@ tell a shard that is missing, older or of another checkpoint. The body of the fi
     modules    [{attributes, path, type}]    rows of ``structural``; types are never imported
     plan       the plan file's own bytes
     requires   [str]    features a reader must know
-    shards     [{header, name, size}]    SHA-256 of the header, empty for the file with this record
+    shards     [{header, name, size}]    SHA-256 of the header; of the file with this record, of
+               what its header is without it
     structural [[[name, value]]]    the distinct attributes of modules
     tensors    [{dtype, names, role, sha256, shape, shard}]    stored under the first of its names
 """
@@ -21,7 +22,6 @@ import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -81,7 +81,7 @@ class StoredModule:
 
 @dataclass(frozen=True, slots=True)
 class StoredShard:
-    """A file of a checkpoint; ``header`` is the digest of its header, empty for the first file."""
+    """A file of a checkpoint; ``header`` is the digest of its header, without the record."""
 
     name: str
     size: int
@@ -122,7 +122,7 @@ class _StoredModule(ModuleRecord):
 
 
 class _StoredShard(RecordMap):
-    header: Annotated[bytes, msgspec.Meta(max_length=32)]
+    header: Digest
     name: str
     size: Natural
 
@@ -149,8 +149,13 @@ class _Part(RecordMap):
     tensors: tuple[_PartTensor, ...]
 
 
-def encode_checkpoint(checkpoint: Checkpoint, *, limits: Limits = DEFAULT) -> str:
+def encode_checkpoint(
+    checkpoint: Checkpoint, *, plan: bytes | None = None, limits: Limits = DEFAULT
+) -> str:
     """The record as text for a file's metadata. Its length does not depend on digests.
+
+    Args:
+        plan: the content of the plan's file, where it is at hand.
 
     Raises:
         FileError: the plan or the record is not valid, or larger than ``limits``.
@@ -164,7 +169,7 @@ def encode_checkpoint(checkpoint: Checkpoint, *, limits: Limits = DEFAULT) -> st
         {
             "metadata": checkpoint.metadata,
             "modules": modules,
-            "plan": encode_plan(checkpoint.plan, limits=limits),
+            "plan": encode_plan(checkpoint.plan, limits=limits) if plan is None else plan,
             "requires": (),
             "shards": [
                 {"header": s.header, "name": s.name, "size": s.size} for s in checkpoint.shards
@@ -227,11 +232,6 @@ def decode_part(metadata: Mapping[str, str], *, limits: Limits = DEFAULT) -> Par
     return Part(record.plan, record.source, tuple((t.name, t.sha256) for t in record.tensors))
 
 
-def plan_digest(plan: Plan) -> bytes:
-    """SHA-256 of a plan's file."""
-    return sha256(encode_plan(plan)).digest()
-
-
 def _sealed(metadata: Mapping[str, str], limits: Limits) -> bytes:
     text = metadata.get(KEY)
     if text is None:
@@ -287,9 +287,6 @@ def _checked(record: _Record, limits: Limits) -> None:
     check_unique((shard.name for shard in record.shards), "shards")
     if not record.shards:
         raise MalformedFile("shards: none; save again")
-    for i, shard in enumerate(record.shards):
-        if len(shard.header) != (32 if i else 0):
-            raise MalformedFile(f"shards[{i}].header: {len(shard.header)} bytes; save again")
 
 
 def plan_value(value: Any) -> Any:

@@ -8,7 +8,7 @@ out before its number is known to be within the limits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from planc.codec.limits import Limits
 from planc.codec.membership import Tables, check_membership
 from planc.codec.records import check_features
+from planc.codec.shapes import shapes_after
 from planc.codec.specification import check_specification
 from planc.errors import MalformedFile
 from planc.fingerprint import (
@@ -23,10 +24,9 @@ from planc.fingerprint import (
     canonical,
     modules_after,
     structure_digest,
-    tensors_after,
     tensors_digest,
 )
-from planc.plan import AttributeChange, Cut, Plan, PlanGroup, Provenance, TensorSpec, is_public
+from planc.plan import AttributeChange, Plan, PlanGroup, Provenance, TensorSpec, is_public
 
 _AGAIN = "compile the plan again"
 _INTEGERS = range(-(1 << 63), 1 << 63)
@@ -50,9 +50,8 @@ def check_plan(plan: Plan, limits: Limits) -> None:
     _check_changes(plan.attributes, plan, limits)
     check_specification(plan.inputs, limits)
     check_provenance(plan.provenance, limits)
-    _check_groups(plan, limits)
-    _check_cuts(_cuts(plan), plan)
-    _check_digests(plan)
+    tables = _check_groups(plan, limits)
+    _check_digests(plan, shapes_after(plan, tables))
 
 
 def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
@@ -134,7 +133,7 @@ def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
             check_string(text, where, limits)
 
 
-def _check_groups(plan: Plan, limits: Limits) -> None:
+def _check_groups(plan: Plan, limits: Limits) -> Tables:
     limits.check("groups", len(plan.groups), "groups")
     tables = Tables(plan, limits)
     for i, group in enumerate(plan.groups):
@@ -146,6 +145,7 @@ def _check_groups(plan: Plan, limits: Limits) -> None:
         check_membership(group, where, tables)
     check_unique((group.name for group in plan.groups), "groups")
     tables.check_ranges()
+    return tables
 
 
 def _check_removed(group: PlanGroup, where: str) -> None:
@@ -169,31 +169,7 @@ def _check_removed(group: PlanGroup, where: str) -> None:
             )
 
 
-def _cuts(plan: Plan) -> dict[str, Cut]:
-    try:
-        return plan.cuts
-    except ValueError as error:
-        raise MalformedFile(f"groups: {error}; {_AGAIN}") from None
-
-
-def _check_cuts(cuts: dict[str, Cut], plan: Plan) -> None:
-    sources = {spec.name: spec.shape for spec in plan.tensors}
-    for name, cut in cuts.items():
-        for dim, (size, before) in enumerate(zip(cut.shape, sources[name], strict=True)):
-            if size < 1 and before > 0:
-                raise MalformedFile(
-                    f"groups: {name} would have shape {cut.shape} of {sources[name]}, dimension "
-                    f"{dim} must keep an index; {_AGAIN}"
-                )
-        overs = {dim: over for dim, over, _ in cut.ragged}
-        if len(overs) < len(cut.ragged) or any(over in overs for over in overs.values()):
-            raise MalformedFile(
-                f"groups: {name} would be ragged in (dimension, over) "
-                f"{[(dim, over) for dim, over, _ in cut.ragged]}, one over another; {_AGAIN}"
-            )
-
-
-def _check_digests(plan: Plan) -> None:
+def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
     after = modules_after(plan.modules, plan.attributes)
     for field, found, expected in (
         ("source.tensors", plan.source.tensors, tensors_digest(plan.tensors)),
@@ -202,7 +178,10 @@ def _check_digests(plan: Plan) -> None:
         (
             "result.tensors",
             plan.result.tensors,
-            tensors_digest(tensors_after(plan.tensors, plan.cuts)),
+            tensors_digest(
+                TensorSpec(spec.names, shapes.get(spec.name, spec.shape), spec.kind)
+                for spec in plan.tensors
+            ),
         ),
         ("result.attributes", plan.result.attributes, attributes_digest(after)),
     ):

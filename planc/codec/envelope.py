@@ -29,8 +29,13 @@ KINDS = {
     b"planc/mask": "a mask plan",
     b"planc/ckpt": "the record of a checkpoint",
     b"planc/part": "the record of one shard of a checkpoint",
+    b"planc/time": "a latency table",
 }
-_WRITERS = {b"planc/plan": "planc.save_plan", b"planc/mask": "planc.save_masks"}
+_WRITERS = {
+    b"planc/plan": "planc.save_plan",
+    b"planc/mask": "planc.save_masks",
+    b"planc/time": "planc.save_latency",
+}
 _KIND = slice(2, 12)
 _HEADER = 13  # bytes under the digest, before it
 _DIGEST = slice(15, 47)

@@ -9,17 +9,24 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from planc.errors import LimitExceeded, UnsafePath
 
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # a pipe is opened without waiting for its other end, to be refused
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+_SUFFIX = ".tmp"
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 
@@ -100,10 +107,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
     """
     target = Path(os.path.realpath(path))
     mode = _mode_of(target)
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
+    sweep(target)
+    temporary = temporary_name(target)
     descriptor = os.open(temporary, _CREATE | _BINARY, 0o666 if mode is None else mode)
     try:
         try:
+            hold(descriptor)
             yield descriptor
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(descriptor, mode)  # the umask may have taken bits away
@@ -115,6 +124,46 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(target.parent)
+
+
+def temporary_name(target: Path) -> Path:
+    """A name beside ``target`` for what will take its place."""
+    return target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}")
+
+
+def sweep(target: Path) -> None:
+    """Removes what a process that died has left beside ``target``; what another one holds stays."""
+    prefix = _prefix(target)
+    with suppress(FileNotFoundError):
+        for path in list(target.parent.iterdir()):
+            if path.name.startswith(prefix) and path.name.endswith(_SUFFIX):
+                _remove_if_left(path)
+
+
+def hold(descriptor: int) -> None:
+    """Marks an open temporary file or directory as being in use, as long as it is open."""
+    if fcntl is not None:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_if_left(path: Path) -> None:
+    if fcntl is None:  # pragma: no cover
+        return
+    with suppress(OSError):
+        descriptor = os.open(path, _READ)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where it is held
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:50]}."
 
 
 def sync_directory(directory: Path) -> None:

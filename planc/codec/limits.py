@@ -27,7 +27,8 @@ class Limits:
     rank: int = 32
     dimension: int = (1 << 48) - 1  # size of one dimension
     elements: int = (1 << 62) - 1  # of one tensor
-    indices: int = 1 << 25  # written out while a plan is checked: 1 s and 300 MB at most
+    indices: int = 1 << 25  # looked at while a plan is checked, written out to apply it: 1 s
+    marks: int = 1 << 20  # of one dimension whose indices do not lie apart by arithmetic
 
     def check(self, name: str, found: int, where: str) -> None:
         """Raises LimitExceeded if ``found`` is above the bound ``name``."""

@@ -1,7 +1,5 @@
-"""Which coordinates the members of groups claim: checked before any of them is written out.
-
-Most runs are boxes whose indices are distinct by arithmetic, so that a group of any size is checked
-in a few comparisons. Only the others are expanded, within a budget that all groups share.
+"""Which coordinates the members of groups claim: checked without writing them out, within a budget
+of steps that all groups share.
 """
 
 from __future__ import annotations
@@ -9,15 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-
+from planc.codec.coverage import are_distinct, repeated, smallest
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile
 from planc.groups import Group, Member, Over, Run
 from planc.plan import Plan, PlanGroup
 
 _AGAIN = "compile the plan again"
-_RUN_COST = 64  # a run takes as long to compare as so many indices take to write out
+RUN_COST = 64  # a run takes as long to compare as so many indices take to write out
 _Place = tuple[str, int]  # tensor and dimension
 
 
@@ -87,7 +84,7 @@ def check_membership(group: PlanGroup, where: str, tables: Tables) -> None:
         named = f"{where}: {place[0]}:{place[1]}"
         for runs in ranges.values() or ([],):
             if dense and runs:  # dense runs are looked at once for each range
-                tables.spend(_RUN_COST * len(dense), named)
+                tables.spend(RUN_COST * len(dense), named)
             _check_distinct(dense + runs, size, named, tables)
 
 
@@ -118,9 +115,9 @@ def _check_member(group: Group, member: Member, where: str, tables: Tables) -> N
                 f"{where}.runs: units {run.unit} to {run.unit + run.count - 1}, the group has "
                 f"{group.size}; {_AGAIN}"
             )
-        if _smallest(run) < 0 or run.largest >= size:
+        if smallest(run) < 0 or run.largest >= size:
             raise MalformedFile(
-                f"{where}.runs: indices {_smallest(run)} to {run.largest}, dimension {member.dim} "
+                f"{where}.runs: indices {smallest(run)} to {run.largest}, dimension {member.dim} "
                 f"of {member.tensor} has {size}; {_AGAIN}"
             )
 
@@ -137,35 +134,12 @@ def _check_units(group: Group, where: str) -> None:
 
 def _check_distinct(runs: Sequence[Run], size: int, where: str, tables: Tables) -> None:
     """No index stands in two runs, or twice in one."""
-    ordered = sorted(runs, key=lambda run: run.start)
-    apart = all(before.largest < _smallest(run) for before, run in pairwise(ordered))
-    if apart and all(map(_is_box, runs)):
+    if are_distinct(runs):
         return
     length = sum(run.length for run in runs)
     if length > size:
         raise MalformedFile(f"{where}: {length} indices of {size}, some twice; {_AGAIN}")
     tables.spend(length, where)
-    indices = [run.expand()[1] for run in runs]
-    taken = np.zeros(size, dtype=bool)
-    for some in indices:
-        taken[some] = True
-    if np.count_nonzero(taken) < length:
-        twice = int(np.argmax(np.bincount(np.concatenate(indices)) > 1))
-        raise MalformedFile(f"{where}: index {twice} is listed twice; {_AGAIN}")
-
-
-def _smallest(run: Run) -> int:
-    return run.start + min(0, (run.count - 1) * run.step)
-
-
-def _is_box(run: Run) -> bool:
-    """Whether the indices of a run are distinct because each of its steps leaps over the rest."""
-    reach = 1
-    for step, count in sorted(
-        ((abs(run.step), run.count), (run.stride, run.repeats), (1, run.span))
-    ):
-        if count > 1:
-            if step < reach:
-                return False
-            reach += step * (count - 1)
-    return True
+    twice = repeated(runs, where, tables.limits)
+    if twice:
+        raise MalformedFile(f"{where}: {twice}; {_AGAIN}")

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.constants.known import COORDINATEWISE, Known
 from planc.constants.walk import Visit, base, walk_constants
-from planc.criteria.scores import Opinions, Weights
+from planc.criteria.scores import Weights
 from planc.errors import PolicyError
 from planc.grouping import PINNED
 from planc.ir import Ref
 from planc.labels import Labelled, Layer, dense
 
 Flags = NDArray[np.bool_]
+PerGroup = tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Dead:
     def __str__(self) -> str:
         return "dead"
 
-    def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:
+    def __call__(self, analysis: Analysis, weights: Weights) -> PerGroup:
         if analysis.graph.training:
             raise PolicyError("units are dead in a model that is not training: call model.eval()")
         units = Units(analysis)
@@ -76,7 +77,7 @@ class Units:
         atoms, where = np.broadcast_arrays(atoms, where)
         flags[self.of_atom[atoms[where]]] = True
 
-    def split(self, values: NDArray[np.float64]) -> Opinions:
+    def split(self, values: NDArray[np.float64]) -> PerGroup:
         """Values of all units, group by group."""
         return tuple(np.split(values[:-1], self._sizes[:-1])) if len(self._sizes) else ()
 

@@ -4,7 +4,7 @@ from each other, their share of the layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from planc.analysis import Analysis
 from planc.criteria.additive import Additive
 from planc.criteria.magnitude import Magnitude
 from planc.criteria.members import Members, Reduced, Values, gathered
-from planc.criteria.scores import Opinions, Weights
+from planc.criteria.scores import Criterion, Opinions, Weights, opinions
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import Statistics
 from planc.ir import Tensor
@@ -103,16 +103,24 @@ class Lamp:
 
     LAMP (Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", equation 5),
     with a group in the place of a layer and the squared norm of all that leaves with a unit in that
-    of a weight's square. Meant for one ranking over all groups.
+    of a weight's square; or the square of any other criterion's score. Meant for one ranking over
+    all groups.
     """
 
+    criterion: Criterion = field(default_factory=Magnitude)
+
     def __str__(self) -> str:
-        return "lamp"
+        return "lamp" if self.criterion == Magnitude(2) else f"lamp of {self.criterion}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that are needed."""
+        return getattr(self.criterion, "needs", ())
 
     def __call__(
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
     ) -> Opinions:
-        norms = Magnitude(2)(analysis, weights)
+        norms = opinions(self.criterion, analysis, weights, statistics)
         return tuple(None if own is None else _share(own * own) for own in norms)
 
 

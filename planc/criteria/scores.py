@@ -15,6 +15,7 @@ from planc.analysis import Analysis
 from planc.criteria.statistics import Statistics, needed
 from planc.errors import PolicyError, StalePlan
 from planc.groups import Group
+from planc.ir import Tensor
 from planc.reparametrised import values_as_used
 
 Weights = Mapping[str, torch.Tensor]
@@ -63,7 +64,7 @@ def score(
     """
     if isinstance(weights, nn.Module):
         weights = values_as_used(weights)
-    check_weights(analysis, weights)
+    check_weights(analysis, getattr(weights, "meta", weights))  # shapes, without reading values
     units = opinions(criterion, analysis, weights, statistics)
     if len(units) != len(analysis.groups):
         raise PolicyError(
@@ -110,16 +111,23 @@ def check_weights(analysis: Analysis, weights: Weights) -> None:
         StalePlan: one is missing or has another shape.
     """
     for tensor in analysis.graph.tensors:
-        found = next((weights[name] for name in tensor.names if name in weights), None)
+        found = named_in(weights, tensor)
         if found is None:
             if tensor.kind == "buffer":
                 continue
             raise StalePlan(f"weights: {tensor.name} is missing; give the traced model's weights")
-        if tuple(found.shape) != tensor.shape:
+        if found.shape != tensor.shape:
             raise StalePlan(
                 f"weights: {tensor.name} has shape {tuple(found.shape)}, but {tensor.shape} was "
                 "traced; give the weights of the traced model"
             )
+
+
+def named_in(weights: Weights, tensor: Tensor) -> torch.Tensor | None:
+    """The tensor, under whichever of its names is there."""
+    if tensor.name in weights:
+        return weights[tensor.name]
+    return next((weights[name] for name in tensor.names if name in weights), None)
 
 
 def _culprit(

@@ -9,7 +9,7 @@ import torch
 
 from planc.analysis import Analysis
 from planc.criteria.roles import Role, roles, scales
-from planc.criteria.scores import Weights
+from planc.criteria.scores import Weights, named_in
 from planc.criteria.statistics import Statistics, needed
 from planc.errors import PolicyError, StalePlan
 from planc.ir import Tensor
@@ -42,7 +42,8 @@ class Sources:
         Raises:
             PolicyError: it is on the meta device and has none.
         """
-        found = next(self.weights[name] for name in tensor.names if name in self.weights)
+        found = named_in(self.weights, tensor)
+        assert found is not None  # check_weights has seen it
         if found.is_meta:
             raise PolicyError(
                 f"{tensor.name} is on the meta device and has no values to measure: load the "

@@ -14,11 +14,13 @@ import torch
 from planc.places import Place
 
 Element = Callable[[torch.Tensor], torch.Tensor]
-_PIECE = 1 << 18  # elements: one megabyte in single precision
+_PIECE = 1 << 20  # elements: four megabytes in single precision
 
 
 def place_sums(element: torch.Tensor, places: Sequence[Place]) -> list[torch.Tensor]:
     """For each place the sums over all dimensions but its own, flat as ``Place.units``."""
+    if element.dim() == 1:
+        return [element] * len(places)
     if element.dim() > 2 and all(max(place.dim, place.over) < 2 for place in places):
         element = element.flatten(2).sum(2)
     return [_place_sum(element, place) for place in places]
@@ -65,21 +67,19 @@ def _rows_and_columns(
     """Sums of |w|^p over columns and over rows, those of ``dims``."""
     height = max(1, _PIECE // matrix.shape[1])
     rows, columns = [], []
-    for start in range(0, matrix.shape[0], height):
-        piece = matrix[start : start + height]
-        if p == 2 and piece.dtype in (torch.float32, torch.float64):
-            if 0 in dims:
-                rows.append(torch.linalg.vector_norm(piece, dim=1).square_())
-            if 1 in dims:
-                content = piece.numpy()
-                columns.append(torch.from_numpy(np.einsum("ij,ij->j", content, content)))
-        else:
-            powers = power(piece, p)
-            if 0 in dims:
-                rows.append(powers.sum(1))
-            if 1 in dims:
-                columns.append(powers.sum(0))
+    squares = p == 2 and matrix.dtype in (torch.float32, torch.float64)
+    for piece in torch.split(matrix, height) if height < len(matrix) else (matrix,):
+        powers = piece if squares else power(piece, p)
+        if 1 in dims and squares:
+            content = piece.numpy()
+            columns.append(torch.from_numpy(np.einsum("ij,ij->j", content, content)))
+        elif 1 in dims:
+            columns.append(powers.sum(0))
+        if 0 in dims and squares:
+            rows.append(torch.linalg.vector_norm(piece, dim=1).square_())
+        elif 0 in dims:
+            rows.append(powers.sum(1))
     return (
-        torch.cat(rows) if rows else None,
+        torch.cat(rows) if len(rows) > 1 else next(iter(rows), None),
         torch.stack(columns).double().sum(0) if len(columns) > 1 else next(iter(columns), None),
     )

@@ -10,7 +10,7 @@ torch.nn.utils.prune, baked in or turned into structured plans.
 
 from planc.masks.baking import bake
 from planc.masks.choose import ElementCriterion, ElementMagnitude, RandomElements, select
-from planc.masks.executor import apply, restore
+from planc.masks.executor import Form, apply, restore
 from planc.masks.hooks import attach, read
 from planc.masks.policies import GlobalElements, MaskPolicy, NofM, PerTensor
 from planc.masks.slicing import after
@@ -19,6 +19,7 @@ from planc.masks.structured import FromMasks, Refused, from_masks
 __all__ = [
     "ElementCriterion",
     "ElementMagnitude",
+    "Form",
     "FromMasks",
     "GlobalElements",
     "MaskPolicy",

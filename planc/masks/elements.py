@@ -137,4 +137,4 @@ def _semi_structured(tensor: torch.Tensor, removed: Elements, name: str) -> torc
 
 
 def _on(tensor: torch.Tensor, elements: Elements) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(elements)).to(tensor.device)
+    return torch.from_numpy(np.array(elements, order="C")).to(tensor.device)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune
@@ -80,5 +79,5 @@ def hidden(masked: Masked) -> Elements:
             raise PlancError(f"{masked.mask} is on the meta device: load the weights first")
         if not bool(mask.isfinite().all()):
             raise PlancError(f"{masked.mask} has values that are NaN or inf: prune it again")
-        elements: Elements = np.ascontiguousarray((mask == 0).cpu().numpy())
+        elements: Elements = (mask == 0).cpu().numpy()
     return elements

@@ -75,7 +75,7 @@ class GlobalElements:
                 for values in flat
             ]
         every = np.concatenate(eligible) if eligible else np.zeros(0)
-        count = min(share(ratio, max(every.size, 1)), int(np.isfinite(every).sum()))
+        count = min(share(ratio, every.size), int(np.isfinite(every).sum()))
         parts = np.split(_lowest(every, count), np.cumsum([values.size for values in flat])[:-1])
         return {
             name: part.reshape(values.shape)
@@ -128,7 +128,7 @@ class NofM:
 def _lowest(values: Floats, count: int) -> Elements:
     """True at the ``count`` lowest of a vector, the first ones among equals."""
     removed = np.zeros(values.shape, dtype=bool)
-    if count:
+    if count > 0:
         threshold = np.partition(values, count - 1)[count - 1]
         removed = values < threshold
         equal = np.flatnonzero(values == threshold)

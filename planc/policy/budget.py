@@ -16,40 +16,60 @@ from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.equations import Equations
 from planc.errors import InfeasibleBudget, PolicyError
+from planc.latency.table import LatencyTable
 from planc.policy.closure import Closure, modifiers
 from planc.policy.order import Order, Ranking, whole
-from planc.policy.polynomials import Polynomials
+from planc.policy.polynomials import Kept, Polynomials
 from planc.policy.ratio import Counts, Policy
 from planc.policy.search import Prices, search
 
 NAMES = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
+_UNITS = {**NAMES, "latency": "ns"}
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The most that the pruned model may cost: an ``int`` is a figure, a ``float`` in (0, 1] a
-    share of what the original costs. Of several, all are obeyed.
+    share of what the original costs. Of several, all are obeyed. The ``latency``, in nanoseconds,
+    is what the ``table`` predicts (:func:`planc.measure_latency`).
     """
 
     macs: int | float | None = None
     params: int | float | None = None
     bytes: int | float | None = None
+    latency: int | float | None = None
+    table: LatencyTable | None = None
 
     def __str__(self) -> str:
-        given = ((f.name, getattr(self, f.name)) for f in fields(self))
+        given = ((name, getattr(self, name)) for name in _UNITS)
         return ", ".join(
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in given
             if value is not None
         )
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The measures of the cost model that are limited."""
+        return tuple(name for name in NAMES if getattr(self, name) is not None)
+
     def limits(self, analysis: Analysis) -> dict[str, int]:
         """The figures for a model, by measure.
 
         Raises:
-            PolicyError: one is not positive, or a share above 1; or there are none.
+            PolicyError: one is not positive, or a share above 1; or there are none; a latency
+                without a table, or one of another model.
         """
-        return self.figures(asdict(analysis.cost.price(whole(analysis).tolist())))
+        kept = whole(analysis)
+        full = asdict(analysis.cost.price(kept.tolist()))
+        if self.latency is not None:
+            if self.table is None:
+                raise PolicyError(
+                    "a latency budget needs a table of what the operators take on your machine: "
+                    "make one with planc.measure_latency"
+                )
+            full["latency"] = self.table.prediction(analysis)(kept)
+        return self.figures(full)
 
     def figures(self, full: Mapping[str, int]) -> dict[str, int]:
         """The figures for an original of that cost, by measure.
@@ -59,11 +79,11 @@ class Budget:
         """
         found = {
             name: _figure(name, value, full[name])
-            for name in NAMES
+            for name in _UNITS
             if (value := getattr(self, name)) is not None
         }
         if not found:
-            raise PolicyError("the budget is empty: give macs, params or bytes")
+            raise PolicyError("the budget is empty: give macs, params, bytes or latency")
         return found
 
 
@@ -95,10 +115,10 @@ def within(
     limits = budget.limits(analysis)
     order = _ranking(policy).order(analysis, scores)
     closure = Closure(analysis, equations, tuple(m.raising(analysis) for m in modifiers(policy)))
-    prices = _prices(analysis, limits)
+    prices = _prices(analysis, budget, limits)
     last = closure(order.kept(len(order.groups)))
     if not prices.fit(last):
-        raise _infeasible(analysis, equations, policy, limits, order)
+        raise _infeasible(analysis, equations, policy, limits, order, budget)
     return tuple(search(order, closure, prices).tolist())
 
 
@@ -114,9 +134,13 @@ def _ranking(policy: Policy) -> Ranking:
     return inside
 
 
-def _prices(analysis: Analysis, limits: dict[str, int]) -> Prices:
-    polys = Polynomials([getattr(analysis.cost, name) for name in limits], whole(analysis))
-    return Prices(polys, np.array(list(limits.values()), dtype=object))
+def _prices(analysis: Analysis, budget: Budget, limits: dict[str, int]) -> Prices:
+    polys = [getattr(analysis.cost, name) for name in budget.measured]
+    costs = Polynomials(polys, whole(analysis))
+    figures = np.array([limits[name] for name in budget.measured], dtype=object)
+    if budget.table is None or "latency" not in limits:
+        return Prices(costs, figures)
+    return Prices(costs, figures, budget.table.prediction(analysis), limits["latency"])
 
 
 def _infeasible(
@@ -125,6 +149,7 @@ def _infeasible(
     policy: Policy,
     limits: dict[str, int],
     order: Order,
+    budget: Budget,
 ) -> InfeasibleBudget:
     """The error that says how close one can come, and what would have to give way."""
     free = Equations({}, (), {}, {})
@@ -135,18 +160,22 @@ def _infeasible(
         raises = tuple(m.raising(analysis) for m in every if m is not without)
         closure = Closure(analysis, free if without is equations else equations, raises)
         start = order if without is not order else _all_but_whole(analysis, order)
-        cost = analysis.cost.price(closure(start.kept(len(start.groups))).tolist())
-        return {name: getattr(cost, name) for name in limits}
+        return cost(closure(start.kept(len(start.groups))))
 
-    full = analysis.cost.price(cells.tolist())
+    def cost(kept: Kept) -> dict[str, int]:
+        found = asdict(analysis.cost.price(kept.tolist()))
+        if budget.table is not None:
+            found["latency"] = budget.table.prediction(analysis)(kept)
+        return found
+
+    full = cost(cells)
     closest = reached()
     missed = [name for name, limit in limits.items() if closest[name] > limit]
     said = []
     for name in missed:
-        share = closest[name] / max(getattr(full, name), 1)
         said.append(
-            f"{NAMES[name]} at most {limits[name]:,}: the closest that can be reached is "
-            f"{closest[name]:,} ({share:.2%} of {getattr(full, name):,})"
+            f"{_UNITS[name]} at most {limits[name]:,}: the closest that can be reached is "
+            f"{closest[name]:,} ({closest[name] / max(full[name], 1):.2%} of {full[name]:,})"
         )
     stops = []
     for wish, text in [
@@ -156,7 +185,7 @@ def _infeasible(
     ]:
         found = reached(wish)
         if any(found[name] < closest[name] for name in missed):
-            figures = ", ".join(f"{found[name]:,} {NAMES[name]}" for name in missed)
+            figures = ", ".join(f"{found[name]:,} {_UNITS[name]}" for name in missed)
             stops.append(f"{text}: without it {figures}")
     if not stops:
         stops = ["every group has come down to its last unit, the rest is pinned"]

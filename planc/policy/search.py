@@ -21,17 +21,25 @@ from planc.policy.polynomials import Kept, Polynomials
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """What counts cost in each measure, and the most they may."""
+    """What counts cost in each measure, and the most they may; ``other`` is a cost that is no
+    polynomial, as a latency, and ``most`` the most of it.
+    """
 
     costs: Polynomials
     limits: NDArray[np.object_]
+    other: Callable[[Kept], int] | None = None
+    most: int = 0
 
     def fit(self, kept: Kept) -> bool:
         """Whether no limit is exceeded."""
-        return bool((self.costs.values(kept) <= self.limits).all())
+        if not (self.costs.values(kept) <= self.limits).all():
+            return False
+        return self.other is None or self.other(kept) <= self.most
 
     def room(self, kept: Kept, steps: Kept) -> NDArray[np.bool_]:
-        """For each group whether it alone could keep ``steps[g]`` more."""
+        """For each group whether it alone could keep ``steps[g]`` more, as far as the costs that
+        are polynomials say.
+        """
         left = self.limits - self.costs.values(kept)
         found: NDArray[np.bool_] = (self.costs.rises(kept, steps) <= left[:, None]).all(axis=0)
         return found

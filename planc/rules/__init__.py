@@ -6,6 +6,7 @@ from planc.rules import (  # noqa: F401  importing a family registers its rules
     convolution,
     creation,
     elementwise,
+    fourier,
     indexing,
     layout,
     normalization,

@@ -164,6 +164,29 @@ def _written(
     return Labelled(cx.shape, y.layers)
 
 
+@rule("aten.masked_scatter")
+def masked_scatter(cx: Facts, x: Labelled, mask: Labelled, source: Labelled) -> Labelled:
+    """Takes one coordinate of ``source`` after the other where the mask says so. Where the mask has
+    one for all of the last dimensions, and they are as wide in both, it takes whole rows.
+    """
+    rank = len(cx.shape)
+    if source.rank > rank:
+        picked(cx, x, mask, source)
+        return Labelled(cx.shape)
+    rows, at, of = (lift(v, [None] * (rank - v.rank) + [*range(v.rank)]) for v in (x, mask, source))
+    first = rank
+    while first and at.shape[first - 1] == 1 and rows.shape[first - 1] == of.shape[first - 1]:
+        first -= 1
+    picking = range(first)
+    rows, of = (
+        even(cx, pin_dims(cx, v, picking, "picked by position or by value"), picking)
+        for v in (rows, of)
+    )
+    pin_dims(cx, at, range(rank), "used as an index")
+    y = unify(cx, _without(rows, picking), _without(of, picking), "add")
+    return Labelled(cx.shape, y.layers)
+
+
 @rule("aten.embedding")
 def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labelled:
     """Rows picked by index; the features stay labelled."""
@@ -209,7 +232,6 @@ _PICKED = [
     "bucketize",
     "bincount",
     "histc",
-    "masked_scatter",
     "item",
     "_local_scalar_dense",
     "is_nonzero",

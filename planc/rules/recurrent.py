@@ -84,7 +84,10 @@ def _step(
         factors.append(weights.projection)
     for factor in factors:
         cx.cost(1, *steps, (factor, 0), (factor, 1))
-    return unify(cx, new, h.nonzero(), "mul"), c
+    new = unify(cx, new, h.nonzero(), "mul")
+    # the next step reads what this one leaves, which may be no zero where the first state was one
+    contract(cx, new, "bi", fold(cx, weights.hidden, 0, cell.gates), "gi", "bg")
+    return new, c
 
 
 # -- cells -----------------------------------------------------------------------------------------

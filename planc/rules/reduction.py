@@ -46,6 +46,26 @@ def vector_norm(
     return summed(cx, x, axes(x, dim), keepdim)
 
 
+@rule("aten.linalg_norm")
+def norm(
+    cx: Facts, x: Labelled, ord: Any = None, dim: Any = None, keepdim: bool = False, **_: Any
+) -> Labelled:
+    """The norm of vectors, or of matrices where there are two dimensions and an order is given."""
+    dims = axes(x, dim)
+    if ord in (None, "fro"):
+        return vector_norm(cx, x, 2, dims, keepdim)
+    if len(dims) == 1:
+        return vector_norm(cx, x, ord, dims, keepdim)
+    return reduce(cx, pin_dims(cx, x, dims, "a norm of matrices"), dims, keepdim)
+
+
+@rule("aten.linalg_matrix_norm")
+def matrix_norm(
+    cx: Facts, x: Labelled, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, **_: Any
+) -> Labelled:
+    return norm(cx, x, ord, dim, keepdim)
+
+
 @rule("aten.mean", "aten.nanmean")
 def mean(cx: Facts, x: Labelled, dim: Any = None, keepdim: bool = False, **_: Any) -> Labelled:
     return mixed(cx, x, axes(x, dim), keepdim, "a mean over it")

@@ -19,7 +19,7 @@ from planc.codec.checkpoint import (
 )
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, ShardMismatch
-from planc.tensorfiles.header import Entry, Header
+from planc.tensorfiles.header import Entry, Header, write_header
 from planc.tensorfiles.reader import is_directory, read_header
 from planc.tensorfiles.shards import (
     EXTRA_SUFFIX,
@@ -67,7 +67,8 @@ def open_checkpoint(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -
     for number, shard in enumerate(checkpoint.shards):
         if number:
             paths.append(first.parent / shard.name)
-            header = _other_header(paths[-1], shard.header, limits)
+            header = _header(paths[-1], limits)
+        _check_header(paths[-1], header, shard.header, is_first=number == 0)
         if header.size != shard.size:
             raise ShardMismatch(
                 f"{paths[-1]}: has {header.size} bytes, {first.name} lists {shard.size}; they are "
@@ -100,17 +101,22 @@ def _record(path: Path, header: Header, limits: Limits) -> Checkpoint:
     return checkpoint
 
 
-def _other_header(path: Path, digest: bytes, limits: Limits) -> Header:
+def _header(path: Path, limits: Limits) -> Header:
     try:
-        header = read_header(path, limits)
+        return read_header(path, limits)
     except FileNotFoundError:
         raise ShardMismatch(f"{path}: this file of the checkpoint is missing; get it") from None
-    if header.digest != digest:
+
+
+def _check_header(path: Path, header: Header, digest: bytes, is_first: bool) -> None:
+    if header.raw != write_header(header.entries, header.metadata):
+        raise ShardMismatch(f"{path}: its header was changed since planc wrote it; get it again")
+    found = header.digest_without(KEY) if is_first else header.digest
+    if found != digest:
         raise ShardMismatch(
-            f"{path}: its header's digest is {header.digest.hex()[:16]}..., the checkpoint lists "
+            f"{path}: its header's digest is {found.hex()[:16]}..., the checkpoint lists "
             f"{digest.hex()[:16]}...; it is of another checkpoint, or damaged: get the right one"
         )
-    return header
 
 
 def _check_tensors(
@@ -139,8 +145,3 @@ def _check_tensors(
                     f"{path}: the digest of {tensor.names[0]} is another one than in the record; "
                     "they are of different checkpoints"
                 )
-
-
-def has_record(header: Header) -> bool:
-    """Whether planc wrote the file."""
-    return KEY in header.metadata

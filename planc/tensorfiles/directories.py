@@ -5,13 +5,12 @@ end in one rename.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from planc.codec.files import sync_directory
+from planc.codec.files import hold, sweep, sync_directory, temporary_name
 from planc.errors import PlancError
 
 _OLD = ".planc-old"
@@ -29,14 +28,29 @@ def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     target = Path(os.path.realpath(target))
     recover(target)
     check_free(target, overwrite)
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
+    sweep(target)
+    temporary = temporary_name(target)
     temporary.mkdir()
     try:
-        yield temporary
-        settle(temporary, target)
+        with _held(temporary):
+            yield temporary
+            settle(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    if os.name == "nt":  # pragma: no cover
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        hold(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_free(target: Path, overwrite: bool) -> None:
@@ -70,7 +84,9 @@ def settle(temporary: Path, target: Path) -> None:
 
 
 def recover(target: Path) -> None:
-    """Puts an old directory back that an interrupted run had moved away."""
+    """Puts an old directory back that an interrupted run had moved away, or removes it."""
     old = target.with_name(f".{target.name[:50]}{_OLD}")
-    if old.exists() and not target.exists():
+    if old.exists() and target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
         old.rename(target)

@@ -86,6 +86,11 @@ class Header:
         """SHA-256 of the length and the text."""
         return sha256(self.raw).digest()
 
+    def digest_without(self, key: str) -> bytes:
+        """The same, had the metadata no such key."""
+        rest = {name: text for name, text in self.metadata.items() if name != key}
+        return sha256(write_header(self.entries, rest)).digest()
+
 
 def nbytes(dtype: str, shape: Iterable[int]) -> int:
     """How many bytes a tensor takes.

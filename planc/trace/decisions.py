@@ -23,6 +23,11 @@ _SHAPES_ONLY = frozenset(
     | {"new_zeros", "_pack_padded_sequence", "_pad_packed_sequence"}
 )  # what they give in integers follows from shapes and from other integers
 
+_OF_SHAPES = frozenset(
+    {"dim.default", "numel.default", "size.int", "sym_size.int"}
+    | {"_has_compatible_shallow_copy_type.default"}
+)  # numbers and truth values that follow from shapes and types
+
 Slice = Callable[[int, torch.Tensor], torch.Tensor]
 
 
@@ -31,7 +36,7 @@ def decides(func: Any, tensors: Sequence[torch.Tensor], result: Any) -> bool:
     if _name(func) in _SHAPES_ONLY or not any(tensor.is_floating_point() for tensor in tensors):
         return False
     if isinstance(result, bool | int | float):
-        return func.__name__ not in ("dim.default", "numel.default", "size.int", "sym_size.int")
+        return func.__name__ not in _OF_SHAPES
     return bool(_decided(func, result))
 
 

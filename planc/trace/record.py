@@ -9,12 +9,10 @@ whose control flow needs the values of tensors on its real ones.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,9 +28,10 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.expr import Expr, Number, Scalar, Size
+from planc.expr import Expr, Scalar, Size
 from planc.inputs import specify
 from planc.ir import (
+    AS_IT_IS,
     Comparison,
     Decision,
     Graph,
@@ -45,23 +44,24 @@ from planc.ir import (
 )
 from planc.reparametrised import Masked, masked_tensors
 from planc.rules import leaf
+from planc.trace.alignment import computed_with, with_provenance
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
+from planc.trace.lines import HIDDEN, OURS, user_line, user_line_of
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
 from planc.trace.sizes import (
     SizeTracking,
-    align,
     heard_comparisons,
+    is_seen_through,
     track_attributes,
     tracked_math,
 )
 from planc.trace.structure import described, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
-_HIDDEN = (str(Path(torch.__file__).parent) + os.sep, str(Path(__file__).parent) + os.sep)
 _CPU = torch.device("cpu")
 Kind = Literal["meta", "fake", "real"]
 _NEEDS_VALUES = (
@@ -269,9 +269,13 @@ class _Run:
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
-            comparisons=tuple(self.comparisons.values()),
+            comparisons=(*self.comparisons.values(), *self._lengths()),
             construction=construction_of(self.model),
         )
+
+    def _lengths(self) -> Iterator[Comparison]:
+        for size in dict.fromkeys(self.sizes.plain):
+            yield Comparison(size, AS_IT_IS, size, "", ("", 0))
 
     def _copy(self) -> nn.Module:
         try:
@@ -306,7 +310,7 @@ class _Run:
     def _failure(self, error: Exception) -> str:
         where = self.path[-1] or "the model"
         kind = type(self.model.get_submodule(self.path[-1])).__name__
-        line = _user_line_of(error) or self.source
+        line = user_line_of(error) or self.source
         at = f", {line[0]}:{line[1]}" if line[0] else ""
         text = str(error).strip() or "no message"
         return (
@@ -341,7 +345,7 @@ class _Run:
         assert found is not None
 
         def called(*args: Any, **kwargs: Any) -> Any:
-            self.source = _user_line()
+            self.source = user_line()
             operands = named_operands(module)
             tensors = {name: self.ref(tensor) for name, tensor in operands.items()}
             named = {**sizes, **tensors, **{name: self._freeze(a) for name, a in kwargs.items()}}
@@ -362,22 +366,28 @@ class _Run:
         return called
 
     def compared(self, left: Expr, relation: str, right: Expr) -> None:
-        """Notes what the model's own code found about two sizes; torch's asks after its own."""
+        """Notes what the model's own code found about two sizes (torch's asks after its own), and
+        what any code but ours made a plain number of.
+        """
         key = (left, relation, right)
-        asker = sys._getframe(2).f_code.co_filename
-        if left != right and key not in self.comparisons and not asker.startswith(_HIDDEN):
-            self.comparisons[key] = Comparison(*key, self.path[-1], _user_line())
+        asker = sys._getframe(2).f_code
+        if relation == AS_IT_IS:
+            own, trivial = asker.co_filename.startswith(OURS), False
+        else:
+            own, trivial = asker.co_filename.startswith(HIDDEN), left == right
+        if not trivial and key not in self.comparisons and (not own or is_seen_through(asker)):
+            self.comparisons[key] = Comparison(*key, self.path[-1], user_line())
 
     # -- one operator ----------------------------------------------------------------------
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if ASSERTS.match(str(func)) and self.kind != "real":
             return None
-        self.source = _user_line()
+        self.source = user_line()
         frozen_args, frozen_kwargs = self._freeze(args), self._freeze(tuple(kwargs.items()))
         numbers = self.sizes.numbers
         if numbers is not None:
-            frozen_args, frozen_kwargs = _with_provenance(
+            frozen_args, frozen_kwargs = with_provenance(
                 str(func), frozen_args, frozen_kwargs, numbers
             )
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -394,6 +404,9 @@ class _Run:
             self.data_dependent = self.data_dependent or not constant
             self.decisions.append(decision(len(self.nodes), inputs, func, result))
         flat = result if isinstance(result, tuple | list) else (result,)
+        floating = isinstance(result, torch.Tensor) and result.is_floating_point()
+        if numbers is not None and tensors and floating:
+            frozen_args, frozen_kwargs = computed_with(func, frozen_args, frozen_kwargs)
         if any(isinstance(item, torch.Tensor) for item in flat):
             outputs = tuple(
                 Ref(self.new_value(item, constant)) if isinstance(item, torch.Tensor) else None
@@ -446,6 +459,7 @@ _PRODUCTS = frozenset(
 )
 _SILENT = frozenset(
     {"prim.device.default", "device.default", "prim.layout.default", "sym_size.int"}
+    | {"_has_compatible_shallow_copy_type.default"}
 )
 ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 
@@ -459,58 +473,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
         if func is torch.ops.prim.device.default:
             return func(*args)
         return self.run.call(func, args, kwargs or {})
-
-
-def _with_provenance(
-    op: str, args: tuple[Any, ...], kwargs: tuple[Any, ...], numbers: list[Number]
-) -> tuple[Any, Any]:
-    """The arguments of an operator, its numbers replaced by those of the call that have one."""
-    skip = 1 if op.startswith(("aten.slice", "aten.select", "aten.unbind")) else 0
-    flat: list[Number] = []
-
-    def gather(item: Any) -> None:
-        if isinstance(item, tuple):
-            for inner in item:
-                gather(inner)
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            flat.append(item)
-
-    gather(args)
-    gather(kwargs)
-    matched = iter(flat[:skip] + align(numbers, flat[skip:], piece=skip > 0))
-
-    def rebuild(item: Any) -> Any:
-        if isinstance(item, tuple):
-            return tuple(rebuild(inner) for inner in item)
-        if isinstance(item, int | float) and not isinstance(item, bool):
-            number = next(matched)
-            if isinstance(number, Size):
-                return Size(int(item), number.expr)
-            if isinstance(number, Scalar):
-                return Scalar(float(item), number.expr)
-        return item
-
-    return rebuild(args), rebuild(kwargs)
-
-
-def _user_line() -> tuple[str, int]:
-    """File and line of the innermost frame outside torch and the tracer."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        if not frame.f_code.co_filename.startswith(_HIDDEN):
-            return frame.f_code.co_filename, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
-    return "", 0
-
-
-def _user_line_of(error: Exception) -> tuple[str, int] | None:
-    """File and line of the innermost frame of a traceback outside torch and the tracer."""
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith(_HIDDEN):
-            line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
-        trace = trace.tb_next
-    return line
 
 
 def _with_fields(

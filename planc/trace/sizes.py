@@ -33,7 +33,9 @@ from planc.expr import (
     Size,
     SizeOf,
     expr_of,
+    leaves,
 )
+from planc.ir import AS_IT_IS
 
 
 def _tracked(value: Number, expr: Expr) -> Number:
@@ -55,7 +57,27 @@ def _binary(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
 
 
 def _plain(number: Number) -> Number:
-    return int(number) if isinstance(number, int) else float(number)
+    """The number itself, of which no listener hears."""
+    return int.__int__(number) if isinstance(number, int) else float.__float__(number)
+
+
+Listener = Callable[[Expr, str, Expr], None]
+_listener: ContextVar[Listener | None] = ContextVar("planc_comparisons", default=None)
+
+
+def _converting(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A conversion to a plain number. What the model makes of that is not seen, so everything that
+    it was computed from must stay as it is: as if each had been compared with what it is.
+    """
+
+    def method(self: Any) -> Any:
+        listener = _listener.get()
+        if listener is not None:
+            for leaf in leaves(self.expr):
+                listener(leaf, AS_IT_IS, leaf)
+        return convert(_plain(self))
+
+    return method
 
 
 class _Arithmetic:
@@ -71,16 +93,16 @@ class _Arithmetic:
         me = cast(Any, self)
         return _tracked(-_plain(me), Apply("neg", (me.expr,)))
 
-
-Listener = Callable[[Expr, str, Expr], None]
-_listener: ContextVar[Listener | None] = ContextVar("planc_comparisons", default=None)
+    __int__, __float__ = _converting(int), _converting(float)
+    __trunc__, __round__ = _converting(math.trunc), _converting(round)
+    __floor__, __ceil__ = _converting(math.floor), _converting(math.ceil)
 
 
 def _comparing(compare: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         if not isinstance(other, int):
             return NotImplemented
-        left, right = int(self), int(other)
+        left, right = cast(int, _plain(self)), cast(int, _plain(other))
         listener = _listener.get()
         if listener is not None:
             swapped, relation = _answer(compare, left, right)
@@ -115,16 +137,22 @@ class TrackedScalar(_Arithmetic, Scalar):  # type: ignore[misc]
     """A ``float`` that carries the expression it was computed by."""
 
 
-def _tracked_sqrt(number: Any, sqrt: Callable[[Any], float] = math.sqrt) -> float:
-    if isinstance(number, Size | Scalar):
-        return TrackedScalar(sqrt(number), Apply("sqrt", (number.expr,)))
-    return sqrt(number)
+def _tracked_function(name: str, compute: Callable[..., float]) -> Callable[..., float]:
+    """A function of one number that keeps where it came from; ``name`` is one of the operators."""
+
+    def function(*numbers: Any) -> float:
+        if len(numbers) == 1 and isinstance(numbers[0], Size | Scalar):
+            number = numbers[0]
+            return TrackedScalar(compute(_plain(number)), Apply(name, (number.expr,)))
+        return compute(*numbers)
+
+    return function
 
 
-def _tracked_float(number: Any = 0.0) -> float:
-    if isinstance(number, Size | Scalar):
-        return TrackedScalar(float(number), Apply("float", (number.expr,)))
-    return float(number)
+_FUNCTIONS = {
+    name: _tracked_function(name, getattr(math, name)) for name in ("sqrt", "log", "log2", "log10")
+}
+_tracked_float = _tracked_function("float", float)
 
 
 def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
@@ -165,8 +193,14 @@ def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
     return _transparent_copies[fn]
 
 
+def is_seen_through(code: types.CodeType) -> bool:
+    """Whether it is the code of a function of torch whose inside is seen."""
+    return any(code is fn.__code__ for fn in _TRANSPARENT)
+
+
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _SIZE = torch.Tensor.size
+_LENGTH: Any = torch.Tensor.__len__
 _COUNTS = frozenset({torch.Tensor.numel, torch.Tensor.nelement, torch.numel})
 _PLACES: dict[Any, Callable[[torch.device], Any]] = {
     torch.Tensor.device.__get__: lambda device: device,
@@ -203,6 +237,7 @@ class SizeTracking(TorchFunctionMode):
         self.device = device
         self.numbers: list[Number] | None = None
         self.autocast = False  # whether it was on in any call
+        self.plain: list[SizeOf] = []  # what was made a plain number by ``len``
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -214,6 +249,8 @@ class SizeTracking(TorchFunctionMode):
             return self._sizes(func(*args, **kwargs), args, kwargs)
         if func is torch.ops.aten.sym_size.int:
             return self._sizes(int(func(*args, **kwargs)), args, kwargs)
+        if func is _LENGTH:
+            return self._length(func(*args, **kwargs), args[0])
         if func in _COUNTS:
             return self._count(func(*args, **kwargs), args)
         if func in _TRANSPARENT:
@@ -227,6 +264,13 @@ class SizeTracking(TorchFunctionMode):
             return func(*args, **kwargs)
         finally:
             self.numbers = before
+
+    def _length(self, result: int, tensor: torch.Tensor) -> int:
+        """What ``len`` is given, which takes plain integers only: see :func:`_converting`."""
+        value = self.value_of(tensor)
+        if value is not None:
+            self.plain.append(SizeOf(value, 0))
+        return result
 
     def _count(self, result: int, args: tuple[Any, ...]) -> int:
         value = self.value_of(args[0])
@@ -280,41 +324,6 @@ def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Number] | No
     return found if tracked else None
 
 
-def align(numbers: list[Number], calls: list[Number], piece: bool = False) -> list[Number]:
-    """``calls`` (the numbers an operator got) with the provenance of ``numbers`` (those of the
-    Python call around it): equal runs at both ends are matched, the rest in order by value. Where
-    that leaves a choice (``x[:, :4, self.width]`` is two operators, each of them a ``piece`` of the
-    call), all of the choice must agree.
-    """
-    if not piece and numbers[: len(calls)] == calls:
-        return numbers[: len(calls)]
-    matched = list(calls)
-    low = 0
-    while low < min(len(numbers), len(calls)) and numbers[low] == calls[low]:
-        matched[low] = numbers[low]
-        low += 1
-    high = 0
-    while high < min(len(numbers), len(calls)) - low and numbers[-1 - high] == calls[-1 - high]:
-        matched[-1 - high] = numbers[-1 - high]
-        high += 1
-    at = low
-    for number in numbers[low : len(numbers) - high]:
-        for i in range(at, len(calls) - high):
-            if calls[i] == number:
-                matched[i] = number
-                at = i + 1
-                break
-    return [_agreed(number, numbers) for number in matched]
-
-
-def _agreed(number: Number, numbers: list[Number]) -> Number:
-    """A number of an operator that may be any of those of the call with the same value."""
-    exprs = tuple(dict.fromkeys(expr_of(n) for n in numbers if n == number))
-    if len(exprs) < 2 or not isinstance(number, int):
-        return number
-    return TrackedSize(int(number), Apply("same", exprs))
-
-
 @contextmanager
 def heard_comparisons(listener: Listener) -> Iterator[None]:
     """While it lasts, ``listener`` hears of every comparison of a tracked size: the left
@@ -332,11 +341,11 @@ _math_lock = threading.RLock()
 
 @contextmanager
 def tracked_math() -> Iterator[None]:
-    """While it lasts, ``math.sqrt`` keeps provenance."""
+    """While it lasts, functions of ``math`` keep provenance."""
     with _math_lock:
-        original = math.sqrt
-        math.sqrt = _tracked_sqrt
+        originals = {name: getattr(math, name) for name in _FUNCTIONS}
+        vars(math).update(_FUNCTIONS)
         try:
             yield
         finally:
-            math.sqrt = original
+            vars(math).update(originals)

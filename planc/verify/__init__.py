@@ -31,6 +31,7 @@ from planc.verify.outputs import (
     run,
     tolerance_of,
 )
+from planc.verify.sizes import check_other_sizes
 from planc.verify.structure import (
     as_planned,
     check_graph,
@@ -72,6 +73,7 @@ def verify(
     kwargs: Mapping[str, Any] | None = None,
     *,
     tolerance: float | None = None,
+    other_sizes: bool = True,
 ) -> Report:
     """Proves that ``smaller`` is what ``plan`` makes of ``model``; both are only read.
 
@@ -80,12 +82,15 @@ def verify(
     the original's; every shape of a run with the prediction; outputs with the rewritten graph, and,
     where no pruned group is mixing, with the masked original. Where control flow depends on values,
     these runs decide as the original did, for rounding may tip a decision, and the values that they
-    decide by are compared as well.
+    decide by are compared as well. A pruned module is also compared on a batch of another size, and
+    on smaller images or shorter sequences, as far as the original takes them; a graph has the
+    traced sizes in it.
 
     Args:
         args, kwargs: inputs to compare outputs on, of any shapes that the model takes; made from
             the plan's specification if not given.
         tolerance: the largest relative difference; 1e-4 in float32, 1e-9 in float64, 2e-2 below.
+        other_sizes: compare with inputs of other sizes, too. It takes about as long again.
 
     Raises:
         StalePlan: the plan was made for another model.
@@ -117,8 +122,12 @@ def verify(
     checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
     if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
         checks.append(told)
+    others = other_sizes and plan.target == "module"
     if mixing:
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
+        random = analysis.graph.training and differ(outputs, run(smaller, call, seed=1))
+        if others and not random:
+            checks.append(check_other_sizes(plan, model, smaller, None, call, allowed))
         return Report(tuple(checks), None, graph_error, mixing)
     masked = masked_original(analysis, gone, model)
     expected = run(masked, call)
@@ -130,6 +139,8 @@ def verify(
         checks.append("not compared with the masked original: its outputs are random")
         return Report(tuple(checks), None, graph_error, mixing)
     checks.append(f"outputs equal the masked original's: {error:.1e} relative")
+    if others:
+        checks.append(check_other_sizes(plan, model, smaller, masked, call, allowed))
     return Report(tuple(checks), error, graph_error, mixing)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone
-from planc.apply.graph import rewritten
+from planc.apply.rewrite import rewritten
 from planc.errors import TraceError, VerificationError
 from planc.plan import Plan
 from planc.replay import sliced, vanished

@@ -14,9 +14,13 @@ from torch import nn
 
 from tests.programs.draft import NAMESPACE, Draft
 from tests.programs.images import IMAGE_STEPS
+from tests.programs.oddities import RARE_IMAGE_STEPS, RARE_TOKEN_STEPS
 from tests.programs.tokens import TOKEN_STEPS
 
-_STEPS = {4: IMAGE_STEPS, 3: TOKEN_STEPS}  # by the rank of what they work on
+_STEPS = {  # by the rank of what they work on
+    4: (*IMAGE_STEPS, *RARE_IMAGE_STEPS),
+    3: (*TOKEN_STEPS, *RARE_TOKEN_STEPS),
+}
 _WORDS = 11  # size of the vocabulary of programs that read words
 
 

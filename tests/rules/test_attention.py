@@ -84,3 +84,21 @@ def test_learned_keys_mix() -> None:
     found = prove(net, TOKENS)
     assert together(found, "k:1", "v:1")
     assert found.groups[0].mixing == "softmax over it"
+
+
+def test_what_multihead_attention_asserts_of_its_widths_holds() -> None:
+    """Its inner width is its queries', which nothing else ties to that of its result."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.b(m.mha(m.q.expand(2, -1, -1), y, y)[0])
+
+    net = Net(
+        run,
+        a=nn.Linear(6, 8),
+        q=torch.ones(2, 8),
+        mha=nn.MultiheadAttention(8, 4, batch_first=True),
+        b=nn.Linear(8, 2),
+    )
+    found = prove(net, TOKENS)
+    assert {"q:1", "mha.out_proj.weight:0"} <= prunable(found, "module")

@@ -18,6 +18,7 @@ ops = torch.ops.aten
 TOKENS = torch.randn(2, 3, 6)
 INDEX = torch.tensor([2, 0])
 FIRST = torch.zeros(2, 1, 8, dtype=torch.int64)
+ROWS = torch.tensor([[[True], [False], [True]], [[False], [True], [True]]])
 Run = Callable[[Tensor], Tensor]
 
 
@@ -60,6 +61,8 @@ FREE: dict[str, Net] = {
     "index_add": tokens(lambda y: y.index_add(1, INDEX, y[:, :2])),
     "index_copy": tokens(lambda y: y.index_copy(1, INDEX, y[:, :2].cos())),
     "index_fill": tokens(lambda y: y.index_fill(1, INDEX, 2.0)),
+    "masked_scatter of rows": tokens(lambda y: y.masked_scatter(ROWS, 2 * y.flatten(0, 1))),
+    "masked_scatter of all rows": tokens(lambda y: y.masked_scatter(ROWS[0], y.sin())),
     "written by index": tokens(lambda y: write(y)),
     "sorted positions": tokens(lambda y: y.sort(1)[0] + y.topk(3, 1)[0]),
 }
@@ -88,6 +91,8 @@ PICKED: dict[str, tuple[Run, int]] = {
     "index_put": (lambda y: y.index_put((INDEX % 2, INDEX, INDEX), y[0, 0, 0]), 8),
     "index_put apart": (lambda y: ops.index_put(y, [INDEX % 2, None, INDEX], y[0, 0, 0]), 8),
     "masked_scatter": (lambda y: y.masked_scatter(y > 0, y.sin()), 8),
+    "masked_scatter of what is flat": (lambda y: y.masked_scatter(ROWS, y.flatten()), 8),
+    "masked_scatter of more": (lambda y: y.masked_scatter(ROWS, y[None].sin()), 8),
     "histc": (lambda y: y.histc(4), 4),
     "renorm": (lambda y: y.renorm(2, 1, 1.0), 8),
     "cov": (lambda y: y[0].cov() + y[0].corrcoef(), 3),

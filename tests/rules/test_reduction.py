@@ -24,6 +24,10 @@ SUMS: dict[str, Op] = {
     "vector_norm": lambda y, d: torch.linalg.vector_norm(y, dim=d),
     "one norm": lambda y, d: y.norm(1, d),
     "norm": lambda y, d: ops.norm(y, 2, [d], True),
+    "linalg_norm": lambda y, d: torch.linalg.norm(y, dim=d) + torch.linalg.norm(y, 3, d),
+    "norm of matrices": lambda y, d: (
+        torch.linalg.norm(y, dim=(d, 3)) + torch.linalg.matrix_norm(y, dim=(d, 3))
+    ),
     "frobenius_norm": lambda y, d: ops.frobenius_norm(y, [d, 3]),
     "all": lambda y, d: y.sum() + y.norm(),
 }
@@ -42,6 +46,8 @@ MIXING: dict[str, Op] = {
     "var_mean": lambda y, d: torch.var_mean(y, d)[0] + torch.std_mean(y, d)[1],
 }
 PINNING: dict[str, Op] = {
+    "spectral norm": lambda y, d: torch.linalg.norm(y, 2, (d, 3)),
+    "nuclear norm": lambda y, d: torch.linalg.matrix_norm(y, "nuc", (d, 3), keepdim=True),
     "max": lambda y, d: y.max(d, keepdim=True)[0] - y.min(d, keepdim=True)[0],
     "median": lambda y, d: y.median(d)[0] + y.nanmedian(d)[0],
     "mode": lambda y, d: y.mode(d)[1],
@@ -75,7 +81,7 @@ def test_other_reductions_over_channels_mix(name: str) -> None:
 @pytest.mark.parametrize("name", PINNING)
 def test_what_counts_positions_pins_them(name: str) -> None:
     found = prove(reduced(PINNING[name], 1), IMAGES)
-    assert any(w in reasons(found, "a.weight", 0) for w in ("positions", "running sum"))
+    assert any(w in reasons(found, "a.weight", 0) for w in ("positions", "running sum", "matrices"))
 
 
 @pytest.mark.parametrize("name", [*SUMS, *MIXING, *PINNING])

@@ -1,0 +1,346 @@
+"""The rewritten graph: a traced model as a ``torch.fx.GraphModule`` whose constants are what the
+labels say after pruning.
+
+For ``target="graph"`` it is the result. For ``target="module"`` it is the reference that the eager
+module is compared with: there, numbers that the module computes from sizes are computed again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from planc.analysis import Analysis, Gone, predicted_shape
+from planc.apply.attributes import inside, set_attributes
+from planc.apply.tensors import copy_tensor
+from planc.errors import AnalysisError
+from planc.expr import Attribute, Scalar, Size, SizeOf, evaluate
+from planc.facts import Demand
+from planc.ir import Node, Ref, refs
+from planc.plan import Plan
+from planc.rules import find, parameters
+from planc.trace.clone import clone
+from planc.trace.leaf import named_operands
+from planc.trace.nesting import map_leaves
+from planc.trace.structure import owned_tensors
+
+_EQUAL_PARTS = (
+    "aten.chunk.",
+    "aten.unsafe_chunk.",
+    "aten.split.Tensor",
+    "aten.tensor_split.sections",
+    "aten.hsplit.int",
+    "aten.vsplit.int",
+    "aten.dsplit.int",
+)
+_ATTENTION = "aten.scaled_dot_product_attention."
+
+
+def rewritten(
+    plan: Plan,
+    analysis: Analysis,
+    gone: Gone,
+    tensors: Mapping[str, torch.Tensor],
+    model: nn.Module,
+) -> fx.GraphModule:
+    """The traced graph with rewritten constants, over the given tensors.
+
+    Args:
+        plan: for the module, numbers are computed again with the attributes that it changes; for
+            the graph, each stays as it was traced.
+        gone: which atoms have vanished (:meth:`Analysis.gone`).
+        tensors: the pruned parameters and buffers by their first names.
+        model: the original, whose ``forward`` names the inputs. Its modules that are not traced
+            into are called by the graph, too, as pruned copies.
+    """
+    return _Rewriter(plan, analysis, gone, tensors, model).module()
+
+
+class _Rewriter:
+    def __init__(
+        self,
+        plan: Plan,
+        analysis: Analysis,
+        gone: Gone,
+        tensors: Mapping[str, torch.Tensor],
+        model: nn.Module,
+    ) -> None:
+        self.plan, self.model = plan, model
+        self.analysis, self.graph = analysis, analysis.graph
+        self.attributes = {(change.module, change.name): change.after for change in plan.attributes}
+        self.shapes = analysis.shapes(gone)
+        self.gone = gone
+        self.tensors = tensors
+        self.demands: dict[int, list[Demand]] = {}
+        for demand in analysis.walked.facts.demands:
+            self.demands.setdefault(demand.node, []).append(demand)
+        self.fx = fx.Graph()
+        self.root: dict[str, Any] = {}
+        self.values: dict[int, fx.Node] = {}
+        self.leaves: dict[str, nn.Module] = {}
+
+    def module(self) -> fx.GraphModule:
+        self._inputs(self.model.forward)
+        used = {
+            ref.id for node in self.graph.nodes for ref in refs((node.args, node.kwargs_values))
+        }
+        used |= {ref.id for ref in self.graph.outputs}
+        for tensor in self.graph.tensors:
+            self.root[tensor.name] = self.tensors[tensor.name]
+            if tensor.value in used:
+                self.values[tensor.value] = self.fx.get_attr(tensor.name)
+        for value, constant in self.graph.captured.items():
+            if value in used:
+                if value in self.graph.numbers:
+                    number = self._number(self.graph.numbers[value])
+                    constant = torch.full_like(constant, number)
+                self.root[f"captured_{value}"] = constant.clone()
+                self.values[value] = self.fx.get_attr(f"captured_{value}")
+        for i, node in enumerate(self.graph.nodes):
+            self._node(i, node)
+        self._output()
+        module = fx.GraphModule(_holder(self.root, self.leaves), self.fx)
+        for tensor in self.graph.tensors:  # unused and tied ones too, under all their names
+            for name in tensor.names:
+                _assign(module, name, self.root[tensor.name])
+        for value in self.graph.captured:  # never part of the model's state
+            module._non_persistent_buffers_set.add(f"captured_{value}")
+        module.train(self.graph.training)
+        return module
+
+    # -- inputs and outputs --------------------------------------------------------------------
+
+    def _inputs(self, forward: Any) -> None:
+        names = list(inspect.signature(forward).parameters)
+        _, args, kwargs = self.graph.input_spec
+        refs = iter(self.graph.inputs)
+        for i, spec in enumerate(args[1:]):
+            name = names[i] if i < len(names) else f"argument_{i}"
+            self._input(self.fx.placeholder(name), spec, refs)
+        for name, spec in kwargs[1:]:
+            self._input(self.fx.placeholder(name, default_value=None), spec, refs)
+
+    def _input(self, at: fx.Node, spec: Any, refs: Any) -> None:
+        if spec[0] == "tensor":
+            self.values[next(refs).id] = at
+        elif spec[0] in ("tuple", "list"):
+            for i, item in enumerate(spec[1:]):
+                self._input(self.fx.call_function(_item, (at, i)), item, refs)
+        elif spec[0] == "dict":
+            for key, item in spec[1:]:
+                self._input(self.fx.call_function(_item, (at, key)), item, refs)
+        elif spec[0] == "opaque":
+            raise AnalysisError(
+                f"an input of type {spec[1]} cannot be an input of a graph; pass its tensors apart"
+            )
+
+    def _output(self) -> None:
+        template = self.graph.output_spec
+        if _plain(template):
+            plain = map_leaves(self._leaf, template)
+            self.fx.output(plain)
+            return
+        flat = tuple(self.values[ref.id] for ref in self.graph.outputs)
+        self.fx.output(self.fx.call_function(_Nested(template), flat))
+
+    def _leaf(self, leaf: Any) -> Any:
+        return self.values[leaf.id] if isinstance(leaf, Ref) else leaf
+
+    # -- one operator ----------------------------------------------------------------------------
+
+    def _node(self, i: int, node: Node) -> None:
+        if node.leaf:
+            self._call_leaf(node)
+            return
+        args, kwargs = list(node.args), dict(node.kwargs)
+        if node.op.startswith(_EQUAL_PARTS) and self._labelled_parts(node):
+            op = "aten.split_with_sizes.default"
+            dim = self._dim(node)
+            widths = tuple(self.shapes[ref.id][dim] for ref in node.outputs if ref is not None)
+            args, kwargs = [node.args[0], widths, dim], {}
+        else:
+            op = node.op
+            for demand in self.demands.get(i, ()):
+                self._rewrite(node, demand, args, kwargs)
+        if op.startswith(_ATTENTION) and self.plan.target == "graph":
+            self._keep_scale(args, kwargs)
+        name_args = tuple(self._argument(arg) for arg in args)
+        name_kwargs = {name: self._argument(arg) for name, arg in kwargs.items()}
+        called = self.fx.call_function(_overload(op), name_args, name_kwargs)
+        self._results(node, called, _returns_list(op))
+
+    def _results(self, node: Node, called: fx.Node, several: bool) -> None:
+        if len(node.outputs) == 1 and not several:
+            ref = node.outputs[0]
+            if ref is not None:
+                self.values[ref.id] = called
+            return
+        for at, ref in enumerate(node.outputs):
+            if ref is not None:
+                self.values[ref.id] = self.fx.call_function(_item, (called, at))
+
+    def _call_leaf(self, node: Node) -> None:
+        """Calls the pruned copy of a module that was not traced into."""
+        path, module = node.module, self.model.get_submodule(node.module)
+        if path not in self.leaves:
+            names = {id(owned.tensor): owned.names[0] for owned in owned_tensors(self.model)}
+
+            def pruned(tensor: torch.Tensor) -> torch.Tensor:
+                name = names.get(id(tensor))
+                return copy_tensor(tensor) if name is None else self.tensors[name]
+
+            self.leaves[path] = clone(module, pruned)
+            set_attributes(self.leaves[path], inside(path, self.plan.attributes))
+        own = {*named_operands(module), *self.graph.modules[path].attributes}
+        args = tuple(self._argument(arg) for arg in node.args)
+        kwargs = {name: self._argument(arg) for name, arg in node.kwargs if name not in own}
+        self._results(node, self.fx.call_module(path, args, kwargs), len(node.outputs) > 1)
+
+    def _labelled_parts(self, node: Node) -> bool:
+        return any(
+            self.shapes[ref.id] != self.graph.values[ref.id].shape
+            for ref in node.outputs
+            if ref is not None
+        )
+
+    def _dim(self, node: Node) -> int:
+        """The dimension that a node cuts into parts."""
+        whole = self.graph.values[node.args[0].id].shape
+        part = next(self.graph.values[ref.id].shape for ref in node.outputs if ref is not None)
+        return next((d for d, (n, m) in enumerate(zip(whole, part, strict=True)) if n != m), 0)
+
+    def _rewrite(self, node: Node, demand: Demand, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Puts the predicted width where a demand says it belongs."""
+        width = demand.sign * predicted_shape(demand.labelled, self.gone)[demand.dim]
+        fn = find(node.op)
+        names = parameters(fn) if fn is not None else ()
+        at = names.index(demand.arg) if demand.arg in names else len(args)
+        given = kwargs[demand.arg] if demand.arg in kwargs else args[at] if at < len(args) else None
+        if given is None:
+            return
+        item = (
+            given[demand.index] if isinstance(given, tuple) and demand.index is not None else given
+        )
+        if isinstance(item, int) and item != demand.sign * demand.labelled.shape[demand.dim]:
+            return  # a bound beyond the end: it is no width
+        if demand.index is not None and isinstance(given, tuple):
+            if given[demand.index] is None or int(given[demand.index]) == width:
+                return
+            new: Any = (*given[: demand.index], width, *given[demand.index + 1 :])
+        else:
+            new = width
+        if demand.arg in kwargs:
+            kwargs[demand.arg] = new
+        else:
+            args[at] = new
+
+    def _keep_scale(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """The default scale of attention, written down as it was before pruning."""
+        given = args[6] if len(args) > 6 else kwargs.get("scale")
+        if given is None:
+            width = self.graph.values[args[0].id].shape[-1]
+            del args[6:7]
+            kwargs["scale"] = 1 / math.sqrt(width)
+
+    def _argument(self, argument: Any) -> Any:
+        if isinstance(argument, Ref):
+            return self.values[argument.id]
+        if isinstance(argument, tuple):
+            return tuple(self._argument(item) for item in argument)
+        if isinstance(argument, Scalar):
+            return self._number(argument)
+        if isinstance(argument, int) and not isinstance(argument, bool):
+            return int(argument)
+        return argument
+
+    def _number(self, number: Size | Scalar) -> float:
+        """A number made of sizes: as traced, or what the module makes of the new ones."""
+        if self.plan.target == "graph":
+            return float(number)
+
+        def leaf(at: Attribute | SizeOf) -> int:
+            if isinstance(at, SizeOf):
+                return self.shapes[at.value][at.dim]
+            found: Any = self.attributes.get((at.module, at.name))
+            if found is None:
+                return at.value
+            for i in at.index:
+                found = found[i]
+            return int(found)
+
+        return float(evaluate(number.expr, leaf))
+
+
+def _overload(op: str) -> Any:
+    namespace, name, overload = op.split(".")
+    return getattr(getattr(getattr(torch.ops, namespace), name), overload)
+
+
+def _returns_list(op: str) -> bool:
+    returns = _overload(op)._schema.returns
+    return len(returns) != 1 or "[]" in str(returns[0].type) or "List" in str(returns[0].type)
+
+
+def _plain(nested: Any) -> bool:
+    """Whether fx can write down the containers (and what else is in them) as code."""
+    if type(nested) in (tuple, list):
+        return all(map(_plain, nested))
+    if type(nested) is dict:
+        return all(type(key) is str and _plain(item) for key, item in nested.items())
+    return nested is None or type(nested) in (Ref, bool, int, float, str)
+
+
+def _item(nested: Any, key: Any) -> Any:
+    """An item of a nested input or of an operator's results."""
+    return nested[key]
+
+
+class _Nested:
+    """Puts tensors in the containers that the model returns them in."""
+
+    __name__ = __qualname__ = "nested"  # fx calls what it calls by name
+
+    def __init__(self, template: Any) -> None:
+        self.template = template
+
+    def __call__(self, *tensors: torch.Tensor) -> Any:
+        flat = iter(tensors)
+        return map_leaves(lambda leaf: next(flat) if isinstance(leaf, Ref) else leaf, self.template)
+
+
+def _holder(root: Mapping[str, Any], leaves: Mapping[str, nn.Module]) -> nn.Module:
+    holder = nn.Module()
+    for path, leaf in leaves.items():
+        *outer, last = path.split(".")
+        _inner(holder, outer).add_module(last, leaf)
+    for name, tensor in root.items():
+        _assign(holder, name, tensor)
+    return holder
+
+
+def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Registers a tensor under a dotted name, with modules on the way where there are none."""
+    *path, last = name.split(".")
+    module = _inner(module, path)
+    if isinstance(tensor, nn.Parameter):
+        module.register_parameter(last, tensor)
+    elif last not in module._buffers:
+        module.register_buffer(last, tensor)
+    else:
+        module._buffers[last] = tensor
+
+
+def _inner(module: nn.Module, path: Sequence[str]) -> nn.Module:
+    """The module at a path inside another; plain ones are made where there are none."""
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        inner = module._modules[part]
+        assert inner is not None
+        module = inner
+    return module

@@ -1,0 +1,121 @@
+"""Latency files: a :class:`planc.latency.table.LatencyTable` in, a canonical body out, and back.
+
+The envelope is that of plans, with the kind ``planc/time``. The body is a map of
+
+    grids       [{axes, nanoseconds, operator}]   ``axes`` rising widths, one list for each axis;
+                ``nanoseconds`` one for each combination, the last axis fastest
+    machine     str
+    rest        nanoseconds
+    structure   SHA-256 of the groups
+    unmeasured  [str]
+    uses        [{grid, widths}]   ``grid`` a row of ``grids``; ``widths`` for each of its axes
+                pairs of a group and a factor
+
+All numbers are integers, so equal tables are equal bytes on every machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from planc.codec.formats import Format, Path
+from planc.codec.limits import DEFAULT, Limits
+from planc.codec.records import Natural, RecordMap, decode_record
+from planc.errors import MalformedFile
+from planc.fingerprint import canonical
+from planc.latency.table import Grid, LatencyTable, Use
+
+_AGAIN = "measure the table again"
+
+
+class GridRecord(RecordMap):
+    axes: tuple[tuple[Natural, ...], ...]
+    nanoseconds: tuple[Natural, ...]
+    operator: str
+
+
+class UseRecord(RecordMap):
+    grid: Natural  # row of the grids
+    widths: tuple[tuple[tuple[Natural, Natural], ...], ...]
+
+
+class LatencyRecord(RecordMap):
+    grids: tuple[GridRecord, ...]
+    machine: str
+    rest: Natural
+    structure: bytes
+    unmeasured: tuple[str, ...]
+    uses: tuple[UseRecord, ...]
+
+
+def save_latency(table: LatencyTable, path: Path, *, limits: Limits = DEFAULT) -> None:
+    """Writes a latency table to a file; see :func:`planc.codec.save_plan`."""
+    _LATENCY.save(table, path, limits)
+
+
+def load_latency(
+    path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT
+) -> LatencyTable:
+    """Reads a latency table that :func:`save_latency` wrote; see :func:`planc.codec.load_plan`."""
+    return _LATENCY.load(path, sha256, limits)
+
+
+def to_body(table: LatencyTable) -> bytes:
+    """The canonical body of a latency table. Nothing is checked here but what packing needs."""
+    return canonical(
+        {
+            "grids": [
+                {"axes": grid.axes, "nanoseconds": grid.nanoseconds, "operator": grid.operator}
+                for grid in table.grids
+            ],
+            "machine": table.machine,
+            "rest": table.rest,
+            "structure": table.structure,
+            "unmeasured": table.unmeasured,
+            "uses": [{"grid": use.grid, "widths": use.widths} for use in table.uses],
+        }
+    )
+
+
+def from_body(body: bytes, limits: Limits) -> LatencyTable:
+    """The latency table of a body, every field checked against the others.
+
+    Raises:
+        MalformedFile: not canonical, or a field contradicts another; both are named.
+    """
+    record = decode_record(body, LatencyRecord)
+    if len(record.structure) != 32:
+        raise MalformedFile(f"structure: {len(record.structure)} bytes, a SHA-256 has 32; {_AGAIN}")
+    for i, grid in enumerate(record.grids):
+        for axis in grid.axes:
+            if not axis or any(b <= a for a, b in itertools.pairwise(axis)):
+                raise MalformedFile(f"grids[{i}].axes: {axis} does not rise; {_AGAIN}")
+        points = math.prod(len(axis) for axis in grid.axes)
+        if len(grid.nanoseconds) != points:
+            raise MalformedFile(
+                f"grids[{i}].nanoseconds: {len(grid.nanoseconds)} times for {points} combinations "
+                f"of widths; {_AGAIN}"
+            )
+    for i, use in enumerate(record.uses):
+        if use.grid >= len(record.grids):
+            raise MalformedFile(
+                f"uses[{i}].grid: row {use.grid} of {len(record.grids)} grids; {_AGAIN}"
+            )
+        axes = len(record.grids[use.grid].axes)
+        if len(use.widths) != axes:
+            raise MalformedFile(
+                f"uses[{i}].widths: {len(use.widths)} widths for the {axes} axes of grid "
+                f"{use.grid}; {_AGAIN}"
+            )
+    return LatencyTable(
+        record.structure,
+        record.machine,
+        record.rest,
+        tuple(Grid(grid.operator, grid.axes, grid.nanoseconds) for grid in record.grids),
+        tuple(Use(use.grid, use.widths) for use in record.uses),
+        record.unmeasured,
+    )
+
+
+_LATENCY = Format(b"planc/time", "latency table", to_body, from_body)

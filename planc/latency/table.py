@@ -1,0 +1,113 @@
+"""Latency tables: for each operator of a model its time as a function of widths.
+
+In: what each group keeps. Out: nanoseconds, summed over the operators, each interpolated linearly
+between the widths at which it was measured. A table belongs to one structure, input size and
+machine. Pure data and NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planc.analysis import Analysis
+from planc.errors import PolicyError
+from planc.fingerprint import structure_digest
+
+Kept = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Nanoseconds of an operator at all combinations of widths, the last axis fastest.
+
+    ``axes[i]`` are rising widths; none where the operator always takes the same time.
+    """
+
+    operator: str
+    axes: tuple[tuple[int, ...], ...]
+    nanoseconds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A node that takes the time of grid number ``grid``. Its width along axis i is the sum of what
+    the groups in ``widths[i]``, pairs of a group and a factor, keep in a row.
+    """
+
+    grid: int
+    widths: tuple[tuple[tuple[int, int], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTable:
+    """What was measured. ``structure`` is the digest of the groups, ``machine`` says where,
+    ``rest`` is what the model took beyond its operators, in nanoseconds; ``unmeasured`` are
+    operators that could not be run by themselves.
+    """
+
+    structure: bytes
+    machine: str
+    rest: int
+    grids: tuple[Grid, ...]
+    uses: tuple[Use, ...]
+    unmeasured: tuple[str, ...]
+
+    def prediction(self, analysis: Analysis) -> Callable[[Kept], int]:
+        """Nanoseconds as a function of what each group keeps in a row.
+
+        Raises:
+            PolicyError: the table was measured for another model.
+        """
+        if structure_digest(analysis.groups) != self.structure:
+            raise PolicyError(
+                "the latency table was measured for a model of another structure: measure this "
+                "one with planc.measure_latency"
+            )
+        highest = max((g for use in self.uses for axis in use.widths for g, _ in axis), default=0)
+        if highest >= max(1, len(analysis.groups)):
+            raise PolicyError(
+                f"the latency table speaks of group {highest}, the model has "
+                f"{len(analysis.groups)}: measure this one with planc.measure_latency"
+            )
+        by_grid: dict[int, list[Use]] = {}
+        for use in self.uses:
+            by_grid.setdefault(use.grid, []).append(use)
+        parts = [
+            _Interpolation(self.grids[grid], uses, len(analysis.groups))
+            for grid, uses in by_grid.items()
+        ]
+        return lambda kept: round(self.rest + sum(part(kept) for part in parts))
+
+
+class _Interpolation:
+    """The sum over all uses of one grid."""
+
+    def __init__(self, grid: Grid, uses: Sequence[Use], groups: int) -> None:
+        self.axes = [np.array(axis, dtype=np.float64) for axis in grid.axes]
+        shape = tuple(len(axis) for axis in grid.axes)
+        self.table = np.array(grid.nanoseconds, dtype=np.float64).reshape(shape)
+        self.count = len(uses)
+        self.factors = [np.zeros((len(uses), groups)) for _ in grid.axes]
+        for row, use in enumerate(uses):
+            for axis, pairs in enumerate(use.widths):
+                for g, factor in pairs:
+                    self.factors[axis][row, g] = factor
+
+    def __call__(self, kept: Kept) -> float:
+        # one axis after the other: between two neighbours, or on the line through the outermost
+        found = np.broadcast_to(self.table, (self.count, *self.table.shape))
+        rows = np.arange(self.count)
+        for axis, factors in zip(self.axes, self.factors, strict=True):
+            if len(axis) == 1:
+                found = found[:, 0]
+                continue
+            widths = factors @ kept
+            at = np.clip(np.searchsorted(axis, widths) - 1, 0, len(axis) - 2)
+            along = (widths - axis[at]) / (axis[at + 1] - axis[at])
+            along = along.reshape(-1, *(1,) * (found.ndim - 2))
+            found = found[rows, at] * (1 - along) + found[rows, at + 1] * along
+        return float(np.maximum(found, 0).sum())

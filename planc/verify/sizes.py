@@ -1,0 +1,147 @@
+"""Other sizes than those that were planned with: a batch of another size, smaller images, shorter
+sequences, as far as the original takes them, the pruned model must take them as well.
+
+In: a model and one call of it. Out: another call, and whether both models agree on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from planc.analysis import Analysis, analyze
+from planc.errors import TraceError, VerificationError
+from planc.fingerprint import structure_digest
+from planc.plan import Plan
+from planc.trace import trace
+from planc.trace.nesting import leaves, map_leaves
+from planc.validate import Call
+from planc.verify.outputs import difference, rewritten_graph, run
+
+_ELSEWHERE = "with inputs of {} the model has other groups, for which this plan was not made"
+_FAKES = logging.getLogger("torch._subclasses.fake_tensor")
+
+Change = tuple[bool, int, int]  # leading dimensions, or all others, of one size, and the new size
+
+
+def check_other_sizes(
+    plan: Plan,
+    model: nn.Module,
+    smaller: nn.Module,
+    masked: nn.Module | None,
+    call: Call,
+    allowed: float,
+) -> str:
+    """Compares outputs on inputs of other sizes than ``call``'s: with those of the masked original,
+    or, where a mixing group was pruned (``masked`` is None), with the graph's rewritten for them.
+
+    Returns:
+        what was compared, with the sizes, in words.
+
+    Raises:
+        VerificationError: the pruned model does not run, or gives something else, on inputs for
+            which the model has the plan's groups.
+    """
+    other = other_call(model, call)
+    if other is None:
+        return "no other sizes compared: the original takes none of those tried"
+    sizes = sizes_of(other)
+    reference, what = masked, f"the masked original with inputs of {sizes}"
+    if reference is None:
+        analysis = analyze(trace(model, *other))
+        if not _same_groups(plan, analysis):
+            return _ELSEWHERE.format(sizes)
+        gone = analysis.gone([group.removed for group in plan.groups])
+        reference = rewritten_graph(plan, analysis, gone, model)
+        what = f"the rewritten graph with inputs of {sizes}"
+    try:
+        expected = run(reference, other)
+    except Exception:
+        return f"not compared with inputs of {sizes}: the original does not take their values"
+    try:
+        outputs = _outputs(smaller, other, sizes)
+        error = difference(outputs, expected, allowed, what)
+    except VerificationError as failure:
+        if masked is None or _same_groups(plan, analyze(trace(model, *other))):
+            raise
+        return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
+    return f"outputs equal those of {what}, too: {error:.1e} relative"
+
+
+def _same_groups(plan: Plan, analysis: Analysis) -> bool:
+    return structure_digest(analysis.groups) == plan.source.structure
+
+
+def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
+    try:
+        return run(smaller, other)
+    except Exception as failure:
+        raise VerificationError(
+            f"with inputs of {sizes} the original runs, and the pruned model does not: "
+            f"{type(failure).__name__}: {failure}; a plan that is compiled with inputs of these "
+            "sizes knows what the model does there"
+        ) from failure
+
+
+def other_call(model: nn.Module, call: Call) -> Call | None:
+    """A call with as many other sizes as the model takes at once, None if it takes no other one."""
+    taken = [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
+    if not taken:
+        return None
+    together = _changed(call, taken)
+    if len(taken) > 1 and not _runs(model, together):
+        return _changed(call, taken[:1])
+    return together
+
+
+def sizes_of(call: Call) -> str:
+    """The shapes of the tensors of a call: ``2x3x168x168``."""
+    shapes = [leaf.shape for leaf in leaves(call) if isinstance(leaf, torch.Tensor)]
+    return ", ".join("x".join(map(str, shape)) or "scalar" for shape in dict.fromkeys(shapes))
+
+
+def _changes(call: Call) -> Iterator[Change]:
+    """The changes to try: one for the batch, one for each size of the other dimensions."""
+    tensors = [leaf for leaf in leaves(call) if isinstance(leaf, torch.Tensor) and leaf.dim() > 1]
+    if tensors:
+        batch = tensors[0].shape[0]
+        yield True, batch, 1 if batch > 1 else 2
+    for size in dict.fromkeys(n for tensor in tensors for n in tensor.shape[1:]):
+        if size > 2:
+            yield False, size, size * 3 // 4 if size > 7 else size - 1
+
+
+def _changed(call: Call, changes: list[Change]) -> Call:
+    def change(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        for leading, size, new in changes:
+            for dim in range(leaf.dim()):
+                if leaf.shape[dim] == size and leading == (dim == 0):
+                    leaf = _resized(leaf, dim, new)
+        return leaf
+
+    args, kwargs = map_leaves(change, call)
+    return args, kwargs
+
+
+def _resized(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    """The first ``size`` entries of a dimension; where there are too few, others made of them."""
+    if size > tensor.shape[dim]:
+        tensor = torch.cat([tensor, tensor.flip(-1)], dim)
+    return tensor.narrow(dim, 0, size).contiguous()
+
+
+def _runs(model: nn.Module, call: Call) -> bool:
+    level = _FAKES.level
+    _FAKES.setLevel(logging.CRITICAL)  # that an operator refuses a size is no error here
+    try:
+        return not trace(model, *call).data_dependent
+    except TraceError:
+        return False
+    finally:
+        _FAKES.setLevel(level)

@@ -1,0 +1,1 @@
+"""Mutants of files in great numbers: refused by name, or harmless."""

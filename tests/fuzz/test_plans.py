@@ -1,0 +1,97 @@
+"""A million mutants of plans whose digests are right (R1, R11): only ``FileError`` is raised, and
+what is accepted is canonical and harmless.
+
+``python -m tests.fuzz.test_plans --cases 20000000`` runs more of them and prints the rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+
+import msgpack
+import numpy as np
+import pytest
+
+from planc.codec import decode_plan, encode_plan
+from planc.codec.envelope import seal, unseal
+from planc.errors import FileError
+from planc.groups import Member, compress
+from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
+from tests.fuzz.mutants import Mutants
+from tests.strategies import complete, example_plan
+
+KIND = b"planc/plan"
+PARTS, CASES = 20, 50_000
+_EVERY = 16  # of the accepted ones, as many are encoded again and cut
+_SLOW = 1.0  # seconds that no file of this size may take
+
+
+def small_plan() -> Plan:
+    """The least that has a group, a tie and a change: most mutants are of it, for they are fast."""
+    units = compress(np.arange(4), np.arange(4))
+    group = PlanGroup("a:0", "channels", 4, 1, (Member("a", 0, units),), "", (1,))
+    tensors = (TensorSpec(("a", "b"), (4, 2), "parameter"),)
+    modules = (ModuleSpec("", (("n", 4),)),)
+    return complete(tensors, modules, (group,), (AttributeChange("", "n", 4, 3),))
+
+
+def fuzz(plan: Plan, seed: int, cases: int) -> Counter[str]:
+    """Outcomes by name; raises what must not happen."""
+    mutants = Mutants(unseal(KIND, encode_plan(plan)), random.Random(seed))
+    outcomes = Counter[str]()
+    for _ in range(cases):
+        body = mutants.one()
+        sealed = seal(KIND, body)
+        began = time.perf_counter()
+        try:
+            accepted = decode_plan(sealed)
+        except FileError as error:
+            outcomes[type(error).__name__] += 1
+        else:
+            outcomes["accepted"] += 1
+            assert msgpack.packb(msgpack.unpackb(body)) == body
+            if outcomes["accepted"] % _EVERY == 0:
+                assert encode_plan(accepted) == sealed
+                assert all(min(cut.shape, default=1) > 0 for cut in accepted.cuts.values())
+        if time.perf_counter() - began > _SLOW:
+            outcomes["slow"] += 1
+    return outcomes
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_mutants_with_a_right_digest_are_refused_or_harmless(part: int) -> None:
+    plan = example_plan() if part % 5 == 0 else small_plan()
+    outcomes = fuzz(plan, part, CASES)
+    assert sum(outcomes.values()) == CASES
+    assert outcomes["MalformedFile"] > CASES // 2
+    assert outcomes["accepted"] > CASES // 200
+    assert outcomes["LimitExceeded"] > 0
+    assert not outcomes["slow"]
+
+
+@pytest.mark.parametrize("plan", [small_plan(), example_plan()], ids=["small", "example"])
+def test_every_mutant_is_made_of_a_body_that_is_accepted(plan: Plan) -> None:
+    body = unseal(KIND, encode_plan(plan))
+    mutants = Mutants(body, random.Random(0))
+    assert decode_plan(seal(KIND, mutants.body)) == plan
+    made = {mutants.one() for _ in range(2000)}
+    assert len(made) > 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    for plan in (small_plan(), example_plan()):
+        began = time.process_time()
+        outcomes = fuzz(plan, options.seed, options.cases // 2)
+        rate = sum(outcomes.values()) / (time.process_time() - began)
+        print(f"{len(encode_plan(plan))} bytes: {rate:,.0f} mutants a second,", dict(outcomes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Latency tables interpolate what was measured, and bound what plans take by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import planc
+from planc.analysis import Analysis
+from planc.codec.latency import from_body, to_body
+from planc.codec.limits import DEFAULT
+from planc.errors import CorruptFile, InfeasibleBudget, MalformedFile, NotAPlancFile, PolicyError
+from planc.latency.measure import measure_latency, timer
+from planc.latency.table import Grid, LatencyTable, Use
+from planc.policy import Budget, Global, Rounded, Uniform
+from tests.small import MODELS, build
+
+
+def macs(call: Callable[[], Any]) -> int:
+    """A timer that counts multiply-accumulates: bilinear in widths, and the same every time."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
+def analysed(model: nn.Module, inputs: Any) -> Analysis:
+    return planc.analyze(planc.trace(model, inputs))
+
+
+def chain() -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1),
+        nn.BatchNorm2d(24),
+        nn.ReLU(),
+        nn.Conv2d(24, 40, 3),
+        nn.Conv2d(40, 16, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
+    return model.eval(), torch.randn(2, 3, 8, 8)
+
+
+CHAIN = analysed(*chain())
+TABLE = measure_latency(CHAIN, timed=macs)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_what_is_linear_in_each_width_is_predicted_exactly(data: st.DataObject) -> None:
+    kept = [data.draw(st.integers(1, group.cells)) for group in CHAIN.groups]
+    predicted = TABLE.prediction(CHAIN)(np.array(kept))
+    assert predicted == CHAIN.cost.price(kept).macs
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("several", "swin")])
+def test_what_was_measured_is_what_is_predicted(name: str) -> None:
+    analysis = analysed(*build(name))
+    table = measure_latency(analysis, timed=macs)
+    predict = table.prediction(analysis)
+    for eighths in (4, 8):  # on every grid
+        kept = [max(1, round(group.cells * eighths / 8)) for group in analysis.groups]
+        ops = {node.op for node in analysis.graph.nodes} & set(table.unmeasured)
+        if not any(cost in op for op in ops for cost in ("conv", "linear", "matmul", "mm")):
+            whole = eighths == 8
+            found, exact = predict(np.array(kept)), analysis.cost.price(kept).macs
+            assert (found == exact) if whole else (found == pytest.approx(exact, rel=0.15))
+
+
+def test_operators_that_do_the_same_are_measured_once() -> None:
+    calls = []
+
+    def counted(call: Callable[[], Any]) -> int:
+        calls.append(call)
+        return 1
+
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(4))).eval()
+    table = measure_latency(analysed(model, torch.randn(1, 8)), timed=counted)
+    assert len(table.uses) == 4
+    assert len(table.grids) == 3  # the first has no width to lose where it reads, the last none
+    assert len(calls) == sum(len(grid.nanoseconds) for grid in table.grids)
+
+
+def test_what_a_run_takes_beyond_its_operators_is_added() -> None:
+    model, images = chain()
+    table = measure_latency(CHAIN, run=lambda: [model(images) for _ in range(3)], timed=macs)
+    whole = [group.cells for group in CHAIN.groups]
+    assert table.prediction(CHAIN)(np.array(whole)) == 3 * CHAIN.cost.price(whole).macs
+
+
+def test_a_real_clock_says_that_less_takes_less() -> None:
+    model, _ = chain()
+    analysis = analysed(model, torch.randn(2, 3, 64, 64))
+    table = measure_latency(analysis, timed=timer(seconds=0.002))
+    predict = table.prediction(analysis)
+    kept = np.array([group.cells for group in analysis.groups])
+    assert 0 < predict(np.maximum(kept // 8, 1)) < predict(kept)
+
+
+# -- budgets ---------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.1, 1), st.sampled_from([Uniform(), Global(), Rounded(Global(), 4)]))
+def test_a_latency_budget_is_kept(share: float, policy: Any) -> None:
+    model, _ = chain()
+    scores = planc.score(CHAIN, model, planc.criteria.Magnitude(2))
+    budget = Budget(latency=share, table=TABLE)
+    plan = planc.select(CHAIN, scores, policy, budget=budget)
+    kept = np.array([group.kept // group.rows for group in plan.groups])
+    limit = budget.limits(CHAIN)["latency"]
+    predict = TABLE.prediction(CHAIN)
+    assert predict(kept) <= limit
+    if not isinstance(policy, Rounded):
+        for g, group in enumerate(CHAIN.groups):
+            more = kept + (np.arange(len(kept)) == g)
+            assert kept[g] == group.cells or predict(more) > limit
+
+
+def test_latency_goes_with_other_budgets() -> None:
+    model, images = chain()
+    plan = planc.compile(model, images, latency=0.7, latency_table=TABLE, params=0.4)
+    assert plan.cost_after.params <= 0.4 * plan.cost_before.params
+    assert plan.cost_after.macs <= 0.7 * plan.cost_before.macs  # what this clock counts
+    assert plan.provenance[0].policy == "uniform within params=0.4, latency=0.7"
+
+
+def test_a_latency_that_cannot_be_reached_names_the_closest() -> None:
+    model, images = chain()
+    with pytest.raises(InfeasibleBudget, match="ns at most 10: the closest that can be reached"):
+        planc.compile(model, images, latency=10, latency_table=TABLE)
+
+
+def test_a_latency_needs_a_table_of_the_model() -> None:
+    model, images = chain()
+    with pytest.raises(PolicyError, match=r"make one with planc.measure_latency"):
+        planc.compile(model, images, latency=0.5)
+    other, inputs = build("residual")
+    with pytest.raises(PolicyError, match="a model of another structure"):
+        planc.compile(other, inputs, latency=0.5, latency_table=TABLE)
+    forged = replace(TABLE, uses=(Use(0, (((99, 1),), ((0, 1),))),))
+    with pytest.raises(PolicyError, match="speaks of group 99"):
+        planc.compile(model, images, latency=0.5, latency_table=forged)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_a_table_survives_its_file(tmp_path: Path) -> None:
+    planc.save_latency(TABLE, tmp_path / "a.latency")
+    assert planc.load_latency(tmp_path / "a.latency") == TABLE
+    planc.save_latency(TABLE, tmp_path / "b.latency")
+    assert (tmp_path / "a.latency").read_bytes() == (tmp_path / "b.latency").read_bytes()
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.latency"
+    planc.save_latency(TABLE, path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptFile):
+        planc.load_latency(path)
+    model, images = chain()
+    planc.save_plan(planc.compile(model, images), path)
+    with pytest.raises(NotAPlancFile, match=r"is a plan.*planc.save_latency"):
+        planc.load_latency(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"structure": b"short"}, "structure: 5 bytes"),
+        ({"grids": (Grid("op", ((2, 1),), (1, 1)),)}, r"grids\[0\].axes"),
+        ({"grids": (Grid("op", ((1, 2),), (1,)),)}, "1 times for 2 combinations"),
+        ({"uses": (Use(99, ()),)}, r"uses\[0\].grid: row 99"),
+        ({"uses": (Use(0, ()),)}, "0 widths for the"),
+        ({"machine": 5}, "machine"),
+        ({"rest": -1}, "rest"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(change: dict[str, Any], said: str) -> None:
+    body = to_body(replace(TABLE, **change))
+    with pytest.raises(MalformedFile, match=said):
+        from_body(body, DEFAULT)
+
+
+def test_a_table_is_a_plain_value() -> None:
+    assert measure_latency(CHAIN, timed=macs) == TABLE
+    assert hash(TABLE) == hash(LatencyTable(**{f: getattr(TABLE, f) for f in TABLE.__slots__}))
