@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -93,7 +93,8 @@ def compile(
             device: by name, as :class:`planc.StoredWeights` reads them from files one by one.
         policy: instead of all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
         ranking: "uniform", every group loses the share; "global", all groups together do;
-            "isomorphic", groups alike do; "per_cost", by score per MAC.
+            "isomorphic", groups alike do; "per_cost", by score per unit of what the first budget
+            limits, of MACs without one.
         global_ranking: the same as ``ranking="global"``.
         round_to: dimensions that shrink keep a multiple of this many indices.
         floor: the least number of units a group keeps.
@@ -142,7 +143,7 @@ def compile(
     if args is None and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
-    chosen = policy or options.policy()
+    chosen = policy or options.policy(next(iter(budget.measured), "macs"))
     analysis = analyze(trace(model, args, kwargs), strict)
     if limited:
         budget.limits(analysis)  # a budget that is none is refused before scores are computed
@@ -176,8 +177,8 @@ class _Options:
                 "compose them into it (planc.policy)"
             )
 
-    def policy(self) -> Policy:
-        """The policy that the options compose."""
+    def policy(self, of: str) -> Policy:
+        """The policy that the options compose; ``of`` is what scores are divided by."""
         if self.ranking not in _RANKINGS:
             raise PolicyError(
                 f"unknown ranking {self.ranking!r}: choose one of {', '.join(_RANKINGS)}"
@@ -185,6 +186,8 @@ class _Options:
         if self.ratio is not None:
             checked_ratio(self.ratio)
         chosen: Policy = _RANKINGS[self.ranking](self.ratio, kinds=self.kinds, rows=self.rows)
+        if isinstance(chosen, PerCost):
+            chosen = replace(chosen, of=of)
         if self.ratios:
             chosen = Ratios(chosen, self.ratios)
         if self.only:

@@ -135,7 +135,7 @@ def complete(
         provenance=(Provenance("l2", "ratio 0.5", seed, (("planc", "0.1.0"), ("torch", "2.15"))),),
         cost_before=_cost(tensors),
         cost_after=_cost(after),
-        shapes=shapes_digest(("aten.relu", [spec.shape]) for spec in after),
+        shapes=shapes_digest(("aten.relu", [spec.shape], ()) for spec in after),
     )
 
 

@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 import planc
 from planc import masks
 from planc.cli import run
+from planc.cli.options import CRITERIA, amount
+from planc.criteria import NAMES
+from planc.models import load_model
 
 FACTORY = """
 from torch import nn
@@ -85,8 +88,6 @@ def planned(path: str, *options: str, model: str = MODEL) -> planc.Plan:
 
 
 def weights(path: str, seed: int = 3, width: int = 16) -> None:
-    from planc.models import load_model
-
     save_file(load_model(MODEL, {"width": width}, seed).state_dict(), path)
 
 
@@ -122,6 +123,20 @@ def test_equal_command_lines_give_equal_bytes() -> None:
     assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
 
 
+def test_every_named_criterion_can_be_asked_for() -> None:
+    assert sorted(CRITERIA) == sorted(NAMES)
+
+
+def test_statistics_decide_where_a_criterion_needs_them(fail: Run) -> None:
+    assert planned("l2.planc").provenance[0].criterion == "l2"
+    model, drawn = load_model(MODEL, {}, 0), torch.randn(2, 3, 8, 8)
+    planc.save_statistics(planc.calibrate(model, [drawn], "wanda"), "s.safetensors")
+    found = planned("w.planc", "--criterion", "wanda", "--statistics", "s.safetensors")
+    assert found.provenance[0].criterion == "wanda"
+    said = fail("plan", MODEL, *INPUT, "--criterion", "taylor", "--statistics", "s.safetensors")
+    assert "needs statistics of gradient, these have inputs over 1 batches" in said
+
+
 def test_options_reach_the_plan() -> None:
     [group] = [g for g in planned("a.planc", "--ratio", "0.25").groups if g.name == "0.0.weight:0"]
     assert len(group.removed) == 4
@@ -134,6 +149,52 @@ def test_options_reach_the_plan() -> None:
     assert planned("e.planc", "--target", "graph").target == "graph"
     wider = planned("f.planc", "--set", "width=32", "--set", "act=gelu")
     assert {g.size for g in wider.groups if g.name == "0.0.weight:0"} == {32}
+
+
+def test_budgets_reach_the_plan() -> None:
+    for name, text, share in (
+        ("macs", "50%", 0.5),
+        ("params", "0.7", 0.7),
+        ("bytes", "1k", None),
+    ):
+        plan = planned("a.planc", f"--{name}", text)
+        before, after = (getattr(cost, name) for cost in (plan.cost_before, plan.cost_after))
+        assert after <= (1000 if share is None else share * before)
+    both = planned("b.planc", "--macs", "0.5", "--params", "0.4", "--round-to", "2", "--equal")
+    assert both.provenance[0].policy == "equal(rounded(uniform, 2)) within macs=0.5, params=0.4"
+
+
+def test_rankings_caps_and_scopes_reach_the_plan() -> None:
+    for ranking, made in (
+        ("isomorphic", "isomorphic(0.5)"),
+        ("per_cost", "per_cost(0.5, macs)"),
+        ("global", "global(0.5)"),
+    ):
+        assert planned("a.planc", "--ranking", ranking).provenance[0].policy == made
+    scoped = planned("b.planc", "--ratio-of", "0.0*=0.25", "--cap", "0.9")
+    assert scoped.provenance[0].policy == "capped(ratios(uniform(0.5), 0.0*=0.25), 0.9)"
+
+
+def test_a_budget_is_a_share_or_a_figure_as_it_is_written() -> None:
+    for text, read in (
+        ("0.5", 0.5),
+        ("1.0", 1.0),
+        ("40%", 0.4),
+        ("2000", 2000),
+        ("2_000", 2000),
+        ("1.5G", 1_500_000_000),
+        ("3k", 3000),
+    ):
+        assert amount(text) == read
+        assert type(amount(text)) is type(read)
+
+
+def test_a_budget_that_is_none_is_an_error(fail: Run) -> None:
+    for text in ("half", "", "M", "1.5X"):
+        assert "--macs" in fail("plan", MODEL, "--macs", text, code=2)
+    assert "a share above 1" in fail("plan", MODEL, *INPUT, "--macs", "1.5")
+    assert "closest that can be reached" in fail("plan", MODEL, *INPUT, "--macs", "1")
+    assert "give one of them" in fail("plan", MODEL, *INPUT, "--macs", "0.5", "--ratio", "0.5")
 
 
 def test_show_and_diff_and_explain_speak_json(succeed: Run) -> None:

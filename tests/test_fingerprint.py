@@ -178,10 +178,11 @@ def test_the_structure_does_not_depend_on_what_people_read() -> None:
     assert structure_digest(smaller) != PLAN.source.structure
 
 
-def test_shapes_depend_on_their_order() -> None:
-    steps = [("aten.relu", [(2, 3)]), ("aten.add", [(2, 3), (1,)])]
+def test_shapes_depend_on_their_order_and_on_numbers() -> None:
+    steps = [("aten.relu", [(2, 3)], ()), ("aten.add", [(2, 3), (1,)], (0.5,))]
     assert shapes_digest(steps) == shapes_digest(iter(steps))
     assert shapes_digest(steps) != shapes_digest(reversed(steps))
+    assert shapes_digest(steps) != shapes_digest([steps[0], (*steps[1][:2], (0.25,))])
 
 
 def test_attributes_that_plans_change_unlisted_do_not_matter() -> None:

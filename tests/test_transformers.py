@@ -84,7 +84,7 @@ def test_other_batches_and_lengths_than_the_traced_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
 def test_the_library_loads_what_it_saved_of_a_pruned_model(name: str, tmp_path: Path) -> None:
-    model, plan, smaller, inputs = pruned(name, kinds=WHOLE_HEAD_DIM)
+    _, plan, smaller, inputs = pruned(name, kinds=WHOLE_HEAD_DIM)
     fields = {c.name: (c.before, c.after) for c in plan.attributes if c.name.startswith("config.")}
     assert {(4, 2), (64, 32)} <= set(fields.values())
     saved: Any = smaller

@@ -199,9 +199,10 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         op = str(func)
-        if base_name(op) in _SAME and id(args[0]) in self.names and result.shape == args[0].shape:
-            self.names[id(result)] = self.names[id(args[0])]
-            self.alive.append(result)
+        for argument in args[:2] if base_name(op) in _SAME else ():
+            if id(argument) in self.names and result.shape == argument.shape:
+                self.names[id(result)] = self.names[id(argument)]
+                self.alive.append(result)
         known = contraction(op)
         if known is not None and known[1].into is not None and len(args) > known[0]:
             x, weight = args[known[0] - 1], args[known[0]]

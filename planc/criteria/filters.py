@@ -4,7 +4,7 @@ from each other, their share of the layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class Lamp:
     all groups.
     """
 
-    criterion: Criterion = Magnitude(2)
+    criterion: Criterion = field(default_factory=Magnitude)
 
     def __str__(self) -> str:
         return "lamp" if self.criterion == Magnitude(2) else f"lamp of {self.criterion}"

@@ -10,7 +10,7 @@ again with the members that are zero marked, and only those, tells whether a uni
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,14 @@ from torch import nn
 
 from planc.analysis import Analysis, analyze
 from planc.apply.source import tensors_of
+from planc.constants.dead import Dead
 from planc.errors import PolicyError
 from planc.facts import Slot
 from planc.grouping import PINNED
 from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan
 from planc.masks.choose import matching
+from planc.masks.elements import zeroed
+from planc.masks.elements import zeros as elements_of_zero
 from planc.masks.hooks import hidden
 from planc.plan import Plan
 from planc.policy.feasible import feasible
@@ -84,8 +87,13 @@ def from_masks(
 
     A unit goes if a mask covers it in one tensor at least, and the model computes the same without
     it: ``planc.apply(plan, model)`` gives the outputs of ``model`` (with ``masks`` applied). For
-    that, everything that the unit adds to must be zero, by a mask or by its value: the weights that
-    make it with the biases and scales after them, or all weights that read it.
+    that, everything that the unit adds to sums must be zero, by masks or by values: the weights
+    that make it with the shifts after them, or all weights that read it, or what an activation
+    leaves of the two. A shift behind masked weights may remain as a constant, and keeps the unit;
+    :func:`planc.fold` moves constants into biases where it can::
+
+        folded = planc.fold(planc.bake(model), args)
+        planc.from_masks(folded, args, masks=planc.masks.read(model))
 
     Args:
         args, kwargs: example inputs, as for :func:`planc.compile`.
@@ -111,9 +119,9 @@ def from_masks(
     check_masked(masks, tensors)
     assumed = {name for pattern in assume_zero for name in matching(tensors, pattern)}
     analysis = analyze(trace(model, args, kwargs), strict)
-    zeros = _Zeros(masks, values_as_used(model), assumed)
+    zeros = _Zeros(masks, _as_masked(masks, values_as_used(model)), assumed)
     covered = _Covered(analysis, masks, zeros)
-    exact, refused = _exact(analysis, covered, target)
+    exact, refused = _exact(analysis, covered, target, zeros.values)
     removed, kept_back = _allowed(analysis, exact, target)
     plan = write_plan(analysis, removed, target, "masks", "from_masks")
     gone = analysis.gone(removed)
@@ -126,8 +134,18 @@ def from_masks(
     return FromMasks(plan, mask_plan(masks.tensors, rest, masks.provenance), found)
 
 
+def _as_masked(masks: MaskPlan, values: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The values with zeros where the plan removes; those of the meta device as they are."""
+    return dict(values) | {
+        name: zeroed(values[name], masks.elements(name))
+        for mask in masks.masks
+        for name in masks.specs[mask.tensor].names
+        if not values[name].is_meta
+    }
+
+
 class _Zeros:
-    """Which elements of a tensor are zero, by a mask, by value, or because the caller says so."""
+    """Which elements of a tensor are zero, by a mask or by value, or because the caller says so."""
 
     def __init__(
         self, masks: MaskPlan, values: Mapping[str, torch.Tensor], assumed: set[str]
@@ -136,9 +154,8 @@ class _Zeros:
 
     def __call__(self, name: str) -> Elements:
         tensor = self.values[name].detach()
-        masked = self.masks.elements(name)
         if name in self.assumed:
-            return np.ones_like(masked)
+            return np.ones(tensor.shape, dtype=bool)
         if tensor.is_meta:
             raise PolicyError(f"{name} is on the meta device: load the weights first")
         if not bool(tensor.isfinite().all()):
@@ -146,8 +163,7 @@ class _Zeros:
                 f"{name} has values that are NaN or inf, which times zero are not zero: give the "
                 "weights of a model that works"
             )
-        found: Elements = masked | (tensor == 0).cpu().numpy()
-        return found
+        return elements_of_zero(tensor)
 
 
 class _Covered:
@@ -229,9 +245,12 @@ class _Question:
 
 
 def _exact(
-    analysis: Analysis, covered: _Covered, target: Target
+    analysis: Analysis, covered: _Covered, target: Target, values: Mapping[str, torch.Tensor]
 ) -> tuple[dict[int, Flags], list[Refused]]:
-    """For each group the candidates that the model does not notice, and why the others stay."""
+    """For each group the candidates that the model does not notice, and why the others stay.
+
+    Where zeros alone do not show it, the values may: a negative shift before a ReLU, say.
+    """
     exact: dict[int, Flags] = {}
     refused: list[Refused] = []
     waiting: list[_Question] = []
@@ -253,6 +272,7 @@ def _exact(
                 waiting.append(_Question(g, alike, frozenset(slots), nonzero))
             else:
                 exact[g][list(alike)] = True
+    doubtful: list[tuple[_Question, str]] = []
     while waiting:
         asked, waiting = _apart(waiting)
         reasons = _noticed(analysis, asked, target)
@@ -260,7 +280,16 @@ def _exact(
             if question.group not in reasons:
                 exact[question.group][list(question.units)] = True
             else:
-                refused.append(_refusal(analysis, question, reasons[question.group]))
+                doubtful.append((question, reasons[question.group]))
+    if doubtful and not analysis.graph.training:
+        alive = Dead()(analysis, values)
+        for question, _ in doubtful:
+            units = np.array(question.units)
+            exact[question.group][units[alive[question.group][units] == 0]] = True
+    for question, reason in doubtful:
+        stays = tuple(unit for unit in question.units if not exact[question.group][unit])
+        if stays:
+            refused.append(_refusal(analysis, replace(question, units=stays), reason))
     return exact, refused
 
 

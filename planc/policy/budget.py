@@ -48,6 +48,11 @@ class Budget:
             if value is not None
         )
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The measures of the cost model that are limited."""
+        return tuple(name for name in NAMES if getattr(self, name) is not None)
+
     def limits(self, analysis: Analysis) -> dict[str, int]:
         """The figures for a model, by measure.
 
@@ -130,12 +135,12 @@ def _ranking(policy: Policy) -> Ranking:
 
 
 def _prices(analysis: Analysis, budget: Budget, limits: dict[str, int]) -> Prices:
-    counted = [name for name in NAMES if name in limits]
-    polys = Polynomials([getattr(analysis.cost, name) for name in counted], whole(analysis))
-    figures = np.array([limits[name] for name in counted], dtype=object)
+    polys = [getattr(analysis.cost, name) for name in budget.measured]
+    costs = Polynomials(polys, whole(analysis))
+    figures = np.array([limits[name] for name in budget.measured], dtype=object)
     if budget.table is None or "latency" not in limits:
-        return Prices(polys, figures)
-    return Prices(polys, figures, budget.table.prediction(analysis), limits["latency"])
+        return Prices(costs, figures)
+    return Prices(costs, figures, budget.table.prediction(analysis), limits["latency"])
 
 
 def _infeasible(

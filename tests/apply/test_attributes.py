@@ -173,6 +173,21 @@ def test_what_no_plan_may_set_is_refused(name: Any, before: Any, after: Any) -> 
     assert (Inner.shared, Inner.default, Inner.table) == (7, 3, {})
 
 
+def test_no_name_that_a_module_has_of_its_class_can_be_set() -> None:
+    """R17: more than a hundred names, with the values they have, as far as these are plain."""
+    names = sorted({*dir(nn.Module()), *dir(type), *vars(nn.Module())})
+    assert len(names) > 100
+    for name in names:
+        hostile = model()
+        held = state(hostile)
+        for before, after in ((8, 4), (True, False), ("a", "b"), (None, None), ((), ())):
+            with pytest.raises((MalformedFile, StalePlan)):
+                set_attributes(hostile, [AttributeChange("inner", name, before, after)])
+        found = state(hostile)
+        assert found.keys() == held.keys()
+        assert all(found[key] is value for key, value in held.items())
+
+
 @pytest.mark.parametrize(("name", "before", "after"), STALE)
 def test_another_value_than_before_is_stale(name: str, before: Any, after: Any) -> None:
     other = model()

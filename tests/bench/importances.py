@@ -9,8 +9,10 @@ counts less than what leaves with a unit: no depthwise convolutions, and without
 batch norms, as the row says. planc is composed to count the same. Where a channel is flattened
 into many features, each of them is a member of its own there and all are one here, so ``max`` and
 what is squared per member differ (the last convolution of vgg). Its ``first`` member is the root,
-planc's the first one in the model: only groups where these are one are compared. ``groups`` is how many were compared, ``least`` and
-``mean`` Spearman's rank correlation over them, ``below 1`` how many rank any two units differently.
+planc's the first one in the model: only groups where these are one are compared.
+
+``groups`` is how many were compared, ``least`` and ``mean`` Spearman's rank correlation over them,
+``below 1`` how many rank any two units differently.
 """
 
 from __future__ import annotations

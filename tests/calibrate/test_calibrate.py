@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import planc
-from planc.criteria import Fallback, Lamp, MeanActivation, Normalized, Taylor
+from planc.criteria import Fallback, Lamp, Magnitude, MeanActivation, Normalized, Taylor
 from planc.errors import CalibrationError, PolicyError, StalePlan
 from tests.criteria.calibrated import case, loss
 from tests.small import contents
@@ -232,3 +233,30 @@ def test_scores_from_broken_statistics_name_the_parameter() -> None:
     said = r"the statistics gradient/head\.weight has 1 values that are NaN or inf.*\(1, 2\)"
     with pytest.raises(PolicyError, match=said):
         planc.compile(model, batches[0], criterion="taylor", statistics=statistics)
+
+
+@pytest.mark.parametrize("name", ["residual", "grouped", "attention", "vit", "tied"])
+def test_scores_are_the_same_to_the_bit_in_every_run(name: str) -> None:
+    model, batches = case(name)
+    analysis = planc.analyze(planc.trace(model, batches[0]))
+    for criterion in ("l1", "l2", "random", "lamp", "fpgm", "taylor", "obd", "wanda", "variance"):
+        scorer = Fallback(planc.criteria.named(criterion), Magnitude(2))
+        runs = []
+        for _ in range(2):
+            needs = scorer.needs
+            statistics = planc.calibrate(model, batches, scorer, loss) if needs else None
+            scores = planc.score(analysis, model, scorer, statistics)
+            runs.append(b"".join(own.tobytes() for own in scores.units))
+        assert runs[0] == runs[1], criterion
+
+
+def test_weights_under_a_mask_are_seen() -> None:
+    model, batches = case("residual")
+    prune.l1_unstructured(model.head, "weight", 0.3)
+    statistics = planc.calibrate(model, batches, ["wanda", "taylor"], loss)
+    assert "inputs/head.weight_orig" in statistics.tensors
+    gradient = statistics.tensors["gradient/head.weight_orig"]
+    assert (gradient[model.head.weight_mask == 0] == 0).all()
+    assert not prune.is_pruned(planc.bake(model))
+    plan = planc.compile(model, batches[0], criterion="wanda", statistics=statistics)
+    assert plan.cost_after.params < plan.cost_before.params

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
 
 import planc
 from planc.criteria import Magnitude
@@ -95,6 +96,26 @@ def test_no_feasible_plan_is_nearer_to_what_was_asked(name: str, target: str) ->
             and all(c.holds(these.__getitem__) for c in equations.constraints)  # type: ignore[arg-type]
         )
         assert sum(counts[g] / cells[g] for g in bound) == pytest.approx(best)
+
+
+def test_products_of_quotients_are_no_reason_to_stay_whole() -> None:
+    from torchvision.models import SwinTransformer
+    from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
+
+    torch.manual_seed(0)  # this block cuts a bias in three by a size: 2 * (size // 3)
+    model = SwinTransformer(
+        patch_size=[2, 2], embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=[2, 2],
+        num_classes=3, stochastic_depth_prob=0.0, block=SwinTransformerBlockV2,
+        downsample_layer=PatchMergingV2,
+    ).eval()  # fmt: skip
+    images = torch.randn(1, 3, 16, 16)
+    for ratio in (0.5, 0.6, 0.9):
+        plan = planc.compile(model, images, ratio=ratio)
+        for stage in ("features.1", "features.3"):
+            cells = [g for g in plan.groups if g.name.startswith(stage) and g.kind == "head_dim"]
+            assert cells
+            assert all(group.removed for group in cells)
+        planc.verify(plan, model, planc.apply(plan, model), images)
 
 
 def test_a_plan_that_breaks_a_constraint_cannot_be_written() -> None:

@@ -185,6 +185,25 @@ def test_layers_alike_keep_equally_many(options: dict[str, float]) -> None:
     assert len(set(found[1])) == 1
 
 
+def test_layers_alike_keep_equally_many_heads() -> None:
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        image_size=4, patch_size=2, num_layers=3, num_heads=4, hidden_dim=16, mlp_dim=12
+    ).eval()
+    images, found = torch.randn(1, 3, 4, 4), []
+    for equal in (False, True):
+        plan = planc.compile(
+            model, images, ranking="global", rows="heads", criterion="random", ratio=0.5,
+            only="*self_attention", equal=equal, target="graph",
+        )  # fmt: skip
+        found.append([group.kept for group in plan.groups if group.kind == "heads"])
+        planc.verify(plan, model, planc.apply(plan, model), images)
+    assert len(set(found[0])) > 1
+    assert len(set(found[1])) == 1
+
+
 def test_equal_widths_are_only_for_what_a_pattern_means() -> None:
     model, inputs = Stack().eval(), (torch.randn(2, 8),)
     analysis = planc.analyze(planc.trace(model, inputs))

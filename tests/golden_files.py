@@ -1,0 +1,153 @@
+"""Golden files: files of every format version that was ever released, and what reading them gives.
+
+``python -m tests.golden_files`` writes those of the present version into ``tests/golden/v1``. Once
+a version is released its files are never written again; a new version gets a directory of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import struct
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import torch
+from torch import nn
+
+import planc
+from planc.codec import encode_plan
+from planc.codec.envelope import seal, unseal
+from tests import small
+from tests.crash.test_crash import Net
+from tests.fuzz.test_plans import small_plan
+from tests.strategies import example_plan
+from tests.streaming.test_files import PLAN, mlp_plan, sharded
+
+DIRECTORY = Path(__file__).parent / "golden" / "v1"
+MANIFEST = DIRECTORY / "manifest.json"
+MODELS = ("residual", "grouped", "depthwise", "dense", "up", "tied", "attention", "shuffle")
+KIND = b"planc/plan"
+
+
+def plans() -> dict[str, planc.Plan]:
+    """Valid plans: hand-made ones, and those of small models."""
+    found = {"example": example_plan(), "small": small_plan(), "mlp": mlp_plan()}
+    for name in MODELS:
+        model, args = small.build(name)
+        found[name] = planc.compile(model, args, ratio=0.5)
+    return found
+
+
+def edited(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    """An edit that sets entries at dotted paths (with __ for dots)."""
+
+    def edit(body: dict[str, Any]) -> Any:
+        for path, value in changes.items():
+            *parents, last = [int(k) if k.isdecimal() else k for k in path.split("__") if k]
+            holder: Any = body
+            for key in parents:
+                holder = holder[key]
+            holder[last] = value
+        return body
+
+    return edit
+
+
+def malformed() -> dict[str, bytes]:
+    """Files that must be refused, each for one reason."""
+    file = encode_plan(example_plan())
+    body = unseal(KIND, file)
+
+    def with_body(edit: Callable[[dict[str, Any]], Any]) -> bytes:
+        return seal(KIND, msgpack.packb(edit(msgpack.unpackb(body))))
+
+    deep: Any = 0
+    for _ in range(400):
+        deep = [deep]
+    run = "groups__0__members__0__runs__0"
+    return {
+        "empty": b"",
+        "text": b"a plan\n",
+        "zip": b"PK\x03\x04" + bytes(60),
+        "pickle": b"\x80\x04\x95cposix\nsystem\n",
+        "checkpoint-record": seal(b"planc/ckpt", b""),
+        "version-2": file[:12] + b"\x02" + file[13:],
+        "truncated-prefix": file[:30],
+        "truncated-body": file[:-1],
+        "trailing": file + b"\0",
+        "flipped": file[:-9] + bytes([file[-9] ^ 4]) + file[-8:],
+        "long-length": file[:47] + b"\xc6" + struct.pack(">I", len(body)) + body,
+        "not-msgpack": seal(KIND, b"\xc1"),
+        "unsorted": with_body(lambda plan: dict(reversed(plan.items()))),
+        "unknown-field": with_body(lambda plan: {**plan, "zz": 1}),
+        "future": with_body(edited(requires=["quantised"])),
+        "nan": with_body(edited(structural__1__0__1=math.nan)),
+        "deep": with_body(edited(inputs=deep)),
+        "class-attribute": with_body(edited(attributes__0__name="__class__")),
+        "other-type": with_body(edited(attributes__0__after="6")),
+        "all-removed": with_body(edited(groups__0__removed=b"\x3f")),
+        "padding": with_body(edited(groups__0__removed=b"\x40")),
+        "no-such-tensor": with_body(edited(groups__0__members__0__tensor=99)),
+        "out-of-range": with_body(edited(**{run: [0, 6, 1, 1, 1, 1, 0]})),
+        "twice": with_body(edited(**{run: [0, 6, 0, 0, 1, 1, 0]})),
+        "expansion": with_body(edited(**{run: [0, 6, 0, 1, 1 << 60, 1 << 60, 1 << 60]})),
+        "many-units": with_body(edited(groups__0__size=1 << 62)),
+        "other-result": with_body(edited(result__tensors=bytes(32))),
+        "two-tensors-of-a-name": with_body(edited(tensors__1__names=["a.weight"])),
+    }
+
+
+def checkpoints(directory: Path) -> None:
+    """Checkpoints: one file, shards, bfloat16, and one that was made from files."""
+    torch.manual_seed(0)
+    model = Net().eval()
+    plan = planc.compile(model, torch.zeros(1, 4), ratio=0.5)
+    smaller = planc.apply(plan, model)
+    planc.save(directory / "single" / "net.safetensors", smaller, plan, metadata={"epoch": 1})
+    planc.save(directory / "sharded", smaller, plan, shard_size=80)
+    half = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16()
+    other = planc.compile(half, torch.zeros(1, 3, dtype=torch.bfloat16), ratio=0.25)
+    planc.save(directory / "bfloat16" / "net.safetensors", planc.apply(other, half), other)
+    sharded(directory / "source")
+    planc.apply_files(PLAN, directory / "source", directory / "applied")
+    shutil.rmtree(directory / "source")
+
+
+def outcome(path: Path) -> str:
+    """What reading a file gives, as the manifest says it: plans by their fingerprint, errors by
+    their class; files of checkpoints are read together, elsewhere.
+    """
+    if path.suffix != ".planc":
+        return "part of a checkpoint"
+    try:
+        return f"plan {planc.load_plan(path).fingerprint}"
+    except planc.PlancError as error:
+        return type(error).__name__
+
+
+def main() -> None:
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    for kind in ("plans", "malformed", "checkpoints/single", "checkpoints/bfloat16"):
+        (DIRECTORY / kind).mkdir(parents=True)
+    for name, plan in plans().items():
+        planc.save_plan(plan, DIRECTORY / "plans" / f"{name}.planc")
+    for name, content in malformed().items():
+        (DIRECTORY / "malformed" / f"{name}.planc").write_bytes(content)
+    checkpoints(DIRECTORY / "checkpoints")
+    manifest = {}
+    for path in sorted(DIRECTORY.rglob("*")):
+        if path.is_file():
+            manifest[path.relative_to(DIRECTORY).as_posix()] = {
+                "sha256": sha256(path.read_bytes()).hexdigest(),
+                "gives": outcome(path),
+            }
+    MANIFEST.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""R6: a model that is not the one a plan was made for is refused, and what was changed is named;
+what does not matter to the plan is accepted.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+import planc
+from planc.trace.structure import structural_attributes
+from tests import small
+
+STALE, SAME = 30, 10  # of each model
+Edit = Callable[[nn.Module, random.Random], str]
+NAMES = [name for name in small.MODELS if name != "swin"]
+
+
+@cache
+def planned(name: str) -> tuple[nn.Module, planc.Plan]:
+    model, args = small.build(name)
+    return model, planc.compile(model, args, ratio=0.5)
+
+
+def an_attribute(model: nn.Module, chance: random.Random) -> str:
+    """A number, flag or word of some module is another one."""
+    places = [
+        (path, module, name, value)
+        for path, module in model.named_modules()
+        for name, value in structural_attributes(module).items()
+    ]
+    path, module, name, value = chance.choice(places)
+    vars(module)[name] = edited(value)
+    return f"{path or 'the model itself'}: expected {name} ="
+
+
+def edited(value: object) -> object:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, tuple):
+        return (*value[:-1], edited(value[-1])) if value else (1,)
+    return f"{value}x"
+
+
+def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, last = name.rpartition(".")
+    return model.get_submodule(path), last
+
+
+def a_shape(model: nn.Module, chance: random.Random) -> str:
+    """A parameter is one longer in some dimension, or has one dimension more."""
+    name, tensor = chance.choice(list(model.named_parameters()))
+    holder, last = owner(model, name)
+    sizes = list(tensor.shape)
+    if chance.random() < 0.3:
+        sizes.append(1)
+    else:
+        sizes[chance.randrange(len(sizes))] += 1
+    setattr(holder, last, nn.Parameter(torch.zeros(sizes)))
+    return name.rpartition(".")[2]
+
+
+def a_missing_tensor(model: nn.Module, chance: random.Random) -> str:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    name, _ = chance.choice(named)
+    holder, last = owner(model, name)
+    delattr(holder, last)
+    return last
+
+
+def another_module(model: nn.Module, chance: random.Random) -> str:
+    chance.choice(list(model.modules())).add_module("extra", nn.Linear(2, 2))
+    return "extra"
+
+
+def a_kind(model: nn.Module, chance: random.Random) -> str:
+    """A parameter is a buffer."""
+    name, tensor = chance.choice(list(model.named_parameters()))
+    holder, last = owner(model, name)
+    delattr(holder, last)
+    holder.register_buffer(last, tensor.detach().clone())
+    return last
+
+
+def another_name(model: nn.Module, chance: random.Random) -> str:
+    holders = [module for module in model.modules() if module._modules]
+    holder = chance.choice(holders)
+    name = chance.choice(list(holder._modules))
+    holder._modules["renamed"] = holder._modules.pop(name)
+    return ""
+
+
+EDITS: list[Edit] = [
+    an_attribute,
+    a_shape,
+    a_missing_tensor,
+    another_module,
+    a_kind,
+    another_name,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_structural_edit_makes_a_plan_stale_and_is_named(name: str) -> None:
+    model, plan = planned(name)
+    chance = random.Random(name)
+    for number in range(STALE):
+        other = copy.deepcopy(model)
+        words = EDITS[number % len(EDITS)](other, chance)
+        before = small.contents(other)
+        with pytest.raises(planc.StalePlan) as caught:
+            planc.apply(plan, other)
+        assert words in str(caught.value)
+        after = small.contents(other)
+        assert before.keys() == after.keys()
+
+
+def weights(model: nn.Module, chance: random.Random) -> nn.Module:
+    torch.manual_seed(chance.randrange(1 << 30))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    return model
+
+
+def without_memory(model: nn.Module) -> nn.Module:
+    """The model on the meta device, where torch can take it there without untying weights."""
+    every = list(model.named_parameters(remove_duplicate=False))
+    return model.to("meta") if len(every) == len(list(model.parameters())) else model
+
+
+IMMATERIAL: list[Callable[[nn.Module, random.Random], nn.Module]] = [
+    weights,
+    lambda model, chance: model.double(),
+    lambda model, chance: model.bfloat16(),
+    lambda model, chance: model.train(),
+    lambda model, chance: model.requires_grad_(False),
+    lambda model, chance: without_memory(model),
+    lambda model, chance: model.to(memory_format=torch.channels_last),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_does_not_matter_is_accepted(name: str) -> None:
+    model, plan = planned(name)
+    chance = random.Random(name)
+    for number in range(SAME):
+        other = IMMATERIAL[number % len(IMMATERIAL)](copy.deepcopy(model), chance)
+        smaller = planc.apply(plan, other, validate=False)
+        shapes = {n: tuple(p.shape) for n, p in smaller.named_parameters(remove_duplicate=False)}
+        cut = {n: c.shape for n, c in plan.cuts.items() if n in shapes}
+        assert cut
+        assert cut == {n: shapes[n] for n in cut}
