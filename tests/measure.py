@@ -64,7 +64,7 @@ def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused kernel
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    trainable = [p for p in getattr(model, "parameters", list)() if p.requires_grad]
     for parameter in trainable:  # the counter hooks gradients, and fails where there are none
         parameter.requires_grad_(False)
     try:
