@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
+from planc.checkpoint import StoredWeights
 from planc.errors import PlancError, StaleError
-from planc.tensorfiles.shards import find_shards
 
 
 def load_model(
@@ -101,10 +100,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         FileError: it is not one.
         OSError: it could not be read.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in find_shards(path).shards:
-        tensors |= load_file(shard.path)
-    return tensors
+    return dict(StoredWeights(path))
 
 
 def assign_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], origin: str) -> None:

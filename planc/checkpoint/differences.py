@@ -56,10 +56,13 @@ def tensor_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str
             elif (shape := tuple(owner[name].tensor.shape)) != tensor.shape:
                 yield f"{name}: shape {tensor.shape} in the checkpoint, {shape} in the model"
     transient = set(transient_names(model))
+    digests = {n: t.digest for t in checkpoint.tensors for n in model_names(t)}
     for entry in owned:
         stored = [name for name in entry.names if name in listed]
         if not stored and not set(entry.names) <= transient:
             yield f"{entry.names[0]}: {_what(entry)} of the model, not in the checkpoint"
+        if len({digests[name] for name in stored}) > 1:
+            yield f"{', '.join(stored)}: tied in the model, with several values in the checkpoint"
         extra = [name for name in entry.names if name not in listed]
         # what a state dict calls by one name only is known by that one
         if stored and extra and not set(entry.names) & transient:

@@ -22,6 +22,7 @@ from planc.apply.source import modules_of, tensors_of
 from planc.checkpoint.elements import bytes_of, dtype_name
 from planc.checkpoint.values import encoded
 from planc.checkpoint.values import modules_of as stored_modules
+from planc.codec import encode_plan
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -31,7 +32,6 @@ from planc.codec.checkpoint import (
     StoredTensor,
     encode_checkpoint,
     encode_part,
-    plan_digest,
 )
 from planc.codec.files import replacing, write_file
 from planc.codec.limits import DEFAULT, Limits
@@ -91,7 +91,7 @@ def save(
     if optimizer is not None:
         numbers, tensors = _optimizer_contents(optimizer)
         user, extra = (*user, (OPTIMIZER, numbers)), [*extra, *tensors]
-    draft = _Draft(plan, stored_modules(model), user, limits)
+    draft = _Draft(plan, encode_plan(plan, limits=limits), stored_modules(model), user, limits)
     if target.name.endswith(SUFFIX):
         _write_file(target, draft, state, extra)
     else:
@@ -115,7 +115,9 @@ def save_state_dict(
     for name, tensor in state.items():
         names.setdefault(memory_of(tensor), []).append(name)
     contents = [_content(state[tied[0]], tuple(tied), "state") for tied in names.values()]
-    _write_file(Path(path), _Draft(plan, (), (), limits), contents, [])
+    _write_file(
+        Path(path), _Draft(plan, encode_plan(plan, limits=limits), (), (), limits), contents, []
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +141,7 @@ class _Draft:
     """What is known of the checkpoint before its tensors are written."""
 
     plan: Plan
+    content: bytes  # of the plan's file
     modules: tuple[StoredModule, ...]
     metadata: tuple[tuple[str, Any], ...]
     limits: Limits
@@ -150,7 +153,10 @@ class _Draft:
         checkpoint = Checkpoint(
             self.plan, self.modules, tuple(tensors), tuple(shards), self.metadata
         )
-        return {**_FORMAT, KEY: encode_checkpoint(checkpoint, limits=self.limits)}
+        return {
+            **_FORMAT,
+            KEY: encode_checkpoint(checkpoint, plan=self.content, limits=self.limits),
+        }
 
 
 def _check_result(plan: Plan, model: nn.Module) -> None:
@@ -320,7 +326,7 @@ def _write_part(
 ) -> tuple[Header, list[StoredTensor]]:
     """Writes a file that has no record; returns its header and its tensors with their digests."""
     ordered, entries = _laid_out(contents)
-    digest = plan_digest(draft.plan)
+    digest = sha256(draft.content).digest()
 
     def metadata(stored: Sequence[StoredTensor]) -> dict[str, str]:
         part = Part(digest, b"", tuple((t.names[0], t.digest) for t in stored))

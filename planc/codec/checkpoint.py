@@ -22,7 +22,6 @@ import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -150,8 +149,13 @@ class _Part(RecordMap):
     tensors: tuple[_PartTensor, ...]
 
 
-def encode_checkpoint(checkpoint: Checkpoint, *, limits: Limits = DEFAULT) -> str:
+def encode_checkpoint(
+    checkpoint: Checkpoint, *, plan: bytes | None = None, limits: Limits = DEFAULT
+) -> str:
     """The record as text for a file's metadata. Its length does not depend on digests.
+
+    Args:
+        plan: the content of the plan's file, where it is at hand.
 
     Raises:
         FileError: the plan or the record is not valid, or larger than ``limits``.
@@ -165,7 +169,7 @@ def encode_checkpoint(checkpoint: Checkpoint, *, limits: Limits = DEFAULT) -> st
         {
             "metadata": checkpoint.metadata,
             "modules": modules,
-            "plan": encode_plan(checkpoint.plan, limits=limits),
+            "plan": encode_plan(checkpoint.plan, limits=limits) if plan is None else plan,
             "requires": (),
             "shards": [
                 {"header": s.header, "name": s.name, "size": s.size} for s in checkpoint.shards
@@ -226,11 +230,6 @@ def decode_part(metadata: Mapping[str, str], *, limits: Limits = DEFAULT) -> Par
     check_features(record.requires)
     check_unique((t.name for t in record.tensors), "tensors")
     return Part(record.plan, record.source, tuple((t.name, t.sha256) for t in record.tensors))
-
-
-def plan_digest(plan: Plan) -> bytes:
-    """SHA-256 of a plan's file."""
-    return sha256(encode_plan(plan)).digest()
 
 
 def _sealed(metadata: Mapping[str, str], limits: Limits) -> bytes:

@@ -1,5 +1,25 @@
 """The body of a plan file as typed records: hostile bytes in, records in canonical form out.
 
+The body is one msgpack map, every map in it with sorted keys, every value in its shortest form ::
+
+    attributes  [{after, before, module, name}]    what changes: nil, bool, int, float, str, arrays
+    cost        {after, before: {bytes, macs, params}}
+    groups      [{kind, members, mixing, name, removed, rows, size}]
+                members  [{dim, over, runs, tensor}]    tensor: row of the table; over: nil or
+                         [dim, start, stop]; runs: [unit, count, start, step, span, repeats, stride]
+                removed  for each row of the group a bitmap of ceil(size / rows / 8) bytes, lowest
+                         bit first, the bits after the last unit zero; rows lose equally many
+    inputs      the specification of the example inputs (planc.inputs)
+    modules     [{attributes, path}]    attributes: row of ``structural``, in order of first use
+    provenance  [{criterion, policy, seed, versions: [[name, version]]}]
+    requires    [str]    features that a reader must know
+    result      {attributes, structure, tensors}    SHA-256 of the tables that applying gives
+    shapes      SHA-256 of all predicted operators and shapes
+    source      {attributes, structure, tensors}    SHA-256 of the tables that it was made for
+    structural  [[[name, value]]]    the distinct attributes of modules
+    target      "module" or "graph"
+    tensors     [{kind, names, shape}]    parameters, then buffers; tied names share a row
+
 Decoding is strict: it stops at the first field that is unknown, missing or of another type, and
 nests no deeper than the types do, so that memory stays proportional to the bytes.
 """

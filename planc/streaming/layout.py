@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
+from planc.codec import encode_plan
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -16,7 +18,6 @@ from planc.codec.checkpoint import (
     StoredTensor,
     encode_checkpoint,
     encode_part,
-    plan_digest,
     plan_value,
 )
 from planc.codec.limits import Limits
@@ -37,6 +38,7 @@ class Layout:
 
     cutting: tuple[Cutting, ...]
     draft: Checkpoint
+    plan: bytes  # the content of the file of the draft's plan
     limits: Limits
 
     def entries(self) -> Iterator[Entry]:
@@ -54,7 +56,7 @@ class Layout:
             shards=(self.draft.shards[0], *(replace(s, header=d.header) for s, d in shards)),
         )
         first = self.cutting[0]
-        text = encode_checkpoint(checkpoint, limits=self.limits)
+        text = encode_checkpoint(checkpoint, plan=self.plan, limits=self.limits)
         return write_header(first.entries, {**first.metadata, KEY: text})
 
 
@@ -67,7 +69,8 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     """
     recorded, modules = _recorded(plan, found.shards[0], limits)
     cuts = {name: plan.cuts.get(spec.name) for spec in plan.tensors for name in spec.names}
-    digest = plan_digest(recorded)
+    content = encode_plan(recorded, limits=limits)
+    digest = sha256(content).digest()
     cutting = tuple(_cutting(shard, cuts, digest) for shard in found.shards)
     tensors = tuple(
         StoredTensor((entry.name,), entry.dtype, entry.shape, _NO_DIGEST, "state", number)
@@ -83,7 +86,7 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
         for number, shard in enumerate(cutting)
     )
     draft = Checkpoint(recorded, modules, _with_ties(tensors, plan), shards)
-    return _with_record(Layout(cutting, draft, limits))
+    return _with_record(Layout(cutting, draft, content, limits))
 
 
 def _cutting(shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes) -> Cutting:
@@ -110,12 +113,12 @@ def _with_record(layout: Layout) -> Layout:
     """
     first, shards = layout.cutting[0], layout.draft.shards
     while True:
-        text = encode_checkpoint(replace(layout.draft, shards=shards), limits=layout.limits)
+        draft = replace(layout.draft, shards=shards)
+        text = encode_checkpoint(draft, plan=layout.plan, limits=layout.limits)
         first = replace(first, part=None, metadata={**first.metadata, KEY: text})
         size = _header(first).size
         if size == shards[0].size:
-            draft = replace(layout.draft, shards=shards)
-            return Layout((first, *layout.cutting[1:]), draft, layout.limits)
+            return Layout((first, *layout.cutting[1:]), draft, layout.plan, layout.limits)
         shards = (replace(shards[0], size=size), *shards[1:])
 
 

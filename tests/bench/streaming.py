@@ -124,10 +124,11 @@ def meta_decoder(gib: float, width: int) -> Decoder:
 
 
 def compiled(model: nn.Module) -> Plan:
-    """Half of the heads and of each MLP's width."""
+    """Half of the heads and of each MLP's width; the residual stream stays."""
     tokens = torch.zeros(1, 8, dtype=torch.int64, device="meta")
     kinds = {"heads": 0.5}
-    return planc.compile(model, tokens, ratio=0.5, kinds=kinds, criterion="random")
+    keep = ["embed_tokens*"]
+    return planc.compile(model, tokens, ratio=0.5, kinds=kinds, keep=keep, criterion="random")
 
 
 def made_up(directory: Path, model: nn.Module, shard_size: int) -> None:

@@ -301,11 +301,24 @@ def test_saving_again_leaves_one_extra_file(saved: Saved, tmp_path: Path) -> Non
     assert torch.equal(planc.load(tmp_path / "net.safetensors", built()).scale, other.scale)
 
 
+def test_tied_tensors_of_several_values_are_refused(saved: Saved, tmp_path: Path) -> None:
+    _, _, plan = saved
+    state = built().state_dict()
+    for twin, fits in ((state["embed.weight"].clone(), True), (torch.zeros(10, 8), False)):
+        save_file(state | {"head.weight": twin}, tmp_path / "w.safetensors")
+        planc.apply_files(plan, tmp_path / "w.safetensors", tmp_path / "b.safetensors")
+        if fits:
+            assert same(planc.load(tmp_path / "b.safetensors", built()), planc.apply(plan, built()))
+        else:
+            with pytest.raises(VerificationError, match="with several values in the checkpoint"):
+                planc.load(tmp_path / "b.safetensors", built())
+
+
 def test_a_buffer_with_values_nowhere_is_named(saved: Saved, tmp_path: Path) -> None:
     _, _, plan = saved
-    save_file(
-        built().state_dict() | {"head.weight": torch.zeros(10, 8)}, tmp_path / "w.safetensors"
-    )
+    state = built().state_dict()
+    del state["head.weight"]  # tied
+    save_file(state, tmp_path / "w.safetensors")
     planc.apply_files(plan, tmp_path / "w.safetensors", tmp_path / "b.safetensors")
     assert planc.load(tmp_path / "b.safetensors", built()).scale.shape == (6,)
     with pytest.raises(PlancError, match="scale: neither the checkpoint nor the model"):
