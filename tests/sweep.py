@@ -8,9 +8,10 @@ Without names it takes the zoo of torchvision, all 109 models, or every zoo that
 of its own. For each ratio a line says: groups, units, the share of parameters that are pinned,
 parameters and MACs before and after, the largest relative error against the rewritten graph and
 against the masked original (``*``: of a plan for the rewritten graph that leaves mixing groups
-whole, since the module's plan has pruned some), then seconds of building the model, trace, analyze,
-score and select, apply, verify, the time of ``copy.deepcopy`` for comparison, and peak MiB of each
-above what the process held before. Exits with 1 if any model fails (:mod:`tests.zoo.check`).
+whole, since the module's plan has pruned some; a star alone: all groups mix), then seconds of
+building the model, trace, analyze, score and select, apply, verify, the time of ``copy.deepcopy``
+for comparison, and peak MiB of each above what the process held before. Exits with 1 if any model
+fails (:mod:`tests.zoo.check`).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
         cells += [f"{value / 1e6:.3f}" for value in row["params"]]
         cells += [f"{value / 1e9:.4f}" for value in row["macs"]]
     if "graph" in row:
-        masked = "" if row["error"] is None else f"{row['error']:.0e}"
+        masked = f"{row['error']:.0e}" if row.get("error") is not None else ""
         cells += [f"{row['graph']:.0e}", masked + "*" * row["whole"]]
         cells += [f"{row['stages'][stage_name]['seconds']:.3f}" for stage_name in STAGES]
         cells += [f"{row['copy']:.3f}"]

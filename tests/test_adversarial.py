@@ -1295,6 +1295,18 @@ def test_attention_that_is_told_its_width() -> None:
     assert together(found, "a.weight:0", "t.q.weight:1", "t.k.weight:1", "t.v.weight:1")
 
 
+def test_a_layer_that_is_converted_while_running() -> None:
+    net = Net(
+        lambda m, x: (m.c(m.b.to(x.dtype)(m.a(x))), (x > 0).nonzero()),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 4),
+        c=nn.Linear(4, 2),
+    )
+    found = prove(net, TOKENS)
+    assert sizes(found) == {"a.weight:0": 8, "b.weight:0": 4}
+    assert found.graph.frontend == "record (real tensors)"  # others are not converted, or count
+
+
 def test_attributes_that_are_copied_while_running() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         size = copy.deepcopy({"shape": copy.copy(m.shape), "count": m.count})

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 import planc
 from planc import masks
 from planc.cli import run
-from planc.cli.options import amount
+from planc.cli.options import CRITERIA, amount
+from planc.criteria import NAMES
+from planc.models import load_model
 
 FACTORY = """
 from torch import nn
@@ -86,8 +88,6 @@ def planned(path: str, *options: str, model: str = MODEL) -> planc.Plan:
 
 
 def weights(path: str, seed: int = 3, width: int = 16) -> None:
-    from planc.models import load_model
-
     save_file(load_model(MODEL, {"width": width}, seed).state_dict(), path)
 
 
@@ -121,6 +121,20 @@ def test_equal_command_lines_give_equal_bytes() -> None:
     for name in ("a.planc", "b.planc"):
         planned(name, "--criterion", "random", "--seed", "5")
     assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
+
+
+def test_every_named_criterion_can_be_asked_for() -> None:
+    assert sorted(CRITERIA) == sorted(NAMES)
+
+
+def test_statistics_decide_where_a_criterion_needs_them(fail: Run) -> None:
+    assert planned("l2.planc").provenance[0].criterion == "l2"
+    model, drawn = load_model(MODEL, {}, 0), torch.randn(2, 3, 8, 8)
+    planc.save_statistics(planc.calibrate(model, [drawn], "wanda"), "s.safetensors")
+    found = planned("w.planc", "--criterion", "wanda", "--statistics", "s.safetensors")
+    assert found.provenance[0].criterion == "wanda"
+    said = fail("plan", MODEL, *INPUT, "--criterion", "taylor", "--statistics", "s.safetensors")
+    assert "needs statistics of gradient, these have inputs over 1 batches" in said
 
 
 def test_options_reach_the_plan() -> None:

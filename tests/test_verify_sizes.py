@@ -101,7 +101,18 @@ def test_a_model_with_other_groups_at_other_sizes_is_not_compared_where_groups_m
         y = nn.functional.layer_norm(y, y.shape[-1:])
         return y if x.shape[1] == 5 else y.flip(-1)
 
-    assert "the model has other groups there" in last_check(tokens(run), TOKENS)
+    assert "with inputs of 1x4x6 the model has other groups" in last_check(tokens(run), TOKENS)
+
+
+def test_what_the_pruned_model_does_where_groups_are_others_is_said_and_no_error() -> None:
+    model = tokens(lambda y, x: y if x.shape[1] == 5 else y[..., [7, 6, 5, 4, 3, 2, 1, 0]])
+    check = last_check(model, TOKENS)
+    assert "for which this plan was not made and the pruned model fails: with inputs of" in check
+
+
+def test_sizes_that_are_refused_are_refused_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    assert tried(conv_net(), IMAGES) == "2x3x12x12"
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
@@ -118,7 +129,6 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda y: y * float(str(y.shape[-1])),
         "differs from that of the masked",
     ),
-    "what picks by position": (lambda y: y[..., [7, 6, 5, 4, 3, 2, 1, 0]], "does not: IndexError"),
 }
 
 

@@ -11,6 +11,7 @@ import click
 
 from planc.cli.models import build
 from planc.cli.options import (
+    CRITERIA,
     EXIT_CODES,
     FILE,
     IMAGE,
@@ -46,10 +47,17 @@ _Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 @budget_options
 @click.option(
     "--criterion",
-    type=click.Choice(["l2", "l1", "random"]),
+    type=click.Choice(CRITERIA),
     default="l2",
     show_default=True,
     help="What makes a unit important.",
+)
+@click.option(
+    "--statistics",
+    "collected",
+    type=FILE,
+    metavar="FILE",
+    help="What planc.calibrate collected, for criteria from taylor on.",
 )
 @click.option(
     "--ranking",
@@ -140,6 +148,7 @@ def plan(
     kinds: tuple[tuple[str, float], ...],
     ratios: tuple[tuple[str, float], ...],
     meta: bool,
+    collected: Path | None,
     from_json: Path | None,
     output: Path | None,
     **options: Any,
@@ -169,6 +178,7 @@ def plan(
                 ratios=dict(ratios),
                 seed=seed,
                 weights=stored,
+                statistics=None if collected is None else planc.load_statistics(collected),
                 **options,
             )
     print_table(plan_table(result))

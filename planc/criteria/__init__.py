@@ -65,6 +65,9 @@ _NAMED: Mapping[str, Callable[[], Criterion]] = {
     "wanda": Wanda,
 }
 
+NAMES = (*sorted([*_NAMED, "random"]),)
+"""The criteria that have a name."""
+
 
 def named(name: str, seed: int = 0) -> Criterion:
     """A criterion by its name: "l1", "l2", "random", "batch_norm" (scales of batch norms), "fpgm",
@@ -76,6 +79,6 @@ def named(name: str, seed: int = 0) -> Criterion:
     if name == "random":
         return Random(seed)
     if name not in _NAMED:
-        known = ", ".join(sorted([*_NAMED, "random"]))
+        known = ", ".join(NAMES)
         raise PolicyError(f"unknown criterion {name!r}: choose one of {known}")
     return _NAMED[name]()

@@ -11,13 +11,20 @@ from torch import nn
 
 
 def randomise(model: nn.Module, seed: int) -> None:
-    """Gives every parameter of ``model`` random values of sane scale, in place."""
+    """Gives every parameter and running statistic of ``model`` random values of sane scale, in
+    place.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if parameter.is_floating_point():
                     _draw(module, name, parameter, generator)
+            for name, buffer in module.named_buffers(recurse=False):
+                if name == "running_mean":
+                    buffer.normal_(generator=generator).mul_(0.2)
+                elif name == "running_var":
+                    buffer.uniform_(0.5, 1.5, generator=generator)
 
 
 def _draw(
