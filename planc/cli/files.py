@@ -79,7 +79,7 @@ def apply(
         raise click.UsageError("name a MODEL, or the weights with --weights, or both")
     if keep_removed is not None and (model is not None or trust_pickle):
         raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
-    check_writable(output)
+    check_writable(output, directories=True)
     import planc
 
     loaded = planc.load_plan(plan_file, sha256=sha256)
@@ -128,7 +128,7 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
 
     Weights that were trained since keep their new values; the removed ones come back.
     """
-    check_writable(output)
+    check_writable(output, directories=True)
     import planc
 
     with status(f"restoring {weights}"):

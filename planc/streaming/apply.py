@@ -115,7 +115,7 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
         check_state_dict(plan, shapes)
     except StalePlan as error:
         raise StalePlan(f"{found.directory}: {error}") from None
-    for path in (found.directory, *(shard.path for shard in found.shards)):
+    for path in (found.directory, *(path for shard in found.shards for path in shard.files)):
         if is_same_file(path, target):
             raise PlancError(f"{target} is what is read: name another place for the result")
 
@@ -133,9 +133,10 @@ def _identity(plan: Plan, found: ShardSet) -> str:
     """Names what an interrupted run was about: the same plan and the same files, untouched."""
     digest = sha256(encode_plan(plan))
     for shard in found.shards:
-        status = shard.path.stat()
         digest.update(shard.header.digest)
-        digest.update(f"{shard.name} {status.st_size} {status.st_mtime_ns}".encode())
+        for path in shard.files:
+            status = path.stat()
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
