@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing import get_context
@@ -66,7 +67,8 @@ def apply_files(
         target: a new directory; for a single file also a name that ends in ``.safetensors``.
         keep_removed: a new directory for what is removed, for :func:`restore_files`.
         overwrite: replace directories that are there.
-        workers: processes that cut shards at the same time.
+        workers: processes that cut shards at the same time; each starts by importing the script
+            that calls this, which needs its ``if __name__ == "__main__"`` then.
 
     Raises:
         StalePlan, AlreadyApplied: the plan was not made for these tensors.
@@ -158,8 +160,14 @@ def _cut_all(layout: Layout, directory: Path, workers: int) -> int:
     ]
     if workers > 1 and len(jobs) > 1:
         # not fork: the caller's threads, torch's among them, do not survive it
-        with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
-            results = list(pool.map(_cut_into, jobs))
+        try:
+            with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
+                results = list(pool.map(_cut_into, jobs))
+        except BrokenProcessPool:
+            raise PlancError(
+                f"{directory}: a worker died; guard the calling script by if __name__ == "
+                '"__main__", give it more memory, or cut with workers=1; finished shards are kept'
+            ) from None
     else:
         results = [_cut_into(job) for job in jobs]
     done.update(zip(waiting, results, strict=True))
