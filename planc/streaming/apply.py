@@ -37,13 +37,15 @@ from planc.tensorfiles.writer import rewrite
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What was written: bytes of all tensors before and after, how many shards there are, and how
-    many of them were cut in this run (the others were there from an interrupted one).
+    many of them were cut in this run (the others were there from an interrupted one); whether
+    the ``config.json`` beside them, if there is one, describes the result.
     """
 
     before: int
     after: int
     shards: int
     cut: int
+    described: bool = True
 
 
 def apply_files(
@@ -102,7 +104,8 @@ def apply_files(
                 copy_besides(found.directory, directory, besides)
     before = sum(shard.header.size - shard.header.data for shard in found.shards)
     after = sum(entry.stop - entry.start for entry in layout.entries())
-    return Applied(before, after, len(found.shards), cut)
+    described = configuration.FILE not in besides or configuration.describes(plan)
+    return Applied(before, after, len(found.shards), cut, described)
 
 
 def _check(plan: Plan, found: ShardSet, target: Path) -> None:
