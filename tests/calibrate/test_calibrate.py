@@ -260,3 +260,19 @@ def test_weights_under_a_mask_are_seen() -> None:
     assert not prune.is_pruned(planc.bake(model))
     plan = planc.compile(model, batches[0], criterion="wanda", statistics=statistics)
     assert plan.cost_after.params < plan.cost_before.params
+
+
+def test_progress_is_shown_on_a_terminal_that_wants_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, batches = case("residual")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes any stream for a terminal then
+    planc.calibrate(model, batches, "taylor", loss, progress=False)
+    assert not capsys.readouterr().err
+    planc.calibrate(model, batches, "taylor", loss)
+    shown = capsys.readouterr()
+    assert "Calibrating" in shown.err
+    assert not shown.out
+    monkeypatch.delenv("FORCE_COLOR")
+    planc.calibrate(model, batches, "taylor", loss)
+    assert not capsys.readouterr().err

@@ -89,3 +89,15 @@ def test_lamp_is_a_units_share_of_all_that_is_not_smaller(name: str) -> None:
             larger = sum(norm[v] ** 2 for v in range(len(norm)) if (norm[v], v) >= (norm[u], u))
             assert own[u] == pytest.approx(norm[u] ** 2 / larger, rel=1e-9)
         assert own[np.argmax(norm)] == pytest.approx(1) or (norm == norm.max()).sum() > 1
+
+
+def test_lamp_can_share_out_any_other_criterion() -> None:
+    model, inputs = build("residual")
+    analysis = planc.analyze(planc.trace(model, inputs))
+    squares = [own**2 for own in planc.score(analysis, model, Magnitude(1)).units]
+    found = planc.score(analysis, model, Lamp(Magnitude(1)))
+    assert found.criterion == "lamp of l1"
+    for own, square in zip(found.units, squares, strict=True):
+        for u in range(len(square)):
+            larger = sum(other for other in square if other >= square[u])
+            assert own[u] == pytest.approx(square[u] / larger, rel=1e-9)
