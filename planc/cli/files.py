@@ -107,6 +107,8 @@ def apply(
         )
     if done.cut < done.shards:
         note(f"{done.shards - done.cut} of {done.shards} shards were there from an earlier run")
+    if not done.described:
+        note("config.json does not describe the result: load it with planc.load")
     note(f"wrote {output}: {done.before / _MIB:,.1f} MiB became {done.after / _MIB:,.1f} MiB")
 
 
