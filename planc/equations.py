@@ -297,6 +297,15 @@ class _Builder:
                 left = Operation("//", (width - Poly.const(2), Poly.const(x.shape[dim] + 1)))
                 self.found.append(Constraint(left, Poly.const(0), reason))
 
+    def multiples(self) -> None:
+        """A width w stays a multiple of n where w % n = 0."""
+        for multiple in self.walked.facts.multiples:
+            reason = f"multiples of {multiple.of} for {self.graph.nodes[multiple.node]}"
+            width = self.width(multiple.labelled, multiple.dim, reason)
+            if width is not None and multiple.of > 1:
+                left = operation("%", (width, Poly.const(multiple.of)))
+                self.found.append(Constraint(left, Poly.const(0), reason))
+
     def widers(self) -> None:
         """Of two widths, v of n is greater than w where (v - w - 1) // (n + 1) = 0."""
         for wider in self.walked.facts.widers:
@@ -510,6 +519,7 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     builder.balances()
     builder.equals()
     builder.plurals()
+    builder.multiples()
     builder.widers()
     builder.demands()
     if target == "module":

@@ -69,6 +69,18 @@ class Plural:
 
 
 @dataclass(frozen=True, slots=True)
+class Multiple:
+    """Dimension ``dim`` of ``labelled`` must keep a multiple of ``of`` coordinates: the operator
+    takes no others.
+    """
+
+    node: int
+    labelled: Labelled
+    dim: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wider:
     """Two dimensions of which the left one must stay wider: the operator tells them apart by it."""
 
@@ -117,13 +129,14 @@ class Slot:
 @dataclass
 class Facts:
     """The builder that rules write to. ``node`` is the index of the node being walked and
-    ``shapes`` are those of its results.
+    ``shapes`` are those of its results, ``itemsize`` is the bytes of an element of the first.
     """
 
     slots: list[Slot] = field(default_factory=list)
     next_atom: int = 1
     node: int = -1
     shapes: tuple[tuple[int, ...], ...] = ()
+    itemsize: int = 1
     ties: list[tuple[Atoms, Atoms, int]] = field(default_factory=list)
     pins: list[Note] = field(default_factory=list)
     mixings: list[Note] = field(default_factory=list)
@@ -132,6 +145,7 @@ class Facts:
     balances: list[Balance] = field(default_factory=list)
     equals: list[Equal] = field(default_factory=list)
     plurals: list[Plural] = field(default_factory=list)
+    multiples: list[Multiple] = field(default_factory=list)
     widers: list[Wider] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     requests: dict[tuple[Any, ...], Any] = field(default_factory=dict)
@@ -198,6 +212,13 @@ class Facts:
         """A dimension that must not shrink to one coordinate (see :class:`Plural`)."""
         if labelled.targeting(dim):
             self.plurals.append(Plural(self.node, labelled, dim))
+
+    def aligned(self, labelled: Labelled, dim: int, size: int) -> None:
+        """A dimension whose elements must fill multiples of ``size`` bytes (see :class:`Multiple`),
+        of the type that the node's result has.
+        """
+        if labelled.targeting(dim):
+            self.multiples.append(Multiple(self.node, labelled, dim, max(1, size // self.itemsize)))
 
     def wider(self, left: tuple[Labelled, int], right: tuple[Labelled, int]) -> None:
         """A dimension that must stay wider than another (see :class:`Wider`)."""

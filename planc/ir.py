@@ -38,6 +38,12 @@ class Value:
     def floating(self) -> bool:
         return self.dtype.startswith(("float", "bfloat", "complex"))
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element: the name of a type says its bits."""
+        bits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz").partition("_")[0]
+        return max(1, int(bits) // 8) if bits.isdigit() else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

@@ -90,6 +90,17 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class WidthConstraint:
+    """What binds kept widths of a model, for people to read: nothing obeys it in a plan.
+
+    ``text`` is an equation or says what stays whole, ``reason`` who wants it, with file and line.
+    """
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanGroup(Group):
     """A group with the units to remove: sorted, below ``size``, equally many in each row."""
 
@@ -117,6 +128,7 @@ class Plan:
     cost_before: Cost
     cost_after: Cost
     shapes: bytes  # digest of every predicted operator and shape, in order
+    constraints: tuple[WidthConstraint, ...] = ()
     requires: tuple[str, ...] = ()
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,7 @@ from planc.plan import (
     PlanGroup,
     Provenance,
     TensorSpec,
+    WidthConstraint,
     cuts,
 )
 from planc.policy.budget import Budget, within
@@ -152,7 +154,30 @@ def write_plan(
         cost_before=analysis.cost.price(full),
         cost_after=analysis.cost.price(counts),
         shapes=predicted_digest(analysis, shapes),
+        constraints=_constraints(analysis, target),
     )
+
+
+def _constraints(analysis: Analysis, target: Target) -> tuple[WidthConstraint, ...]:
+    """What binds the widths, with the names of files but no paths, which differ by machine."""
+    graph = analysis.graph
+    files = {node.source[0] for node in graph.nodes}
+    files |= {comparison.source[0] for comparison in graph.comparisons}
+    files.discard("")
+    longest = sorted(files, key=lambda file: (-len(file), file))
+
+    def short(text: str) -> str:
+        for file in longest:
+            text = text.replace(file, Path(file).name)
+        packed = text.encode()
+        return text if len(packed) <= _TEXT else packed[:_TEXT].decode(errors="ignore") + " ..."
+
+    return tuple(
+        WidthConstraint(short(bound.text), short(bound.reason)) for bound in analysis.bounds(target)
+    )
+
+
+_TEXT = 1000  # bytes of a text for people, below the limit on strings in files
 
 
 _Source = tuple[tuple[TensorSpec, ...], tuple[ModuleSpec, ...], Fingerprints]

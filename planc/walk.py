@@ -139,7 +139,9 @@ class _Walk:
         self._pin_indivisible()
         for i, node in enumerate(graph.nodes):
             facts.node = i
-            facts.shapes = tuple(graph.values[ref.id].shape for ref in node.outputs if ref)
+            results = [graph.values[ref.id] for ref in node.outputs if ref]
+            facts.shapes = tuple(value.shape for value in results)
+            facts.itemsize = results[0].itemsize if results else 1
             self._apply(node)
         facts.node = -1
         for ref in graph.outputs:

@@ -64,11 +64,12 @@ def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused kernel
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    trainable = [p for p in getattr(model, "parameters", list)() if p.requires_grad]
     for parameter in trainable:  # the counter hooks gradients, and fails where there are none
         parameter.requires_grad_(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        more = {torch.ops.aten._grouped_mm: _grouped_flops}  # the counter does not know it either
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=more) as counter:
             result = model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -77,6 +78,11 @@ def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     flops = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2, result
+
+
+def _grouped_flops(x: Any, mat2: Any, *_: Any, **__: Any) -> int:
+    """Each row of ``x`` times the one of the matrices that it is for."""
+    return int(2 * x[0] * x[1] * mat2[2])
 
 
 def child(module: str, arguments: Iterable[str], limit: float) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from planc.plan import (
     PlanGroup,
     Provenance,
     TensorSpec,
+    WidthConstraint,
 )
 from planc.plan import cuts as cuts_of
 
@@ -135,6 +136,9 @@ def complete(
         provenance=(Provenance("l2", "ratio 0.5", seed, (("planc", "0.1.0"), ("torch", "2.15"))),),
         cost_before=_cost(tensors),
         cost_after=_cost(after),
+        constraints=tuple(
+            WidthConstraint(f"kept {group.name} = {group.size}", "a reason") for group in groups[1:]
+        ),
         shapes=shapes_digest(("aten.relu", [spec.shape], ()) for spec in after),
     )
 

@@ -364,6 +364,21 @@ def test_a_plan_without_the_weights_in_memory_is_the_same_plan(succeed: Run, fai
     assert "0.0.weight" in fail("plan", MODEL, *INPUT, "--weights", "wide.safetensors", "--meta")
 
 
+def test_a_directory_is_replaced_on_request(succeed: Run, fail: Run) -> None:
+    planned("a.planc")
+    weights("in.safetensors")
+    for command in (
+        ("apply", "a.planc", MODEL),
+        ("apply", "a.planc", "--weights", "in.safetensors"),
+    ):
+        Path("out").mkdir(exist_ok=True)
+        Path("out/mine").write_text("mine")
+        assert "exists" in fail(*command, "-o", "out")
+        succeed(*command, "-o", "out", "--overwrite")
+        assert not Path("out/mine").exists()
+        assert "0.0.weight:0" in succeed("inspect", "out")
+
+
 def test_restore_gives_the_original_file_back(succeed: Run) -> None:
     planned("a.planc")
     weights("in.safetensors")

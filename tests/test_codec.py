@@ -214,10 +214,10 @@ def test_unsorted_keys_are_refused() -> None:
 
 def test_a_duplicate_key_is_refused() -> None:
     body = unseal(KIND, FILE)
-    assert body[:1] == b"\x8d"
+    assert body[:1] == b"\x8e"
     first = b"\xaaattributes"
     assert body[1:].startswith(first)
-    twice = b"\x8e" + first + b"\x90" + body[1:]
+    twice = b"\x8f" + first + b"\x90" + body[1:]
     with pytest.raises(MalformedFile, match="canonical"):
         decode_plan(seal(KIND, twice))
 

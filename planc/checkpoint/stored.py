@@ -14,8 +14,7 @@ import torch
 
 from planc.checkpoint.elements import memory_of, torch_dtype
 from planc.codec.limits import DEFAULT, Limits
-from planc.tensorfiles.reader import open_tensors
-from planc.tensorfiles.shards import find_shards
+from planc.tensorfiles.shards import find_shards, open_shard
 
 
 class StoredWeights(Mapping[str, torch.Tensor]):
@@ -54,6 +53,6 @@ class StoredWeights(Mapping[str, torch.Tensor]):
         tensor = torch.empty_like(self.meta[name], device="cpu")
         memory = memory_of(tensor)
         if memory is not None:
-            with open_tensors(shard.path, self._limits) as file:
+            with open_shard(shard, self._limits) as file:
                 file.read_into(entry, 0, memory)
         return tensor

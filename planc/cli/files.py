@@ -79,7 +79,7 @@ def apply(
         raise click.UsageError("name a MODEL, or the weights with --weights, or both")
     if keep_removed is not None and (model is not None or trust_pickle):
         raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
-    check_writable(output)
+    check_writable(output, directories=True)
     import planc
 
     loaded = planc.load_plan(plan_file, sha256=sha256)
@@ -107,6 +107,8 @@ def apply(
         )
     if done.cut < done.shards:
         note(f"{done.shards - done.cut} of {done.shards} shards were there from an earlier run")
+    if not done.described:
+        note("config.json does not describe the result: load it with planc.load")
     note(f"wrote {output}: {done.before / _MIB:,.1f} MiB became {done.after / _MIB:,.1f} MiB")
 
 
@@ -128,7 +130,7 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
 
     Weights that were trained since keep their new values; the removed ones come back.
     """
-    check_writable(output)
+    check_writable(output, directories=True)
     import planc
 
     with status(f"restoring {weights}"):

@@ -46,11 +46,14 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
-def check_writable(path: Path | None) -> None:
-    """Raises PlancError if ``path`` can't be created or replaced: known before the work begins."""
+def check_writable(path: Path | None, directories: bool = False) -> None:
+    """Raises PlancError if ``path`` can't be created or replaced: known before the work begins.
+
+    With ``directories``, it may be one.
+    """
     if path is None:
         return
-    if path.is_dir():
+    if path.is_dir() and not directories:
         raise PlancError(f"cannot write {path}: it is a directory; name a file")
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent):

@@ -26,7 +26,15 @@ from planc.fingerprint import (
     structure_digest,
     tensors_digest,
 )
-from planc.plan import AttributeChange, Plan, PlanGroup, Provenance, TensorSpec, is_public
+from planc.plan import (
+    AttributeChange,
+    Plan,
+    PlanGroup,
+    Provenance,
+    TensorSpec,
+    WidthConstraint,
+    is_public,
+)
 
 _AGAIN = "compile the plan again"
 _INTEGERS = range(-(1 << 63), 1 << 63)
@@ -48,6 +56,7 @@ def check_plan(plan: Plan, limits: Limits) -> None:
     check_tensors(plan.tensors, limits)
     _check_modules(plan, limits)
     _check_changes(plan.attributes, plan, limits)
+    _check_constraints(plan.constraints, limits)
     check_specification(plan.inputs, limits)
     check_provenance(plan.provenance, limits)
     tables = _check_groups(plan, limits)
@@ -121,6 +130,13 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
                 f"of modules; {_AGAIN}"
             )
     check_unique(((change.module, change.name) for change in changes), "attributes")
+
+
+def _check_constraints(constraints: Sequence[WidthConstraint], limits: Limits) -> None:
+    limits.check("constraints", len(constraints), "constraints")
+    for i, constraint in enumerate(constraints):
+        check_string(constraint.text, f"constraints[{i}].text", limits)
+        check_string(constraint.reason, f"constraints[{i}].reason", limits)
 
 
 def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:

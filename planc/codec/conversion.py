@@ -31,6 +31,7 @@ from planc.plan import (
     PlanGroup,
     Provenance,
     TensorSpec,
+    WidthConstraint,
 )
 
 
@@ -50,6 +51,7 @@ def to_body(plan: Plan) -> bytes:
                 {"after": c.after, "before": c.before, "module": c.module, "name": c.name}
                 for c in plan.attributes
             ],
+            "constraints": [{"reason": c.reason, "text": c.text} for c in plan.constraints],
             "cost": {"after": _cost(plan.cost_after), "before": _cost(plan.cost_before)},
             "groups": [_group(group, row) for group in plan.groups],
             "inputs": plan.inputs,
@@ -106,6 +108,7 @@ def to_plan(record: PlanRecord, limits: Limits) -> Plan:
         cost_before=_from_cost(record.cost.before),
         cost_after=_from_cost(record.cost.after),
         shapes=record.shapes,
+        constraints=tuple(WidthConstraint(c.text, c.reason) for c in record.constraints),
         requires=record.requires,
     )
 

@@ -18,6 +18,7 @@ class Limits:
     record: int = 9 << 20  # bytes of the record in a checkpoint's header, 12 MiB in base64
     groups: int = 65_536
     members: int = 65_536  # of one group
+    constraints: int = 65_536
     units: int = 1 << 22  # of all groups; a removed one is 36 bytes in memory, a bit in the file
     modules: int = 1_048_576
     tensors: int = 1_048_576

@@ -3,6 +3,7 @@
 The body is one msgpack map, every map in it with sorted keys, every value in its shortest form ::
 
     attributes  [{after, before, module, name}]    what changes: nil, bool, int, float, str, arrays
+    constraints [{reason, text}]    what binds widths, for people; nothing obeys it
     cost        {after, before: {bytes, macs, params}}
     groups      [{kind, members, mixing, name, removed, rows, size}]
                 members  [{dim, over, runs, tensor}]    tensor: row of the table; over: nil or
@@ -128,6 +129,11 @@ class ChangeRecord(RecordMap):
     name: str
 
 
+class ConstraintRecord(RecordMap):
+    reason: str
+    text: str
+
+
 class CostRecord(RecordMap):
     bytes: Natural
     macs: Natural
@@ -152,6 +158,7 @@ class _Future(msgspec.Struct):
 
 class PlanRecord(RecordMap):
     attributes: tuple[ChangeRecord, ...]
+    constraints: tuple[ConstraintRecord, ...]
     cost: CostsRecord
     groups: tuple[GroupRecord, ...]
     inputs: Inputs

@@ -7,8 +7,8 @@ cost of each candidate, modifiers and constraints obeyed, and then gives back wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -152,15 +152,8 @@ def _infeasible(
     budget: Budget,
 ) -> InfeasibleBudget:
     """The error that says how close one can come, and what would have to give way."""
-    free = Equations({}, (), {}, {})
-    every = list(modifiers(policy))
-    cells = whole(analysis)
-
-    def reached(without: object = None) -> dict[str, int]:
-        raises = tuple(m.raising(analysis) for m in every if m is not without)
-        closure = Closure(analysis, free if without is equations else equations, raises)
-        start = order if without is not order else _all_but_whole(analysis, order)
-        return cost(closure(start.kept(len(start.groups))))
+    binding = [equations] if equations.constraints or equations.whole else []
+    every: list[object] = [*modifiers(policy), order, *binding]
 
     def cost(kept: Kept) -> dict[str, int]:
         found = asdict(analysis.cost.price(kept.tolist()))
@@ -168,50 +161,48 @@ def _infeasible(
             found["latency"] = budget.table.prediction(analysis)(kept)
         return found
 
-    full = cost(cells)
-    closest = reached()
+    def reached(without: Sequence[object] = ()) -> dict[str, int]:
+        stays = [m for m in modifiers(policy) if not any(m is wish for wish in without)]
+        demands = Equations({}, (), {}, {}) if equations in without else equations
+        closure = Closure(analysis, demands, tuple(m.raising(analysis) for m in stays))
+        start = _all_but_whole(analysis) if order in without else order
+        return cost(closure(start.kept(len(start.groups))))
+
+    full, closest = cost(whole(analysis)), reached()
     missed = [name for name, limit in limits.items() if closest[name] > limit]
-    said = []
-    for name in missed:
-        said.append(
-            f"{_UNITS[name]} at most {limits[name]:,}: the closest that can be reached is "
-            f"{closest[name]:,} ({closest[name] / max(full[name], 1):.2%} of {full[name]:,})"
-        )
+    said = "; ".join(
+        f"{_UNITS[name]} at most {limits[name]:,}: the closest that can be reached is "
+        f"{closest[name]:,} ({closest[name] / max(full[name], 1):.2%} of {full[name]:,})"
+        for name in missed
+    )
     stops = []
-    for wish, text in [
-        *((m, _wish(m)) for m in every),
-        (order, "what the policy leaves whole (whole rows, ratios of their own)"),
-        (equations, _constraints_text(equations)),
-    ]:
-        found = reached(wish)
+    for wishes in (*((wish,) for wish in every), tuple(every)):
+        found = reached(wishes)
         if any(found[name] < closest[name] for name in missed):
             figures = ", ".join(f"{found[name]:,} {_UNITS[name]}" for name in missed)
-            stops.append(f"{text}: without it {figures}")
+            text = " together with ".join(_wish(wish) for wish in wishes)
+            stops.append(f"{text} (without it {figures})")
+        if stops and wishes[-1] is every[-1]:
+            break  # all of them together are of interest only where none is by itself
     if not stops:
-        stops = ["every group has come down to its last unit, the rest is pinned"]
-    return InfeasibleBudget(
-        f"{'; '.join(said)}. What stops it is {'; '.join(stops)}. Give a larger budget, or let go"
-    )
+        stops = ["that every group has come down to its last unit, and the rest is pinned"]
+    return InfeasibleBudget(f"{said}. What stops it: {'; '.join(stops)}. Give a larger budget")
 
 
-def _all_but_whole(analysis: Analysis, order: Order) -> Order:
+def _all_but_whole(analysis: Analysis) -> Order:
     """An order in which every group can lose all units but one."""
     cells = whole(analysis)
     groups = np.repeat(np.arange(len(cells)), cells - 1)
     return Order(cells, groups, np.zeros(len(groups)))
 
 
-def _wish(modifier: object) -> str:
-    """A modifier without what it modifies."""
-    given = [
-        getattr(modifier, f.name)
-        for f in fields(modifier)  # type: ignore[arg-type]
-        if f.name != "policy"
-    ]
-    return f"{type(modifier).__name__.lower()}({', '.join(map(str, given))})"
-
-
-def _constraints_text(equations: Equations) -> str:
-    reasons = [*(c.reason for c in equations.constraints), *equations.whole.values()]
-    more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-    return f"what the model's code demands ({reasons[0] if reasons else ''}{more})"
+def _wish(wish: object) -> str:
+    """A modifier without what it modifies, or what else stops a budget."""
+    if isinstance(wish, Order):
+        return "what the policy leaves whole, as whole rows and ratios of their own"
+    if isinstance(wish, Equations):
+        reasons = [*(c.reason for c in wish.constraints), *wish.whole.values()]
+        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        return f"what the model's code demands, as {reasons[0]}{more}"
+    inner = str(getattr(wish, "policy", ""))
+    return str(wish).replace(inner, "...", 1)

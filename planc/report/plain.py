@@ -22,6 +22,7 @@ from planc.plan import (
     PlanGroup,
     Provenance,
     TensorSpec,
+    WidthConstraint,
 )
 
 _RUN = ("unit", "count", "start", "step", "span", "repeats", "stride")
@@ -46,6 +47,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             }
             for change in plan.attributes
         ],
+        "constraints": [{"text": c.text, "reason": c.reason} for c in plan.constraints],
         "inputs": _lists(plan.inputs),
         "provenance": [
             {
@@ -117,6 +119,7 @@ def _plan(plain: dict[str, Any]) -> Plan:
         cost_before=Cost(**plain["cost_before"]),
         cost_after=Cost(**plain["cost_after"]),
         shapes=bytes.fromhex(plain["shapes"]),
+        constraints=tuple(WidthConstraint(c["text"], c["reason"]) for c in plain["constraints"]),
         requires=tuple(plain["requires"]),
     )
 

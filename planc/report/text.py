@@ -26,6 +26,8 @@ def plan_table(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_header(plan), _cost_table(plan), _group_table(plan)]
     if plan.attributes:
         parts.append(_attribute_table(plan))
+    if plan.constraints:
+        parts.append(_constraint_table(plan))
     return spaced(parts)
 
 
@@ -103,6 +105,15 @@ def _attribute_table(plan: Plan) -> Table:
     for change in plan.attributes:
         name = f"{change.module}.{change.name}" if change.module else change.name
         table.add_row(escape(name), escape(repr(change.before)), escape(repr(change.after)))
+    return table
+
+
+def _constraint_table(plan: Plan) -> Table:
+    table = Table(title="constraints on what is kept", title_justify="left")
+    table.add_column("constraint", overflow="fold")
+    table.add_column("reason", overflow="fold")
+    for constraint in plan.constraints:
+        table.add_row(escape(constraint.text), escape(constraint.reason))
     return table
 
 

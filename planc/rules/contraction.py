@@ -43,8 +43,11 @@ def grouped_matmul(
     cx: Facts, x: Labelled, mat2: Labelled, offs: Labelled | None = None, *_: Any, **__: Any
 ) -> Labelled:
     """Rows in runs that end at ``offs``, each run times a matrix of its own:
-    y[s, n] = x[s, k] mat2[e(s), k, n], as in mixtures of experts.
+    y[s, n] = x[s, k] mat2[e(s), k, n], as in mixtures of experts. Its rows begin at multiples of 16
+    bytes, however the matrices lie.
     """
+    for value, dim in ((x, -1), (mat2, -2), (mat2, -1)):
+        cx.aligned(value, dim % value.rank, 16)
     if offs is None and x.rank == mat2.rank == 3:
         return matmul(cx, x, mat2)
     if (x.rank, mat2.rank) != (2, 3) or offs is None:

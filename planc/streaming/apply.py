@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
 from multiprocessing import get_context
@@ -36,13 +37,15 @@ from planc.tensorfiles.writer import rewrite
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What was written: bytes of all tensors before and after, how many shards there are, and how
-    many of them were cut in this run (the others were there from an interrupted one).
+    many of them were cut in this run (the others were there from an interrupted one); whether
+    the ``config.json`` beside them, if there is one, describes the result.
     """
 
     before: int
     after: int
     shards: int
     cut: int
+    described: bool = True
 
 
 def apply_files(
@@ -66,7 +69,8 @@ def apply_files(
         target: a new directory; for a single file also a name that ends in ``.safetensors``.
         keep_removed: a new directory for what is removed, for :func:`restore_files`.
         overwrite: replace directories that are there.
-        workers: processes that cut shards at the same time.
+        workers: processes that cut shards at the same time; each starts by importing the script
+            that calls this, which needs its ``if __name__ == "__main__"`` then.
 
     Raises:
         StalePlan, AlreadyApplied: the plan was not made for these tensors.
@@ -100,7 +104,8 @@ def apply_files(
                 copy_besides(found.directory, directory, besides)
     before = sum(shard.header.size - shard.header.data for shard in found.shards)
     after = sum(entry.stop - entry.start for entry in layout.entries())
-    return Applied(before, after, len(found.shards), cut)
+    described = configuration.FILE not in besides or configuration.describes(plan)
+    return Applied(before, after, len(found.shards), cut, described)
 
 
 def _check(plan: Plan, found: ShardSet, target: Path) -> None:
@@ -115,7 +120,7 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
         check_state_dict(plan, shapes)
     except StalePlan as error:
         raise StalePlan(f"{found.directory}: {error}") from None
-    for path in (found.directory, *(shard.path for shard in found.shards)):
+    for path in (found.directory, *(path for shard in found.shards for path in shard.files)):
         if is_same_file(path, target):
             raise PlancError(f"{target} is what is read: name another place for the result")
 
@@ -133,9 +138,10 @@ def _identity(plan: Plan, found: ShardSet) -> str:
     """Names what an interrupted run was about: the same plan and the same files, untouched."""
     digest = sha256(encode_plan(plan))
     for shard in found.shards:
-        status = shard.path.stat()
         digest.update(shard.header.digest)
-        digest.update(f"{shard.name} {status.st_size} {status.st_mtime_ns}".encode())
+        for path in shard.files:
+            status = path.stat()
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -157,8 +163,14 @@ def _cut_all(layout: Layout, directory: Path, workers: int) -> int:
     ]
     if workers > 1 and len(jobs) > 1:
         # not fork: the caller's threads, torch's among them, do not survive it
-        with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
-            results = list(pool.map(_cut_into, jobs))
+        try:
+            with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
+                results = list(pool.map(_cut_into, jobs))
+        except BrokenProcessPool:
+            raise PlancError(
+                f"{directory}: a worker died; guard the calling script by if __name__ == "
+                '"__main__", give it more memory, or cut with workers=1; finished shards are kept'
+            ) from None
     else:
         results = [_cut_into(job) for job in jobs]
     done.update(zip(waiting, results, strict=True))

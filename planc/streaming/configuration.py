@@ -47,5 +47,12 @@ def described(text: bytes, plan: Plan, where: str) -> bytes:
     return (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def describes(plan: Plan) -> bool:
+    """Whether a configuration can make the model that the plan produces: its fields change with
+    the tensors, or no tensor changes.
+    """
+    return not plan.cuts or any(c.name.startswith(_PREFIX) for c in plan.attributes)
+
+
 def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

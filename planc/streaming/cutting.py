@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from planc.errors import PlancError
 from planc.groups import Indices
 from planc.plan import Cut
+from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import BITS, Entry
 from planc.tensorfiles.reader import Bytes, TensorFile
 
@@ -62,7 +63,9 @@ def boxes(cut: Cut) -> tuple[Box, ...]:
     return tuple(found)
 
 
-def cut_chunks(file: TensorFile, entry: Entry, cut: Cut, buffer: int = BUFFER) -> Iterator[Bytes]:
+def cut_chunks(
+    file: TensorFile | JoinedFile, entry: Entry, cut: Cut, buffer: int = BUFFER
+) -> Iterator[Bytes]:
     """The bytes of the cut tensor; each piece is only valid until the next is asked for.
 
     Raises:
@@ -97,7 +100,7 @@ def _holds(box: Box, lead: tuple[int, ...]) -> bool:
 class Rows:
     """The rows of a tensor in a file: ``shape[:dim]`` fixed, some indices of ``dim``."""
 
-    def __init__(self, file: TensorFile, entry: Entry) -> None:
+    def __init__(self, file: TensorFile | JoinedFile, entry: Entry) -> None:
         if BITS[entry.dtype] % 8:
             raise PlancError(
                 f"{entry.name}: {entry.dtype} has elements of {BITS[entry.dtype]} bits, which "

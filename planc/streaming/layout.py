@@ -99,7 +99,7 @@ def _cutting(shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes) -> Cut
     )
     part = Part(digest, shard.header.digest, tuple((e.name, _NO_DIGEST) for e in entries))
     metadata = dict(shard.header.metadata) | {KEY: encode_part(part)}
-    return Cutting(shard.name, shard.path, shard.header.digest, entries, metadata, part, own)
+    return Cutting(shard.name, shard, entries, metadata, part, own)
 
 
 def _header(cutting: Cutting) -> Header:

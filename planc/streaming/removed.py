@@ -22,8 +22,7 @@ from planc.streaming.cutting import BUFFER
 from planc.streaming.uncutting import removed_chunks
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Header, place
-from planc.tensorfiles.reader import open_tensors
-from planc.tensorfiles.shards import Shard, ShardSet
+from planc.tensorfiles.shards import Shard, ShardSet, open_shard
 from planc.tensorfiles.writer import TensorWriter
 
 PLAN = "removed.planc"
@@ -80,7 +79,7 @@ def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Lim
     writer = TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: "0" * 64})
     digest = sha256(shard.header.raw)
     by_name = {entry.name: entry for entry in entries}
-    with open_tensors(shard.path) as file:
+    with open_shard(shard) as file:
         for old in file.header.entries:
             for chunk in file.chunks(old, BUFFER):
                 digest.update(chunk.data)

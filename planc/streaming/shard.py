@@ -15,8 +15,10 @@ from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, ShardMismatch
 from planc.plan import Cut
 from planc.streaming.cutting import BUFFER, cut_chunks
+from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import Entry
-from planc.tensorfiles.reader import TensorFile, open_tensors, read_header
+from planc.tensorfiles.reader import TensorFile, read_header
+from planc.tensorfiles.shards import Shard, open_shard
 from planc.tensorfiles.writer import TensorWriter
 
 
@@ -29,8 +31,7 @@ class Cutting:
     """
 
     name: str
-    source: Path
-    source_header: bytes
+    source: Shard
     entries: tuple[Entry, ...]
     metadata: Mapping[str, str]
     part: Part | None
@@ -52,9 +53,9 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
         ShardMismatch, TruncatedFile: the source has changed since it was looked at.
         OSError: it cannot be read, or the disk is full.
     """
-    with open_tensors(cutting.source) as file:
-        if file.header.digest != cutting.source_header:
-            raise ShardMismatch(f"{cutting.source}: was changed while it was read; run again")
+    with open_shard(cutting.source) as file:
+        if file.header != cutting.source.header:
+            raise ShardMismatch(f"{cutting.source.path}: was changed while it was read; run again")
         places = {entry.name: entry for entry in file.header.entries}
         writer = TensorWriter(descriptor, cutting.entries, cutting.metadata)
         digests = []
@@ -77,7 +78,7 @@ def finished(path: Path, cutting: Cutting, limits: Limits = DEFAULT) -> Done | N
     return Done(header.digest, tuple(digests)) if same else None
 
 
-def _chunks(file: TensorFile, entry: Entry, cut: Cut | None) -> Iterator[Any]:
+def _chunks(file: TensorFile | JoinedFile, entry: Entry, cut: Cut | None) -> Iterator[Any]:
     return file.chunks(entry, BUFFER) if cut is None else cut_chunks(file, entry, cut)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from planc.groups import Indices
 from planc.plan import Cut
 from planc.streaming.cutting import BUFFER, Array, Box, Rows, as_bytes, boxes, chunked
+from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import Entry
 from planc.tensorfiles.reader import Bytes, TensorFile
 
@@ -22,7 +23,7 @@ _Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the 
 
 
 def removed_chunks(
-    file: TensorFile, entry: Entry, cut: Cut, buffer: int = BUFFER
+    file: TensorFile | JoinedFile, entry: Entry, cut: Cut, buffer: int = BUFFER
 ) -> Iterator[Bytes]:
     """The bytes of the values that the cut removes, in C order of their coordinates."""
     source, parts = Rows(file, entry), boxes(cut)

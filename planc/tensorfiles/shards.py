@@ -8,7 +8,8 @@ that no tensor is missing, doubled or from elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,15 @@ from typing import Any
 from planc.codec.files import read_file
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import MalformedFile, PlancError, ShardMismatch, UnsafePath
+from planc.tensorfiles.distributed import (
+    JoinedFile,
+    find_pieces,
+    is_distributed,
+    joined_header,
+    open_joined,
+)
 from planc.tensorfiles.header import Entry, Header, parse_object
-from planc.tensorfiles.reader import is_directory, read_header
+from planc.tensorfiles.reader import TensorFile, is_directory, open_tensors, read_header
 
 SUFFIX = ".safetensors"
 EXTRA_SUFFIX = ".planc-extra"  # also a safetensors file, which other tools leave alone
@@ -28,11 +36,17 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of a set."""
+    """One file of a set, or what pieces of a distributed checkpoint are when put together."""
 
     name: str
     path: Path
     header: Header
+    pieces: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return self.pieces or (self.path,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,11 @@ def find_shards(path: Path, limits: Limits = DEFAULT) -> ShardSet:
         FileError, OSError: a file is malformed, damaged, or cannot be read.
     """
     if is_directory(path):
+        pieces = _pieces_in(path, limits)
+        if pieces:
+            joined = joined_header(find_pieces(pieces, limits))
+            shard = Shard(f"model{SUFFIX}", path, joined, tuple(pieces))
+            return ShardSet(path, (shard,), None)
         path = checkpoint_in(path)
     if path.name.endswith(".json"):
         return _indexed(path, limits)
@@ -89,6 +108,23 @@ def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (S
         twin = seen.setdefault(name.casefold(), name)
         if twin != name:
             raise UnsafePath(f"{where}: {name!r} and {twin!r} are one file where case is ignored")
+
+
+@contextmanager
+def open_shard(shard: Shard, limits: Limits = DEFAULT) -> Iterator[TensorFile | JoinedFile]:
+    """Opens a shard to read its tensors. Raises as :func:`find_shards` does."""
+    opened = open_joined(list(shard.pieces), limits) if shard.pieces else None
+    with opened or open_tensors(shard.path, limits) as file:
+        yield file
+
+
+def _pieces_in(directory: Path, limits: Limits) -> list[Path]:
+    """The files of a distributed checkpoint, none if the directory holds another one."""
+    files = [path for path in sorted(directory.iterdir()) if path.name[:1] != "."]
+    if any(path.name.endswith(INDEX_SUFFIX) for path in files):
+        return []
+    paths = [path for path in files if path.name.endswith(SUFFIX)]
+    return paths if is_distributed(paths, limits) else []
 
 
 def checkpoint_in(directory: Path) -> Path:

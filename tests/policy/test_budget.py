@@ -314,10 +314,10 @@ def test_a_policy_without_ratio_needs_a_budget() -> None:
 @pytest.mark.parametrize(
     ("policy", "culprit"),
     [
-        (Floor(Uniform(), 6), r"floor\(6\)"),
-        (Capped(Uniform(), 0.25), r"capped\(0.25\)"),
-        (Rounded(Uniform(), 8), r"rounded\(8\)"),
-        (Keep(Uniform(), ("stem",)), r"keep\(\('stem',\)\)"),
+        (Floor(Uniform(), 6), r"floor\(..., 6\)"),
+        (Capped(Uniform(), 0.25), r"capped\(..., 0.25\)"),
+        (Rounded(Uniform(), 8), r"rounded\(..., 8\)"),
+        (Keep(Uniform(), ("stem",)), r"keep\(..., stem\)"),
         (Ratios(Uniform(), (("stem*", 0.1),)), "what the policy leaves whole"),
     ],
     ids=str,
@@ -326,6 +326,19 @@ def test_the_wish_that_stops_a_budget_is_named(policy: Policy, culprit: str) -> 
     analysis = analysed("residual")
     with pytest.raises(InfeasibleBudget, match=culprit):
         planc.select(analysis, scored(analysis, 0), policy, budget=Budget(macs=0.05))
+
+
+def test_wishes_that_stop_a_budget_only_together_are_named_together() -> None:
+    analysis = analysed("residual")
+    policy = Capped(Floor(Uniform(), 8), 0.05)  # either keeps all groups whole
+    with pytest.raises(InfeasibleBudget, match=r"capped\(.*\) together with floor\(..., 8\)"):
+        planc.select(analysis, scored(analysis, 0), policy, budget=Budget(macs=0.05))
+
+
+def test_a_budget_below_what_is_pinned_says_so() -> None:
+    analysis = analysed("residual")
+    with pytest.raises(InfeasibleBudget, match="come down to its last unit"):
+        planc.select(analysis, scored(analysis, 0), Uniform(), budget=Budget(macs=1))
 
 
 def test_the_constraint_of_the_model_that_stops_a_budget_is_named() -> None:

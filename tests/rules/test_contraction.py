@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import planc
 from planc.rules import contraction
 from tests.proving import Net, prove, prunable, reasons, together
 from tests.rules.coverage import unseen
@@ -153,7 +154,7 @@ PINNED: dict[str, tuple[Net, str]] = {
 def test_every_operator_is_exercised() -> None:
     nets = [net for net, _ in (*CASES.values(), *PINNED.values())]
     left = unseen(contraction, [(one.double(), (TOKENS.double(),)) for one in nets])
-    assert left <= {"aten._cdist_forward"}
+    assert left <= {"aten._cdist_forward", "aten._grouped_mm"}  # the latter takes no doubles
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -174,3 +175,24 @@ def test_what_is_no_sum_of_products_pins(name: str) -> None:
 def test_a_sum_over_what_is_not_zero_mixes() -> None:
     one = Net(lambda m, x: torch.einsum("bnc->bn", m.a(x).exp()), a=nn.Linear(6, 4))
     assert "not zero" in prove(one, TOKENS).groups[0].mixing
+
+
+def test_matrices_of_runs_shrink_together_in_multiples_of_16_bytes() -> None:
+    """Two experts for four rows and for two: their widths go, in fours of float32, they stay."""
+    one = Net(
+        lambda m, x: m.b(
+            torch._grouped_mm(m.a(x), m.w, offs=torch.tensor([4, 6], dtype=torch.int32))
+        ),
+        a=nn.Linear(6, 16),
+        w=torch.randn(2, 16, 24),
+        b=nn.Linear(24, 2),
+    )
+    x = torch.randn(6, 6)
+    plan = planc.compile(one, x, ratio=0.3)
+    assert {group.name: (group.size, group.kept) for group in plan.groups} == {
+        "w:1": (16, 12),
+        "w:2": (24, 20),
+    }
+    report = planc.verify(plan, one, planc.apply(plan, one), x)
+    assert report.error is not None
+    assert report.error <= 1e-5
