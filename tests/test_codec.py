@@ -320,6 +320,13 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("groups.0.members.1.runs.0", [0, 6, 0, 2, 1, 2, 0]), "listed twice"),
         (set_in("groups.0.members.0.runs.0", [0, 6, 0, 1, 1 << 60, 1 << 60, 1 << 60]), "indices 0"),
         (set_in("groups.0.members.0.runs.0", [0, 6, 0, 1, 1, 1, -1]), "$.groups[0]"),
+        (set_in("groups.0.members.0.runs.0", [0, 6, 0, 1, 1, 1, 1 << 63]), "leaps further"),
+        (
+            set_in(
+                "groups.0.members.0.runs", [[0, 5, 0, 1, 1, 1, 0], [5, 1, 5, -(1 << 62), 1, 1, 0]]
+            ),
+            "leaps further",
+        ),
         (set_in("groups.2.members.2.over", [1, 0, 2]), "no range of another dimension"),
         (set_in("groups.2.members.2.over", [0, 2, 2]), "no range of another dimension"),
         (set_in("groups.2.members.2.over", [0, 0, 5]), "no range of another dimension"),

@@ -120,6 +120,8 @@ def _check_member(group: Group, member: Member, where: str, tables: Tables) -> N
                 f"{where}.runs: indices {smallest(run)} to {run.largest}, dimension {member.dim} "
                 f"of {member.tensor} has {size}; {_AGAIN}"
             )
+        if max(abs(run.step), run.stride) > tables.limits.dimension:  # of a part that is not there
+            raise MalformedFile(f"{where}.runs: {run} leaps further than any index; {_AGAIN}")
 
 
 def _check_units(group: Group, where: str) -> None:
