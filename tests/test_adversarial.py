@@ -657,6 +657,27 @@ def test_bilinear() -> None:
 # -- gates, attention ------------------------------------------------------------------------------
 
 
+def test_experts_that_are_mixed_go_as_units() -> None:
+    def mix(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.embed(x)
+        hidden = torch.einsum("btd,edh->bteh", x, m.up).relu()
+        experts = torch.einsum("bteh,ehd->bted", hidden, m.down)
+        return m.head((m.gate(x).softmax(-1).unsqueeze(-1) * experts).sum(2))
+
+    net = Net(
+        mix,
+        embed=nn.Linear(3, 8),
+        gate=nn.Linear(8, 4),
+        up=torch.randn(4, 8, 6),
+        down=torch.randn(4, 6, 8),
+        head=nn.Linear(8, 2),
+    )
+    found = prove(net, torch.randn(2, 5, 3))
+    assert together(found, "up:0", "down:0", "gate.weight:0")
+    for target in ("module", "graph"):
+        assert prunable(found, target) == {group.name for group in found.groups}
+
+
 def test_squeeze_and_excitation() -> None:
     net = Net(
         lambda m, x: m.b(
