@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from planc.collection import paused_collection
 from planc.cost import CostModel, cost_model
-from planc.equations import Equations, equations
+from planc.equations import Constraint, Equations, Operation, equations
 from planc.explain import Pin, explain, pins
 from planc.grouping import PINNED, Grouping, group_units
 from planc.groups import Group
@@ -128,12 +128,18 @@ class Analysis:
         constraints = (
             Bound(
                 tuple(sorted(constraint.groups)),
-                f"{constraint.left.text(self._kept)} = {constraint.right.text(self._kept)}",
+                self._statement(constraint),
                 constraint.reason,
             )
             for constraint in equations.constraints
         )
         return (*whole, *constraints)
+
+    def _statement(self, constraint: Constraint) -> str:
+        left, right = constraint.left, constraint.right
+        if isinstance(left, Operation) and left.op == "//" and right == Poly.const(0):
+            return f"{left.args[0].text(self._kept)} >= 0"  # divided by more than it can be
+        return f"{left.text(self._kept)} = {right.text(self._kept)}"
 
     def _kept(self, variable: Variable) -> str:
         assert isinstance(variable, int)

@@ -80,6 +80,18 @@ class Scaled(Model):
         return super().forward(x) * self.scale
 
 
+class Placed(Model):
+    """Computes its positions when it is made; they are in no state dict."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        positions = torch.linspace(0, 1, 6, device="cpu")  # as rotary tables are
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * self.positions)  # type: ignore[operator]
+
+
 def model(kind: type[Model] = Model, **fields: int) -> Model:
     torch.manual_seed(0)
     return kind(Config(**fields)).eval().double()  # type: ignore[arg-type]
@@ -102,6 +114,15 @@ def test_fields_that_are_read_and_others_make_the_pruned_model() -> None:
     anew = Model(smaller.config).double()
     anew.load_state_dict(smaller.state_dict())
     assert anew(X.double()).equal(smaller(X.double()))
+
+
+def test_a_model_without_memory_has_the_same_configuration_found() -> None:
+    real = model(Placed)
+    plan = planc.compile(real, X.double(), ratio=0.5)
+    assert fields(plan) == {"config.hidden": (16, 8), "config.inner": (12, 6)}
+    meta = copy.deepcopy(real).to("meta")
+    weights = real.state_dict()
+    assert planc.compile(meta, X.double().to("meta"), ratio=0.5, weights=weights) == plan
 
 
 def test_a_field_that_several_modules_read_binds_them() -> None:

@@ -76,15 +76,27 @@ class Construction:
         except Exception:  # whatever the class has against it: it makes no such model
             return None
 
+    @cached_property
+    def _values(self) -> Mapping[str, torch.Tensor]:
+        """The buffers that are in no state dict, with values wherever they can be known."""
+        if not any(buffer.is_meta for buffer in self.computed.values()):
+            return self.computed
+        again = self.model({})
+        made = {} if again is None else dict(again.named_buffers())
+        return {
+            name: made.get(name, old) if old.is_meta else old for name, old in self.computed.items()
+        }
+
     def content_differs(self, changes: Mapping[Field, Any], kept: Kept) -> str:
         """The first buffer that is computed anew, for no state dict has it, and comes out other
-        than what is ``kept`` of the original's; empty if there is none.
+        than what is ``kept`` of the original's; empty if there is none. Where the original is on
+        the meta device, its buffers are what its class computes.
         """
         model = self.model(changes)
         if model is None:
             return "no such model can be made"
         buffers = dict(model.named_buffers())
-        for name, old in self.computed.items():
+        for name, old in self._values.items():
             for dim, indices in enumerate(kept.get(name, ())):
                 if indices is not None:
                     old = old.index_select(dim, torch.from_numpy(indices).to(old.device))
