@@ -43,14 +43,14 @@ def pruned(model: nn.Module, inputs: dict[str, Any], **options: Any) -> tuple[Pl
 
 
 def kept(plan: Plan, *places: str) -> list[int]:
-    """How much of each place stays, in percent, whole heads aside."""
+    """How much of each place stays, in percent, whole rows aside."""
     shares = []
     for place in places:
         tensor, _, dim = place.rpartition(":")
         (group,) = (
             group
             for group in plan.groups
-            if group.kind != "heads"
+            if group.kind not in ("heads", "groups")
             and any((m.tensor, m.dim) == (tensor, int(dim)) for m in group.members)
         )
         shares.append(100 * (group.size - len(group.removed)) // group.size)
