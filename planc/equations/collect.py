@@ -1,21 +1,15 @@
-"""Size equations: what the module's own arithmetic demands of widths and of attributes.
-
-In: the demands of the walk, with the expressions that the model computed its sizes by. Out:
-:class:`Equations`: attributes as polynomials in what groups keep, and the constraints that no
-attribute can lift.
-"""
+"""Collecting: demands, comparisons and balances of a walk in, equations between quantities out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from planc.equations.quantities import Constraint, Key, Operation, Quantity, operation
 from planc.expr import (
-    OPERATORS,
     Apply,
     Attribute,
     Const,
@@ -34,104 +28,19 @@ from planc.labels import Labelled, Layer
 from planc.layers import derived
 from planc.rules import find, parameters
 from planc.walk import Walked
-from planc.widths import Poly, Variable
-
-Key = tuple[str, str, tuple[int, ...]]
+from planc.widths import Poly
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """An operator on quantities that is no polynomial: ``//`` or ``%`` with a remainder, ..."""
+class Collector:
+    """Collects equations for one target.
 
-    op: str
-    args: tuple[Quantity, ...]
-
-    @property
-    def variables(self) -> frozenset[Variable]:
-        return frozenset().union(*(arg.variables for arg in self.args))
-
-    def value(self, of: Callable[[Variable], int]) -> int:
-        return OPERATORS[self.op](*(arg.value(of) for arg in self.args))  # type: ignore[return-value]
-
-    def substituted(self, values: Mapping[Variable, Poly]) -> Quantity:
-        return operation(self.op, tuple(arg.substituted(values) for arg in self.args))
-
-    def text(self, name: Callable[[Variable], str]) -> str:
-        parts = [arg.text(name) for arg in self.args]
-        return f"({parts[0]}) {self.op} ({parts[1]})" if len(parts) == 2 else f"{self.op}({parts})"
-
-
-Quantity = Poly | Operation
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """``left`` must equal ``right`` after pruning; ``reason`` says who wants it, and where."""
-
-    left: Quantity
-    right: Poly
-    reason: str
-
-    @property
-    def groups(self) -> frozenset[int]:
-        """The groups whose widths it binds."""
-        both = self.left.variables | self.right.variables
-        return frozenset(v for v in both if isinstance(v, int))
-
-    def holds(self, of: Callable[[Variable], int]) -> bool:
-        """Whether it is true when each variable has the value ``of`` gives it."""
-        return self.left.value(of) == self.right.value(of)
-
-
-@dataclass(frozen=True, eq=False)
-class Equations:
-    """``attributes`` maps attributes to their size after pruning, ``constraints`` bind groups,
-    ``whole`` are groups that cannot be counted on to shrink evenly, with the reason; ``mixing``
-    those whose width, through an attribute, is used as a number.
+    ``found`` are the equations, ``whole`` the groups that cannot be counted on to shrink evenly,
+    with the reason, ``numbers`` the attributes that are used as numbers, with the operator.
     """
-
-    attributes: Mapping[Key, Poly]
-    constraints: tuple[Constraint, ...]
-    whole: Mapping[int, str]
-    mixing: Mapping[int, str]
-
-
-def operation(op: str, args: tuple[Quantity, ...]) -> Quantity:
-    """An operator applied to quantities, as a polynomial where it is one."""
-    if all(isinstance(arg, Poly) for arg in args):
-        polys: tuple[Any, ...] = args
-        constants = [poly.constant for poly in polys]
-        if op in ("+", "-", "*"):
-            left, right = polys
-            return {"+": left.__add__, "-": left.__sub__, "*": left.__mul__}[op](right)  # type: ignore[no-any-return]
-        if op == "neg":
-            return -polys[0]  # type: ignore[no-any-return]
-        if all(c is not None for c in constants):
-            value = OPERATORS[op](*constants)
-            if value == int(value):
-                return Poly.const(int(value))
-        if op in ("//", "/") and (quotient := polys[0].divided(polys[1])) is not None:
-            return quotient  # type: ignore[no-any-return]
-    return Operation(op, args)
-
-
-def _equality(left: Quantity, right: Quantity, reason: str) -> Constraint:
-    """Both sides are equal; attributes that it may be solved for stand on the left."""
-    named = [any(not isinstance(v, int) for v in side.variables) for side in (left, right)]
-    if isinstance(left, Poly) and (named[1] > named[0] or not isinstance(right, Poly)):
-        left, right = right, left
-    if isinstance(right, Poly):
-        return Constraint(left, right, reason)
-    return Constraint(Operation("-", (left, right)), Poly.const(0), reason)
-
-
-class _Builder:
-    """Collects equations for one target."""
 
     def __init__(self, graph: Graph, walked: Walked, grouping: Grouping, target: str) -> None:
         self.graph, self.walked, self.grouping, self.target = graph, walked, grouping, target
         self.whole: dict[int, str] = {}
-        self.attributes: dict[Variable, Poly] = {}
         self.found: list[Constraint] = []
         self.numbers: dict[Key, str] = {}
         self._widths: dict[tuple[int, int], tuple[Labelled, Poly | None]] = {}
@@ -350,140 +259,15 @@ class _Builder:
 
     # -- solving -------------------------------------------------------------------------------
 
-    def solve(self) -> Equations:
-        self._define()
-        fixed: dict[Variable, Poly] = dict(self.attributes)
-        for constraint in self.found:
-            for variable in constraint.left.variables | constraint.right.variables:
-                if not isinstance(variable, int) and variable not in fixed:
-                    fixed[variable] = Poly.const(_traced(self.graph, variable))
-        kept: dict[tuple[Quantity, Poly], Constraint] = {}
-        for constraint in self.found:
-            left, right = constraint.left.substituted(fixed), constraint.right.substituted(fixed)
-            assert isinstance(right, Poly)
-            if left != right:
-                kept.setdefault((left, right), Constraint(left, right, constraint.reason))
-        attributes = {k: p for k, p in self.attributes.items() if not isinstance(k, int)}
-        mixing = {
-            v: reason
-            for key, reason in self.numbers.items()
-            for v in attributes.get(key, Poly()).variables
-            if isinstance(v, int)
-        }
-        return Equations(attributes, tuple(kept.values()), self.whole, mixing)
 
-    def _define(self) -> None:
-        """Gives each attribute that an equation can be solved for its polynomial."""
-        for exact in (True, False):
-            self._define_all(exact, self.attributes)
-        tied = self._tied_widths()
-        if tied:  # 3 * head_size is the width of three parts only because they are equal
-            self._define_all(False, {**self.attributes, **tied})
-
-    def _define_all(self, exact: bool, known: Mapping[Variable, Poly]) -> None:
-        for constraint in self.found:
-            known = {**known, **self.attributes}
-            left, right = constraint.left.substituted(known), constraint.right.substituted(known)
-            assert isinstance(right, Poly)
-            if isinstance(left, Poly):
-                self._define_by(left, right, exact)
-            elif not exact and len(_attributes(left)) == 1:
-                for inner, value in _inverted(left, right):
-                    self._define_by(inner, value, exact)
-
-    def _tied_widths(self) -> dict[Variable, Poly]:
-        """What groups keep, where a constraint gives it in terms of others."""
-        tied: dict[Variable, Poly] = {}
-        for constraint in self.found:
-            left = constraint.left.substituted(self.attributes)
-            if not isinstance(left, Poly) or _attributes(left):
-                continue
-            zero = (left - constraint.right).substituted(tied)
-            for monomial, c in zero.terms:
-                if len(monomial) == 1 and abs(c) == 1 and _occurrences(zero, monomial[0]) == 1:
-                    others = zero - Poly.of({monomial: c})
-                    own = {monomial[0]: others.scaled(-c)}
-                    tied = {v: poly.substituted(own) for v, poly in tied.items()} | own
-                    break
-        return tied
-
-    def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
-        """Solves ``factor * attribute + rest = right`` for the one attribute on the left."""
-        unknown = _attributes(left)
-        if len(unknown) != 1 or not _settable(unknown[0]) or unknown[0] in self.attributes:
-            return
-        own = {m: c for m, c in left.terms if unknown[0] in m}
-        factor = Poly.of(own).divided(Poly.variable(unknown[0]))
-        if factor is None or unknown[0] in factor.variables:
-            return
-        rest = right - (left - Poly.of(own))
-        if exact and (factor.constant != 1 or rest.constant is not None):
-            return
-        value = rest.divided(factor)
-        if value is not None and self._is_traced(unknown[0], value):
-            self.attributes[unknown[0]] = value
-
-    def _is_traced(self, attribute: Variable, value: Poly) -> bool:
-        """Whether an attribute with that value stays what it is where nothing is removed."""
-        assert not isinstance(attribute, int)
-
-        def full(variable: Variable) -> int:
-            groups = self.grouping.groups
-            return groups[variable].cells if isinstance(variable, int) else 0
-
-        return value.value(full) == _traced(self.graph, attribute)
-
-
-def _occurrences(poly: Poly, variable: Variable) -> int:
-    """How many terms a variable is in."""
-    return sum(variable in monomial for monomial, _ in poly.terms)
-
-
-def _attributes(quantity: Quantity) -> list[Variable]:
-    """The attributes that a quantity depends on."""
-    return [variable for variable in quantity.variables if not isinstance(variable, int)]
-
-
-def _inverted(left: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
-    """Equations between polynomials from which ``left = right`` follows."""
-    if isinstance(left, Poly):
-        yield left, right
-        return
-    if len(left.args) != 2:
-        return
-    one, other = left.args
-    if isinstance(other, Poly):
-        yield from _undone(left.op, one, other, right)
-    if isinstance(one, Poly):
-        yield from _undone_second(left.op, one, other, right)
-
-
-def _undone(op: str, one: Quantity, other: Poly, right: Poly) -> Iterator[tuple[Poly, Poly]]:
-    """``one op other = right``, solved for the first operand."""
-    solved = {"+": right - other, "-": right + other, "//": right * other}.get(op)
-    solved = right.divided(other) if op == "*" else solved
-    if solved is not None:
-        yield from _inverted(one, solved)
-
-
-def _undone_second(op: str, one: Poly, other: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
-    """``one op other = right``, solved for the second operand."""
-    solved = {"+": right - one, "-": one - right}.get(op)
-    if op in ("*", "//"):
-        solved = right.divided(one) if op == "*" else one.divided(right)
-    if solved is not None:
-        yield from _inverted(other, solved)
-
-
-def _settable(variable: Variable) -> bool:
-    return not isinstance(variable, int) and not variable[1].startswith("_")
-
-
-def _traced(graph: Graph, key: Key) -> int:
-    value: Any = graph.modules[key[0]].attributes[key[1]]
-    for i in key[2]:
-        value = value[i]
-    return int(value)
+def _equality(left: Quantity, right: Quantity, reason: str) -> Constraint:
+    """Both sides are equal; attributes that it may be solved for stand on the left."""
+    named = [any(not isinstance(v, int) for v in side.variables) for side in (left, right)]
+    if isinstance(left, Poly) and (named[1] > named[0] or not isinstance(right, Poly)):
+        left, right = right, left
+    if isinstance(right, Poly):
+        return Constraint(left, right, reason)
+    return Constraint(Operation("-", (left, right)), Poly.const(0), reason)
 
 
 def _argument(node: Node, demand: Demand) -> Any:
@@ -511,17 +295,3 @@ def _numbers(node: Node) -> Iterator[tuple[str, int | None, Size | Scalar]]:
             for i, item in enumerate(argument):
                 for number in provenanced(item):
                     yield name, i, number
-
-
-def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> Equations:
-    """The equations that bind a plan for ``target``: "module" or "graph"."""
-    builder = _Builder(graph, walked, grouping, target)
-    builder.balances()
-    builder.equals()
-    builder.plurals()
-    builder.multiples()
-    builder.widers()
-    builder.demands()
-    if target == "module":
-        builder.comparisons()
-    return builder.solve()
