@@ -39,6 +39,7 @@ _EQUAL_PARTS = (
     "aten.dsplit.int",
 )
 _ATTENTION = "aten.scaled_dot_product_attention."
+_PAIRS = "aten.view_as_complex."  # reads neighbours in memory
 
 
 def rewritten(
@@ -171,6 +172,10 @@ class _Rewriter:
             self._keep_scale(args, kwargs)
         name_args = tuple(self._argument(arg) for arg in args)
         name_kwargs = {name: self._argument(arg) for name, arg in kwargs.items()}
+        if op.startswith(_PAIRS):
+            # contiguous() left no operator where it had nothing to do; at other sizes it may have
+            whole = self.fx.call_function(torch.ops.aten.contiguous.default, name_args[:1])
+            name_args = (whole, *name_args[1:])
         called = self.fx.call_function(_overload(op), name_args, name_kwargs)
         self._results(node, called, _returns_list(op))
 

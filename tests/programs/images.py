@@ -203,7 +203,7 @@ def part(d: Draft, x: str, c: int) -> None:
 
 
 def order(d: Draft, x: str, c: int) -> None:
-    shift, groups = d.between(1, c - 1), d.divisor(c)
+    shift, groups = d.between(1, max(c - 1, 1)), d.divisor(c)
     kinds = [f"{x}.flip(1)", f"{x}.roll({shift}, 1)", f"{x}.roll(-{d.number(shift)}, dims=1)"]
     if groups is not None:
         g = d.number(groups)
