@@ -162,13 +162,11 @@ def _by_decisions(
     replay, other = replay_pruned(analysis, gone), replay_pruned(analysis, gone)
     outputs, expected = run(smaller, call, replay=replay), run(graph, call, replay=other)
     what = "the rewritten graph"
-    graph_error = max(
-        difference(outputs, expected, allowed, what),
-        compare_operands(replay, other, allowed, what),
-    )
+    graph_error = difference(outputs, expected, allowed, what)
+    operands = compare_operands(replay, other, allowed, what)
     checks.append(
-        f"outputs, and the values behind {replay.taken} decisions, equal the rewritten graph's, "
-        f"where both decide as the original: {graph_error:.1e} relative"
+        f"outputs equal the rewritten graph's where both decide as the original: {graph_error:.1e} "
+        f"relative, the values behind {replay.taken} decisions {operands:.1e}"
     )
     run(smaller, call)  # by its own decisions
     if missed := unreached(analysis):
@@ -177,16 +175,21 @@ def _by_decisions(
         checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
         return Report(tuple(checks), None, graph_error, mixing)
     masked = masked_original(analysis, gone, model)
-    error = _alike(analysis, gone, smaller, masked, call, allowed)
-    checks.append(f"so do they equal the masked original's: {error:.1e} relative")
+    error, operands = _alike(analysis, gone, smaller, masked, call, allowed)
+    checks.append(
+        f"so do they equal the masked original's: {error:.1e} relative, the values {operands:.1e}"
+    )
     other_path = analyze(trace(masked, *call))
     if structure_digest(other_path.groups) != structure_digest(analysis.groups):
         checks.append("not compared where both decide as the masked original: it takes another way")
         return Report(tuple(checks), error, graph_error, mixing)
     gone = other_path.gone([group.removed for group in plan.groups])
-    error = max(error, _alike(other_path, gone, smaller, masked, call, allowed))
-    checks.append(f"the same where both decide as the masked original: {error:.1e} relative")
-    return Report(tuple(checks), error, graph_error, mixing)
+    there, operands = _alike(other_path, gone, smaller, masked, call, allowed)
+    checks.append(
+        f"the same where both decide as the masked original: {there:.1e} relative, the values "
+        f"{operands:.1e}"
+    )
+    return Report(tuple(checks), max(error, there), graph_error, mixing)
 
 
 def _alike(
@@ -196,12 +199,14 @@ def _alike(
     masked: nn.Module,
     call: Call,
     allowed: float,
-) -> float:
-    """How far the pruned and the masked model are apart where both decide as ``analysis`` saw."""
+) -> tuple[float, float]:
+    """How far the outputs of the pruned and the masked model, and the values that they decide by,
+    are apart where both decide as ``analysis`` saw.
+    """
     replay, other = replay_pruned(analysis, gone), replay_masked(analysis, gone)
     what = "the masked original"
     outputs, expected = run(smaller, call, replay=replay), run(masked, call, replay=other)
-    return max(
+    return (
         difference(outputs, expected, allowed, what),
         compare_operands(replay, other, allowed, what),
     )
