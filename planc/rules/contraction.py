@@ -110,7 +110,8 @@ def einsum(cx: Facts, equation: str, operands: tuple[Labelled, ...], **_: Any) -
         if len(operands) == 2:
             kept = output
         product = contract(cx, result, dims, other, other_dims, kept)
-        summed = [c for c in both if c not in kept]
+        # over a single coordinate nothing is summed: torch multiplies
+        summed = [c for c in both if c not in kept and result.shape[dims.index(c)] > 1]
         factors = [(product, kept.index(c)) for c in kept] + [
             (result, dims.index(c)) for c in summed
         ]
