@@ -109,7 +109,7 @@ def _check(
         "macs": (plan.cost_before.macs, plan.cost_after.macs),
     }
     with stage() as stages["apply"]:
-        smaller = planc.apply(plan, case.model)
+        smaller = planc.apply(plan, case.model, args=case.args, kwargs=case.kwargs)
     with stage() as stages["verify"]:
         report = planc.verify(plan, case.model, smaller, case.args, case.kwargs)
     row |= {"graph": report.graph_error, "error": report.error, "whole": report.error is None}
