@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # one for each worker, from the first module that is collected on
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
