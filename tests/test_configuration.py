@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -205,6 +206,22 @@ def test_a_copy_that_shares_its_configuration_is_refused() -> None:
     plan = planc.compile(model().float(), X, ratio=0.5)
     with pytest.raises(PlancError, match="the original's"):
         planc.apply(plan, net)
+
+
+class Size(Enum):
+    """What a library calls its kinds: one object each, however often it is copied."""
+
+    SMALL = 1
+    LARGE = 2
+
+
+def test_a_member_of_an_enumeration_is_no_object_of_its_own() -> None:
+    net: Any = model()
+    net.kind = Size.LARGE
+    plan = planc.compile(net, X.double(), ratio=0.5)
+    smaller = planc.apply(plan, net)
+    assert smaller.kind is Size.LARGE
+    assert "config.hidden" in fields(plan)
 
 
 @pytest.mark.parametrize(

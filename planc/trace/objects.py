@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import nn
 
 _DEPTH = 4  # names in a dotted name
-_SCALARS = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size)
+_SCALARS = (int, float, bool, str, type(None), Enum, torch.dtype, torch.device, torch.Size)
 _CONTAINERS = (tuple, list, set, frozenset)
 _NOT_DATA = (nn.Module, torch.Tensor, type, types.ModuleType, *_SCALARS, *_CONTAINERS, dict)
 
