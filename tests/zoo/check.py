@@ -149,7 +149,8 @@ def _error_with_mixing_groups_whole(
     exact = planc.select(case.analysis, case.scores, policy, target)
     if not any(group.removed for group in exact.groups):
         return None
-    smaller = planc.apply(exact, case.model, validate=False)  # verification does that as well
+    call = {"args": case.args, "kwargs": case.kwargs}
+    smaller = planc.apply(exact, case.model, **call, validate=False)  # verification does it
     report = planc.verify(exact, case.model, smaller, case.args, case.kwargs)
     assert report.error is not None, "a plan without mixing groups was not compared"
     return float(report.error)
