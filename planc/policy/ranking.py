@@ -7,8 +7,10 @@ pairs of a kind of group and its own ratio, ``rows`` kinds of rows that go by th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +25,25 @@ Kinds = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
-    """Every group loses the share ``ratio`` of its units, rounded down. Without a ratio, a budget
-    says how far to go.
+class Pooled(ABC):
+    """What rankings have in common: groups compete in pools, each of which loses the same share.
+
+    Without a ratio, a budget says how far to go.
     """
 
     ratio: float | None = None
     kinds: Kinds = ()
     rows: tuple[str, ...] = ()
 
+    NAME: ClassVar[str]
+    NORMALISED: ClassVar[bool] = True  # whether scores are divided by their group's mean
+
+    @abstractmethod
+    def pools(self, analysis: Analysis) -> Sequence[Hashable]:
+        """The pool of each group."""
+
     def __str__(self) -> str:
-        return _text("uniform", self.ratio, self.kinds, self.rows)
+        return _text(self.NAME, self.ratio, self.kinds, self.rows)
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
         return self.order(analysis, scores).at(needed(self.ratio))
@@ -41,13 +51,25 @@ class Uniform:
     def order(
         self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
     ) -> Order:
-        """The steps of all groups, each at the share of its group that is then gone."""
+        """The steps of all groups, each at the share of its pool that is then gone."""
         chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
-        return chosen.order(scores, list(range(len(analysis.groups))), normalised=True)
+        return chosen.order(scores, self.pools(analysis), self.NORMALISED)
 
 
 @dataclass(frozen=True, slots=True)
-class Global:
+class Uniform(Pooled):
+    """Every group loses the share ``ratio`` of its units, rounded down. Without a ratio, a budget
+    says how far to go.
+    """
+
+    NAME = "uniform"
+
+    def pools(self, analysis: Analysis) -> Sequence[Hashable]:
+        return range(len(analysis.groups))
+
+
+@dataclass(frozen=True, slots=True)
+class Global(Pooled):
     """The share ``ratio`` of all units goes, the lowest scores of all groups first.
 
     Scores are divided by their group's mean, so that groups of unlike size can compete. In a
@@ -56,26 +78,14 @@ class Global:
     Every group keeps a unit. Without a ratio, a budget says how far to go.
     """
 
-    ratio: float | None = None
-    kinds: Kinds = ()
-    rows: tuple[str, ...] = ()
+    NAME = "global"
 
-    def __str__(self) -> str:
-        return _text("global", self.ratio, self.kinds, self.rows)
-
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return self.order(analysis, scores).at(needed(self.ratio))
-
-    def order(
-        self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
-    ) -> Order:
-        """The steps of all groups by their scores."""
-        chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
-        return chosen.order(scores, [0] * len(analysis.groups), normalised=True)
+    def pools(self, analysis: Analysis) -> Sequence[Hashable]:
+        return [0] * len(analysis.groups)
 
 
 @dataclass(frozen=True, slots=True)
-class Isomorphic:
+class Isomorphic(Pooled):
     """Groups alike compete, by their scores as they are: each class of groups loses the share
     ``ratio`` of its units.
 
@@ -85,23 +95,11 @@ class Isomorphic:
     the same order, whatever their sizes. Without a ratio, a budget says how far to go.
     """
 
-    ratio: float | None = None
-    kinds: Kinds = ()
-    rows: tuple[str, ...] = ()
+    NAME = "isomorphic"
+    NORMALISED = False
 
-    def __str__(self) -> str:
-        return _text("isomorphic", self.ratio, self.kinds, self.rows)
-
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return self.order(analysis, scores).at(needed(self.ratio))
-
-    def order(
-        self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
-    ) -> Order:
-        """The steps of all groups, each at the share of its class that is then gone."""
-        chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
-        keys = [topology(analysis, g) for g in range(len(analysis.groups))]
-        return chosen.order(scores, keys, normalised=False)
+    def pools(self, analysis: Analysis) -> Sequence[Hashable]:
+        return [topology(analysis, g) for g in range(len(analysis.groups))]
 
 
 def needed(ratio: float | None) -> float:
