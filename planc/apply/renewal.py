@@ -19,6 +19,7 @@ from planc.apply.attributes import is_plain
 from planc.apply.tensors import copy_tensor, removed_values, uncut_tensor
 from planc.errors import StalePlan
 from planc.plan import Cut, Plan, TensorSpec
+from planc.trace.structure import storage_of
 
 Change = TypeVar("Change", bound=Hashable)
 Named = Iterable[tuple[str, torch.Tensor]]
@@ -158,11 +159,9 @@ def specs_by_name(plan: Plan) -> dict[str, TensorSpec]:
 
 
 def storage_id(tensor: torch.Tensor) -> int:
-    """What tensors on one storage have in common, on the meta device too."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):  # sparse and other layouts have none
-        return id(tensor)
+    """What tensors on one storage have in common; one without a storage is by itself."""
+    storage = storage_of(tensor)
+    return id(tensor) if storage is None else storage
 
 
 def memory_of(tensor: torch.Tensor) -> Hashable:

@@ -27,7 +27,7 @@ from planc.ir import Graph, Node, Ref, Tensor, Value
 from planc.trace.leaf import leaves_of
 from planc.trace.nesting import leaves
 from planc.trace.record import ASSERTS
-from planc.trace.structure import described, owned_tensors
+from planc.trace.structure import described, described_value, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -101,12 +101,7 @@ class _Conversion:
 
     def _value(self, tensor: torch.Tensor, known: torch.Tensor | None = None) -> Ref:
         value = len(self.values)
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        try:
-            storage = tensor.untyped_storage()._cdata
-        except (NotImplementedError, RuntimeError):  # sparse and other layouts have none
-            storage = -1 - value
-        self.values.append(Value(tuple(map(int, tensor.shape)), dtype, storage))
+        self.values.append(described_value(tensor, value))
         if known is not None:
             self.known[value] = known
             if not (known.is_floating_point() or known.is_complex()):

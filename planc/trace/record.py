@@ -59,7 +59,7 @@ from planc.trace.sizes import (
     track_attributes,
     tracked_math,
 )
-from planc.trace.structure import described, owned_tensors
+from planc.trace.structure import described, described_value, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _CPU = torch.device("cpu")
@@ -159,12 +159,7 @@ class _Run:
 
     def new_value(self, tensor: torch.Tensor, constant: bool) -> int:
         value = len(self.values)
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        try:
-            storage = tensor.untyped_storage()._cdata
-        except (NotImplementedError, RuntimeError):  # sparse and other layouts have none
-            storage = -1 - value
-        self.values.append(Value(tuple(map(int, tensor.shape)), dtype, storage))
+        self.values.append(described_value(tensor, value))
         self.ids[id(tensor)] = value
         self.alive.append(tensor)
         if constant:

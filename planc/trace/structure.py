@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from planc.ir import Module
+from planc.ir import Module, Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,3 +77,21 @@ def _described(path: str, module: nn.Module) -> Module:
         if issubclass(t, nn.Module)
     )
     return Module(path, types, structural_attributes(module))
+
+
+def described_value(tensor: torch.Tensor, number: int) -> Value:
+    """The value with that number in a graph: its shape, dtype and storage."""
+    storage = storage_of(tensor)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape = tuple(map(int, tensor.shape))
+    return Value(shape, dtype, -1 - number if storage is None else storage)
+
+
+def storage_of(tensor: torch.Tensor) -> int | None:
+    """What tensors on one storage have in common, on the meta device too; None for sparse and
+    other layouts, which have none.
+    """
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return None
