@@ -64,7 +64,9 @@ class Collector:
         self._called: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self._analysis: Analysis | None = None
         if CHANGES in self.needs:
-            self.model.register_forward_pre_hook(self._note_call, prepend=True, with_kwargs=True)
+            self._noting = self.model.register_forward_pre_hook(
+                self._note_call, prepend=True, with_kwargs=True
+            )
 
     def add(self, number: int, batch: Any) -> None:
         """One more batch.
@@ -144,7 +146,8 @@ class Collector:
     # -- changes of units --------------------------------------------------------------------
 
     def _note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._analysis is None and self._called is None:
+        """Keeps the arguments of the first call, from which the model is analysed."""
+        if self._called is None and not torch.is_inference_mode_enabled():
             self._called = args, kwargs
 
     def _add_changes(self, gradients: dict[str, torch.Tensor]) -> None:
@@ -156,7 +159,8 @@ class Collector:
                     "does not say which units it has; call model(...) in it"
                 )
             self._analysis = analyze(trace(self.original, *self._called))
-            self._called = None
+            self._noting.remove()
+            self._called = None  # nothing is kept of a batch
         for quantity, group, change in changes_of_batch(self._analysis, self.parameters, gradients):
             if not bool(change.isfinite().all()):
                 _check_finite(gradients)
