@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
     from planc.calibrate import calibrate, load_statistics, save_statistics
-    from planc.checkpoint import StoredWeights, apply_pickled, load, load_optimizer, save
+    from planc.checkpoint import StoredWeights, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
@@ -75,7 +75,6 @@ __all__ = [
     "analyze",
     "apply",
     "apply_files",
-    "apply_pickled",
     "bake",
     "calibrate",
     "compile",
@@ -119,7 +118,6 @@ _HOMES = {
     "analyze": "planc.analysis",
     "apply": "planc.apply",
     "apply_files": "planc.streaming",
-    "apply_pickled": "planc.checkpoint",
     "bake": "planc.masks",
     "calibrate": "planc.calibrate",
     "compile": "planc.compile",

@@ -52,7 +52,7 @@ _overwrite = click.option(
 @click.option(
     "--trust-pickle",
     is_flag=True,
-    help="Read weights that are a pickle (.pt, .bin), with torch's weights_only.",
+    help="Read weights that are pickles (.pt, .bin, a native torch.distributed.checkpoint).",
 )
 @_overwrite
 def apply(
@@ -77,7 +77,7 @@ def apply(
     """
     if model is None and weights is None:
         raise click.UsageError("name a MODEL, or the weights with --weights, or both")
-    if keep_removed is not None and (model is not None or trust_pickle):
+    if keep_removed is not None and model is not None:
         raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
     check_writable(output, directories=True)
     import planc
@@ -91,11 +91,6 @@ def apply(
         note(f"wrote {output}: {before:,} parameters became {after:,}")
         return
     assert weights is not None
-    if trust_pickle:
-        with status(f"applying {plan_file}"):
-            planc.apply_pickled(loaded, weights, output)
-        note(f"wrote {output}")
-        return
     with status(f"applying {plan_file}"):
         done = planc.apply_files(
             loaded,
@@ -104,9 +99,12 @@ def apply(
             keep_removed=keep_removed,
             overwrite=overwrite,
             workers=workers,
+            trust_pickle=trust_pickle,
         )
     if done.cut < done.shards:
         note(f"{done.shards - done.cut} of {done.shards} shards were there from an earlier run")
+    if done.outside:
+        note(f"left out, being no part of the state dict: {', '.join(done.outside)}")
     if not done.described:
         note("config.json does not describe the result: load it with planc.load")
     note(f"wrote {output}: {done.before / _MIB:,.1f} MiB became {done.after / _MIB:,.1f} MiB")

@@ -27,10 +27,11 @@ from planc.streaming.besides import copy_besides, write_index
 from planc.streaming.layout import Layout, lay_out
 from planc.streaming.removed import keep_removed as keep_removed_values
 from planc.streaming.shard import Cutting, Done, cut_shard, finished
+from planc.streaming.sources import find_source
 from planc.streaming.staging import TEMPORARY, staging
 from planc.tensorfiles.directories import check_free
 from planc.tensorfiles.reader import is_directory, is_same_file
-from planc.tensorfiles.shards import SUFFIX, ShardSet, find_shards
+from planc.tensorfiles.shards import SUFFIX, ShardSet
 from planc.tensorfiles.writer import rewrite
 
 
@@ -38,7 +39,8 @@ from planc.tensorfiles.writer import rewrite
 class Applied:
     """What was written: bytes of all tensors before and after, how many shards there are, and how
     many of them were cut in this run (the others were there from an interrupted one); whether
-    the ``config.json`` beside them, if there is one, describes the result.
+    the ``config.json`` beside them, if there is one, describes the result; what a training
+    checkpoint held beside the state dict, and is not in the result.
     """
 
     before: int
@@ -46,6 +48,7 @@ class Applied:
     shards: int
     cut: int
     described: bool = True
+    outside: tuple[str, ...] = ()
 
 
 def apply_files(
@@ -56,6 +59,7 @@ def apply_files(
     keep_removed: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     workers: int = 1,
+    trust_pickle: bool = False,
     limits: Limits = DEFAULT,
 ) -> Applied:
     """Writes the checkpoint at ``source`` without what the plan removes to ``target``.
@@ -65,12 +69,16 @@ def apply_files(
 
     Args:
         plan: the plan, made for the model whose state dict ``source`` holds.
-        source: a safetensors file, an index, or a directory of either.
+        source: a safetensors file, an index, or a directory of either; a directory of
+            torch.distributed.checkpoint in its safetensors form; with ``trust_pickle`` one in its
+            own form, a ``.pt`` or ``.bin`` state dict, or an index of those.
         target: a new directory; for a single file also a name that ends in ``.safetensors``.
         keep_removed: a new directory for what is removed, for :func:`restore_files`.
         overwrite: replace directories that are there.
         workers: processes that cut shards at the same time; each starts by importing the script
             that calls this, which needs its ``if __name__ == "__main__"`` then.
+        trust_pickle: read what is a pickle, which can run code, with torch's ``weights_only``. The
+            result has the names that safetensors files have, such as ``model.safetensors``.
 
     Raises:
         StalePlan, AlreadyApplied: the plan was not made for these tensors.
@@ -79,7 +87,7 @@ def apply_files(
         FileError, OSError: a file is malformed or damaged, cannot be read or written.
     """
     source, target = Path(source), Path(os.path.realpath(target))
-    found = find_shards(source, limits)
+    found = find_source(source, plan, trust_pickle, limits)
     alone = found.index is None and not is_directory(source)  # its neighbours are not its own
     single = alone and target.name.endswith(SUFFIX)
     _check(plan, found, target)
@@ -105,7 +113,7 @@ def apply_files(
     before = sum(shard.header.size - shard.header.data for shard in found.shards)
     after = sum(entry.stop - entry.start for entry in layout.entries())
     described = configuration.FILE not in besides or configuration.describes(plan)
-    return Applied(before, after, len(found.shards), cut, described)
+    return Applied(before, after, len(found.shards), cut, described, found.outside)
 
 
 def _check(plan: Plan, found: ShardSet, target: Path) -> None:

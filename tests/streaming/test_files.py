@@ -25,7 +25,6 @@ from safetensors.torch import save_file as save_torch
 from torch import nn
 
 import planc
-from planc.cli import run
 from planc.errors import (
     AlreadyApplied,
     FileError,
@@ -268,23 +267,6 @@ def test_a_second_plan_makes_a_checkpoint_of_the_composed_one(tmp_path: Path) ->
     assert planc.inspect(tmp_path / "b").plan == planc.compose(first, second)
     with pytest.raises(AlreadyApplied):
         planc.apply_files(first, tmp_path / "a", tmp_path / "c")
-
-
-def test_a_pickle_is_read_only_when_it_is_trusted(tmp_path: Path) -> None:
-    whole = {name: torch.from_numpy(array) for name, array in state_of(PLAN).items()}
-    torch.save(whole, tmp_path / "a.pt")
-    planc.save_plan(PLAN, tmp_path / "p.planc")
-    command = ["apply", str(tmp_path / "p.planc"), "--weights", str(tmp_path / "a.pt")]
-    out = tmp_path / "b.safetensors"
-    assert run([*command, "-o", str(out)]) == 1
-    assert not out.exists()
-    assert run([*command, "--trust-pickle", "-o", str(out)]) == 0
-    expected = planc.apply(PLAN, whole)
-    assert all(torch.equal(t, expected[name]) for name, t in load_torch(out).items())
-    assert planc.inspect(out).plan == PLAN
-    torch.save({"a": os.system}, tmp_path / "bad.pt")
-    with pytest.raises(FileError):
-        planc.apply_pickled(PLAN, tmp_path / "bad.pt", out)
 
 
 def test_the_commands_need_neither_torch_nor_the_model(tmp_path: Path) -> None:
