@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.iteration import Schedule, Step, next_step
+    from planc.job import job
     from planc.latency.measure import measure_latency
     from planc.latency.table import LatencyTable
     from planc.lossless import fold, lossless
@@ -83,6 +84,7 @@ __all__ = [
     "fold",
     "from_masks",
     "inspect",
+    "job",
     "load",
     "load_latency",
     "load_masks",
@@ -126,6 +128,7 @@ _HOMES = {
     "fold": "planc.lossless",
     "from_masks": "planc.masks",
     "inspect": "planc.tensorfiles.checkpoint",
+    "job": "planc.job",
     "load": "planc.checkpoint",
     "load_masks": "planc.codec.masks",
     "load_optimizer": "planc.checkpoint",

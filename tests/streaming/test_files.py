@@ -110,8 +110,10 @@ def test_every_width_of_elements_is_moved_as_bits(tmp_path: Path) -> None:
 # sharded checkpoints
 
 
-def mlp_plan(width: int = 16, layers: int = 3) -> Plan:
-    """A plan for layers of an MLP, without a model: each loses every other inner channel."""
+def mlp_plan(width: int = 16, layers: int = 3, step: int = 2) -> Plan:
+    """A plan for layers of an MLP, without a model: each loses every other inner channel, or every
+    ``step``-th.
+    """
     tensors, groups = [], []
     for i in range(layers):
         up, down = f"layers.{i}.up.weight", f"layers.{i}.down.weight"
@@ -122,10 +124,10 @@ def mlp_plan(width: int = 16, layers: int = 3) -> Plan:
         members = tuple(
             Member(name, dim, (Run(0, width, 0, 1),)) for name, dim in ((up, 0), (down, 1))
         )
-        gone = tuple(range(0, width, 2))
+        gone = tuple(range(0, width, step))
         groups.append(PlanGroup(f"{up}:0", "features", width, 1, members, "", gone))
     modules = (ModuleSpec("", (("config.inner.size", width), ("config.kind", "mlp"))),)
-    changes = (AttributeChange("", "config.inner.size", width, width // 2),)
+    changes = (AttributeChange("", "config.inner.size", width, width - len(range(0, width, step))),)
     return complete(tuple(tensors), modules, tuple(groups), changes)
 
 
@@ -316,7 +318,7 @@ def test_an_interrupted_run_leaves_no_output_and_goes_on(
         return real(job, descriptor)
 
     with monkeypatch.context() as patched:
-        patched.setattr("planc.streaming.apply.cut_shard", stopping)
+        patched.setattr("planc.streaming.workers.cut_shard", stopping)
         with pytest.raises(Interrupted):
             planc.apply_files(PLAN, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
