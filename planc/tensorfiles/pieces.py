@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class JoinedFile:
     def __init__(self, joined: Joined, descriptors: Mapping[Path, int]) -> None:
         self.header = joined.header
         self._tensors, self._descriptors = joined.tensors, descriptors
-        self._last: dict[str, int] = {}  # the piece of each tensor that was read last
+        self._finders: dict[str, _Finder] = {}
         self._dense: tuple[Piece, Bytes] | None = None
 
     def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
@@ -152,13 +153,11 @@ class JoinedFile:
         """The piece with an element of a tensor, which of its own elements that is in C order, and
         for how many the two go on together.
         """
+        finder = self._finders.get(name)
+        if finder is None:
+            finder = self._finders[name] = _Finder(whole)
         at = _coordinates(element, whole.shape)
-        count, last = len(whole.pieces), self._last.get(name, 0)
-        number = next(
-            i % count for i in range(last, last + count) if whole.pieces[i % count].holds(at)
-        )
-        self._last[name] = number
-        piece = whole.pieces[number]
+        piece = finder.piece(at)
         local, run = 0, 1
         for i, first, size in zip(at, piece.offsets, piece.shape, strict=True):
             local = local * size + i - first
@@ -183,6 +182,27 @@ class JoinedFile:
             )
             self._dense = piece, np.ascontiguousarray(strided).reshape(-1).view(np.uint8)
         into[:] = self._dense[1][at : at + len(into)]
+
+
+class _Finder:
+    """Finds the piece that holds an element. Pieces that cover a tensor consist of cells: boxes
+    between the offsets, in each dimension, of some piece and the next.
+    """
+
+    def __init__(self, whole: Whole) -> None:
+        self._pieces = whole.pieces
+        dims = range(len(whole.shape))
+        self._bounds = [sorted({piece.offsets[dim] for piece in whole.pieces}) for dim in dims]
+        self._cells: dict[tuple[int, ...], Piece] = {}
+
+    def piece(self, at: Shape) -> Piece:
+        """The piece that holds an element."""
+        cell = tuple(map(bisect_right, self._bounds, at))
+        found = self._cells.get(cell)
+        if found is None:
+            found = next(piece for piece in self._pieces if piece.holds(at))
+            self._cells[cell] = found
+        return found
 
 
 @contextmanager
