@@ -168,9 +168,17 @@ def test_a_file_of_unknown_size_is_read_in_pieces(
     assert min(asked) == 4096
 
 
-def test_a_body_of_four_gibibytes_fits_no_envelope() -> None:
-    with pytest.raises(LimitExceeded, match=f"a body of {1 << 32} bytes"):
-        seal(b"planc/plan", bytes(1 << 32))
+@pytest.mark.parametrize("size", [(1 << 32) - 1, 1 << 32])
+def test_a_body_of_four_gibibytes_fits_no_envelope(size: int) -> None:
+    class Large(bytes):
+        def __len__(self) -> int:
+            return size
+
+    if size < 1 << 32:
+        assert seal(b"planc/plan", Large())[47:] == b"\xc6\xff\xff\xff\xff"
+        return
+    with pytest.raises(LimitExceeded, match=f"a body of {size} bytes, the format ends below {size}"):
+        seal(b"planc/plan", Large())
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 65_535, 65_536, 70_000])
