@@ -13,6 +13,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 _CODEC = ("tests/test_codec.py", "tests/codec", "tests/test_golden_files.py")
+_VERIFY = (
+    "tests/verify",
+    "tests/test_verify.py",
+    "tests/test_verify_sizes.py",
+    "tests/test_configuration.py",
+    "tests/test_data_dependent.py",
+    "tests/test_leaf.py",
+)
 TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec": _CODEC,
     "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
@@ -22,8 +30,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/checkpoint": ("tests/checkpoint",),
     "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),
     "planc/streaming": ("tests/streaming",),
-    "planc/validate.py": ("tests/verify", "tests/test_verify.py", "tests/test_verify_sizes.py"),
-    "planc/verify": ("tests/verify", "tests/test_verify.py", "tests/test_verify_sizes.py"),
+    "planc/validate.py": _VERIFY,
+    "planc/verify": _VERIFY,
 }
 
 
