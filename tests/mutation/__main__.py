@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--match", default="", help="mutants in whose name this stands")
     options = parser.parse_args()
     os.chdir(ROOT)
+    os.environ["OMP_NUM_THREADS"] = "1"
     paths = modules(options.only)
     known = all_mutants(paths)
     chosen = _chosen(known, options)
@@ -70,7 +71,8 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
 def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
     until = time.time() + 60 * minutes
     with tempfile.TemporaryDirectory() as folder:
-        bare = BareServer(Path(folder) / "fresh")
+        with_torch = any("import torch" in (ROOT / path).read_text() for path in paths)
+        bare = BareServer(Path(folder) / "fresh", with_torch)
         settings.register_profile(  # what is found need not be made small, nor found again
             "mutation",
             phases=(Phase.explicit, Phase.generate),
@@ -81,7 +83,7 @@ def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
         settings.load_profile("mutation")
         trial = Trial(chosen, until, bare, lambda text: print(text, flush=True))
         status = pytest.main(
-            ["-q", "-n", "0", "-s", "-p", "no:cacheprovider", f"--basetemp={folder}/tests"]
+            ["-q", "-n", "0", "-s", "--noconftest", f"--basetemp={folder}/tests"]
             + tests_of(paths),
             plugins=[trial],
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-_CODEC = ("tests/test_codec.py", "tests/codec", "tests/test_golden_files.py")
+_CODEC = ("tests/test_codec.py", "tests/codec")  # without torch, so that a fork costs little
 _VERIFY = (
     "tests/verify",
     "tests/test_verify.py",
@@ -25,7 +25,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec": _CODEC,
     "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
     "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
-    "planc/codec/checkpoint.py": (*_CODEC, "tests/checkpoint"),
     "planc/fingerprint.py": (*_CODEC, "tests/test_fingerprint.py"),
     "planc/checkpoint": ("tests/checkpoint",),
     "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),

@@ -10,6 +10,7 @@ process is forked that has imported torch, but nothing of planc.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -198,12 +199,13 @@ class Trial:
 class BareServer:
     """A process that has imported what planc needs and nothing of planc, to fork from."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, with_torch: bool) -> None:
         ask_from, ask_to = os.pipe()
         say_from, say_to = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             os.close(ask_to)
+            _import(with_torch)
             _serve(os.fdopen(ask_from), os.fdopen(say_to, "w", buffering=1), folder)
             os._exit(0)
         os.close(ask_from)
@@ -221,16 +223,14 @@ class BareServer:
         os.waitpid(self.pid, 0)
 
 
-def _serve(requests: Any, answers: Any, folder: Path) -> None:
-    import hypothesis.internal.conjecture.engine
-    import msgspec
-    import numpy
-    import safetensors.torch
-    import scipy.optimize
-    import scipy.sparse.csgraph
-    import torch
+def _import(with_torch: bool) -> None:
+    """What takes long."""
+    names = ["hypothesis", "msgspec", "msgpack", "numpy", "scipy.sparse.csgraph"]
+    for name in [*names, *(("torch", "safetensors.torch", "scipy.optimize") if with_torch else ())]:
+        importlib.import_module(name)
 
-    del hypothesis, msgspec, numpy, safetensors, scipy, torch
+
+def _serve(requests: Any, answers: Any, folder: Path) -> None:
     for line in requests:
         fields, tests, limit = json.loads(line)
         mutant = Mutant(*fields)
@@ -240,7 +240,7 @@ def _serve(requests: Any, answers: Any, folder: Path) -> None:
         ) -> None:
             file = ROOT / mutant.path
             import_mutated(mutant, file.read_text(), file)
-            options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"--basetemp={folder}"]
+            options = ["-x", "-q", "-n", "0", "--noconftest", f"--basetemp={folder}"]
             status = pytest.main([*options, *tests])
             tell("none" if status == 0 else "a fresh run")
 
