@@ -23,9 +23,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# a pipe is opened without waiting for its other end, to be refused
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+# a pipe is opened without waiting for its other end, to be refused; no child inherits a descriptor,
+# which Python sees to
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _SUFFIX = ".tmp"
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
@@ -170,7 +171,7 @@ def sync_directory(directory: Path) -> None:
     """Flushes the names in a directory to the disk, where the system can."""
     if os.name == "nt":
         return
-    descriptor = os.open(directory, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:

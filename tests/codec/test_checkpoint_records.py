@@ -141,6 +141,16 @@ def test_a_field_of_a_record_that_contradicts_another_is_named(
     assert words in refusal(lambda: decode_checkpoint(text_of(b"planc/ckpt", body)))
 
 
+def test_values_nest_as_deep_as_the_form_of_the_record_does() -> None:
+    def nested(depth: int) -> Any:
+        return 1 if depth == 0 else (nested(depth - 1),)
+
+    deep = replace(CHECKPOINT, metadata=(("deep", nested(10)),))
+    assert decode_checkpoint({KEY: encode_checkpoint(deep)}) == deep
+    with pytest.raises(MalformedFile, match=r"\$\.metadata"):
+        encode_checkpoint(replace(CHECKPOINT, metadata=(("deep", nested(11)),)))
+
+
 def test_a_record_without_shards_is_refused() -> None:
     with pytest.raises(MalformedFile, match="shards: none"):
         encode_checkpoint(replace(CHECKPOINT, shards=(), tensors=()))

@@ -1,7 +1,7 @@
 """Which modules R16 speaks of, and which tests are run for them.
 
 ``python -m tests.mutation.covering`` runs these tests and fails unless every branch of the modules
-is taken.
+is taken; options and other tests that are named are for pytest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 
 
 def modules(only: str = "") -> list[str]:
-    """The modules' paths; those that begin with ``only``."""
+    """The modules' paths; those that begin with ``only``, in the order of their packages."""
     found = [
         path.relative_to(ROOT).as_posix()
         for place in TESTS
@@ -52,7 +52,8 @@ def tests_of(paths: list[str]) -> list[str]:
 
 
 def main() -> int:
-    return int(pytest.main(["--cov", "--cov-report=term-missing:skip-covered", *tests_of(modules())]))
+    options = ["--cov", "--cov-report=term-missing:skip-covered", *sys.argv[1:]]
+    return int(pytest.main([*options, *tests_of(modules())]))
 
 
 if __name__ == "__main__":

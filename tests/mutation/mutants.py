@@ -46,6 +46,8 @@ _OTHER_OPERATOR: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitXor: ast.BitAnd,
 }
 _OTHER_NAME = {"min": "max", "max": "min", "any": "all", "all": "any"}
+# of zip, where lengths are equal; of msgspec, what the collector looks at
+_WITHOUT_EFFECT = ("strict", "gc")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -141,6 +143,8 @@ def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         if isinstance(node, ast.Assign) and any(_is_name(t, "__all__") for t in node.targets):
             continue
         for child in children:
+            if isinstance(child, ast.keyword) and child.arg in _WITHOUT_EFFECT:
+                continue
             if isinstance(child, ast.AST):
                 yield field, child
 
@@ -244,12 +248,14 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     for i, _ in enumerate(pairwise(node.args)):
         if any(isinstance(arg, ast.Starred) for arg in node.args[i : i + 2]):
             continue
+        if isinstance(node.func, ast.Name) and node.func.id in ("min", "max"):
+            continue
         if ast.dump(node.args[i]) != ast.dump(node.args[i + 1]):
             new = copy.deepcopy(node)
             new.args[i : i + 2] = reversed(new.args[i : i + 2])
             yield new
     for i, keyword in enumerate(node.keywords):
-        if keyword.arg is not None and keyword.arg != "strict":
+        if keyword.arg is not None and keyword.arg not in _WITHOUT_EFFECT:
             new = copy.deepcopy(node)
             del new.keywords[i]
             yield new

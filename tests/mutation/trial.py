@@ -98,6 +98,8 @@ class Trial:
         for mutant in self.chosen:
             if time.time() > self.until:
                 break
+            if self.results.tried % 100 == 99:
+                self.tell(f"{self.results.tried} of {len(self.chosen)} tried")
             tests = self._tests(mutant, seen)
             if not tests:
                 self.results.uncovered.append(mutant)
