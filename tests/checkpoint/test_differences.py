@@ -203,9 +203,9 @@ def test_what_is_known_by_its_type_or_differs_between_machines_is_no_difference(
     model = pruned()
     model.up.born, model.up.kind, model.up.tool = torch.device("cpu"), torch.float16, object()
     assert differences(checkpoint, model) == []
-    assert differences(
-        with_attributes(checkpoint, "", sizes=("tuple", 1, ("list", 2))), model
-    ) == []
+    assert (
+        differences(with_attributes(checkpoint, "", sizes=("tuple", 1, ("list", 2))), model) == []
+    )
 
 
 def test_other_modules_are_named(checkpoint: Checkpoint) -> None:
@@ -563,5 +563,3 @@ def test_modules_are_recorded_with_what_is_plain_and_public() -> None:
     assert dict(named["up"].attributes) == {"in_features": 3, "out_features": 4}
     kind = type("X" * 300, (), {})
     assert len(type_name(kind)) == 200
-
-

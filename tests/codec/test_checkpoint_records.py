@@ -196,7 +196,9 @@ def test_text_that_is_no_record_is_refused() -> None:
 def test_another_text_of_the_same_bytes_is_refused() -> None:
     """The bits after the last byte are not looked at by most decoders."""
     text = next(
-        text for n in range(3) if (text := encode_part(replace(PART, tensors=PART.tensors[:n])))[-1] == "="
+        text
+        for n in range(3)
+        if (text := encode_part(replace(PART, tensors=PART.tensors[:n])))[-1] == "="
     )
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     last = len(text.rstrip("=")) - 1

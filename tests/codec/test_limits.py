@@ -85,8 +85,7 @@ def test_a_limit_is_the_most_that_is_accepted() -> None:
     with pytest.raises(LimitExceeded) as caught:
         limits.check("groups", 4, "here")
     assert str(caught.value) == (
-        "here: 4 exceeds the limit of 3 groups; if you trust the file, pass "
-        "limits=Limits(groups=4)"
+        "here: 4 exceeds the limit of 3 groups; if you trust the file, pass limits=Limits(groups=4)"
     )
 
 

@@ -29,7 +29,10 @@ def run(**changes: int) -> dict[str, int]:
         (set_in("groups.0.removed", [-1, 1]), "groups[0].removed: not distinct units below 6"),
         (set_in("groups.0.removed", [1, 6]), "groups[0].removed: not distinct units below 6"),
         (set_in("groups.0.removed", [1 << 70]), "groups[0].removed: not distinct units below 6"),
-        (set_in("groups.0.removed", [0, 1, 2, 3, 4, 5]), "groups[0].removed: all 6 units, at least"),
+        (
+            set_in("groups.0.removed", [0, 1, 2, 3, 4, 5]),
+            "groups[0].removed: all 6 units, at least",
+        ),
         (set_in("groups.2.removed", [0]), "groups[2].removed: rows of 3 lose [0, 1] units"),
         (set_in("groups.2.removed", [0, 1, 2]), "groups[2].removed: rows of 3 lose [0, 3] units"),
         (set_in("groups.0.size", 0), "groups[0].removed: 0 units in 1 rows"),
@@ -59,9 +62,7 @@ def run(**changes: int) -> dict[str, int]:
         (set_in("provenance.0.seed", -(1 << 63) - 1), "provenance[0].seed: -9223372036854775809"),
     ],
 )
-def test_a_field_that_contradicts_another_is_named(
-    edit: Callable[[Any], None], words: str
-) -> None:
+def test_a_field_that_contradicts_another_is_named(edit: Callable[[Any], None], words: str) -> None:
     plain = json.loads(json.dumps(plan_json(PLAN)))
     assert plan_from_json(plain) == PLAN
     edit(plain)

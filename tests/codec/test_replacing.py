@@ -177,7 +177,9 @@ def test_a_body_of_four_gibibytes_fits_no_envelope(size: int) -> None:
     if size < 1 << 32:
         assert seal(b"planc/plan", Large())[47:] == b"\xc6\xff\xff\xff\xff"
         return
-    with pytest.raises(LimitExceeded, match=f"a body of {size} bytes, the format ends below {size}"):
+    with pytest.raises(
+        LimitExceeded, match=f"a body of {size} bytes, the format ends below {size}"
+    ):
         seal(b"planc/plan", Large())
 
 

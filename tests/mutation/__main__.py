@@ -83,8 +83,7 @@ def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
         settings.load_profile("mutation")
         trial = Trial(chosen, until, bare, lambda text: print(text, flush=True))
         status = pytest.main(
-            ["-q", "-n", "0", "-s", "--noconftest", f"--basetemp={folder}/tests"]
-            + tests_of(paths),
+            ["-q", "-n", "0", "-s", "--noconftest", f"--basetemp={folder}/tests"] + tests_of(paths),
             plugins=[trial],
         )
         bare.close()

@@ -30,9 +30,7 @@ def functions_of(file: Path) -> dict[Place, FunctionType]:
     }
 
 
-def exchange(
-    mutant: Mutant, source: str, file: Path, functions: dict[Place, FunctionType]
-) -> None:
+def exchange(mutant: Mutant, source: str, file: Path, functions: dict[Place, FunctionType]) -> None:
     """Gives the function of a mutant its other code, in this process."""
     place = mutant.function.rpartition(".")[2], mutant.first
     code = dict(_codes(compile(mutated(source, mutant), str(file), "exec")))[place]

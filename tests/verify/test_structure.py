@@ -91,11 +91,14 @@ def with_group(number: int, **changes: Any) -> Plan:
         (with_group(0, removed=(1, 1)), "removed units are not sorted and in range"),
         (with_group(0, removed=(1, 4)), "removed units are not sorted and in range"),
         (with_group(0, removed=(-1, 1)), "removed units are not sorted and in range"),
-        (PLAN.replace(target="moon"), "the plan's target is 'moon', not \"module\" or \"graph\""),
+        (PLAN.replace(target="moon"), 'the plan\'s target is \'moon\', not "module" or "graph"'),
         (with_group(0, removed=(0, 1, 2, 3)), "the plan breaks a constraint: "),
         (with_group(0, removed=(0,)), "the plan's attributes differ from what its removals lead"),
         (with_group(0, mixing="odd"), "the plan's groups differ from what its removals lead to: "),
-        (PLAN.replace(tensors=PLAN.tensors[1:]), "the plan's tensors differ from what its removals"),
+        (
+            PLAN.replace(tensors=PLAN.tensors[1:]),
+            "the plan's tensors differ from what its removals",
+        ),
         (PLAN.replace(attributes=PLAN.attributes[:-1]), "attributes differ from what its removals"),
         (PLAN.replace(shapes=bytes(32)), "the plan's shapes differ from what its removals lead to"),
         (PLAN.replace(requires=("magic",)), "the plan's requires differ from what its removals"),
@@ -210,7 +213,9 @@ def test_tensors_that_no_run_reached_are_named() -> None:
         "reach them is not known"
     )
     found = unreached(planc.analyze(planc.trace(First(), torch.zeros(1, 2))))
-    assert found.startswith("4 tensors were not reached and stay whole (b.weight, b.bias, c.weight,")
+    assert found.startswith(
+        "4 tensors were not reached and stay whole (b.weight, b.bias, c.weight,"
+    )
     assert "c.weight, ...)" in found
 
 
@@ -257,7 +262,9 @@ def test_another_class_is_named() -> None:
 
     other = pruned()
     other.__class__ = Other
-    with pytest.raises(VerificationError, match="the pruned model is a Other, the original a Small"):
+    with pytest.raises(
+        VerificationError, match="the pruned model is a Other, the original a Small"
+    ):
         check_modules(PLAN, MODEL, other)
 
     class Layer(nn.Linear):
@@ -301,7 +308,9 @@ def test_a_graph_that_is_not_the_rewritten_one_is_refused() -> None:
     reference, found = graphs()
     output = next(n for n in reference.graph.nodes if n.op == "output")
     reference.graph.erase_node(output)
-    with pytest.raises(VerificationError, match=f"the graph has {count} nodes, expected {count - 1}"):
+    with pytest.raises(
+        VerificationError, match=f"the graph has {count} nodes, expected {count - 1}"
+    ):
         check_graph(reference, found)
     reference, found = graphs()
     found.train()
@@ -339,7 +348,10 @@ def called() -> tuple[fx.GraphModule, fx.GraphModule]:
     [
         (lambda m: setattr(m.get_submodule("0"), "rate", 1.5), "0.: rate is 1.5, expected 0.5"),
         (lambda m: m.get_submodule("0.inner").train(False), "0.inner: training is False, expected"),
-        (lambda m: setattr(m.get_submodule("0"), "inner", nn.Identity()), "0.inner is a Identity, w"),
+        (
+            lambda m: setattr(m.get_submodule("0"), "inner", nn.Identity()),
+            "0.inner is a Identity, w",
+        ),
         (lambda m: delattr(m.get_submodule("0"), "inner"), "0.inner is a GraphModule"),
     ],
 )
@@ -467,7 +479,9 @@ def test_other_groups_make_a_plan_stale_and_the_first_is_named() -> None:
 
 
 def test_tensors_that_are_the_kept_slices_are_accepted() -> None:
-    assert check_tensors(ANALYSIS, GONE, MODEL, pruned()) == "7 tensors hold exactly the kept values"
+    assert (
+        check_tensors(ANALYSIS, GONE, MODEL, pruned()) == "7 tensors hold exactly the kept values"
+    )
 
 
 def moved(smaller: Any) -> None:
@@ -480,7 +494,10 @@ def moved(smaller: Any) -> None:
         (lambda m: m.register_buffer("new", X), "the pruned model has other tensors: new"),
         (lambda m: m._buffers.pop("unseen"), "the pruned model has other tensors: unseen"),
         (lambda m: setattr(m.up, "bias", m.down.bias), "up.bias: its values are not the kept ones"),
-        (lambda m: setattr(m.up, "bias", nn.Parameter(torch.zeros(3))), "up.bias has shape (3,), pr"),
+        (
+            lambda m: setattr(m.up, "bias", nn.Parameter(torch.zeros(3))),
+            "up.bias has shape (3,), pr",
+        ),
         (lambda m: m.up.bias.requires_grad_(False), "up.bias: requires_grad is False, was True"),
         (lambda m: m.up.bias.data.add_(1), "up.bias: its values are not the kept ones, in order"),
         (lambda m: m.up.bias.data.mul_(-1), "up.bias: its values are not the kept ones, in order"),

@@ -98,7 +98,9 @@ def test_a_masked_original_that_takes_another_way_is_not_followed() -> None:
     model.limit = float(whole + left) / 2
     said = checks_of(model, X)
     assert "so do they equal the masked original's" in said
-    assert said.endswith("not compared where both decide as the masked original: it takes another way")
+    assert said.endswith(
+        "not compared where both decide as the masked original: it takes another way"
+    )
 
 
 def test_a_run_that_does_not_decide_as_the_original_is_refused() -> None:
@@ -142,7 +144,10 @@ class Twice(nn.Linear):
         (Configured(nn.Linear(4, 3)), "bias would be of shape (3,), it is (2,)"),
         (Configured(nn.Linear(4, 2), "a field"), "does not describe the pruned model: a field"),
         (Configured(Twice(4, 2)), "output 0 differs from that of the pruned model by 1.00e+00"),
-        (Configured(nn.Linear(4, 2)), "made anew from its configuration, it gives the same outputs"),
+        (
+            Configured(nn.Linear(4, 2)),
+            "made anew from its configuration, it gives the same outputs",
+        ),
     ],
 )
 def test_a_configuration_describes_a_model_if_its_class_makes_the_same_of_it(
@@ -165,7 +170,8 @@ def test_what_a_hook_computed_must_be_up_to_date_where_it_was() -> None:
     planc.verify(plan, model, smaller, X)
     smaller[0].weight = smaller[0].weight + 1
     with pytest.raises(
-        VerificationError, match=r"0\.weight is not .*weight_orig with its mask; apply the plan again"
+        VerificationError,
+        match=r"0\.weight is not .*weight_orig with its mask; apply the plan again",
     ):
         planc.verify(plan, model, smaller, X)
     model[0].weight = model[0].weight + 1  # stale before, it may be stale now
@@ -204,7 +210,10 @@ def test_sizes_shrink_and_a_single_example_is_doubled(
 
 
 def test_sizes_are_written_each_once() -> None:
-    call = ((torch.zeros(2, 3), torch.zeros(()), 5), {"a": torch.zeros(2, 3), "b": [torch.zeros(4)]})
+    call = (
+        (torch.zeros(2, 3), torch.zeros(()), 5),
+        {"a": torch.zeros(2, 3), "b": [torch.zeros(4)]},
+    )
     assert sizes_of(call) == "2x3, scalar, 4"
 
 
