@@ -170,8 +170,9 @@ def _check_removed(group: PlanGroup, where: str) -> None:
         raise MalformedFile(f"{where}: {group.size} units in {group.rows} rows; {_AGAIN}")
     if not group.removed:
         return
-    removed = np.array(group.removed, dtype=np.int64)
-    if (np.diff(removed) <= 0).any() or removed[0] < 0 or removed[-1] >= group.size:
+    in_range = 0 <= min(group.removed) and max(group.removed) < group.size
+    removed = np.array(group.removed if in_range else ())  # larger ones fit no array
+    if not in_range or (np.diff(removed) <= 0).any():
         raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")
     if len(removed) == group.size:
         raise MalformedFile(f"{where}: all {group.size} units, at least one must stay; {_AGAIN}")

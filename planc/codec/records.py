@@ -198,7 +198,8 @@ def decode_record(body: bytes, kind: type[Record]) -> Record:
         _check_future(body)
         raise MalformedFile(f"{error}; write the file again") from None
     if again != body:
-        at = next((i for i, (a, b) in enumerate(zip(body, again, strict=False)) if a != b), 0)
+        # neither is the beginning of the other: both are one whole value
+        at = next(i for i, (a, b) in enumerate(zip(body, again, strict=False)) if a != b)
         raise MalformedFile(
             f"byte {at} of the body: not in canonical form ({body[at : at + 4].hex(' ')} where "
             f"{again[at : at + 4].hex(' ')} is); write the file with planc"
