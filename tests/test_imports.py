@@ -44,7 +44,7 @@ LAYERS = (
     ("facts",),
     ("widths", "layers"),
     ("plan",),
-    ("groups",),
+    ("groups", "units"),
     ("ir",),
     ("expr",),
     ("reparametrised",),
