@@ -90,7 +90,8 @@ class Take:
 
 
 def taking(axis: int, kept: Indices, size: int) -> Take:
-    """The longest stretches that ``kept``, some of ``size`` indices, consist of."""
+    """The longest stretches that ``kept``, some of ``size`` indices in order, consist of."""
+    assert 0 <= kept[0] <= kept[-1] < size  # np.take would not say so
     breaks = np.flatnonzero(np.diff(kept) != 1) + 1
     starts, stops = kept[breaks], kept[breaks - 1] + 1
     ends = np.concatenate((starts, stops, kept[:1], kept[-1:] + 1, [size]))

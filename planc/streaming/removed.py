@@ -84,9 +84,10 @@ def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Lim
         TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: "0" * 64}) as writer,
     ):
         for old in file.header.entries:
-            for chunk in file.chunks(old, BLOCK):
-                digest.update(chunk.data)
             if old.name in by_name:
                 with writer.adding(by_name[old.name]) as space:
-                    removed_into(file, old, cuts[old.name], space, memory)
+                    removed_into(file, old, cuts[old.name], space, memory, digest.update)
+            else:
+                for chunk in file.chunks(old, BLOCK):
+                    digest.update(chunk)
         writer.finish({HEADER: raw, DIGEST: digest.hexdigest()})

@@ -87,7 +87,10 @@ def _restore_shard(
 ) -> bool:
     """Writes one shard of the source; returns whether it is the very file."""
     specs = {name: spec for spec in plan.tensors for name in spec.names}
-    with open_tensors(smaller, limits) as small, open_tensors(removed, limits) as gone:
+    with (
+        open_tensors(smaller, limits, once=True) as small,
+        open_tensors(removed, limits, once=True) as gone,
+    ):
         raw, expected = source_header(gone.header)
         original = parse_text(raw, limits)
         kept = {entry.name: entry for entry in small.header.entries}

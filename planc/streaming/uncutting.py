@@ -18,20 +18,30 @@ from planc.plan import Cut
 from planc.streaming.cutting import Array, Box, Memory, Rows, boxes, chunked
 from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import Entry
-from planc.tensorfiles.reader import TensorFile
+from planc.tensorfiles.reader import Bytes, TensorFile
 from planc.tensorfiles.stream import Space
 
 _Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the next dimension
 
 
 def removed_into(
-    file: TensorFile | JoinedFile, entry: Entry, cut: Cut, space: Space, memory: Memory
+    file: TensorFile | JoinedFile,
+    entry: Entry,
+    cut: Cut,
+    space: Space,
+    memory: Memory,
+    seen: Callable[[Bytes], None],
 ) -> None:
-    """Copies the values that the cut removes, in C order of their coordinates."""
+    """Copies the values that the cut removes, in C order of their coordinates.
+
+    Args:
+        seen: is given all bytes of the tensor, in their order.
+    """
     source, parts = Rows(file, entry, memory), boxes(cut)
     for piece in _pieces(entry.shape, source.width, memory.size):
         lead, start, stop = piece
         rows = source.read(lead, start, stop)
+        seen(rows.reshape(-1).view(np.uint8))
         gone = _gone(parts, piece, entry.shape)
         count = (int(np.count_nonzero(gone)),)
         source.array(space(source.bytes(count)), count)[:] = rows[gone]
