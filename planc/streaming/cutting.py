@@ -23,8 +23,8 @@ from planc.errors import PlancError
 from planc.groups import Indices
 from planc.plan import Cut
 from planc.tensorfiles import stream
-from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import BITS, Entry
+from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import Bytes, TensorFile
 from planc.tensorfiles.stream import Space
 

@@ -18,11 +18,12 @@ from planc.codec.files import read_file, replacing, write_file
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile
 from planc.plan import Cut, Plan
+from planc.streaming.besides import write_index
 from planc.streaming.cutting import Memory
 from planc.streaming.uncutting import removed_into
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Header, place
-from planc.tensorfiles.shards import Shard, ShardSet, open_shard
+from planc.tensorfiles.shards import Index, Shard, ShardSet, open_shard
 from planc.tensorfiles.stream import BLOCK
 from planc.tensorfiles.writer import TensorWriter
 
@@ -50,9 +51,19 @@ def keep_removed(
         for shard in found.shards:
             with replacing(directory / shard.name) as descriptor:
                 _keep_shard(shard, cuts, descriptor, limits)
-        index = [] if found.index is None else [found.index.name]
-        for name in [*index, *besides]:
+        if found.index is not None:
+            _keep_index(found, found.index, directory, limits)
+        for name in besides:
             write_file(directory / name, read_file(found.directory / name, limits.index))
+
+
+def _keep_index(found: ShardSet, index: Index, directory: Path, limits: Limits) -> None:
+    """The index as it is; as it would be, where what is read has none or one of pickles."""
+    path = found.directory / index.name
+    if path.exists():
+        write_file(directory / index.name, read_file(path, limits.index))
+    else:
+        write_index(directory, index, (entry for _, entry in found.entries().values()))
 
 
 def source_header(header: Header) -> tuple[bytes, bytes]:
@@ -89,5 +100,5 @@ def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Lim
                     removed_into(file, old, cuts[old.name], space, memory, digest.update)
             else:
                 for chunk in file.chunks(old, BLOCK):
-                    digest.update(chunk)
+                    digest.update(chunk.data)
         writer.finish({HEADER: raw, DIGEST: digest.hexdigest()})

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from planc.groups import Indices
 from planc.plan import Cut
 from planc.streaming.cutting import Array, Box, Memory, Rows, boxes, chunked
-from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import Entry
-from planc.tensorfiles.reader import Bytes, TensorFile
+from planc.tensorfiles.pieces import JoinedFile
+from planc.tensorfiles.reader import TensorFile
 from planc.tensorfiles.stream import Space
 
 _Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the next dimension
@@ -30,7 +30,7 @@ def removed_into(
     cut: Cut,
     space: Space,
     memory: Memory,
-    seen: Callable[[Bytes], None],
+    seen: Callable[[memoryview], object],
 ) -> None:
     """Copies the values that the cut removes, in C order of their coordinates.
 
@@ -41,7 +41,7 @@ def removed_into(
     for piece in _pieces(entry.shape, source.width, memory.size):
         lead, start, stop = piece
         rows = source.read(lead, start, stop)
-        seen(rows.reshape(-1).view(np.uint8))
+        seen(rows.reshape(-1).view(np.uint8).data)
         gone = _gone(parts, piece, entry.shape)
         count = (int(np.count_nonzero(gone)),)
         source.array(space(source.bytes(count)), count)[:] = rows[gone]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import random
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,38 @@ _LONG = 64 << 20  # bytes of a file from which on it matters what of it is in th
 _PROBES = 16
 
 
+class OpenFile:
+    """An open file, of which any part is read at any time.
+
+    Args:
+        once: it is read once, and need not stay in the system's cache for that.
+    """
+
+    def __init__(self, path: Path, descriptor: int, once: bool = False) -> None:
+        self._path, self._descriptor = path, descriptor
+        size = os.fstat(descriptor).st_size
+        self._once = once and size >= _LONG and not _is_cached(descriptor, size)
+
+    def read(self, at: int, into: Bytes) -> None:
+        """Fills ``into`` with the bytes from byte ``at`` on.
+
+        Raises:
+            TruncatedFile: the file has become shorter.
+        """
+        first = at
+        rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
+        while rest:
+            count = _pread_into(self._descriptor, rest, at)
+            if count == 0:
+                raise TruncatedFile(
+                    f"{self._path}: byte {at}: the file ended while it was read; copy it again"
+                )
+            rest, at = rest[count:], at + count
+        if self._once:  # with the end of what was read before, which may have been part of a page
+            first = max(0, first - len(into))
+            os.posix_fadvise(self._descriptor, first, at - first, os.POSIX_FADV_DONTNEED)
+
+
 class TensorFile:
     """An open safetensors file; made by :func:`open_tensors`."""
 
@@ -38,7 +70,7 @@ class TensorFile:
         self.path = Path(path)
         self._descriptor = descriptor
         size = os.fstat(descriptor).st_size
-        self._once = once and size >= _LONG and not _is_cached(descriptor, size)
+        self._file = OpenFile(self.path, descriptor, once)
         try:
             start = self._some(0, LENGTH + 1)
             raw = self._some(0, LENGTH + text_length(start, size, limits))
@@ -52,28 +84,11 @@ class TensorFile:
         Raises:
             TruncatedFile: the file has become shorter.
         """
-        first = at = self.header.data + entry.start + start
-        rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
-        while rest:
-            count = _pread_into(self._descriptor, rest, at)
-            if count == 0:
-                raise TruncatedFile(
-                    f"{self.path}: byte {at}: the file ended while it was read; it should have "
-                    f"{self.header.size} bytes; copy it again"
-                )
-            rest, at = rest[count:], at + count
-        if self._once:  # with the end of what was read before, which may have been part of a page
-            first = max(0, first - len(into))
-            os.posix_fadvise(self._descriptor, first, at - first, os.POSIX_FADV_DONTNEED)
+        self._file.read(self.header.data + entry.start + start, into)
 
     def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
         """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
-        length = entry.stop - entry.start
-        buffer: Bytes = np.empty(min(size, length), dtype=np.uint8)
-        for start in range(0, length, size):
-            piece = buffer[: min(size, length - start)]
-            self.read_into(entry, start, piece)
-            yield piece
+        return chunks_of(self, entry, size)
 
     def _some(self, at: int, length: int) -> bytes:
         """At most ``length`` bytes from ``at`` on."""
@@ -82,6 +97,23 @@ class TensorFile:
             parts.append(part)
             at, length = at + len(part), length - len(part)
         return b"".join(parts)
+
+
+class Readable(Protocol):
+    """A file of tensors that is open: one, or what pieces are when put together."""
+
+    def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
+        """Fills ``into`` with the bytes of a tensor from its byte ``start`` on."""
+
+
+def chunks_of(file: Readable, entry: Entry, size: int) -> Iterator[Bytes]:
+    """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
+    length = entry.stop - entry.start
+    buffer: Bytes = np.empty(min(size, length), dtype=np.uint8)
+    for start in range(0, length, size):
+        piece = buffer[: min(size, length - start)]
+        file.read_into(entry, start, piece)
+        yield piece
 
 
 @contextmanager
