@@ -170,7 +170,7 @@ def _check_removed(group: PlanGroup, where: str) -> None:
         raise MalformedFile(f"{where}: {group.size} units in {group.rows} rows; {_AGAIN}")
     if not group.removed:
         return
-    in_range = 0 <= min(group.removed) and max(group.removed) < group.size
+    in_range = min(group.removed) >= 0 and max(group.removed) < group.size
     removed = np.array(group.removed if in_range else ())  # larger ones fit no array
     if not in_range or (np.diff(removed) <= 0).any():
         raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")

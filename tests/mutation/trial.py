@@ -71,7 +71,8 @@ class Trial:
     ) -> None:
         self.chosen, self.until, self.bare, self.tell = chosen, until, bare, tell
         self.results = Results()
-        self.sources = {path: (ROOT / path).read_text() for path in {m.path for m in chosen}}
+        paths = sorted({mutant.path for mutant in chosen})
+        self.sources = {path: (ROOT / path).read_text() for path in paths}
         self.killers: dict[str, list[str]] = defaultdict(list)
         self.functions: dict[str, dict[Place, FunctionType]] = {}
         self.failed = False
@@ -159,9 +160,14 @@ class Trial:
     def _tests(self, mutant: Mutant, seen: dict[str, Seen]) -> list[str]:
         """The tests to run, in order."""
         running = [name for name in seen if mutant.line in seen[name].lines[mutant.path]]
+        others = []
         if not mutant.function:  # importing runs it, and any test may see what it does
-            running = [name for name in seen if seen[name].lines[mutant.path]] or list(seen)
-        running.sort(key=lambda name: seen[name].seconds)
+            running = [name for name in seen if seen[name].lines[mutant.path]]
+            others = [name for name in seen if name not in running]
+        running = [
+            *sorted(running, key=lambda name: seen[name].seconds),
+            *sorted(others, key=lambda name: seen[name].seconds),
+        ]
         known = [n for n in self.killers[f"{mutant.path}:{mutant.function}"] if n in running]
         order = [*known, *(name for name in running if name not in known)]
         spent, kept = 0.0, []
