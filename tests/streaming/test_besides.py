@@ -118,7 +118,11 @@ def test_fields_are_set_where_they_are_and_the_rest_stays() -> None:
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ('{"a": {"b": 5}}', StalePlan, "here: a.b is 5, the plan was made for 4; get the config.json"),
+        (
+            '{"a": {"b": 5}}',
+            StalePlan,
+            "here: a.b is 5, the plan was made for 4; get the config.json",
+        ),
         ('{"a": {"b": "4"}}', StalePlan, "here: a.b is '4', the plan was made for 4"),
         ('{"a": [4]}', StalePlan, "here: a is [4], the plan has fields in it"),
         ('{"a": {"b": 4, "b": 4}}', MalformedFile, "here"),
@@ -158,7 +162,9 @@ def test_a_result_says_whether_its_configuration_describes_it(
 
 def test_a_plan_for_a_graph_needs_the_model(tmp_path: Path) -> None:
     save_file(WHOLE, tmp_path / "a.safetensors")
-    with pytest.raises(PlancError, match="the plan is for a rewritten graph, which only the model's"):
+    with pytest.raises(
+        PlancError, match="the plan is for a rewritten graph, which only the model's"
+    ):
         planc.apply_files(plan_of(target="graph"), tmp_path / "a.safetensors", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -181,8 +187,6 @@ def kept(folder: Path) -> tuple[Path, Path]:
     return folder / "b.safetensors", folder / "kept"
 
 
-
-
 def only(folder: Path) -> Path:
     (path,) = folder.glob("*.safetensors")
     return path
@@ -203,11 +207,17 @@ def only(folder: Path) -> Path:
         ),
         (lambda b, k: only(k).unlink(), ShardMismatch, "holds 0 shards"),
         (
-            lambda b, k: save_file({"w": np.zeros((2, 3), np.int16), "v": np.zeros(2, np.int32)}, b),
+            lambda b, k: save_file(
+                {"w": np.zeros((2, 3), np.int16), "v": np.zeros(2, np.int32)}, b
+            ),
             ShardMismatch,
             "its values of w do not belong to this checkpoint",
         ),
-        (lambda b, k: save_file({"v": np.zeros(2, np.int32)}, b), StalePlan, "is not what the plan"),
+        (
+            lambda b, k: save_file({"v": np.zeros(2, np.int32)}, b),
+            StalePlan,
+            "is not what the plan",
+        ),
     ],
 )
 def test_removed_values_that_do_not_belong_are_refused(
@@ -218,7 +228,9 @@ def test_removed_values_that_do_not_belong_are_refused(
 ) -> None:
     smaller, removed = kept(tmp_path)
     assert planc.restore_files(smaller, removed, tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        tmp_path / "a.safetensors"
+    ).read_bytes()
     spoil(smaller, removed)
     with pytest.raises(error, match=words):
         planc.restore_files(smaller, removed, tmp_path / "c.safetensors")
