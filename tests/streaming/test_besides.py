@@ -1,4 +1,4 @@
-"""What lies beside the shards, and what is refused before there is output: by hand, without models."""
+"""What lies beside the shards, and what is refused before there is output: all by hand."""
 
 from __future__ import annotations
 
@@ -170,7 +170,10 @@ def test_a_plan_for_a_graph_needs_the_model(tmp_path: Path) -> None:
 
 
 def test_elements_smaller_than_a_byte_are_not_cut(tmp_path: Path) -> None:
-    header = b'{"v":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"F4","shape":[4,3],"data_offsets":[8,14]}}'
+    header = (
+        b'{"v":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},'
+        b'"w":{"dtype":"F4","shape":[4,3],"data_offsets":[8,14]}}'
+    )
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(14))
     with pytest.raises(PlancError, match=r"w: F4 has elements of 4 bits, which cannot be cut"):
