@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import stat
 import struct
 import tracemalloc
@@ -226,7 +225,7 @@ def test_a_long_integer_form_is_refused() -> None:
     body = unseal(KIND, FILE)
     at = body.index(b"\xa3dim\x00") + 4
     long = body[:at] + b"\xcc\x00" + body[at + 1 :]
-    with pytest.raises(MalformedFile, match=f"byte {at} of the body"):
+    with pytest.raises(MalformedFile, match=f"the body: byte {at} is not"):
         decode_plan(seal(KIND, long))
 
 
@@ -527,16 +526,6 @@ def test_a_file_of_valid_form_costs_memory_as_its_size_does(
     assert peak(body) < (1 << 20) + 32 * len(msgpack.packb(body))
 
 
-def test_a_removed_unit_costs_at_most_a_number_in_memory() -> None:
-    """A bit in the file is an integer in a tuple: there, a byte of the file costs eight of them."""
-    units = 1 << 16
-    runs = (Run(0, units, 0, 1),)
-    group = PlanGroup("w:0", "c", units, 1, (Member("w", 0, runs),), "", tuple(range(units - 1)))
-    tensors = (TensorSpec(("w",), (units,), "parameter"),)
-    body = body_of(complete(tensors, (), (group,), ()))
-    assert peak(body) < (1 << 20) + 8 * 72 * len(msgpack.packb(body))
-
-
 def peak(body: Any) -> int:
     """The most memory that Python's allocator held while a body was decoded or refused."""
     sealed = seal(KIND, msgpack.packb(body))
@@ -546,21 +535,6 @@ def peak(body: Any) -> int:
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return most
-
-
-def test_hostile_kilobytes_stay_below_64_kib_of_memory() -> None:
-    chance = random.Random(0)
-    alphabet = bytes([0x80, 0x90, 0x91, 0xC1, 0xC4, 0xC6, 0xD3, 0xDC, 0xDD, 0xDE, 0xDF, 0xFF, 0])
-    body, worst = unseal(KIND, FILE), 0
-    for _ in range(300):
-        at = chance.randrange(600)
-        hostile = seal(KIND, body[:at] + bytes(chance.choices(alphabet, k=1000 - at)))
-        tracemalloc.start()
-        with pytest.raises(FileError):
-            decode_plan(hostile)
-        worst = max(worst, tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert worst < 64 << 10
 
 
 # compression of index maps
