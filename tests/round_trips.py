@@ -11,14 +11,19 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision import models
 
 import planc
+from planc.codec import decode_plan, encode_plan
+from tests.small import contents
+
+State = Mapping[str, torch.Tensor]
 
 
 def round_trip(name: str, directory: Path) -> str:
@@ -52,10 +57,54 @@ def round_trip(name: str, directory: Path) -> str:
     )
 
 
-def assert_same(first: nn.Module, second: nn.Module) -> None:
-    found, expected = first.state_dict(), second.state_dict()
+def same_everywhere(plan: planc.Plan, model: nn.Module, fresh: nn.Module) -> None:
+    """A plan does the same to a module, to its state dict and to its file, bit for bit, and is
+    undone; what it makes is saved and loaded as it is. ``fresh`` is as ``model`` was built.
+
+    Raises:
+        AssertionError: something differs.
+    """
+    assert decode_plan(encode_plan(plan)) == plan
+    smaller, removed = planc.apply(plan, model, keep_removed=True, validate=False)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    cut, taken = planc.apply(plan, state, keep_removed=True)
+    expected = smaller.state_dict()
+    assert_equal(cut, expected)
+    assert_equal(planc.restore(plan, cut, taken), state)
+    if plan.target == "module":
+        restored = planc.restore(plan, smaller, removed)
+        assert contents(restored) == contents(model)
+    with tempfile.TemporaryDirectory() as name:
+        saved = Path(name) / "saved.safetensors"
+        planc.save(saved, smaller, plan)
+        if plan.target == "module":
+            loaded = planc.load(saved, fresh)
+            _same_as_file(plan, state, expected, Path(name))
+        else:  # what only the model's code can make of a file
+            loaded = planc.load(saved, planc.apply(plan, fresh, validate=False), "verify")
+        assert_same(loaded, smaller)
+
+
+def _same_as_file(plan: planc.Plan, state: State, expected: State, directory: Path) -> None:
+    whole, applied, back = (directory / f"{name}.safetensors" for name in ("whole", "cut", "back"))
+    save_file(dict(state), whole)
+    planc.apply_files(plan, whole, applied, keep_removed=directory / "kept")
+    assert_equal(load_file(applied), expected)
+    assert planc.restore_files(applied, directory / "kept", back)
+    assert back.read_bytes() == whole.read_bytes()
+
+
+def assert_equal(found: State, expected: State) -> None:
+    """The same names, and for each the same bits."""
     assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    for name, tensor in expected.items():
+        assert tensor.dtype == found[name].dtype
+        bits = (t.contiguous().reshape(-1).view(torch.uint8) for t in (found[name], tensor))
+        assert torch.equal(*bits), name
+
+
+def assert_same(first: nn.Module, second: nn.Module) -> None:
+    assert_equal(first.state_dict(), second.state_dict())
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from planc.errors import PlancError
 from planc.groups import Indices
 from planc.plan import Cut
-from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import BITS, Entry
+from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import Bytes, TensorFile
 
 BUFFER = 16 << 20  # bytes that are read at once

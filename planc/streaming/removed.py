@@ -18,11 +18,12 @@ from planc.codec.files import read_file, replacing, write_file
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile
 from planc.plan import Cut, Plan
+from planc.streaming.besides import write_index
 from planc.streaming.cutting import BUFFER
 from planc.streaming.uncutting import removed_chunks
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Header, place
-from planc.tensorfiles.shards import Shard, ShardSet, open_shard
+from planc.tensorfiles.shards import Index, Shard, ShardSet, open_shard
 from planc.tensorfiles.writer import TensorWriter
 
 PLAN = "removed.planc"
@@ -49,9 +50,19 @@ def keep_removed(
         for shard in found.shards:
             with replacing(directory / shard.name) as descriptor:
                 _keep_shard(shard, cuts, descriptor, limits)
-        index = [] if found.index is None else [found.index.name]
-        for name in [*index, *besides]:
+        if found.index is not None:
+            _keep_index(found, found.index, directory, limits)
+        for name in besides:
             write_file(directory / name, read_file(found.directory / name, limits.index))
+
+
+def _keep_index(found: ShardSet, index: Index, directory: Path, limits: Limits) -> None:
+    """The index as it is; as it would be, where what is read has none or one of pickles."""
+    path = found.directory / index.name
+    if path.exists():
+        write_file(directory / index.name, read_file(path, limits.index))
+    else:
+        write_index(directory, index, (entry for _, entry in found.entries().values()))
 
 
 def source_header(header: Header) -> tuple[bytes, bytes]:

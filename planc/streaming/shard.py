@@ -15,8 +15,8 @@ from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, ShardMismatch
 from planc.plan import Cut
 from planc.streaming.cutting import BUFFER, cut_chunks
-from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import Entry
+from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import TensorFile, read_header
 from planc.tensorfiles.shards import Shard, open_shard
 from planc.tensorfiles.writer import TensorWriter

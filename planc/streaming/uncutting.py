@@ -15,8 +15,8 @@ import numpy as np
 from planc.groups import Indices
 from planc.plan import Cut
 from planc.streaming.cutting import BUFFER, Array, Box, Rows, as_bytes, boxes, chunked
-from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import Entry
+from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import Bytes, TensorFile
 
 _Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the next dimension

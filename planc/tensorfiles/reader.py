@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,25 +44,11 @@ class TensorFile:
         Raises:
             TruncatedFile: the file has become shorter.
         """
-        at = self.header.data + entry.start + start
-        rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
-        while rest:
-            count = _pread_into(self._descriptor, rest, at)
-            if count == 0:
-                raise TruncatedFile(
-                    f"{self.path}: byte {at}: the file ended while it was read; it should have "
-                    f"{self.header.size} bytes; copy it again"
-                )
-            rest, at = rest[count:], at + count
+        read_at(self._descriptor, self.path, self.header.data + entry.start + start, into)
 
     def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
         """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
-        length = entry.stop - entry.start
-        buffer: Bytes = np.empty(min(size, length), dtype=np.uint8)
-        for start in range(0, length, size):
-            piece = buffer[: min(size, length - start)]
-            self.read_into(entry, start, piece)
-            yield piece
+        return chunks_of(self, entry, size)
 
     def _some(self, at: int, length: int) -> bytes:
         """At most ``length`` bytes from ``at`` on."""
@@ -71,6 +57,39 @@ class TensorFile:
             parts.append(part)
             at, length = at + len(part), length - len(part)
         return b"".join(parts)
+
+
+class Readable(Protocol):
+    """A file of tensors that is open: one, or what pieces are when put together."""
+
+    def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
+        """Fills ``into`` with the bytes of a tensor from its byte ``start`` on."""
+
+
+def chunks_of(file: Readable, entry: Entry, size: int) -> Iterator[Bytes]:
+    """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
+    length = entry.stop - entry.start
+    buffer: Bytes = np.empty(min(size, length), dtype=np.uint8)
+    for start in range(0, length, size):
+        piece = buffer[: min(size, length - start)]
+        file.read_into(entry, start, piece)
+        yield piece
+
+
+def read_at(descriptor: int, path: Path, at: int, into: Bytes) -> None:
+    """Fills ``into`` with the bytes of a file from byte ``at`` on.
+
+    Raises:
+        TruncatedFile: the file has become shorter.
+    """
+    rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
+    while rest:
+        count = _pread_into(descriptor, rest, at)
+        if count == 0:
+            raise TruncatedFile(
+                f"{path}: byte {at}: the file ended while it was read; copy it again"
+            )
+        rest, at = rest[count:], at + count
 
 
 @contextmanager
