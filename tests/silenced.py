@@ -90,3 +90,15 @@ def _wanted(model: nn.Module, analysis: Analysis, member: Member, way: str) -> b
         return norm and member.tensor.endswith("weight")
     reads = _rank(analysis, member) > 1 and member.dim == roles(analysis.graph)[tensor.value].into
     return {"zero": True, "made": not reads, "factor": not reads, "unread": reads}[way]
+
+
+def sparsified(model: nn.Module, seed: int) -> nn.Module:
+    """Rows, columns and vectors of zeros strewn over a model, in place."""
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            for dim in range(min(parameter.dim(), 2)):
+                if rng.random() < 0.6:
+                    gone = torch.from_numpy(rng.random(parameter.shape[dim]) < 0.4)
+                    parameter.index_fill_(dim, gone.nonzero()[:, 0], 0)
+    return model
