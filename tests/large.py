@@ -135,9 +135,9 @@ def step(name: str) -> Iterator[None]:
 
 def values(rows: NDArray[Any], width: int) -> NDArray[np.uint16]:
     """The bits of some rows: none is like one that lies a power of two before or after it."""
-    rows = np.asarray(rows, dtype=np.int64)[:, None]
-    mixed = rows * 40_503 + (rows >> 13) * 25_717 + np.arange(width) * 30_011
-    return mixed.astype(np.uint16)
+    rows = np.asarray(rows, dtype=np.int64)
+    first = (rows * 40_503 + (rows >> 13) * 25_717).astype(np.uint16)
+    return np.add.outer(first, (np.arange(width) * 30_011).astype(np.uint16))
 
 
 def write(path: Path) -> tuple[Entry, ...]:

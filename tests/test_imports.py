@@ -46,7 +46,7 @@ LAYERS = (
     ("facts",),
     ("widths", "layers"),
     ("plan",),
-    ("groups",),
+    ("groups", "units"),
     ("ir",),
     ("expr",),
     ("reparametrised",),

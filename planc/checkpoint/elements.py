@@ -89,5 +89,6 @@ def memory_of(tensor: torch.Tensor) -> Bytes | None:
 
 
 def _as_bytes(flat: torch.Tensor) -> Bytes:
-    array: Any = flat.view(torch.uint8).numpy()
+    # one element counts as contiguous whatever its stride, and only stride 1 is viewed as bytes
+    array: Any = flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy()
     return array  # type: ignore[no-any-return]

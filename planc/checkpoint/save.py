@@ -339,12 +339,13 @@ def _with_own_size(
 ) -> list[StoredShard]:
     """The size of the first file depends on the length of its record, which holds that size."""
     own = replace(shards[0], header=sha256(write_header(entries, _FORMAT)).digest())
-    for _ in range(4):  # a longer number may make the record longer: it settles at once
+
+    def size() -> int:
         record = draft.record([*tensors, *others], [own, *shards[1:]])
-        size = Header(entries, {}, write_header(entries, record)).size
-        if size == own.size:
-            break
-        own = replace(own, size=size)
+        return Header(entries, {}, write_header(entries, record)).size
+
+    while own.size != (found := size()):  # a longer number may make the record longer
+        own = replace(own, size=found)
     return [own, *shards[1:]]
 
 

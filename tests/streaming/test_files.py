@@ -436,8 +436,9 @@ def replaced(number: int, make: Callable[[Path], Any]) -> Callable[[Path], None]
 
 
 UP = "layers.1.up.weight"
-TWO = "model-00002-of-00003.safetensors"
-SETS: list[tuple[Callable[[Path], None], type[PlancError]]] = [
+ONE, TWO = "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"
+Kinds = type[Exception] | tuple[type[Exception], ...]
+SETS: list[tuple[Callable[[Path], None], Kinds]] = [
     (replaced(1, lambda file: None), ShardMismatch),
     (replaced(1, os.mkfifo), UnsafePath),
     (replaced(1, os.mkdir), UnsafePath),
@@ -456,7 +457,19 @@ SETS: list[tuple[Callable[[Path], None], type[PlancError]]] = [
     (rewrite(1, lambda t: {**t, UP: np.zeros((15, 4))}), StalePlan),
     (rewrite(1, lambda t: {**t, UP: np.zeros((8, 4))}), StalePlan),
     (rewrite(1, lambda t: {**t, UP: np.zeros(64)}), StalePlan),
-    (map_to(UP, "model-00001-of-00003.safetensors"), ShardMismatch),
+    (replaced(0, lambda file: None), ShardMismatch),
+    (replaced(2, lambda file: None), ShardMismatch),
+    (replaced(1, lambda file: file.write_bytes(file.with_name(ONE).read_bytes())), ShardMismatch),
+    (replaced(1, lambda file: file.write_text("{}")), FileError),
+    (replaced(1, lambda file: file.symlink_to(file)), (OSError, FileError)),
+    (bytes_of(1, lambda content: content[:8] + b" " + content[9:]), FileError),
+    (bytes_of(1, lambda content: b"\0" * 8 + content[8:]), FileError),
+    (bytes_of(1, lambda content: content.replace(b"[16,4]", b"[16,5]")), FileError),
+    (bytes_of(1, lambda content: content.replace(b"[0,128]", b"[0,127]")), FileError),
+    (bytes_of(1, lambda content: content.replace(b"[0,128]", b"[1,128]")), FileError),
+    (bytes_of(1, lambda content: content.replace(b"down", b"also")), ShardMismatch),
+    (rewrite(0, lambda t: {}), ShardMismatch),
+    (map_to(UP, ONE), ShardMismatch),
     (map_to(UP, "other.safetensors"), ShardMismatch),
     (map_to("more", TWO), ShardMismatch),
     (edit_index(lambda table: table["weight_map"].pop(UP)), ShardMismatch),
@@ -473,9 +486,10 @@ SETS: list[tuple[Callable[[Path], None], type[PlancError]]] = [
 ]
 
 
+@pytest.mark.promise("R13 shards")
 @pytest.mark.parametrize(("edit", "kind"), SETS)
 def test_a_set_of_shards_that_is_wrong_is_refused_before_there_is_output(
-    tmp_path: Path, edit: Callable[[Path], None], kind: type[PlancError]
+    tmp_path: Path, edit: Callable[[Path], None], kind: Kinds
 ) -> None:
     sharded(tmp_path / "in")
     edit(tmp_path / "in")
@@ -529,6 +543,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.promise("R14 names")
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_shard_cannot_be_named_elsewhere(tmp_path: Path, name: str) -> None:
     """R14: nothing outside the directory is opened, by the interpreter's own report."""
@@ -562,6 +577,7 @@ def listen(into: list[str] | None) -> None:
 # memory and time
 
 
+@pytest.mark.promise("R12 memory")
 def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
     """R12, by the peak of a process of its own: 384 MiB of tensors."""
     rows, width = 48 << 10, 2048

@@ -1,0 +1,258 @@
+"""How many units that do nothing `planc.lossless` finds and removes.
+
+    python -m tests.bench.lossless [MODEL ...] [--way zero ...] [--target graph] [--share 0.25]
+
+A MODEL is a name of torchvision's or, ``transformers:NAME``, of tests/zoo/transformers. In each
+group of it that is not mixing, a random share of the units is made superfluous in one ``way``:
+
+* zero: all parameters of the unit, as sparse training leaves them;
+* made: what makes it (filters, biases, scales and shifts), its consumers untouched;
+* factor: one of the weights that make it with its bias, such as the gate or the values alone;
+* unread: what reads it;
+* scale: the scale of its batch norm, the shift is not zero.
+
+``superfluous`` counts the units of those whose members, set to zero, leave the output as it is (for
+scale: all, each is constant). ``found`` are the units among them that :func:`planc.fold` and
+:class:`planc.constants.dead.Dead` prove to be dead, ``removed`` those that the plan removes: the
+rows of a group lose equally many, and a module may be bound to more. ``error`` is the largest
+difference of the pruned model's outputs, relative to the largest output, in double precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import planc
+from planc.analysis import Analysis
+from planc.constants.dead import Dead
+from planc.criteria.roles import roles
+from planc.groups import Member
+from tests.zoo import torchvision, transformers
+
+WAYS = ("zero", "made", "factor", "unread", "scale")
+MODELS = (
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "regnet_x_400mf",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+    "vgg11_bn",
+    "vit_b_32",
+    "transformers:llama",
+    "transformers:gpt2",
+    "transformers:gemma2",
+    "transformers:qwen3",
+    "transformers:falcon",
+    "transformers:bert",
+    "transformers:t5",
+    "transformers:whisper",
+)
+EXACT = 1e-10
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in double precision, and the arguments of one call."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def outputs(self, model: nn.Module) -> list[torch.Tensor]:
+        """The tensors among the results of ``model``."""
+        with torch.no_grad():
+            found = model(*self.args, **self.kwargs)
+        return [t for t in _leaves(found) if t.is_floating_point()]
+
+    def error(self, expected: list[torch.Tensor], model: nn.Module) -> float:
+        """The largest difference of the outputs of ``model``, relative to the largest output."""
+        largest = 0.0
+        for a, b in zip(expected, self.outputs(model), strict=True):
+            largest = max(largest, float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)))
+        return largest
+
+
+def case(name: str, size: int = 64) -> Case:
+    """A model by its name, its images as small as the model takes them."""
+    library, _, name = name.rpartition(":")
+    if library == "transformers":
+        inputs = {
+            key: value.double() if value.is_floating_point() else value
+            for key, value in transformers.example_inputs(name, batch=2).items()
+        }
+        return Case(transformers.build(name, dtype=torch.float64), (), inputs)
+    images = torchvision.example_input(name, batch=2).double()
+    if not name.startswith(("vit", "inception", "swin", "maxvit")):
+        images = images[..., :size, :size].contiguous()
+    return Case(torchvision.build(name, dtype=torch.float64), (images,), {})
+
+
+def main() -> int:
+    """Runs the benchmark and returns the exit code: whether an output changed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--way", nargs="*", default=WAYS, choices=WAYS)
+    parser.add_argument("--share", type=float, default=0.25)
+    parser.add_argument("--target", default="graph", choices=("module", "graph"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--missed", action="store_true", help="name the groups with units missed")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| model | way | made so | superfluous | found | removed | error |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    worst, totals = 0.0, dict.fromkeys(options.way, np.zeros(4, dtype=int))
+    for name in options.models:
+        given = case(name)
+        analysis = planc.analyze(planc.trace(given.model, given.args, given.kwargs))
+        for way in options.way:
+            found = measured(given, analysis, way, options)
+            if found is None:
+                continue
+            counts, error = found
+            worst = max(worst, error)
+            totals[way] = totals[way] + counts
+            print(f"| {name} | {way} | " + " | ".join(map(str, counts)) + f" | {error:.0e} |")
+            sys.stdout.flush()
+    for way, counts in totals.items():
+        print(f"| all | {way} | " + " | ".join(map(str, counts)) + " | |")
+    return int(worst > EXACT)
+
+
+def measured(
+    given: Case, analysis: Analysis, way: str, options: argparse.Namespace
+) -> tuple[np.ndarray, float] | None:
+    """Units made so, superfluous ones, found and removed ones; and the error. None if no group
+    has such units.
+    """
+    rng = np.random.default_rng(options.seed)
+    model = copy.deepcopy(given.model)
+    chosen = [_chosen(analysis, g, rng, options) for g in range(len(analysis.groups))]
+    made = [
+        units if _silence(model, analysis, g, units, way, rng) else np.array([], dtype=int)
+        for g, units in enumerate(chosen)
+    ]
+    if not sum(map(len, made)):
+        return None
+    expected = given.outputs(model)
+    dead = made if way == "scale" else list(_superfluous(given, model, analysis, made, expected))
+    ready, plan = planc.lossless(model, given.args, given.kwargs, target=options.target)
+    tensors = {**dict(ready.named_parameters()), **dict(ready.named_buffers())}
+    scores = Dead(options.target)(analysis, tensors)
+    found = [units[scores[g][units] == 0] for g, units in enumerate(dead)]
+    # whole rows (heads) are dead with all that is inside, of which any may go
+    removed = [group.removed[: len(units)] for units, group in zip(dead, plan.groups, strict=True)]
+    if options.missed:
+        for group, all_, some in zip(analysis.groups, dead, found, strict=True):
+            if len(some) < len(all_):
+                print(f"    {way}: {len(some)} of {len(all_)} in {group}", file=sys.stderr)
+    error = given.error(expected, planc.apply(plan, ready, validate=False))
+    counts = np.array([sum(map(len, units)) for units in (made, dead, found, removed)])
+    return counts, error
+
+
+def _chosen(
+    analysis: Analysis, g: int, rng: np.random.Generator, options: argparse.Namespace
+) -> np.ndarray:
+    """A share of a group's units, equally many in each row; none where they are mixed."""
+    group = analysis.groups[g]
+    count = int(group.cells * options.share) if not analysis.mixing(g, options.target) else 0
+    rows = [rng.permutation(group.cells)[:count] + r * group.cells for r in range(group.rows)]
+    return np.sort(np.concatenate(rows)).astype(int)
+
+
+def _silence(
+    model: nn.Module,
+    analysis: Analysis,
+    g: int,
+    units: np.ndarray,
+    way: str,
+    rng: np.random.Generator,
+) -> bool:
+    """Makes units of a group superfluous; whether the group has what there is to change."""
+    members = [m for m in analysis.groups[g].members if _wanted(model, analysis, m, way)]
+    if way == "factor" and members:
+        matrices = [m for m in members if len(analysis.graph.tensor(m.tensor).shape) > 1]
+        stems = sorted({m.tensor.rpartition(".")[0] for m in matrices})
+        stem = stems[rng.integers(len(stems))] if len(stems) > 1 else None
+        members = [m for m in members if m.tensor.rpartition(".")[0] == stem]
+    for member in members:
+        _zero(model, member, units)
+    return bool(members) and len(units) > 0
+
+
+def _wanted(model: nn.Module, analysis: Analysis, member: Member, way: str) -> bool:
+    """Whether a member is among those that a way sets to zero."""
+    tensor = analysis.graph.tensor(member.tensor)
+    if tensor.kind != "parameter":
+        return False
+    into = None
+    if len(tensor.shape) > 1:
+        role = roles(analysis.graph)[tensor.value]
+        into = role.into
+    makes = member.dim != into
+    if way == "scale":
+        path, _, last = member.tensor.rpartition(".")
+        return last == "weight" and isinstance(model.get_submodule(path), _BatchNorm)
+    return {"zero": True, "made": makes, "factor": makes, "unread": not makes}[way]
+
+
+def _zero(model: nn.Module, member: Member, chosen: np.ndarray) -> None:
+    """Sets the coordinates of units in one tensor to zero."""
+    units, indices = member.expand()
+    path, _, last = member.tensor.rpartition(".")
+    tensor = getattr(model.get_submodule(path), last)
+    if (over := member.over) is not None:
+        tensor = tensor.narrow(over.dim, over.start, over.stop - over.start)
+    with torch.no_grad():
+        tensor.index_fill_(member.dim, torch.from_numpy(indices[np.isin(units, chosen)]), 0)
+
+
+def _superfluous(
+    given: Case,
+    model: nn.Module,
+    analysis: Analysis,
+    made: list[np.ndarray],
+    expected: list[torch.Tensor],
+) -> Iterator[np.ndarray]:
+    """The units of each group if the output does not notice that they are zero all over."""
+    for group, units in zip(analysis.groups, made, strict=True):
+        masked = copy.deepcopy(model)
+        for member in group.members if len(units) else ():
+            _zero(masked, member, units)
+        unnoticed = len(units) and given.error(expected, masked) < EXACT
+        yield units if unnoticed else np.array([], dtype=int)
+
+
+def _leaves(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in nested results."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _leaves(item)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
