@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,6 @@ from planc.criteria.reading import reading
 from planc.criteria.sources import Sources
 from planc.criteria.sums import power, power_sums
 from planc.ir import Tensor
-from planc.places import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +40,15 @@ class Magnitude(Additive):
         """|w|^p."""
         return power(sources.weight(tensor), self.p)
 
-    def sums(
-        self, sources: Sources, tensor: Tensor, places: Sequence[Place]
-    ) -> Sequence[torch.Tensor | Values | None]:
-        """Sums of |w|^p, in one pass over the parameter."""
-        return power_sums(sources.weight(tensor), self.p, places)
-
     def place_values(self, sources: Sources) -> tuple[Values, NDArray[np.bool_]]:
         """The sums for the indices of all places; parameters of one dimension are read at once."""
         places, order = sources.analysis.places, reading(sources.analysis)
         found: list[torch.Tensor | Values | None] = [None] * len(places.places)
-        for tensor, own, positions in order.others:
-            summed = self.sums(sources, tensor, own)
-            for position, sums in zip(positions, summed, strict=True):
-                found[position] = sums
+        weights = [sources.weight(tensor) for tensor in order.others]
+        summed = power_sums(weights, self.p, order.places)
+        for positions, sums in zip(order.positions, summed, strict=True):
+            for position, own in zip(positions, sums, strict=True):
+                found[position] = own
         values = flat_values(places, found)
         values[order.at] = power(sources.joined(order.vectors), self.p).numpy()
         return values, np.ones(len(found), dtype=bool)

@@ -19,12 +19,14 @@ from planc.places import Place, Places
 class Reading:
     """``vectors`` are the parameters of one dimension, each as often as it has places; what is read
     of them one after the other belongs at the indices ``at`` of all places. ``others`` are the
-    other parameters with their places, and the positions of these.
+    other parameters; ``places`` those of each, and ``positions`` the numbers of these.
     """
 
     vectors: tuple[Tensor, ...]
     at: NDArray[np.int64]
-    others: tuple[tuple[Tensor, tuple[Place, ...], tuple[int, ...]], ...]
+    others: tuple[Tensor, ...]
+    places: tuple[tuple[Place, ...], ...]
+    positions: tuple[tuple[int, ...], ...]
 
 
 _READINGS: WeakKeyDictionary[Places, Reading] = WeakKeyDictionary()
@@ -43,12 +45,15 @@ def _reading(analysis: Analysis) -> Reading:
     starts = places.indices.starts
     vectors: list[Tensor] = []
     at = [np.zeros(0, dtype=np.int64)]
-    others = []
+    others: list[Tensor] = []
+    positions_of: list[tuple[int, ...]] = []
     for number, positions in places.by_tensor.items():
         tensor = tensors[number]
         if len(tensor.shape) == 1:
             vectors += [tensor] * len(positions)
             at += [np.arange(starts[p], starts[p + 1]) for p in positions]
         else:
-            others.append((tensor, tuple(places.places[p] for p in positions), positions))
-    return Reading(tuple(vectors), np.concatenate(at), tuple(others))
+            others.append(tensor)
+            positions_of.append(positions)
+    own = tuple(tuple(places.places[p] for p in positions) for positions in positions_of)
+    return Reading(tuple(vectors), np.concatenate(at), tuple(others), own, tuple(positions_of))
