@@ -147,14 +147,14 @@ class Analysis:
 
     def gone(self, removed: Sequence[Sequence[int]]) -> Gone:
         """Which atoms vanish when ``removed[g]`` are the units that group ``g`` loses."""
-        offsets = self._flat[0]
+        offsets = self.flat[0]
         lost = np.zeros(int(offsets[-1]) + 1, dtype=bool)
         for g, units in enumerate(removed):
             lost[offsets[g] + np.asarray(units, dtype=np.int64)] = True
-        return lost[self._flat[1]]
+        return lost[self.flat[1]]
 
     @cached_property
-    def _flat(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def flat(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each group's units begin when all are numbered through, and the number of each
         atom's unit; of pinned atoms one past the last.
         """

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planc.errors import PolicyError, StalePlan
 from planc.fingerprint import canonical, first_difference, modules_after, tensors_after
 from planc.groups import Group, Indices, Member
 from planc.plan import AttributeChange, Cut, Plan, PlanGroup, TensorSpec
+from planc.units import marked
 
 
 def compose(first: Plan, second: Plan) -> Plan:
@@ -188,13 +190,13 @@ def _meets(positions: Indices, start: int, stop: int) -> bool:
     return bool(np.searchsorted(positions, start) < np.searchsorted(positions, stop))
 
 
-def _populations(group: PlanGroup, units: Indices) -> tuple[Indices, Indices]:
+def _populations(group: PlanGroup, units: Indices) -> tuple[NDArray[np.bool_], Indices]:
     """Which units are gone, row by row, with ``units`` too; and how many in each row."""
-    gone = np.zeros(group.size, dtype=bool)
-    gone[list(group.removed)] = True
+    gone = marked(group.removed, group.size)
     gone[units] = True
     rows = gone.reshape(group.rows, -1)
-    return rows, rows.sum(axis=1)
+    populations: Indices = rows.sum(axis=1)
+    return rows, populations
 
 
 def _may_lose(group: PlanGroup, units: Indices) -> bool:

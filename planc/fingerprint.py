@@ -249,7 +249,7 @@ def _digest(rows: Iterable[Any]) -> bytes:
 def _member(member: Any) -> list[Any]:
     over = member.over and [member.over.dim, member.over.start, member.over.stop]
     runs = [
-        [run.unit, run.count, run.start, run.step, run.span, run.repeats, run.stride]
+        (run.unit, run.count, run.start, run.step, run.span, run.repeats, run.stride)
         for run in member.runs
     ]
     return [member.tensor, member.dim, runs, over]

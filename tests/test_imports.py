@@ -14,7 +14,9 @@ PACKAGE = Path(__file__).parent.parent / "planc"
 
 # From the top down. A module may import from the layers below its own, and from its own package.
 LAYERS = (
+    ("__main__",),
     ("cli",),
+    ("job",),
     ("models", "report"),
     ("iteration", "masks"),
     ("lossless",),
@@ -46,7 +48,7 @@ LAYERS = (
     ("facts",),
     ("widths", "layers"),
     ("plan",),
-    ("groups",),
+    ("groups", "units"),
     ("ir",),
     ("expr",),
     ("reparametrised",),
@@ -61,6 +63,7 @@ TOUCH_TENSORS = {
     "criteria",
     "inputs",
     "iteration",
+    "job",
     "latency",
     "lossless",
     "masks",
