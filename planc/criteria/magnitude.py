@@ -44,14 +44,13 @@ class Magnitude(Additive):
         """The sums for the indices of all places; parameters of one dimension are read at once."""
         places, order = sources.analysis.places, reading(sources.analysis)
         found: list[torch.Tensor | Values | None] = [None] * len(places.places)
-        weights = [sources.weight(tensor) for tensor in order.others]
-        summed = power_sums(weights, self.p, order.places)
-        for positions, sums in zip(order.positions, summed, strict=True):
-            for position, own in zip(positions, sums, strict=True):
-                found[position] = own
-        values = flat_values(places, found)
-        values[order.at] = power(sources.joined(order.vectors), self.p).numpy()
-        return values, np.ones(len(found), dtype=bool)
+        for tensor, own, positions in order.others:  # one in memory at a time: it may be in a file
+            sums = power_sums(sources.weight(tensor), self.p, own)
+            for position, values in zip(positions, sums, strict=True):
+                found[position] = values
+        flat = flat_values(places, found)
+        flat[order.at] = power(sources.joined(order.vectors), self.p).numpy()
+        return flat, np.ones(len(found), dtype=bool)
 
     def finish(self, sums: Values) -> Values:
         """The p-th root."""

@@ -19,14 +19,12 @@ from planc.places import Place, Places
 class Reading:
     """``vectors`` are the parameters of one dimension, each as often as it has places; what is read
     of them one after the other belongs at the indices ``at`` of all places. ``others`` are the
-    other parameters; ``places`` those of each, and ``positions`` the numbers of these.
+    other parameters with their places, and the positions of these.
     """
 
     vectors: tuple[Tensor, ...]
     at: NDArray[np.int64]
-    others: tuple[Tensor, ...]
-    places: tuple[tuple[Place, ...], ...]
-    positions: tuple[tuple[int, ...], ...]
+    others: tuple[tuple[Tensor, tuple[Place, ...], tuple[int, ...]], ...]
 
 
 _READINGS: WeakKeyDictionary[Places, Reading] = WeakKeyDictionary()
@@ -45,15 +43,12 @@ def _reading(analysis: Analysis) -> Reading:
     starts = places.indices.starts
     vectors: list[Tensor] = []
     at = [np.zeros(0, dtype=np.int64)]
-    others: list[Tensor] = []
-    positions_of: list[tuple[int, ...]] = []
+    others: list[tuple[Tensor, tuple[Place, ...], tuple[int, ...]]] = []
     for number, positions in places.by_tensor.items():
         tensor = tensors[number]
         if len(tensor.shape) == 1:
             vectors += [tensor] * len(positions)
             at += [np.arange(starts[p], starts[p + 1]) for p in positions]
         else:
-            others.append(tensor)
-            positions_of.append(positions)
-    own = tuple(tuple(places.places[p] for p in positions) for positions in positions_of)
-    return Reading(tuple(vectors), np.concatenate(at), tuple(others), own, tuple(positions_of))
+            others.append((tensor, tuple(places.places[p] for p in positions), positions))
+    return Reading(tuple(vectors), np.concatenate(at), tuple(others))

@@ -47,24 +47,14 @@ def sum_over(element: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
 
 
 def power_sums(
-    weights: Sequence[torch.Tensor], p: float, places: Sequence[Sequence[Place]]
-) -> list[Sequence[torch.Tensor | Sums]]:
-    """:func:`place_sums` of |w|^p for each parameter with its places, in one pass over those that
-    are laid out by rows; these are read one right after the other, with little between them that
-    memory traffic would have driven out of the processor's cache.
-    """
-    matrices = [_matrix(weight, own) for weight, own in zip(weights, places, strict=True)]
-    wanted = [{place.dim for place in own} for own in places]
-    found = [
-        None if matrix is None else _sums_by_dim(matrix, p, dims)
-        for matrix, dims in zip(matrices, wanted, strict=True)
-    ]
-    return [
-        place_sums(power(weight, p), own)
-        if by_dim is None
-        else [_without_kernel(by_dim[place.dim], weight.shape[place.dim]) for place in own]
-        for weight, own, by_dim in zip(weights, places, found, strict=True)
-    ]
+    weight: torch.Tensor, p: float, places: Sequence[Place]
+) -> Sequence[torch.Tensor | Sums]:
+    """:func:`place_sums` of |w|^p, in one pass over the parameter where it is laid out by rows."""
+    matrix = _matrix(weight, places)
+    if matrix is None:
+        return place_sums(power(weight, p), places)
+    found = _sums_by_dim(matrix, p, {place.dim for place in places})
+    return [_without_kernel(found[place.dim], weight.shape[place.dim]) for place in places]
 
 
 def _matrix(weight: torch.Tensor, places: Sequence[Place]) -> Sums | None:
