@@ -3,7 +3,7 @@ of the disk out.
 
 A write is on the disk once its file is flushed, and a new, renamed or deleted name once its
 directory is. When the power fails after some call, all that was not flushed until then may be there
-or not: nothing of it, all of it, or all but one call. What a call meant is kept by inode, so that a
+or not: nothing of it, all of it, all but one call, names alone. A call is kept by inode, so that a
 renamed file is there under its new name even if its first name never was.
 """
 
@@ -67,6 +67,8 @@ class Log:
             yield end, self._files(made)
             if pending:
                 yield end, self._files(kept)
+                lost = {i for i in pending if made[i].kind == "write"}
+                yield end, self._files([call for i, call in enumerate(made) if i not in lost])
             for i in pending if len(pending) > 1 else ():
                 yield end, self._files(made[:i] + made[i + 1 :])
         last = [call for call in self.calls if call.flushed < float("inf")]
