@@ -14,7 +14,9 @@ PACKAGE = Path(__file__).parent.parent / "planc"
 
 # From the top down. A module may import from the layers below its own, and from its own package.
 LAYERS = (
+    ("__main__",),
     ("cli",),
+    ("job",),
     ("models", "report"),
     ("iteration", "masks"),
     ("lossless",),
@@ -29,6 +31,8 @@ LAYERS = (
     ("tensorfiles",),
     ("codec",),
     ("select",),
+    ("outline",),
+    ("followers",),
     ("policy",),
     ("constants", "latency"),
     ("criteria",),
@@ -36,7 +40,7 @@ LAYERS = (
     ("maskplan",),
     ("fingerprint", "configuration"),
     ("analysis",),
-    ("cost", "equations", "explain", "places"),
+    ("columns", "cost", "equations", "explain", "places"),
     ("grouping",),
     ("walk",),
     ("rules",),
@@ -59,6 +63,7 @@ TOUCH_TENSORS = {
     "criteria",
     "inputs",
     "iteration",
+    "job",
     "latency",
     "lossless",
     "masks",

@@ -12,7 +12,7 @@ import sys
 import click
 
 from planc import __version__
-from planc.cli.commands import diff, explain, plan, show, verify
+from planc.cli.commands import diff, explain, plan, report, show, verify
 from planc.cli.files import apply, inspect, restore
 from planc.cli.options import EXIT_CODES
 from planc.errors import PlancError, VerificationError
@@ -29,7 +29,7 @@ def cli() -> None:
     """
 
 
-for _command in (plan, show, explain, apply, inspect, restore, verify, diff):
+for _command in (plan, show, explain, apply, inspect, restore, verify, diff, report):
     cli.add_command(_command)
 
 

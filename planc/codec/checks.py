@@ -172,8 +172,9 @@ def _check_removed(group: PlanGroup, where: str) -> None:
     if not group.removed:
         return
     if not isinstance(group.removed, Units):
-        units = np.array(group.removed, dtype=np.int64)
-        if (np.diff(units) <= 0).any() or units[0] < 0 or units[-1] >= group.size:
+        in_range = min(group.removed) >= 0 and max(group.removed) < group.size
+        units = np.array(group.removed if in_range else ())  # larger ones fit no array
+        if not in_range or (np.diff(units) <= 0).any():
             raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")
     marks = marked(group.removed, group.size)
     if marks.all():

@@ -102,4 +102,4 @@ def _view(marks: Marks, first: int, run: Run) -> Marks:
     """The marks of a run as [units, repeats, span]."""
     shape = (run.count, run.repeats, run.span)
     strides = (run.step, run.stride, 1)  # of one byte each
-    return as_strided(marks[run.start - first :], shape, strides, writeable=True)
+    return as_strided(marks[run.start - first :], shape, strides)

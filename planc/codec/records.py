@@ -217,7 +217,8 @@ def _decode(packed: bytes, kind: Any, where: str) -> Any:
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
         raise MalformedFile(f"{where}: {error}; write the file again") from None
     if again != packed:
-        at = next((i for i, (a, b) in enumerate(zip(packed, again, strict=False)) if a != b), 0)
+        # neither is the beginning of the other: both are one whole value
+        at = next(i for i, (a, b) in enumerate(zip(packed, again, strict=False)) if a != b)
         raise MalformedFile(
             f"{where}: byte {at} is not in canonical form ({packed[at : at + 4].hex(' ')} where "
             f"{again[at : at + 4].hex(' ')} is); write the file with planc"

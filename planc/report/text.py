@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planc.diff import AttributeDiff, GroupDiff, PlanDiff
-from planc.plan import Cost, Plan, Provenance
+from planc.plan import AttributeChange, Cost, Plan, Provenance
 from planc.report.plain import plan_from_json, plan_json
 
 __all__ = ["diff_table", "plan_from_json", "plan_json", "plan_table"]
@@ -56,7 +56,7 @@ def _header(plan: Plan) -> Table:
     header.add_row("target", escape(plan.target))
     for entry in plan.provenance:
         header.add_row("made by", escape(provenance_text(entry)))
-    header.add_row("inputs", escape(_inputs(plan.inputs)))
+    header.add_row("inputs", escape(inputs_text(plan.inputs)))
     if plan.requires:
         header.add_row("requires", escape(", ".join(plan.requires)))
     return header
@@ -103,8 +103,9 @@ def _attribute_table(plan: Plan) -> Table:
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
     for change in plan.attributes:
-        name = f"{change.module}.{change.name}" if change.module else change.name
-        table.add_row(escape(name), escape(repr(change.before)), escape(repr(change.after)))
+        table.add_row(
+            escape(attribute_name(change)), escape(repr(change.before)), escape(repr(change.after))
+        )
     return table
 
 
@@ -165,8 +166,8 @@ def _group_row(group: GroupDiff) -> tuple[str, ...]:
         escape(group.kind),
         str(group.size),
         str(len(group.both)),
-        _units(group.only_a),
-        _units(group.only_b),
+        units_text(group.only_a),
+        units_text(group.only_b),
         ", ".join(group.described),
     )
 
@@ -177,12 +178,11 @@ def _attribute_diff_table(attributes: Iterable[AttributeDiff]) -> Table:
     table.add_column("in a")
     table.add_column("in b")
     for entry in attributes:
-        name = f"{entry.module}.{entry.name}" if entry.module else entry.name
         sides = [
             "left as it is" if side is None else escape(f"{side[0]!r} -> {side[1]!r}")
             for side in (entry.a, entry.b)
         ]
-        table.add_row(escape(name), *sides)
+        table.add_row(escape(attribute_name(entry)), *sides)
     return table
 
 
@@ -200,26 +200,31 @@ def spaced(parts: Sequence[RenderableType]) -> Stack:
     return Stack(*lines)
 
 
+def attribute_name(entry: AttributeChange | AttributeDiff) -> str:
+    """The full name of an attribute."""
+    return f"{entry.module}.{entry.name}" if entry.module else entry.name
+
+
 def provenance_text(entry: Provenance) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry.versions)
     made = f"{entry.criterion}, {entry.policy}, seed {entry.seed}"
     return f"{made} ({versions})" if versions else made
 
 
-def _inputs(spec: Any) -> str:
+def inputs_text(spec: Any) -> str:
     """A specification of inputs in the notation of a call, as ``float32[1, 3, 224, 224]``."""
     match spec:
         case ("tuple", ("tuple", *args), ("dict", *kwargs)):
-            named = [f"{key}={_inputs(item)}" for key, item in kwargs]
-            return ", ".join([*map(_inputs, args), *named]) or "none"
+            named = [f"{key}={inputs_text(item)}" for key, item in kwargs]
+            return ", ".join([*map(inputs_text, args), *named]) or "none"
         case ("tensor", tuple(shape), str(dtype)):
             return f"{dtype}[{', '.join(map(str, shape))}]"
         case ("tuple", *items):
-            return f"({', '.join(map(_inputs, items))})"
+            return f"({', '.join(map(inputs_text, items))})"
         case ("list", *items):
-            return f"[{', '.join(map(_inputs, items))}]"
+            return f"[{', '.join(map(inputs_text, items))}]"
         case ("dict", *items):
-            return f"{{{', '.join(f'{key}: {_inputs(item)}' for key, item in items)}}}"
+            return f"{{{', '.join(f'{key}: {inputs_text(item)}' for key, item in items)}}}"
         case ("value", value):
             return repr(value)
         case ("opaque", str(name)):
@@ -231,7 +236,7 @@ def share_text(after: int, before: int) -> str:
     return f"{after / before:.1%}" if before else "-"
 
 
-def _units(units: Sequence[int]) -> str:
+def units_text(units: Sequence[int]) -> str:
     """Units as ranges: ``0-3, 7 (5)``."""
     ranges: list[tuple[int, int]] = []
     for unit in units:

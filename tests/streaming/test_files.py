@@ -4,7 +4,6 @@ does not belong together is refused before there is output; what was interrupted
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -25,7 +24,6 @@ from safetensors.torch import save_file as save_torch
 from torch import nn
 
 import planc
-from planc.cli import run
 from planc.errors import (
     AlreadyApplied,
     FileError,
@@ -36,7 +34,8 @@ from planc.errors import (
 )
 from planc.groups import Member, Run
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.streaming import cutting, removed, restore, shard, uncutting
+from planc.streaming import shard
+from planc.tensorfiles import stream
 from planc.tensorfiles.shards import find_shards
 from tests.strategies import arrays, complete, cut_array, plans
 
@@ -67,13 +66,7 @@ def test_cutting_and_restoring_files_are_inverse(
     whole = state_of(plan)
     save_file(whole, directory / "a.safetensors", {"format": "np"})
     with pytest.MonkeyPatch.context() as patched:
-        for module, name in (
-            (shard, "cut_chunks"),
-            (removed, "removed_chunks"),
-            (restore, "restored_chunks"),
-        ):
-            home = cutting if name == "cut_chunks" else uncutting
-            patched.setattr(module, name, functools.partial(getattr(home, name), buffer=buffer))
+        patched.setattr(stream, "BLOCK", buffer)
         source, target, kept = (
             directory / "a.safetensors",
             directory / "b.safetensors",
@@ -111,8 +104,10 @@ def test_every_width_of_elements_is_moved_as_bits(tmp_path: Path) -> None:
 # sharded checkpoints
 
 
-def mlp_plan(width: int = 16, layers: int = 3) -> Plan:
-    """A plan for layers of an MLP, without a model: each loses every other inner channel."""
+def mlp_plan(width: int = 16, layers: int = 3, step: int = 2) -> Plan:
+    """A plan for layers of an MLP, without a model: each loses every other inner channel, or every
+    ``step``-th.
+    """
     tensors, groups = [], []
     for i in range(layers):
         up, down = f"layers.{i}.up.weight", f"layers.{i}.down.weight"
@@ -123,10 +118,10 @@ def mlp_plan(width: int = 16, layers: int = 3) -> Plan:
         members = tuple(
             Member(name, dim, (Run(0, width, 0, 1),)) for name, dim in ((up, 0), (down, 1))
         )
-        gone = tuple(range(0, width, 2))
+        gone = tuple(range(0, width, step))
         groups.append(PlanGroup(f"{up}:0", "features", width, 1, members, "", gone))
     modules = (ModuleSpec("", (("config.inner.size", width), ("config.kind", "mlp"))),)
-    changes = (AttributeChange("", "config.inner.size", width, width // 2),)
+    changes = (AttributeChange("", "config.inner.size", width, width - len(range(0, width, step))),)
     return complete(tuple(tensors), modules, tuple(groups), changes)
 
 
@@ -270,23 +265,6 @@ def test_a_second_plan_makes_a_checkpoint_of_the_composed_one(tmp_path: Path) ->
         planc.apply_files(first, tmp_path / "a", tmp_path / "c")
 
 
-def test_a_pickle_is_read_only_when_it_is_trusted(tmp_path: Path) -> None:
-    whole = {name: torch.from_numpy(array) for name, array in state_of(PLAN).items()}
-    torch.save(whole, tmp_path / "a.pt")
-    planc.save_plan(PLAN, tmp_path / "p.planc")
-    command = ["apply", str(tmp_path / "p.planc"), "--weights", str(tmp_path / "a.pt")]
-    out = tmp_path / "b.safetensors"
-    assert run([*command, "-o", str(out)]) == 1
-    assert not out.exists()
-    assert run([*command, "--trust-pickle", "-o", str(out)]) == 0
-    expected = planc.apply(PLAN, whole)
-    assert all(torch.equal(t, expected[name]) for name, t in load_torch(out).items())
-    assert planc.inspect(out).plan == PLAN
-    torch.save({"a": os.system}, tmp_path / "bad.pt")
-    with pytest.raises(FileError):
-        planc.apply_pickled(PLAN, tmp_path / "bad.pt", out)
-
-
 def test_the_commands_need_neither_torch_nor_the_model(tmp_path: Path) -> None:
     sharded(tmp_path / "in")
     planc.save_plan(PLAN, tmp_path / "p.planc")
@@ -334,7 +312,7 @@ def test_an_interrupted_run_leaves_no_output_and_goes_on(
         return real(job, descriptor)
 
     with monkeypatch.context() as patched:
-        patched.setattr("planc.streaming.apply.cut_shard", stopping)
+        patched.setattr("planc.streaming.workers.cut_shard", stopping)
         with pytest.raises(Interrupted):
             planc.apply_files(PLAN, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
