@@ -85,7 +85,7 @@ PARTS: dict[str, Part] = {
     "R5 faults": always(
         "write-side calls of saving and applying that are killed or fail: old or new bytes", 1_200
     ),
-    "R5 power": always("states of the disk when the power fails: old or new bytes", 1_000),
+    "R5 power": always("states of the disk when the power fails: old or new bytes", 900),
     "R6 stale": Part(
         "structural edits of random models: refused, the field named", 300, 5_000, 50_000
     ),
