@@ -413,6 +413,17 @@ def test_a_shard_holds_as_much_as_it_may(tmp_path: Path) -> None:
         assert type(planc.load(tmp_path / str(limit), small())) is Small
 
 
+def test_a_model_without_other_tensors_has_no_other_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    plan = planc.compile(model, INPUT, ratio=0.5)
+    smaller = planc.apply(plan, model)
+    for limit, files in ((1, 5), (1000, 1)):
+        planc.save(tmp_path / str(limit), smaller, plan, shard_size=limit)
+        assert len(list((tmp_path / str(limit)).iterdir())) == files
+        loaded = planc.load(tmp_path / str(limit), model)
+        assert torch.equal(loaded(INPUT), smaller(INPUT))
+
+
 # -- elements -------------------------------------------------------------------------------------
 
 

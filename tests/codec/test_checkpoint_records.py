@@ -1,4 +1,4 @@
-"""The record of a checkpoint, without a checkpoint: what is written is read, and nothing else is."""
+"""The record of a checkpoint by itself: what is written is read, and nothing else is."""
 
 from __future__ import annotations
 

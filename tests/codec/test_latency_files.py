@@ -35,7 +35,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         load_latency(tmp_path / "t", sha256="0" * 64)
     with pytest.raises(LimitExceeded, match="exceeds the limit of 10;"):
         load_latency(tmp_path / "t", limits=Limits(file=10))
-    with pytest.raises(LimitExceeded, match="the latency table: .* limit of 10 file"):
+    with pytest.raises(LimitExceeded, match=r"the latency table: .* limit of 10 file"):
         save_latency(TABLE, tmp_path / "t", limits=Limits(file=10))
 
 

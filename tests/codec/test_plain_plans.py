@@ -1,4 +1,4 @@
-"""What a plan file cannot say and JSON can: its plans pass the same checks, and are refused by name."""
+"""What a plan file cannot say and JSON can: the same checks refuse it by name."""
 
 from __future__ import annotations
 

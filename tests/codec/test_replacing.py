@@ -22,6 +22,10 @@ from planc.codec.files import hold, read_file, replacing, sweep, temporary_name,
 from planc.errors import LimitExceeded, UnsafePath
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def without_locks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module as it is imported where the system has no file locks."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
@@ -108,7 +112,7 @@ def test_a_file_system_may_not_flush_directories(
             raise OSError(code, os.strerror(code))
         real(descriptor)
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", refusing)
         if code == errno.EIO:
@@ -117,7 +121,7 @@ def test_a_file_system_may_not_flush_directories(
         else:
             write_file(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def test_a_socket_is_neither_read_nor_replaced() -> None:
@@ -132,7 +136,7 @@ def test_a_socket_is_neither_read_nor_replaced() -> None:
 
 def test_descriptors_are_closed_and_not_inherited(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"xyz")
-    before = os.listdir("/proc/self/fd")
+    before = open_files()
     for _ in range(3):
         read_file(tmp_path / "a", 3)
         with pytest.raises(LimitExceeded, match=r"limits=Limits\(file=3\)"):
@@ -140,7 +144,7 @@ def test_descriptors_are_closed_and_not_inherited(tmp_path: Path) -> None:
         with pytest.raises(UnsafePath):
             read_file(tmp_path, 2)
         write_file(tmp_path / "b", b"1")
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert open_files() == before
     descriptor = files.open_regular(tmp_path / "a")
     with replacing(tmp_path / "b") as other:
         assert not os.get_inheritable(descriptor)

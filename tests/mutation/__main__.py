@@ -70,6 +70,7 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
 
 def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
     until = time.time() + 60 * minutes
+    options = ["-q", "-n", "0", "-s", "--noconftest"]
     with tempfile.TemporaryDirectory() as folder:
         with_torch = any("import torch" in (ROOT / path).read_text() for path in paths)
         bare = BareServer(Path(folder) / "fresh", with_torch)
@@ -83,7 +84,7 @@ def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
         settings.load_profile("mutation")
         trial = Trial(chosen, until, bare, lambda text: print(text, flush=True))
         status = pytest.main(
-            ["-q", "-n", "0", "-s", "--noconftest", f"--basetemp={folder}/tests"] + tests_of(paths),
+            [*options, f"--basetemp={folder}/tests", *tests_of(paths)],
             plugins=[trial],
         )
         bare.close()

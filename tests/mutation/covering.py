@@ -27,6 +27,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
     "planc/fingerprint.py": (*_CODEC, "tests/test_fingerprint.py"),
     "planc/checkpoint": ("tests/checkpoint",),
+    "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
     "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),
     "planc/streaming": ("tests/streaming",),
     "planc/validate.py": _VERIFY,

@@ -1,9 +1,9 @@
 """Mutants of Python source: a module's text in, small faults out, each as another syntax tree.
 
-What is changed: comparisons (to their negation, and over their boundary), ``and`` and ``or``, ``not``
-and conditions, integers by one, booleans, strings, arithmetic, the order of arguments, keyword
-arguments, the exceptions that are caught, returned values; statements are left out, loops left early
-or not. What people read (docstrings, annotations, the words of messages) is left as it is.
+What is changed: comparisons (to their negation, and over their boundary), ``and`` and ``or``,
+``not`` and conditions, integers by one, booleans, strings, arithmetic, the order of arguments,
+keyword arguments, the exceptions that are caught, returned values; statements are left out, loops
+left early or not. What people read (docstrings, annotations, the words of messages) stays.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def mutants(path: str, source: str) -> list[Mutant]:
         for choice, (what, _) in enumerate(_alternatives(node)):
             count = seen.get((function, what), 0)
             seen[function, what] = count + 1
-            line: int = getattr(node, "lineno", 0)
+            line = min(n.lineno for n in ast.walk(node) if isinstance(n, (ast.expr, ast.stmt)))
             found.append(Mutant(path, function, line, what, count, number, choice, first))
     return found
 

@@ -71,7 +71,8 @@ class Trial:
     ) -> None:
         self.chosen, self.until, self.bare, self.tell = chosen, until, bare, tell
         self.results = Results()
-        self.sources = {path: (ROOT / path).read_text() for path in {m.path for m in chosen}}
+        paths = sorted({mutant.path for mutant in chosen})
+        self.sources = {path: (ROOT / path).read_text() for path in paths}
         self.killers: dict[str, list[str]] = defaultdict(list)
         self.functions: dict[str, dict[Place, FunctionType]] = {}
         self.failed = False
@@ -95,10 +96,12 @@ class Trial:
                 _empty(folder)
         self._remember(seen)
         self.tell(f"{len(items)} tests watched in {time.time() - began:.0f} s")
+        told = time.time()
         for mutant in self.chosen:
             if time.time() > self.until:
                 break
-            if self.results.tried % 100 == 99:
+            if time.time() - told > 60:
+                told = time.time()
                 self.tell(f"{self.results.tried} of {len(self.chosen)} tried")
             tests = self._tests(mutant, seen)
             if not tests:
@@ -158,16 +161,16 @@ class Trial:
 
     def _tests(self, mutant: Mutant, seen: dict[str, Seen]) -> list[str]:
         """The tests to run, in order."""
-        running = [name for name in seen if mutant.line in seen[name].lines[mutant.path]]
-        if not mutant.function:  # importing runs it, and any test may see what it does
-            running = [name for name in seen if seen[name].lines[mutant.path]] or list(seen)
+        running = list(seen)  # for what importing runs: any test may see what that does
+        if mutant.function:
+            running = [name for name in seen if mutant.line in seen[name].lines[mutant.path]]
         running.sort(key=lambda name: seen[name].seconds)
         known = [n for n in self.killers[f"{mutant.path}:{mutant.function}"] if n in running]
         order = [*known, *(name for name in running if name not in known)]
         spent, kept = 0.0, []
         for name in order:
             spent += seen[name].seconds
-            if kept and spent > _MOST:
+            if kept and spent > (_MOST if mutant.function else 3 * _MOST):
                 break
             kept.append(name)
         return kept

@@ -441,6 +441,29 @@ def test_a_number_of_unknown_origin_must_be_what_it_was() -> None:
         compare_shapes(plan, analysis, run_of(smaller))
 
 
+@torch.library.custom_op("planc_tests::counted", mutates_args=())
+def counted(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    return x.clone(), x.shape[0]
+
+
+@counted.register_fake
+def _(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    return torch.empty_like(x), x.shape[0]
+
+
+class Counting(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = counted(super().forward(x))[0]
+        return y
+
+
+def test_results_that_are_no_tensors_have_no_shape() -> None:
+    model = Counting().eval()
+    plan = planc.compile(model, X, ratio=0.5)
+    said = str(planc.verify(plan, model, planc.apply(plan, model), X))
+    assert "all 6 operators have the predicted shapes" in said
+
+
 def test_a_model_that_does_not_run_is_refused() -> None:
     broken = pruned()
     broken.mid = nn.Linear(9, 3)
