@@ -86,3 +86,29 @@ def test_parameters_without_values_are_refused() -> None:
     with pytest.raises(PolicyError, match=r"stem\.0\.weight is on the meta device"):
         planc.compile(model, small.images())
     assert planc.compile(model, small.images(), criterion="random").cost_after.params > 0
+
+
+def test_rows_longer_than_a_dot_product_are_summed_in_parts() -> None:
+    model = small.randomised(nn.Sequential(nn.Linear(3, 8195), nn.Linear(8195, 5), nn.Linear(5, 2)))
+    analysis = planc.analyze(planc.trace(model, small.vectors(2, 3)))
+    assert sorted(group.size for group in analysis.groups) == [5, 8195]
+    scores = planc.score(analysis, model, Magnitude(2))
+    for found, expected in zip(scores.units, brute_force(analysis, model, 2), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_vectors_of_several_precisions_are_measured_together() -> None:
+    model, inputs = build("residual")
+    analysis = planc.analyze(planc.trace(model, inputs))
+    named = dict(model.named_parameters())
+    vectors = [name for name, parameter in named.items() if parameter.dim() == 1]
+    mixed = {
+        **named,
+        vectors[0]: named[vectors[0]].to(torch.bfloat16),
+        vectors[1]: named[vectors[1]].double(),
+    }
+    rounded = {name: parameter.detach().double() for name, parameter in mixed.items()}
+    found = planc.score(analysis, mixed, Magnitude(2))
+    expected = planc.score(analysis, rounded, Magnitude(2))
+    for one, other in zip(found.units, expected.units, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
