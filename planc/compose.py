@@ -14,9 +14,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from planc.errors import PolicyError, StalePlan
-from planc.fingerprint import canonical, first_difference, modules_after, tensors_after
+from planc.fingerprint import (
+    attributes_digest,
+    canonical,
+    first_difference,
+    modules_after,
+    tensors_after,
+    tensors_digest,
+)
 from planc.groups import Group, Indices, Member
-from planc.plan import AttributeChange, Cut, Plan, PlanGroup, TensorSpec
+from planc.plan import (
+    CAPTURED,
+    AttributeChange,
+    Cut,
+    Fingerprints,
+    ModuleSpec,
+    Plan,
+    PlanGroup,
+    TensorSpec,
+)
 
 
 def compose(first: Plan, second: Plan) -> Plan:
@@ -25,12 +41,17 @@ def compose(first: Plan, second: Plan) -> Plan:
     Composition is associative. Rows of a ragged group that are wholly gone (their heads are
     removed) lose their first remaining units, until every row loses equally many.
 
+    Plans for ``target="graph"`` compose as those for modules do: what ``first`` produces is a graph
+    whose tensors have the original's names, and so the composed plan rewrites the original's graph
+    once. Only what was a constant of the original, and is a buffer of the graph, cannot be cut.
+
     Raises:
         StalePlan: ``second`` was not made for what ``first`` produces, or its groups are not
-            groups of ``first``; names the first difference.
+            groups of ``first``, or it cuts a constant; names the first difference.
         PolicyError: the plans have different targets.
     """
     _check_chain(first, second)
+    _check_constants(first, second)
     origin = _Origin(first, second)
     groups = list(first.groups)
     for group in second.groups:
@@ -47,7 +68,19 @@ def compose(first: Plan, second: Plan) -> Plan:
         requires=tuple(sorted({*first.requires, *second.requires})),
     )
     _check_cuts(first, second, composed, origin)
-    return composed
+    return composed if first.target == "module" else _of_the_original(composed)
+
+
+def _of_the_original(composed: Plan) -> Plan:
+    """A plan for a graph with the digests of what its removals leave of the original: the second
+    plan's are those of a graph, whose modules are mere names and whose constants are buffers.
+    """
+    result = Fingerprints(
+        attributes_digest(modules_after(composed.modules, composed.attributes)),
+        composed.result.structure,
+        tensors_digest(tensors_after(composed.tensors, composed.cuts)),
+    )
+    return composed.replace(result=result)
 
 
 def _check_chain(first: Plan, second: Plan) -> None:
@@ -59,17 +92,47 @@ def _check_chain(first: Plan, second: Plan) -> None:
     same_tensors = first.result.tensors == second.source.tensors
     if same_tensors and first.result.attributes == second.source.attributes:
         return
+    modules = modules_after(first.modules, first.attributes)
+    tensors, found = second.tensors, second.modules
+    if first.target == "graph":
+        tensors, found = _own(first, second.tensors), _called(second.modules)
+        modules = tuple(spec for spec in modules if spec.path in {m.path for m in found})
+        same_tensors = tensors_digest(tensors) == first.result.tensors
     difference = first_difference(
-        tensors_after(first.tensors, first.cuts),
-        modules_after(first.modules, first.attributes),
-        second.tensors,
-        second.modules,
+        tensors_after(first.tensors, first.cuts), modules, tensors, found
     )
+    if difference is None and first.target == "graph":
+        return
     what = "attributes" if same_tensors else "tensors"
     raise StalePlan(
         f"the second plan was not made for what the first produces, the {what} differ: "
         f"{difference or 'by their digests only'}; compile it from the pruned model"
     )
+
+
+def _own(first: Plan, tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The tensors of a rewritten graph without those that were constants of the original."""
+    known = {name for spec in first.tensors for name in spec.names}
+    return tuple(
+        spec for spec in tensors if spec.name in known or not spec.name.startswith(CAPTURED)
+    )
+
+
+def _called(modules: tuple[ModuleSpec, ...]) -> tuple[ModuleSpec, ...]:
+    """The modules of a rewritten graph that it calls; of the others only names are left."""
+    return tuple(spec for spec in modules if spec.attributes)
+
+
+def _check_constants(first: Plan, second: Plan) -> None:
+    own = {spec.name for spec in _own(first, second.tensors)}
+    for group in second.groups:
+        constants = [m.tensor for m in group.members if m.tensor not in own]
+        if group.removed and constants:
+            raise StalePlan(
+                f"{group} of the second plan cuts {constants[0]}, a constant of the original that "
+                "only its graph holds as a buffer: no plan for the original can cut it; compile "
+                f'the second plan with keep="{CAPTURED}*"'
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +155,7 @@ class _Origin:
         self.shapes = {spec.name: spec.shape for spec in first.tensors}
         primary = {name: spec.name for spec in first.tensors for name in spec.names}
         # of tied names either plan may have chosen another as the first
-        self.names = {spec.name: primary[spec.name] for spec in second.tensors}
+        self.names = {spec.name: primary[spec.name] for spec in _own(first, second.tensors)}
 
     def kept(self, tensor: str, dim: int) -> Indices:
         """The original indices of a dimension that is not ragged."""

@@ -16,6 +16,8 @@ import numpy as np
 from planc.groups import Group, Indices
 
 Attributes = tuple[tuple[str, Any], ...]
+CAPTURED = "captured_"
+"""How the names of buffers begin in which a rewritten graph holds constants of the original."""
 
 
 @dataclass(frozen=True, slots=True)
