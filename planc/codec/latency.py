@@ -2,10 +2,10 @@
 
 The envelope is that of plans, with the kind ``planc/time``. The body is a map of
 
-    grids       [{axes, nanoseconds, operator}]   ``axes`` rising widths, one list for each axis;
+    grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
+                axis, ``blocks`` the channels that are taken at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
     machine     str
-    rest        nanoseconds
     structure   SHA-256 of the groups
     unmeasured  [str]
     uses        [{grid, widths}]   ``grid`` a row of ``grids``; ``widths`` for each of its axes
@@ -31,6 +31,7 @@ _AGAIN = "measure the table again"
 
 class GridRecord(RecordMap):
     axes: tuple[tuple[Natural, ...], ...]
+    blocks: tuple[Natural, ...]
     nanoseconds: tuple[Natural, ...]
     operator: str
 
@@ -43,7 +44,6 @@ class UseRecord(RecordMap):
 class LatencyRecord(RecordMap):
     grids: tuple[GridRecord, ...]
     machine: str
-    rest: Natural
     structure: bytes
     unmeasured: tuple[str, ...]
     uses: tuple[UseRecord, ...]
@@ -66,11 +66,15 @@ def to_body(table: LatencyTable) -> bytes:
     return canonical(
         {
             "grids": [
-                {"axes": grid.axes, "nanoseconds": grid.nanoseconds, "operator": grid.operator}
+                {
+                    "axes": grid.axes,
+                    "blocks": grid.blocks,
+                    "nanoseconds": grid.nanoseconds,
+                    "operator": grid.operator,
+                }
                 for grid in table.grids
             ],
             "machine": table.machine,
-            "rest": table.rest,
             "structure": table.structure,
             "unmeasured": table.unmeasured,
             "uses": [{"grid": use.grid, "widths": use.widths} for use in table.uses],
@@ -91,6 +95,11 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):
                 raise MalformedFile(f"grids[{i}].axes: {axis} does not rise; {_AGAIN}")
+        if len(grid.blocks) not in (0, len(grid.axes)) or 0 in grid.blocks:
+            raise MalformedFile(
+                f"grids[{i}].blocks: {grid.blocks} for {len(grid.axes)} axes: one number above 0 "
+                f"for each; {_AGAIN}"
+            )
         points = math.prod(len(axis) for axis in grid.axes)
         if len(grid.nanoseconds) != points:
             raise MalformedFile(
@@ -111,8 +120,7 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     return LatencyTable(
         record.structure,
         record.machine,
-        record.rest,
-        tuple(Grid(grid.operator, grid.axes, grid.nanoseconds) for grid in record.grids),
+        tuple(Grid(g.operator, g.axes, g.nanoseconds, g.blocks) for g in record.grids),
         tuple(Use(use.grid, use.widths) for use in record.uses),
         record.unmeasured,
     )

@@ -1,9 +1,16 @@
 """Measuring: every operator of a traced model by itself, at several widths, on this machine.
 
 In: an analysis. Out: a :class:`planc.latency.table.LatencyTable`. An operator gets operands of
-random numbers in the shapes that they have when its groups keep an eighth, a quarter, a half, three
-quarters and all of their units. Groups that touch the same dimensions of the same operands shrink
-together, others apart; operators that do the same in the same shapes are measured once.
+random numbers in the shapes that they have when its groups keep about an eighth, a quarter, a half,
+three quarters and all of their units. Groups that touch the same dimensions of the same operands
+shrink together, others apart; operators that do the same in the same shapes are measured once.
+Kernels that work on blocks of channels take as long for a block that is not full: how large blocks
+are is measured, too.
+
+What an operator takes by itself is not what it takes in a model. There, others have filled the
+caches since its operands were last used: so much is written between two calls here, too. What a run
+of the whole model still takes beyond the sum of its operators (or less, on a device that works
+while Python goes on) grows and falls with them, and is shared out among them in proportion.
 """
 
 from __future__ import annotations
@@ -28,26 +35,39 @@ from planc.rules import find, parameters
 from planc.widths import Poly
 
 FRACTIONS = {1: (1, 2, 4, 6, 8), 2: (1, 2, 4, 6, 8), 3: (2, 4, 8)}  # eighths, by number of axes
+_BLOCKS = (32, 16, 8)  # channels that kernels may take at once, largest first
+_ALIGNED = 16  # of what is measured, widths above are multiples of this: no block is begun in vain
+_BETWEEN = 16 << 20  # bytes written between two calls, more than the caches of a core hold
+_CALLS = 5
+_NOTICED = 0.03  # of an operator's time: a smaller difference may be chance
+_MOST = 0.75  # of what a block takes, for its first channel alone
 Timer = Callable[[Callable[[], Any]], int]
 """From a function to the nanoseconds that one call takes."""
 
 
-def timer(device: str = "cpu", seconds: float = 0.02) -> Timer:
-    """A timer that takes the quickest of at least three calls, for about so many seconds."""
+def timer(device: str = "cpu", seconds: float = 0.03) -> Timer:
+    """A timer that takes the quickest of at least five calls, for about so many seconds.
+
+    One thread is measured by the processor's clock, which stands still while others are at work.
+    """
     wait = getattr(torch, device.partition(":")[0]).synchronize if device != "cpu" else None
+    alone = wait is None and torch.get_num_threads() == 1
+    clock = time.process_time_ns if alone else time.perf_counter_ns
+    other = torch.zeros(_BETWEEN // 4, device=device)
 
     def timed(call: Callable[[], Any]) -> int:
         call()
         taken: list[int] = []
         until = time.perf_counter() + seconds
-        while len(taken) < 3 or time.perf_counter() < until:
+        while len(taken) < _CALLS or time.perf_counter() < until:
+            other.add_(1)
             if wait is not None:
                 wait()
-            begin = time.perf_counter_ns()
+            begin = clock()
             call()
             if wait is not None:
                 wait()
-            taken.append(time.perf_counter_ns() - begin)
+            taken.append(clock() - begin)
         return min(taken)
 
     return timed
@@ -62,13 +82,13 @@ def measure_latency(
     """Measures what the operators of a model take on a device, as they are and with less.
 
     Args:
-        run: runs the model once, as ``lambda: model(images)``; what it takes beyond its operators
-            is then part of the table.
+        run: runs the model once, as ``lambda: model(images)``; the operators together then take
+            what that takes.
         device: where operators are measured, as ``"cuda:0"``.
         timed: instead of :func:`timer`.
 
-    It takes at least 20 ms for each width of each operator, 15 s for a ResNet-18. The machine
-    should have nothing else to do, and as many threads as the model will have.
+    It takes at least 30 ms for each width of each operator, half a minute for a ResNet-18. The
+    machine should have nothing else to do, and as many threads as the model will have.
     """
     timed = timed or timer(device)
     grids: list[Grid] = []
@@ -78,23 +98,62 @@ def measure_latency(
     with torch.no_grad():
         for case in _cases(analysis):
             if case.key not in known:
-                known[case.key] = None
-                taken = [_time(case.node.op, point, device, timed) for point in case.points]
-                measured = tuple(nanoseconds for nanoseconds in taken if nanoseconds is not None)
-                if len(measured) == len(taken):
-                    known[case.key] = len(grids)
-                    grids.append(Grid(case.node.op, case.axes, measured))
-            grid = known[case.key]
-            if grid is None:
+                grid = _grid(case, device, timed)
+                known[case.key] = None if grid is None else len(grids)
+                grids += [] if grid is None else [grid]
+            number = known[case.key]
+            if number is None:
                 unmeasured[case.node.op] = None
             else:
-                uses.append(Use(grid, case.widths))
-        whole = 0 if run is None else timed(run)
+                uses.append(Use(number, case.widths))
+        whole = None if run is None else min(timed(run) for _ in range(3))
     machine = f"{platform.machine()}, {device}, {torch.get_num_threads()} threads"
     structure, operators = structure_digest(analysis.groups), tuple(unmeasured)
-    table = LatencyTable(structure, machine, 0, tuple(grids), tuple(uses), operators)
+    table = LatencyTable(structure, machine, tuple(grids), tuple(uses), operators)
+    return table if whole is None else _scaled(table, analysis, whole)
+
+
+def _grid(case: _Case, device: str, timed: Timer) -> Grid | None:
+    """What the operator takes at each point, None if it cannot be run by itself."""
+    taken = [_time(case.node.op, point, device, timed) for point in case.points]
+    measured = tuple(nanoseconds for nanoseconds in taken if nanoseconds is not None)
+    if len(measured) < len(taken):
+        return None
+    blocks = tuple(_block(case, probes, measured[-1], device, timed) for probes in case.probes)
+    return Grid(case.node.op, case.axes, _rising(measured, case.axes), blocks)
+
+
+def _block(case: _Case, probes: _Probes, full: int, device: str, timed: Timer) -> int:
+    """The channels that the operator takes at once along an axis: the largest number by which its
+    time falls, and would not had one channel less of them gone.
+    """
+    for size, (without, one_more) in probes:
+        less = _time(case.node.op, without, device, timed)
+        if less is None or less > full * (1 - _NOTICED):
+            continue
+        more = _time(case.node.op, one_more, device, timed)
+        if more is not None and more - less > _MOST * (full - less):
+            return size
+    return 1
+
+
+def _rising(measured: tuple[int, ...], axes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """Times of which none is above one for more: whatever disturbs a measurement, it adds."""
+    times = np.array(measured, dtype=np.int64).reshape([len(axis) for axis in axes])
+    for dim in range(times.ndim):
+        times = np.flip(np.minimum.accumulate(np.flip(times, dim), dim), dim)
+    return tuple(times.reshape(-1).tolist())
+
+
+def _scaled(table: LatencyTable, analysis: Analysis, whole: int) -> LatencyTable:
+    """The table whose operators take so many nanoseconds together where nothing has shrunk."""
     cells = np.array([group.cells for group in analysis.groups], dtype=np.int64)
-    return replace(table, rest=max(0, whole - table.prediction(analysis)(cells)))
+    share = whole / max(1, table.prediction(analysis)(cells))
+    grids = tuple(
+        replace(grid, nanoseconds=tuple(round(taken * share) for taken in grid.nanoseconds))
+        for grid in table.grids
+    )
+    return replace(table, grids=grids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +164,19 @@ class _Operand:
     dtype: str
 
 
+_Probes = tuple[tuple[int, tuple[Any, Any]], ...]
+"""Sizes of blocks; the arguments without the last such block, and with one channel of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A node with its arguments at each point of its grid."""
+    """A node with its arguments at each point of its grid, the last of them the whole ones."""
 
     node: Node
     axes: tuple[tuple[int, ...], ...]
     widths: tuple[tuple[tuple[int, int], ...], ...]
     points: tuple[Any, ...]
+    probes: tuple[_Probes, ...]  # of each axis
 
     @property
     def key(self) -> Any:
@@ -159,7 +223,7 @@ class _Sizes:
         for bundle in bundles:
             by_width: dict[int, dict[int, int]] = {}
             for eighths in FRACTIONS[len(bundles)]:
-                kept = {g: max(1, round(cells[g] * eighths / 8)) for g, _ in bundle}
+                kept = {g: _part(cells[g], eighths) for g, _ in bundle}
                 by_width[sum(factor * kept[g] for g, factor in bundle)] = kept
             axes.append(tuple(sorted(by_width)))
             kept_at.append([by_width[width] for width in axes[-1]])
@@ -170,7 +234,19 @@ class _Sizes:
                 for g, count in part.items():
                     counts[g] = count
             points.append(self._arguments(counts))
-        return _Case(self.node, tuple(axes), tuple(map(tuple, bundles)), tuple(points))
+        probes = tuple(self._probes(bundle, cells) for bundle in bundles)
+        return _Case(self.node, tuple(axes), tuple(map(tuple, bundles)), tuple(points), probes)
+
+    def _probes(self, bundle: list[tuple[int, int]], cells: list[int]) -> _Probes:
+        g, factor = bundle[0]
+        found = []
+        for size in _BLOCKS:
+            if factor != 1 or cells[g] <= size or cells[g] % size:
+                continue
+            counts = (cells[g] - size, cells[g] - size + 1)
+            at = [[*cells[:g], count, *cells[g + 1 :]] for count in counts]
+            found.append((size, (self._arguments(at[0]), self._arguments(at[1]))))
+        return tuple(found)
 
     def _bundles(self) -> list[list[tuple[int, int]]]:
         """Groups that touch the same dimensions, with the factor of each in the first of them."""
@@ -216,6 +292,12 @@ class _Sizes:
         if isinstance(argument, int) and not isinstance(argument, bool):
             return int(argument)
         return argument
+
+
+def _part(cells: int, eighths: int) -> int:
+    """About so many eighths."""
+    part = max(1, round(cells * eighths / 8))
+    return part if part < _ALIGNED else min(cells, -(-part // _ALIGNED) * _ALIGNED)
 
 
 def _placed(given: Any, index: int | None, width: int) -> Any:

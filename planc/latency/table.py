@@ -1,7 +1,7 @@
 """Latency tables: for each operator of a model its time as a function of widths.
 
 In: what each group keeps. Out: nanoseconds, summed over the operators, each interpolated linearly
-between the widths at which it was measured. A table belongs to one structure, input size and
+between the widths at which it was measured, in steps where it works on blocks. A table belongs to one structure, input size and
 machine. Pure data and NumPy.
 """
 
@@ -24,12 +24,15 @@ Kept = NDArray[np.int64]
 class Grid:
     """Nanoseconds of an operator at all combinations of widths, the last axis fastest.
 
-    ``axes[i]`` are rising widths; none where the operator always takes the same time.
+    ``axes[i]`` are rising widths; none where the operator always takes the same time. Along it,
+    the operator works on ``blocks[i]`` channels at once: a block that is begun takes as long as a
+    full one.
     """
 
     operator: str
     axes: tuple[tuple[int, ...], ...]
     nanoseconds: tuple[int, ...]
+    blocks: tuple[int, ...] = ()  # 1 each where none are given
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,12 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
-    """What was measured. ``structure`` is the digest of the groups, ``machine`` says where,
-    ``rest`` is what the model took beyond its operators, in nanoseconds; ``unmeasured`` are
-    operators that could not be run by themselves.
+    """What was measured. ``structure`` is the digest of the groups, ``machine`` says where;
+    ``unmeasured`` are operators that could not be run by themselves.
     """
 
     structure: bytes
     machine: str
-    rest: int
     grids: tuple[Grid, ...]
     uses: tuple[Use, ...]
     unmeasured: tuple[str, ...]
@@ -80,7 +81,7 @@ class LatencyTable:
             _Interpolation(self.grids[grid], uses, len(analysis.groups))
             for grid, uses in by_grid.items()
         ]
-        return lambda kept: round(self.rest + sum(part(kept) for part in parts))
+        return lambda kept: round(sum(part(kept) for part in parts))
 
 
 class _Interpolation:
@@ -89,6 +90,7 @@ class _Interpolation:
     def __init__(self, grid: Grid, uses: Sequence[Use], groups: int) -> None:
         self.axes = [np.array(axis, dtype=np.float64) for axis in grid.axes]
         shape = tuple(len(axis) for axis in grid.axes)
+        self.blocks = grid.blocks or (1,) * len(grid.axes)
         self.table = np.array(grid.nanoseconds, dtype=np.float64).reshape(shape)
         self.count = len(uses)
         self.factors = [np.zeros((len(uses), groups)) for _ in grid.axes]
@@ -101,11 +103,12 @@ class _Interpolation:
         # one axis after the other: between two neighbours, or on the line through the outermost
         found = np.broadcast_to(self.table, (self.count, *self.table.shape))
         rows = np.arange(self.count)
-        for axis, factors in zip(self.axes, self.factors, strict=True):
+        for axis, factors, block in zip(self.axes, self.factors, self.blocks, strict=True):
             if len(axis) == 1:
                 found = found[:, 0]
                 continue
             widths = factors @ kept
+            widths = np.minimum(np.ceil(widths / block) * block, np.maximum(widths, axis[-1]))
             at = np.clip(np.searchsorted(axis, widths) - 1, 0, len(axis) - 2)
             along = (widths - axis[at]) / (axis[at + 1] - axis[at])
             along = along.reshape(-1, *(1,) * (found.ndim - 2))
