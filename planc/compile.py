@@ -12,7 +12,8 @@ from torch import nn
 from planc.analysis import analyze
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
-from planc.latency.table import LatencyTable
+from planc.latency.machine import check_machine
+from planc.latency.table import Prediction
 from planc.plan import Plan
 from planc.policy import (
     Budget,
@@ -53,7 +54,8 @@ def compile(
     params: int | float | None = None,
     bytes: int | float | None = None,
     latency: int | float | None = None,
-    latency_table: LatencyTable | None = None,
+    latency_table: Prediction | None = None,
+    machine: str | None = None,
     criterion: str | Criterion = "l2",
     statistics: Statistics | None = None,
     weights: Weights | None = None,
@@ -86,6 +88,7 @@ def compile(
             what the original costs (a ``float`` up to 1): as much stays as all of them allow.
         latency: one more, in nanoseconds or as a share, by ``latency_table``
             (:func:`planc.measure_latency`).
+        machine: the one that the table was measured on, where the plan is made on another.
         criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
             :mod:`planc.criteria`).
         statistics: what :func:`planc.calibrate` collected, for criteria that need it.
@@ -117,6 +120,8 @@ def compile(
     """
     budget = Budget(macs, params, bytes, latency, latency_table)
     limited = budget != Budget(table=latency_table)
+    if latency is not None and latency_table is not None:
+        check_machine(latency_table, machine)
     if limited and ratio is not None:
         raise PolicyError(
             f"ratio={ratio!r} and a budget ({budget}): one says what the other is to find out; "

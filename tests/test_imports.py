@@ -43,6 +43,7 @@ LAYERS = (
     ("labels",),
     ("facts",),
     ("widths", "layers"),
+    ("origin",),
     ("plan",),
     ("groups",),
     ("ir",),

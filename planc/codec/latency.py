@@ -5,8 +5,9 @@ The envelope is that of plans, with the kind ``planc/time``. The body is a map o
     grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
                 axis, ``blocks`` the channels that are taken at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
-    machine     str
+    machine     str, the name of the processor
     structure   SHA-256 of the groups
+    threads     int
     unmeasured  [str]
     uses        [{grid, widths}]   ``grid`` a row of ``grids``; ``widths`` for each of its axes
                 pairs of a group and a factor
@@ -45,6 +46,7 @@ class LatencyRecord(RecordMap):
     grids: tuple[GridRecord, ...]
     machine: str
     structure: bytes
+    threads: Natural
     unmeasured: tuple[str, ...]
     uses: tuple[UseRecord, ...]
 
@@ -76,6 +78,7 @@ def to_body(table: LatencyTable) -> bytes:
             ],
             "machine": table.machine,
             "structure": table.structure,
+            "threads": table.threads,
             "unmeasured": table.unmeasured,
             "uses": [{"grid": use.grid, "widths": use.widths} for use in table.uses],
         }
@@ -120,6 +123,7 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     return LatencyTable(
         record.structure,
         record.machine,
+        record.threads,
         tuple(Grid(g.operator, g.axes, g.nanoseconds, g.blocks) for g in record.grids),
         tuple(Use(use.grid, use.widths) for use in record.uses),
         record.unmeasured,

@@ -16,7 +16,6 @@ while Python goes on) grows and falls with them, and is shared out among them in
 from __future__ import annotations
 
 import itertools
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from planc.expr import Scalar
 from planc.facts import Demand
 from planc.fingerprint import structure_digest
 from planc.ir import Node, Ref, refs
+from planc.latency.machine import processor
 from planc.latency.table import Grid, LatencyTable, Use
 from planc.rules import find, parameters
 from planc.widths import Poly
@@ -107,9 +107,14 @@ def measure_latency(
             else:
                 uses.append(Use(number, case.widths))
         whole = None if run is None else min(timed(run) for _ in range(3))
-    machine = f"{platform.machine()}, {device}, {torch.get_num_threads()} threads"
-    structure, operators = structure_digest(analysis.groups), tuple(unmeasured)
-    table = LatencyTable(structure, machine, tuple(grids), tuple(uses), operators)
+    table = LatencyTable(
+        structure_digest(analysis.groups),
+        processor(device),
+        torch.get_num_threads(),
+        tuple(grids),
+        tuple(uses),
+        tuple(unmeasured),
+    )
     return table if whole is None else _scaled(table, analysis, whole)
 
 

@@ -1,14 +1,15 @@
 """Latency tables: for each operator of a model its time as a function of widths.
 
 In: what each group keeps. Out: nanoseconds, summed over the operators, each interpolated linearly
-between the widths at which it was measured, in steps where it works on blocks. A table belongs to one structure, input size and
-machine. Pure data and NumPy.
+between the widths at which it was measured, in steps where it works on blocks. A table belongs to
+one structure, input size and machine. Pure data and NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,17 @@ from planc.errors import PolicyError
 from planc.fingerprint import structure_digest
 
 Kept = NDArray[np.int64]
+
+
+class Prediction(Protocol):
+    """What a latency budget needs: a :class:`LatencyTable`, or one that is carried over."""
+
+    @property
+    def machine(self) -> str:
+        """The processor that was measured."""
+
+    def prediction(self, analysis: Analysis) -> Callable[[Kept], int]:
+        """Nanoseconds as a function of what each group of a model keeps in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +59,14 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
-    """What was measured. ``structure`` is the digest of the groups, ``machine`` says where;
-    ``unmeasured`` are operators that could not be run by themselves.
+    """What was measured. ``structure`` is the digest of the groups, ``machine`` the processor that
+    was measured and ``threads`` how many of its own; ``unmeasured`` are operators that could not be
+    run by themselves.
     """
 
     structure: bytes
     machine: str
+    threads: int
     grids: tuple[Grid, ...]
     uses: tuple[Use, ...]
     unmeasured: tuple[str, ...]
@@ -63,23 +77,27 @@ class LatencyTable:
         Raises:
             PolicyError: the table was measured for another model.
         """
-        if structure_digest(analysis.groups) != self.structure:
+        return self.function(structure_digest(analysis.groups), len(analysis.groups))
+
+    def function(self, structure: bytes, groups: int) -> Callable[[Kept], int]:
+        """The same for a model of so many ``groups``, whose digest is ``structure``."""
+        if structure != self.structure:
             raise PolicyError(
-                "the latency table was measured for a model of another structure: measure this "
-                "one with planc.measure_latency"
+                "the latency table was measured for a model of another structure (groups "
+                f"{self.structure.hex()[:16]}, this one has {structure.hex()[:16]}): measure this "
+                "one with planc.measure_latency, or planc measure on the command line"
             )
         highest = max((g for use in self.uses for axis in use.widths for g, _ in axis), default=0)
-        if highest >= max(1, len(analysis.groups)):
+        if highest >= max(1, groups):
             raise PolicyError(
-                f"the latency table speaks of group {highest}, the model has "
-                f"{len(analysis.groups)}: measure this one with planc.measure_latency"
+                f"the latency table speaks of group {highest}, the model has {groups}: measure "
+                "this one with planc.measure_latency, or planc measure on the command line"
             )
         by_grid: dict[int, list[Use]] = {}
         for use in self.uses:
             by_grid.setdefault(use.grid, []).append(use)
         parts = [
-            _Interpolation(self.grids[grid], uses, len(analysis.groups))
-            for grid, uses in by_grid.items()
+            _Interpolation(self.grids[grid], uses, groups) for grid, uses in by_grid.items()
         ]
         return lambda kept: round(sum(part(kept) for part in parts))
 

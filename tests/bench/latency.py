@@ -28,9 +28,7 @@ from planc.plan import Plan
 from tests.zoo import torchvision as zoo
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "vit_b_16")
-_HEADER = (
-    f"{'model':<16} {'budget':>6} {'table s':>8} {'ms':>8} {'predicted':>9} {'measured':>9} {'off':>7}"
-)
+_HEADER = f"{'model':<16} {'budget':>6} {'table s':>8} {'ms':>8} {'predicted':>9} {'measured':>9} {'off':>7}"
 
 
 def main() -> int:
@@ -48,9 +46,7 @@ def main() -> int:
         seconds = time.perf_counter() - begin
         if options.out is not None:
             planc.save_latency(table, options.out / f"{name}.latency")
-        plans = [
-            planc.compile(model, args, latency=share, latency_table=table) for share in shares
-        ]
+        plans = [planc.compile(model, args, latency=share, latency_table=table) for share in shares]
         smaller = [planc.apply(plan, model, validate=False) for plan in plans]
         whole, *taken = quickest(
             [lambda m=m, args=args: m(*args) for m in (model, *smaller)], options.rounds
@@ -64,8 +60,10 @@ def main() -> int:
                 flush=True,
             )
     low, high = min(apart), max(apart)
-    print(f"\nslower than predicted by at most {high[0]:+.3f} of the original ({high[1]}), quicker "
-          f"by at most {low[0]:+.3f} ({low[1]})")
+    print(
+        f"\nslower than predicted by at most {high[0]:+.3f} of the original ({high[1]}), quicker "
+        f"by at most {low[0]:+.3f} ({low[1]})"
+    )
     return 0
 
 
