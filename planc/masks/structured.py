@@ -15,19 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from planc.analysis import Analysis, analyze
 from planc.apply.source import tensors_of
 from planc.constants.dead import Dead
 from planc.errors import PolicyError
-from planc.facts import Slot
 from planc.grouping import PINNED
-from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan
+from planc.maskplan import MaskPlan, check_masked, mask_plan
 from planc.masks.choose import matching
+from planc.masks.covered import Covered, Flags, Zeros, covered_atoms
 from planc.masks.elements import zeroed
-from planc.masks.elements import zeros as elements_of_zero
 from planc.masks.hooks import hidden
 from planc.plan import Plan
 from planc.policy.feasible import feasible
@@ -36,8 +34,6 @@ from planc.replay import vanished
 from planc.select import Target, write_plan
 from planc.trace import trace
 from planc.walk import walk_with_values
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +115,8 @@ def from_masks(
     check_masked(masks, tensors)
     assumed = {name for pattern in assume_zero for name in matching(tensors, pattern)}
     analysis = analyze(trace(model, args, kwargs), strict)
-    zeros = _Zeros(masks, _as_masked(masks, values_as_used(model)), assumed)
-    covered = _Covered(analysis, masks, zeros)
+    zeros = Zeros(masks, _as_masked(masks, values_as_used(model)), assumed)
+    covered = Covered(analysis, masks, zeros)
     exact, refused = _exact(analysis, covered, target, zeros.values)
     removed, kept_back = _allowed(analysis, exact, target)
     plan = write_plan(analysis, removed, target, "masks", "from_masks")
@@ -144,96 +140,6 @@ def _as_masked(masks: MaskPlan, values: Mapping[str, torch.Tensor]) -> Mapping[s
     }
 
 
-class _Zeros:
-    """Which elements of a tensor are zero, by a mask or by value, or because the caller says so."""
-
-    def __init__(
-        self, masks: MaskPlan, values: Mapping[str, torch.Tensor], assumed: set[str]
-    ) -> None:
-        self.masks, self.values, self.assumed = masks, values, assumed
-
-    def __call__(self, name: str) -> Elements:
-        tensor = self.values[name].detach()
-        if name in self.assumed:
-            return np.ones(tensor.shape, dtype=bool)
-        if tensor.is_meta:
-            raise PolicyError(f"{name} is on the meta device: load the weights first")
-        if not bool(tensor.isfinite().all()):
-            raise PolicyError(
-                f"{name} has values that are NaN or inf, which times zero are not zero: give the "
-                "weights of a model that works"
-            )
-        return elements_of_zero(tensor)
-
-
-class _Covered:
-    """For each group, slot by slot: which units are zero there. Only groups of which some unit is
-    covered by a mask are looked at; ``candidates[g]`` says which units of it.
-    """
-
-    def __init__(self, analysis: Analysis, masks: MaskPlan, zeros: _Zeros) -> None:
-        self.analysis = analysis
-        self.candidates: dict[int, Flags] = {}
-        self.slots: dict[int, dict[int, Flags]] = {}
-        tensors = analysis.graph.tensors
-        by_tensor: dict[int, list[int]] = {}
-        for s, slot in enumerate(analysis.walked.facts.slots):
-            by_tensor.setdefault(slot.tensor, []).append(s)
-        for t, numbers in by_tensor.items():
-            if tensors[t].name in masks.by_name:
-                elements = masks.elements(tensors[t].name)
-                for s in numbers:
-                    for g, units in self._units(s, elements).items():
-                        if units.any():
-                            self.candidates[g] = units | self.candidates.get(g, units)
-        for t, numbers in by_tensor.items():
-            touched = {g for s in numbers for g in self._groups(s)} & set(self.candidates)
-            if touched:
-                elements = zeros(tensors[t].name)
-                for s in numbers:
-                    for g, units in self._units(s, elements).items():
-                        if g in touched:
-                            self.slots.setdefault(g, {})[s] = units
-
-    def _groups(self, s: int) -> set[int]:
-        slot = self.analysis.walked.facts.slots[s]
-        groups = self.analysis.grouping.group[slot.first : slot.first + slot.count]
-        return set(np.unique(groups).tolist()) - {PINNED}
-
-    def _units(self, s: int, elements: Elements) -> dict[int, Flags]:
-        """For each group in a slot, the units whose coordinates there are all ``elements``."""
-        slot = self.analysis.walked.facts.slots[s]
-        own = slice(slot.first, slot.first + slot.count)
-        groups, units = self.analysis.grouping.group[own], self.analysis.grouping.unit[own]
-        atoms = covered_atoms(slot, elements)
-        found = {}
-        for g in self._groups(s):
-            here = groups == g
-            there = np.zeros(self.analysis.groups[g].size, dtype=bool)
-            there[units[here]] = True
-            np.logical_and.at(there, units[here], atoms[here])
-            found[g] = there
-        return found
-
-
-def covered_atoms(slot: Slot, elements: Elements) -> Flags:
-    """For each atom of a slot whether all coordinates that it labels are among ``elements``."""
-    if slot.blocks > 1:
-        moved = np.moveaxis(elements, (slot.over, slot.dim), (0, 1))
-        rows, length = moved.shape[0] // slot.blocks, moved.shape[1]
-        per_block = moved.reshape(slot.blocks, rows, length, -1).all(axis=(1, 3))
-        ragged: Flags = per_block.reshape(-1)
-        return ragged
-    others = tuple(dim for dim in range(elements.ndim) if dim != slot.dim)
-    along: Flags = np.asarray(elements.all(axis=others))
-    if slot.rows is None:
-        return along
-    where = np.flatnonzero(slot.rows)
-    atoms = np.ones(slot.count, dtype=bool)
-    np.logical_and.at(atoms, slot.rows[where] - 1, along[where])
-    return atoms
-
-
 @dataclass(frozen=True, slots=True)
 class _Question:
     """Whether units of a group may go that are not zero in the slots ``nonzero``."""
@@ -245,7 +151,7 @@ class _Question:
 
 
 def _exact(
-    analysis: Analysis, covered: _Covered, target: Target, values: Mapping[str, torch.Tensor]
+    analysis: Analysis, covered: Covered, target: Target, values: Mapping[str, torch.Tensor]
 ) -> tuple[dict[int, Flags], list[Refused]]:
     """For each group the candidates that the model does not notice, and why the others stay.
 

@@ -10,6 +10,8 @@ from planc.rules import (  # noqa: F401  importing a family registers its rules
     indexing,
     layout,
     normalization,
+    padding,
+    pieces,
     pooling,
     recurrent,
     reduction,

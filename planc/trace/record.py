@@ -13,22 +13,19 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
     UnsupportedOperatorException,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.expr import Expr, Scalar, Size
+from planc.expr import Expr, Size
 from planc.inputs import specify
 from planc.ir import (
     AS_IT_IS,
@@ -39,7 +36,6 @@ from planc.ir import (
     Node,
     Ref,
     Tensor,
-    Value,
     attributes_read,
 )
 from planc.reparametrised import Masked, masked_tensors
@@ -59,11 +55,9 @@ from planc.trace.sizes import (
     track_attributes,
     tracked_math,
 )
-from planc.trace.structure import described, described_value, owned_tensors
+from planc.trace.structure import described, owned_tensors
+from planc.trace.values import CPU, Kind, RunValues, is_empty, on_meta
 
-_CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
-_CPU = torch.device("cpu")
-Kind = Literal["meta", "fake", "real"]
 _NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -114,89 +108,30 @@ class _Run:
         self.decisions: list[Decision] = []
         self.comparisons: dict[tuple[Expr, str, Expr], Comparison] = {}
         self.data_dependent = False
-        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
-        device = next((p.device for p in model.parameters()), _CPU)
-        self.device = _CPU if device.type == "meta" else device
-        self.values: list[Value] = []
+        device = next((p.device for p in model.parameters()), CPU)
+        self.device = CPU if device.type == "meta" else device
+        self.values = RunValues(kind)
         self.nodes: list[Node] = []
-        self.captured: dict[int, torch.Tensor] = {}
-        self.originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
         self.masked: dict[int, Masked] = {}  # by the id of what they were when the run began
-        self.numbers: dict[int, Size | Scalar] = {}
-        self.constants: dict[int, np.ndarray] = {}
-        self.constant_ids: set[int] = set()
-        self.ids: dict[int, int] = {}
-        self.alive: list[torch.Tensor] = []  # ids are of live objects, so none may be reused
         self.path: list[str] = [""]
         self.source: tuple[str, int] = ("", 0)
         device_seen = self.device if kind == "meta" else None
-        self.sizes = SizeTracking(lambda tensor: self.ids.get(id(tensor)), device_seen)
+        self.sizes = SizeTracking(lambda tensor: self.values.ids.get(id(tensor)), device_seen)
 
-    # -- tensors ---------------------------------------------------------------------------
-
-    def stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What takes the place of a tensor of the model during the run."""
-        floating = tensor.is_floating_point() or tensor.is_complex()
-        if self.kind == "real" or not (floating or tensor.is_meta):
-            kept = tensor.detach()
-            if not isinstance(tensor, nn.Parameter):
-                kept = kept.clone()
-        else:
-            kept = self._placeholder(tensor)
-        if isinstance(tensor, nn.Parameter):
-            kept = nn.Parameter(kept, requires_grad=tensor.requires_grad)
-        self.originals[id(kept)] = tensor
-        self.alive.append(kept)
-        return kept
-
-    def _placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor without content: meta, or fake over meta."""
-        shape, stride, dtype = tensor.shape, tensor.stride(), tensor.dtype
-        meta = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-        if self.fake_mode is None:
-            return meta
-        return FakeTensor(self.fake_mode, meta, _CPU if tensor.is_meta else tensor.device)
-
-    def new_value(self, tensor: torch.Tensor, constant: bool) -> int:
-        value = len(self.values)
-        self.values.append(described_value(tensor, value))
-        self.ids[id(tensor)] = value
-        self.alive.append(tensor)
-        if constant:
-            self.constant_ids.add(value)
-            small = tensor.numel() <= _CONSTANT_LIMIT
-            integral = not (tensor.is_floating_point() or tensor.is_complex())
-            if small and integral and not _empty(tensor):
-                self.constants[value] = tensor.detach().cpu().numpy().copy()
-        return value
+    # -- values ----------------------------------------------------------------------------
 
     def ref(self, tensor: torch.Tensor) -> Ref:
-        value = self.ids.get(id(tensor))
-        if value is None and id(tensor) in self.masked:
-            value = self._computed(tensor)
-        if value is None:  # a tensor from outside the module tree, or an attribute of a module
-            value = self.new_value(tensor, constant=True)
-            self.captured[value] = self.originals.get(id(tensor), tensor).detach()
-            if self.sizes.numbers is not None and tensor.numel() == 1 and not _empty(tensor):
-                self._note_number(value, tensor.item())
-        return Ref(value)
+        if id(tensor) in self.masked and id(tensor) not in self.values.ids:
+            self._computed(tensor)
+        return self.values.ref(tensor, self.sizes.numbers)
 
-    def _computed(self, tensor: torch.Tensor) -> int:
+    def _computed(self, tensor: torch.Tensor) -> None:
         """What a pruning hook left, read by a run that did not call the hook's module: computed."""
         numbers, self.sizes.numbers = self.sizes.numbers, None  # those of another call
         with _Recorder(self):
-            value = self.ids[id(tensor)] = self.ids[id(self.masked[id(tensor)].compute())]
+            computed = self.masked[id(tensor)].compute()
+        self.values.ids[id(tensor)] = self.values.ids[id(computed)]
         self.sizes.numbers = numbers
-        return value
-
-    def _note_number(self, value: int, content: Any) -> None:
-        """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
-        for number in self.sizes.numbers or ():
-            if isinstance(number, Size | Scalar) and number == content:
-                if isinstance(number, Size):
-                    self.numbers[value] = Size(int(content), number.expr)
-                else:
-                    self.numbers[value] = Scalar(float(content), number.expr)
 
     # -- the run ---------------------------------------------------------------------------
 
@@ -219,14 +154,14 @@ class _Run:
         for old, new in zip(masked_tensors(self.model), masked_tensors(model), strict=False):
             if old.up_to_date and new.current is not None:
                 self.masked[id(new.current)] = new
-                self.alive.append(new.current)
+                self.values.keep(new.current)
         inputs: list[Ref] = []
 
         def stand_in(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            tensor = leaf.detach().clone() if self.kind == "real" else self._placeholder(leaf)
-            inputs.append(Ref(self.new_value(tensor, constant=False)))
+            tensor = leaf.detach().clone() if self.kind == "real" else self.values.placeholder(leaf)
+            inputs.append(Ref(self.values.new(tensor, constant=False)))
             return tensor
 
         run_args = tuple(map_leaves(stand_in, arg) for arg in args)
@@ -244,20 +179,18 @@ class _Run:
         spec = map_leaves(
             lambda leaf: self.ref(leaf) if isinstance(leaf, torch.Tensor) else leaf, result
         )
+        numbers = self.values.numbers
+        read = attributes_read(self.nodes, numbers.values(), self.comparisons.values())
         return Graph(
-            values=tuple(self.values),
+            values=tuple(self.values.described),
             nodes=tuple(self.nodes),
             tensors=tensors,
             inputs=tuple(inputs),
             outputs=outputs,
-            captured=self.captured,
-            numbers=self.numbers,
-            constants=self.constants,
-            modules=_with_fields(
-                modules,
-                fields,
-                attributes_read(self.nodes, self.numbers.values(), self.comparisons.values()),
-            ),
+            captured=self.values.captured,
+            numbers=numbers,
+            constants=self.values.constants,
+            modules=_with_fields(modules, fields, read),
             frontend=f"record ({self.kind} tensors)",
             input_spec=specify(args, kwargs),
             output_spec=spec,
@@ -274,7 +207,7 @@ class _Run:
 
     def _copy(self) -> nn.Module:
         try:
-            return clone(self.model, self.stand_in)
+            return clone(self.model, self.values.stand_in)
         except Exception as error:
             raise TraceError(
                 f"{type(self.model).__name__} could not be traced: it cannot be copied: "
@@ -319,10 +252,10 @@ class _Run:
         result = []
         for owned in owned_tensors(model):
             names, tensor, kind = owned.names, owned.tensor, owned.kind
-            constant = kind == "buffer" and not (_empty(tensor) or tensor.is_floating_point())
-            value = self.new_value(tensor, constant=constant)
-            shape, dtype = self.values[value].shape, self.values[value].dtype
-            result.append(Tensor(names, shape, dtype, kind, value, tensor.element_size()))
+            constant = kind == "buffer" and not (is_empty(tensor) or tensor.is_floating_point())
+            value = self.values.new(tensor, constant=constant)
+            at = self.values.described[value]
+            result.append(Tensor(names, at.shape, at.dtype, kind, value, tensor.element_size()))
         return tuple(result)
 
     def _enter(self, path: str) -> Callable[..., None]:
@@ -352,7 +285,7 @@ class _Run:
             node_args = tuple(self._freeze(arg) for arg in args)
             result = call(module, forward, self.kind != "real", args, kwargs)
             flat = result if isinstance(result, tuple | list) else (result,)
-            outputs = tuple(Ref(self.new_value(item, constant=False)) for item in flat)
+            outputs = tuple(Ref(self.values.new(item, constant=False)) for item in flat)
             self.nodes.append(
                 Node(found.operator, node_args, tuple(named.items()), outputs, path, self.source)
             )
@@ -386,16 +319,16 @@ class _Run:
                 str(func), frozen_args, frozen_kwargs, numbers
             )
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        constant = all(self.ids[id(tensor)] in self.constant_ids for tensor in tensors)
+        constant = self.values.all_constant(tensors)
         if func.__name__.split(".")[0] in _PRODUCTS:
             _check_types(func, tensors)
         if any(tensor.is_meta for tensor in tensors) and self.kind == "meta":
-            args, kwargs = map_leaves(_on_meta, (args, kwargs))
+            args, kwargs = map_leaves(on_meta, (args, kwargs))
         result = func(*args, **kwargs)
         if self.kind == "real" and decides(func, tensors, result):
             if self.replay is not None:
                 result = self.replay.decided(func, tensors, result)
-            inputs = tuple(self.ids[id(t)] for t in tensors if t.is_floating_point())
+            inputs = tuple(self.values.ids[id(t)] for t in tensors if t.is_floating_point())
             self.data_dependent = self.data_dependent or not constant
             self.decisions.append(decision(len(self.nodes), inputs, func, result))
         flat = result if isinstance(result, tuple | list) else (result,)
@@ -404,7 +337,7 @@ class _Run:
             frozen_args, frozen_kwargs = computed_with(func, frozen_args, frozen_kwargs)
         if any(isinstance(item, torch.Tensor) for item in flat):
             outputs = tuple(
-                Ref(self.new_value(item, constant)) if isinstance(item, torch.Tensor) else None
+                Ref(self.values.new(item, constant)) if isinstance(item, torch.Tensor) else None
                 for item in flat
             )
         elif tensors and func.__name__ not in _SILENT and not ASSERTS.match(str(func)):
@@ -433,19 +366,6 @@ def _check_types(func: Any, tensors: list[torch.Tensor]) -> None:
     types = [str(tensor.dtype).removeprefix("torch.") for tensor in tensors[:3]]
     if len(set(types)) > 1 and not torch._C._is_any_autocast_enabled():
         raise TypeError(f"{func} of {', '.join(types)}, which must be of one type")
-
-
-def _empty(tensor: torch.Tensor) -> bool:
-    return tensor.is_meta or isinstance(tensor, FakeTensor)
-
-
-def _on_meta(argument: Any) -> Any:
-    """An argument of an operator that runs on meta tensors: constants and devices follow."""
-    if isinstance(argument, torch.Tensor) and not argument.is_meta:
-        return torch.empty_strided(
-            argument.shape, argument.stride(), dtype=argument.dtype, device="meta"
-        )
-    return torch.device("meta") if isinstance(argument, torch.device) else argument
 
 
 _PRODUCTS = frozenset(

@@ -1,4 +1,4 @@
-"""Layout operators: labels move along with coordinates."""
+"""Layout operators, joining, cutting and padding: labels move along with coordinates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from planc.rules import layout
+from planc.rules import layout, padding, pieces
 from tests.proving import Net, free, prove, prunable, reasons, together
 from tests.rules.coverage import unseen
 
@@ -160,7 +160,8 @@ def pair(name: str) -> Any:
 
 def test_every_operator_is_exercised() -> None:
     nets = {**MOVED, **{name: net for name, (net, _) in PINNED.items()}}
-    left = unseen(layout, [(net.double(), (pair(name).double(),)) for name, net in nets.items()])
+    cases = [(net.double(), (pair(name).double(),)) for name, net in nets.items()]
+    left = set().union(*(unseen(family, cases) for family in (layout, padding, pieces)))
     ranks = {f"aten.{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)}
     assert left <= ranks | {
         "aten._pad_circular",

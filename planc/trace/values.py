@@ -1,0 +1,119 @@
+"""The values of a recorded run: what stands in for the model's tensors, what is known of each.
+
+A value is known by the tensor that the run computed. On meta and fake tensors it has a shape and a
+type but no content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from planc.expr import Scalar, Size
+from planc.ir import Ref, Value
+from planc.trace.structure import described_value
+
+CPU = torch.device("cpu")
+Kind = Literal["meta", "fake", "real"]
+_CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
+
+
+class RunValues:
+    """The values of one run on tensors of one kind, in the order in which they were seen."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
+        self.described: list[Value] = []
+        self.captured: dict[int, torch.Tensor] = {}
+        self.numbers: dict[int, Size | Scalar] = {}
+        self.constants: dict[int, np.ndarray] = {}
+        self.ids: dict[int, int] = {}  # by the id of the tensor
+        self._constant: set[int] = set()
+        self._originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
+        self._alive: list[torch.Tensor] = []  # ids are of live objects, so none may be reused
+
+    def stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What takes the place of a tensor of the model during the run."""
+        floating = tensor.is_floating_point() or tensor.is_complex()
+        if self.kind == "real" or not (floating or tensor.is_meta):
+            kept = tensor.detach()
+            if not isinstance(tensor, nn.Parameter):
+                kept = kept.clone()
+        else:
+            kept = self.placeholder(tensor)
+        if isinstance(tensor, nn.Parameter):
+            kept = nn.Parameter(kept, requires_grad=tensor.requires_grad)
+        self._originals[id(kept)] = tensor
+        self.keep(kept)
+        return kept
+
+    def placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor without content: meta, or fake over meta."""
+        shape, stride, dtype = tensor.shape, tensor.stride(), tensor.dtype
+        meta = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        if self.fake_mode is None:
+            return meta
+        return FakeTensor(self.fake_mode, meta, CPU if tensor.is_meta else tensor.device)
+
+    def keep(self, tensor: torch.Tensor) -> None:
+        """Keeps a tensor alive until the run has ended, so that its id stays its own."""
+        self._alive.append(tensor)
+
+    def new(self, tensor: torch.Tensor, constant: bool) -> int:
+        """A new value; ``constant`` says that no input and no parameter reaches it."""
+        value = len(self.described)
+        self.described.append(described_value(tensor, value))
+        self.ids[id(tensor)] = value
+        self.keep(tensor)
+        if constant:
+            self._constant.add(value)
+            small = tensor.numel() <= _CONSTANT_LIMIT
+            integral = not (tensor.is_floating_point() or tensor.is_complex())
+            if small and integral and not is_empty(tensor):
+                self.constants[value] = tensor.detach().cpu().numpy().copy()
+        return value
+
+    def ref(self, tensor: torch.Tensor, numbers: Iterable[Any] | None) -> Ref:
+        """The value of a tensor; one never seen comes from outside the module tree, or is an
+        attribute of a module. It may hold one of the ``numbers`` of the operator in question.
+        """
+        value = self.ids.get(id(tensor))
+        if value is None:
+            value = self.new(tensor, constant=True)
+            self.captured[value] = self._originals.get(id(tensor), tensor).detach()
+            if numbers is not None and tensor.numel() == 1 and not is_empty(tensor):
+                self._note_number(value, tensor.item(), numbers)
+        return Ref(value)
+
+    def all_constant(self, tensors: Iterable[torch.Tensor]) -> bool:
+        """Whether no input and no parameter reaches any of the tensors."""
+        return all(self.ids[id(tensor)] in self._constant for tensor in tensors)
+
+    def _note_number(self, value: int, content: Any, numbers: Iterable[Any]) -> None:
+        """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
+        for number in numbers:
+            if isinstance(number, Size | Scalar) and number == content:
+                if isinstance(number, Size):
+                    self.numbers[value] = Size(int(content), number.expr)
+                else:
+                    self.numbers[value] = Scalar(float(content), number.expr)
+
+
+def is_empty(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has no content."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def on_meta(argument: Any) -> Any:
+    """An argument of an operator that runs on meta tensors: constants and devices follow."""
+    if isinstance(argument, torch.Tensor) and not argument.is_meta:
+        return torch.empty_strided(
+            argument.shape, argument.stride(), dtype=argument.dtype, device="meta"
+        )
+    return torch.device("meta") if isinstance(argument, torch.device) else argument
