@@ -251,7 +251,7 @@ def test_what_cuts_a_constant_of_the_original_does_not_compose() -> None:
 
 
 def test_a_graph_plan_for_another_graph_is_stale() -> None:
-    model, inputs, first = compiled("residual", "graph")
+    _, _, first = compiled("residual", "graph")
     with pytest.raises(StalePlan, match="not made for what the first produces, the tensors differ"):
         planc.compose(first, first)
     other, others, unlike = compiled("dense", "graph")

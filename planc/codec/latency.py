@@ -5,6 +5,7 @@ The envelope is that of plans, with the kind ``planc/time``. The body is a map o
     grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
                 axis, ``blocks`` the channels that are taken at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
+    inputs      the specification of the example inputs (planc.inputs)
     machine     str, the name of the processor
     structure   SHA-256 of the groups
     threads     int
@@ -22,11 +23,13 @@ import math
 
 from planc.codec.formats import Format, Path
 from planc.codec.limits import DEFAULT, Limits
-from planc.codec.records import Natural, RecordMap, decode_record
+from planc.codec.records import Inputs, Natural, RecordMap, decode_record
+from planc.codec.specification import check_specification
 from planc.errors import MalformedFile
 from planc.fingerprint import canonical
 from planc.latency.table import Grid, LatencyTable, Use
 
+KIND = b"planc/time"
 _AGAIN = "measure the table again"
 
 
@@ -44,6 +47,7 @@ class UseRecord(RecordMap):
 
 class LatencyRecord(RecordMap):
     grids: tuple[GridRecord, ...]
+    inputs: Inputs
     machine: str
     structure: bytes
     threads: Natural
@@ -63,6 +67,17 @@ def load_latency(
     return _LATENCY.load(path, sha256, limits)
 
 
+def decode_latency(
+    content: bytes,
+    *,
+    name: str = "the latency table",
+    sha256: str | None = None,
+    limits: Limits = DEFAULT,
+) -> LatencyTable:
+    """The latency table in the content of a file; see :func:`planc.codec.decode_plan`."""
+    return _LATENCY.decode(content, name, sha256, limits)
+
+
 def to_body(table: LatencyTable) -> bytes:
     """The canonical body of a latency table. Nothing is checked here but what packing needs."""
     return canonical(
@@ -76,6 +91,7 @@ def to_body(table: LatencyTable) -> bytes:
                 }
                 for grid in table.grids
             ],
+            "inputs": table.inputs,
             "machine": table.machine,
             "structure": table.structure,
             "threads": table.threads,
@@ -94,6 +110,7 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     record = decode_record(body, LatencyRecord)
     if len(record.structure) != 32:
         raise MalformedFile(f"structure: {len(record.structure)} bytes, a SHA-256 has 32; {_AGAIN}")
+    check_specification(record.inputs, limits)
     for i, grid in enumerate(record.grids):
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):
@@ -122,6 +139,7 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
             )
     return LatencyTable(
         record.structure,
+        record.inputs,
         record.machine,
         record.threads,
         tuple(Grid(g.operator, g.axes, g.nanoseconds, g.blocks) for g in record.grids),
@@ -130,4 +148,4 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     )
 
 
-_LATENCY = Format(b"planc/time", "latency table", to_body, from_body)
+_LATENCY = Format(KIND, "latency table", to_body, from_body)

@@ -46,6 +46,7 @@ class Carried:
             PolicyError: the table was measured for another model, or the plan does not make this.
         """
         function, left = self._function(), self._left()
+        self.table.check_inputs(analysis.graph.input_spec)
         tensors = tuple(TensorSpec(t.names, t.shape, t.kind) for t in analysis.graph.tensors)
         try:
             origin = Origin(self.done, tensors)

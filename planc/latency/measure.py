@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +79,7 @@ def measure_latency(
     run: Callable[[], Any] | None = None,
     device: str = "cpu",
     timed: Timer | None = None,
+    threads: int | None = None,
 ) -> LatencyTable:
     """Measures what the operators of a model take on a device, as they are and with less.
 
@@ -86,11 +88,28 @@ def measure_latency(
             what that takes.
         device: where operators are measured, as ``"cuda:0"``.
         timed: instead of :func:`timer`.
+        threads: of torch, meanwhile; as many as it has by default.
 
     It takes at least 30 ms for each width of each operator, half a minute for a ResNet-18. The
     machine should have nothing else to do, and as many threads as the model will have.
     """
-    timed = timed or timer(device)
+    with _threads(threads):
+        return _measured(analysis, run, device, timed or timer(device))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(
+    analysis: Analysis, run: Callable[[], Any] | None, device: str, timed: Timer
+) -> LatencyTable:
     grids: list[Grid] = []
     uses: list[Use] = []
     known: dict[Any, int | None] = {}
@@ -109,6 +128,7 @@ def measure_latency(
         whole = None if run is None else min(timed(run) for _ in range(3))
     table = LatencyTable(
         structure_digest(analysis.groups),
+        analysis.graph.input_spec,
         processor(device),
         torch.get_num_threads(),
         tuple(grids),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.errors import PolicyError
 from planc.fingerprint import structure_digest
+from planc.plan import inputs_text
 
 Kept = NDArray[np.int64]
 
@@ -59,12 +60,14 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
-    """What was measured. ``structure`` is the digest of the groups, ``machine`` the processor that
-    was measured and ``threads`` how many of its own; ``unmeasured`` are operators that could not be
-    run by themselves.
+    """What was measured. ``structure`` is the digest of the groups, ``inputs`` the specification of
+    the example inputs (:mod:`planc.inputs`), ``machine`` the processor that was measured and
+    ``threads`` how many of its own; ``unmeasured`` are operators that could not be run by
+    themselves.
     """
 
     structure: bytes
+    inputs: Any
     machine: str
     threads: int
     grids: tuple[Grid, ...]
@@ -75,9 +78,20 @@ class LatencyTable:
         """Nanoseconds as a function of what each group keeps in a row.
 
         Raises:
-            PolicyError: the table was measured for another model.
+            PolicyError: the table was measured for another model, or for other inputs.
         """
-        return self.function(structure_digest(analysis.groups), len(analysis.groups))
+        function = self.function(structure_digest(analysis.groups), len(analysis.groups))
+        self.check_inputs(analysis.graph.input_spec)
+        return function
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Raises PolicyError if the table was measured for inputs of other shapes or types."""
+        if inputs != self.inputs:
+            raise PolicyError(
+                f"the latency table was measured for inputs {inputs_text(self.inputs)}, the plan "
+                f"is made with {inputs_text(inputs)}: give inputs as they were measured, or "
+                "measure with these"
+            )
 
     def function(self, structure: bytes, groups: int) -> Callable[[Kept], int]:
         """The same for a model of so many ``groups``, whose digest is ``structure``."""
@@ -96,9 +110,7 @@ class LatencyTable:
         by_grid: dict[int, list[Use]] = {}
         for use in self.uses:
             by_grid.setdefault(use.grid, []).append(use)
-        parts = [
-            _Interpolation(self.grids[grid], uses, groups) for grid, uses in by_grid.items()
-        ]
+        parts = [_Interpolation(self.grids[grid], uses, groups) for grid, uses in by_grid.items()]
         return lambda kept: round(sum(part(kept) for part in parts))
 
 

@@ -1,11 +1,11 @@
 """Predicted latency beside the clock's: what a table says of pruned models, and what they take.
 
-    python -m tests.bench.latency [MODEL ...] [--share 0.75] [--batch 1] [--rounds 30] [--out FOLDER]
+    python -m tests.bench.latency [MODEL ...] [--share 0.75] [--batch 1] [--rounds 30]
 
 For each model a table is measured, plans are made that may take 0.75 and 0.5 of the latency, and
 applied. Then the original and all its results run in turn, round by round, one thread, and the
 quickest run of each counts (by the processor's clock, for a machine with other work to do). Printed
-are the share of the original's time that the table predicts for a plan, the one that was measured,
+are the share of the original's time that the table says a plan takes, the one that the clock found,
 and by how much the second is above the first. The last line has the worst of both directions.
 ``--out`` keeps the tables.
 """
@@ -28,7 +28,9 @@ from planc.plan import Plan
 from tests.zoo import torchvision as zoo
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "vit_b_16")
-_HEADER = f"{'model':<16} {'budget':>6} {'table s':>8} {'ms':>8} {'predicted':>9} {'measured':>9} {'off':>7}"
+_HEADER = (
+    f"{'model':<16} {'budget':>6} {'table s':>7} {'ms':>8} {'said':>7} {'found':>7} {'off':>7}"
+)
 
 
 def main() -> int:
@@ -55,8 +57,8 @@ def main() -> int:
             said, found = predicted(plan, table, analysis), least / whole
             apart.append((found - said, f"{name} at {share}"))
             print(
-                f"{name:<16} {share:>6} {seconds:>8.1f} {whole / 1e6:>8.1f} {said:>9.3f} "
-                f"{found:>9.3f} {found - said:>+7.3f}",
+                f"{name:<16} {share:>6} {seconds:>7.1f} {whole / 1e6:>8.1f} {said:>7.3f} "
+                f"{found:>7.3f} {found - said:>+7.3f}",
                 flush=True,
             )
     low, high = min(apart), max(apart)
