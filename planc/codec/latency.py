@@ -7,6 +7,7 @@ The envelope is that of plans, with the kind ``planc/time``. The body is a map o
                 ``nanoseconds`` one for each combination, the last axis fastest
     inputs      the specification of the example inputs (planc.inputs)
     machine     str, the name of the processor
+    rest        nanoseconds beyond the operators
     structure   SHA-256 of the groups
     threads     int
     unmeasured  [str]
@@ -49,6 +50,7 @@ class LatencyRecord(RecordMap):
     grids: tuple[GridRecord, ...]
     inputs: Inputs
     machine: str
+    rest: Natural
     structure: bytes
     threads: Natural
     unmeasured: tuple[str, ...]
@@ -93,6 +95,7 @@ def to_body(table: LatencyTable) -> bytes:
             ],
             "inputs": table.inputs,
             "machine": table.machine,
+            "rest": table.rest,
             "structure": table.structure,
             "threads": table.threads,
             "unmeasured": table.unmeasured,
@@ -142,6 +145,7 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
         record.inputs,
         record.machine,
         record.threads,
+        record.rest,
         tuple(Grid(g.operator, g.axes, g.nanoseconds, g.blocks) for g in record.grids),
         tuple(Use(use.grid, use.widths) for use in record.uses),
         record.unmeasured,

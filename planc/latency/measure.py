@@ -9,8 +9,9 @@ are is measured, too.
 
 What an operator takes by itself is not what it takes in a model. There, others have filled the
 caches since its operands were last used: so much is written between two calls here, too. What a run
-of the whole model still takes beyond the sum of its operators (or less, on a device that works
-while Python goes on) grows and falls with them, and is shared out among them in proportion.
+of the whole model still takes beyond the sum of its operators is mostly Python's, and does not
+shrink with them. A device that works while Python goes on takes less than the sum; all operators
+then take less in proportion.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def measure_latency(
     """Measures what the operators of a model take on a device, as they are and with less.
 
     Args:
-        run: runs the model once, as ``lambda: model(images)``; the operators together then take
-            what that takes.
+        run: runs the model once, as ``lambda: model(images)``; what it takes beyond its operators
+            is then part of the table.
         device: where operators are measured, as ``"cuda:0"``.
         timed: instead of :func:`planc.latency.clock.timer`.
         threads: of torch, meanwhile; as many as it has by default.
@@ -95,6 +96,7 @@ def _measured(
         analysis.graph.input_spec,
         processor(device),
         torch.get_num_threads(),
+        0,
         tuple(grids),
         tuple(uses),
         tuple(unmeasured),
@@ -159,9 +161,12 @@ def _rising(measured: Sequence[int], axes: tuple[tuple[int, ...], ...]) -> tuple
 
 
 def _scaled(table: LatencyTable, analysis: Analysis, whole: int) -> LatencyTable:
-    """The table whose operators take so many nanoseconds together where nothing has shrunk."""
+    """The table by which the model takes so many nanoseconds where nothing has shrunk."""
     cells = np.array([group.cells for group in analysis.groups], dtype=np.int64)
-    share = whole / max(1, table.prediction(analysis)(cells))
+    alone = max(1, table.prediction(analysis)(cells))
+    if whole >= alone:
+        return replace(table, rest=whole - alone)
+    share = whole / alone
     grids = tuple(
         replace(grid, nanoseconds=tuple(round(taken * share) for taken in grid.nanoseconds))
         for grid in table.grids

@@ -62,14 +62,15 @@ class Use:
 class LatencyTable:
     """What was measured. ``structure`` is the digest of the groups, ``inputs`` the specification of
     the example inputs (:mod:`planc.inputs`), ``machine`` the processor that was measured and
-    ``threads`` how many of its own; ``unmeasured`` are operators that could not be run by
-    themselves.
+    ``threads`` how many of its own; ``rest`` is what the model took beyond its operators, in
+    nanoseconds; ``unmeasured`` are operators that could not be run by themselves.
     """
 
     structure: bytes
     inputs: Any
     machine: str
     threads: int
+    rest: int
     grids: tuple[Grid, ...]
     uses: tuple[Use, ...]
     unmeasured: tuple[str, ...]
@@ -111,7 +112,7 @@ class LatencyTable:
         for use in self.uses:
             by_grid.setdefault(use.grid, []).append(use)
         parts = [_Interpolation(self.grids[grid], uses, groups) for grid, uses in by_grid.items()]
-        return lambda kept: round(sum(part(kept) for part in parts))
+        return lambda kept: round(self.rest + sum(part(kept) for part in parts))
 
 
 class _Interpolation:

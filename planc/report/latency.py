@@ -16,12 +16,13 @@ from planc.report.text import facts, share_text, spaced
 def latency_table(table: LatencyTable) -> RenderableType:
     """What ``planc show`` prints of a latency table: where it was measured, what takes how long."""
     operators = latency_json(table)["operators"]
-    whole = sum(entry["nanoseconds"] for entry in operators)
+    whole = table.rest + sum(entry["nanoseconds"] for entry in operators)
     header = facts()
     header.add_row("structure", table.structure.hex()[:16])
     header.add_row("machine", escape(f"{table.machine}, threads: {table.threads}"))
     header.add_row("inputs", escape(inputs_text(table.inputs)))
     header.add_row("in all", f"{whole / 1e6:,.2f} ms")
+    header.add_row("beyond operators", f"{table.rest / 1e6:,.2f} ms")
     if table.unmeasured:
         header.add_row("unmeasured", escape(", ".join(table.unmeasured)))
     rows = Table(title="operators", title_justify="left")
@@ -56,6 +57,7 @@ def latency_json(table: LatencyTable) -> dict[str, Any]:
         "inputs": table.inputs,
         "machine": table.machine,
         "threads": table.threads,
+        "rest": table.rest,
         "operators": sorted(found.values(), key=lambda entry: -entry["nanoseconds"]),
         "unmeasured": list(table.unmeasured),
     }

@@ -97,11 +97,27 @@ def test_operators_that_do_the_same_are_measured_once() -> None:
     assert len(measured) == sum(len(grid.nanoseconds) for grid in table.grids)
 
 
-def test_what_a_run_takes_beyond_its_operators_is_shared_out_among_them() -> None:
+def test_what_a_run_takes_beyond_its_operators_is_added_to_them() -> None:
     model, images = chain()
     table = measure_latency(CHAIN, run=lambda: [model(images) for _ in range(3)], timed=macs)
+    whole = CHAIN.cost.price([group.cells for group in CHAIN.groups]).macs
     for kept in ([group.cells for group in CHAIN.groups], [8, 20, 4]):
-        assert table.prediction(CHAIN)(np.array(kept)) == 3 * CHAIN.cost.price(kept).macs
+        expected = 2 * whole + CHAIN.cost.price(kept).macs
+        assert table.prediction(CHAIN)(np.array(kept)) == expected
+
+
+def test_where_a_run_takes_less_than_its_operators_each_of_them_takes_less() -> None:
+    def twice(calls: Sequence[Callable[[], Any]]) -> list[int]:
+        return [taken * (1 if call is run else 2) for call, taken in zip(calls, macs(calls))]
+
+    model, images = chain()
+
+    def run() -> Any:
+        return model(images)
+
+    table = measure_latency(CHAIN, run=run, timed=twice)
+    for kept in ([group.cells for group in CHAIN.groups], [8, 20, 4]):
+        assert table.prediction(CHAIN)(np.array(kept)) == CHAIN.cost.price(kept).macs
 
 
 def test_a_real_clock_says_that_less_takes_less() -> None:
@@ -282,6 +298,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         ({"inputs": ("tuple", 3)}, "inputs"),
         ({"machine": 5}, "machine"),
         ({"threads": -1}, "threads"),
+        ({"rest": -1}, "rest"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(change: dict[str, Any], said: str) -> None:
