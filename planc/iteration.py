@@ -12,7 +12,9 @@ steps, for what has been done can be read off it. Nothing here has a state of it
 
 After a crash, ``done = planc.load_plan("pruned.planc")`` and ``model = planc.apply(done,
 original)`` give the structure of the last step, for the weights that were saved with it, and the
-loop goes on.
+loop goes on. Where one file is to hold both, so that a crash cannot part them, it is
+``planc.save("pruned.safetensors", model, done)``, and after a crash ``model =
+planc.load("pruned.safetensors", original)``, ``done = planc.inspect("pruned.safetensors").plan``.
 """
 
 from __future__ import annotations

@@ -27,6 +27,11 @@ def check_machine(table: Prediction, machine: str | None = None) -> None:
     Raises:
         PolicyError: it was measured elsewhere; names both.
     """
+    if not callable(getattr(table, "prediction", None)):
+        raise PolicyError(
+            f"latency_table is of type {type(table).__name__}: give what planc.measure_latency or "
+            "planc.load_latency returns"
+        )
     if machine is not None:
         if table.machine != machine:
             raise PolicyError(

@@ -108,7 +108,8 @@ def test_what_a_run_takes_beyond_its_operators_is_added_to_them() -> None:
 
 def test_where_a_run_takes_less_than_its_operators_each_of_them_takes_less() -> None:
     def twice(calls: Sequence[Callable[[], Any]]) -> list[int]:
-        return [taken * (1 if call is run else 2) for call, taken in zip(calls, macs(calls))]
+        taken = zip(calls, macs(calls), strict=True)
+        return [found * (1 if call is run else 2) for call, found in taken]
 
     model, images = chain()
 
