@@ -54,8 +54,11 @@ for _ in range(4):
         optimizer.step()
 model.eval()
 
+composed = Normalized(Reduced(Taylor("element", 1), "mean"), "max")
+slimming = Fallback(BatchNormScale(), Magnitude(2))  # one of the layers has no batch norm
+
 # one pass for several criteria; the model is left as it is, the statistics can be kept
-statistics = planc.calibrate(model, kept.split(32), ["taylor", "obd", "wanda"], loss)
+statistics = planc.calibrate(model, kept.split(32), ["taylor", composed, "obd", "wanda"], loss)
 with tempfile.TemporaryDirectory() as folder:
     planc.save_statistics(statistics, Path(folder) / "digits.safetensors")
     statistics = planc.load_statistics(Path(folder) / "digits.safetensors")
@@ -63,8 +66,6 @@ print(f"calibrated: {statistics}")
 print(f"before: {accuracy(model):.3f}")
 
 # what each criterion keeps of the accuracy at a ratio, without any training afterwards
-composed = Normalized(Reduced(Taylor("element", 1), "mean"), "max")
-slimming = Fallback(BatchNormScale(), Magnitude(2))  # one of the layers has no batch norm
 for criterion in ["random", "l2", "lamp", slimming, "wanda", "taylor", "obd", composed]:
     plan = planc.compile(model, images[:1], criterion=criterion, statistics=statistics, ratio=0.3)
     smaller = planc.apply(plan, model)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
     from planc.calibrate import calibrate, load_statistics, save_statistics
-    from planc.checkpoint import StoredWeights, apply_pickled, load, load_optimizer, save
+    from planc.checkpoint import StoredWeights, load, load_optimizer, save
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from planc.iteration import Schedule, Step, next_step
+    from planc.job import job
     from planc.latency.measure import measure_latency
     from planc.latency.table import LatencyTable
     from planc.lossless import fold, lossless
@@ -75,7 +76,6 @@ __all__ = [
     "analyze",
     "apply",
     "apply_files",
-    "apply_pickled",
     "bake",
     "calibrate",
     "compile",
@@ -84,6 +84,7 @@ __all__ = [
     "fold",
     "from_masks",
     "inspect",
+    "job",
     "load",
     "load_latency",
     "load_masks",
@@ -119,7 +120,6 @@ _HOMES = {
     "analyze": "planc.analysis",
     "apply": "planc.apply",
     "apply_files": "planc.streaming",
-    "apply_pickled": "planc.checkpoint",
     "bake": "planc.masks",
     "calibrate": "planc.calibrate",
     "compile": "planc.compile",
@@ -128,6 +128,7 @@ _HOMES = {
     "fold": "planc.lossless",
     "from_masks": "planc.masks",
     "inspect": "planc.tensorfiles.checkpoint",
+    "job": "planc.job",
     "load": "planc.checkpoint",
     "load_masks": "planc.codec.masks",
     "load_optimizer": "planc.checkpoint",

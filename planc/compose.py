@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planc.errors import PolicyError, StalePlan
 from planc.fingerprint import (
@@ -33,6 +34,7 @@ from planc.plan import (
     PlanGroup,
     TensorSpec,
 )
+from planc.units import marked
 
 
 def compose(first: Plan, second: Plan) -> Plan:
@@ -140,13 +142,13 @@ def _find(origin: Origin, groups: list[PlanGroup], group: PlanGroup) -> tuple[in
     )
 
 
-def _populations(group: PlanGroup, units: Indices) -> tuple[Indices, Indices]:
+def _populations(group: PlanGroup, units: Indices) -> tuple[NDArray[np.bool_], Indices]:
     """Which units are gone, row by row, with ``units`` too; and how many in each row."""
-    gone = np.zeros(group.size, dtype=bool)
-    gone[list(group.removed)] = True
+    gone = marked(group.removed, group.size)
     gone[units] = True
     rows = gone.reshape(group.rows, -1)
-    return rows, rows.sum(axis=1)
+    populations: Indices = rows.sum(axis=1)
+    return rows, populations
 
 
 def _may_lose(group: PlanGroup, units: Indices) -> bool:

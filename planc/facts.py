@@ -148,6 +148,7 @@ class Facts:
     multiples: list[Multiple] = field(default_factory=list)
     widers: list[Wider] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
+    ended: list[tuple[Atoms, int]] = field(default_factory=list)
     requests: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     unknown: list[int] = field(default_factory=list)
     _bounds: Atoms | None = None
@@ -190,6 +191,10 @@ class Facts:
         """
         for layer in layers:
             self.mixings.append(Note(layer.atoms, reason, self.node, module_only))
+
+    def end(self, layers: Sequence[Layer]) -> None:
+        """Layers that no result of the node has: it takes together what they tell apart."""
+        self.ended.extend((layer.atoms, self.node) for layer in layers)
 
     def tag(self, layers: Sequence[Layer], kind: str) -> None:
         """Layers whose atoms are of a kind (heads, ...)."""

@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from planc.analysis import analyze
+from planc.apply.module import copy_module
 from planc.compile import compile
 from planc.constants.dead import Dead
-from planc.constants.fold import folded
+from planc.constants.fold import fold_constants
 from planc.errors import PolicyError
 from planc.plan import Plan
 from planc.policy import Zeros
@@ -23,9 +24,9 @@ def fold(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -
 
     A unit whose value is the same for all inputs, as a channel is whose scale is zero and whose
     shift is not, adds a constant to what takes it in: to the bias there, or to the running mean of
-    the batch norm that alone follows, and the unit becomes zero. One that a padded convolution
-    takes in is another at the borders and stays. For activations that are finite, and the shapes
-    of the example inputs.
+    the batch norm that alone follows, and the unit becomes zero, like all others on which nothing
+    depends. One that a padded convolution takes in is another at the borders and stays. For
+    activations that are finite, and the shapes of the example inputs.
 
     Raises:
         PolicyError: the model is training.
@@ -34,7 +35,13 @@ def fold(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -
     analysis = analyze(trace(model, args, kwargs))
     if analysis.graph.training:
         raise PolicyError("constants are those of a model that is not training: call model.eval()")
-    return folded(analysis, model)
+    result = copy_module(model)
+    named = {
+        **dict(result.named_parameters(remove_duplicate=False)),
+        **dict(result.named_buffers(remove_duplicate=False)),
+    }
+    fold_constants(analysis, named)
+    return result
 
 
 def lossless(
@@ -58,4 +65,6 @@ def lossless(
         TraceError, AnalysisError: as :func:`planc.compile`.
     """
     ready = fold(model, args, kwargs)
-    return ready, compile(ready, args, kwargs, criterion=Dead(), policy=Zeros(), target=target)
+    return ready, compile(
+        ready, args, kwargs, criterion=Dead(target), policy=Zeros(), target=target
+    )

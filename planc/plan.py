@@ -6,6 +6,7 @@ Everything here is plain frozen data. The fields that exist for people and never
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from planc.groups import Group, Indices
+from planc.units import marked
 
 Attributes = tuple[tuple[str, Any], ...]
 CAPTURED = "captured_"
@@ -104,9 +106,12 @@ class WidthConstraint:
 
 @dataclass(frozen=True, slots=True)
 class PlanGroup(Group):
-    """A group with the units to remove: sorted, below ``size``, equally many in each row."""
+    """A group with the units to remove: sorted, below ``size``, equally many in each row.
 
-    removed: tuple[int, ...] = ()
+    They are a tuple, or what equals it, :class:`planc.units.Units`, where a file was read.
+    """
+
+    removed: Sequence[int] = ()
 
     @property
     def kept(self) -> int:
@@ -209,8 +214,7 @@ def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict
     for group in groups:
         if not group.removed:
             continue
-        gone = np.zeros(group.size, dtype=bool)
-        gone[list(group.removed)] = True
+        gone = marked(group.removed, group.size)
         runs = {run for member in group.members for run in member.runs}  # many are alike
         indices = {run: run.indices(gone) for run in runs}
         for member in group.members:

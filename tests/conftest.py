@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests import promises
+from tests.promises import goal, pytest_collection_modifyitems, pytest_configure
+
+__all__ = ["goal", "pytest_collection_modifyitems", "pytest_configure"]
+
 torch.set_num_threads(1)  # one for each worker, from the first module that is collected on
 
 
@@ -12,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--regenerate", action="store_true", help="write the expected texts in tests/golden anew"
     )
+    promises.pytest_addoption(parser)
 
 
 @pytest.fixture

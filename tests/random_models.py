@@ -7,11 +7,13 @@ removed at random, unevenly: for the module and for the rewritten graph, from al
 those that do not mix (so that equality with the masked original is proven). One plan of each model
 is verified by ``planc.verify``, the others by the same comparisons of outputs against the masked
 original and the rewritten graph, in double precision to 1e-9; and exchanging units of a group must
-leave the outputs of the original as they are. A model is *proven* (*for the traced sizes alone*, if
-at others the proof refuses it: it may call a number what is the size of its batch), or has *nothing
-to prune*, or is *refused* with one of planc's documented errors; anything else is *wrong*: it is
-printed with its seed, its text and the error, and the exit code is 1. ``--show`` prints one program
-and proves it.
+leave the outputs of the original as they are. The first plan for each target is undone, saved and
+loaded, applied to a state dict and to a file, too, bit for bit (:mod:`tests.executors`), and
+compared with the masked model on three more inputs. A model is *proven* (*for the traced sizes
+alone*, if at others the proof refuses it: it may call a number what is the size of its batch), or
+has *nothing to prune*, or is *refused* with one of planc's documented errors; anything else is
+*wrong*: it is printed with its seed, its text and the error, and the exit code is 1. ``--show``
+prints one program and proves it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from planc.analysis import Analysis
 from planc.errors import AnalysisError, PolicyError, TraceError, VerificationError
 from planc.plan import Plan
 from planc.verify.outputs import difference, masked_original, rewritten_graph, run
+from tests.executors import same_everywhere
 from tests.programs import Program, write
 from tests.proving import TARGETS, TOLERANCE, exchange, randomise, removal
 
@@ -119,7 +122,7 @@ def prove_program(program: Program, outcome: Outcome) -> str:
     if not analysis.groups:
         return "nothing to prune"
     exchange(analysis, model, args, {})
-    pruned, bound = 0, False
+    pruned, bound, targets = 0, False, set()
     for number, plan in enumerate(_plans(analysis, program.seed)):
         pruned += 1
         if number == program.seed % 3:
@@ -127,6 +130,11 @@ def prove_program(program: Program, outcome: Outcome) -> str:
             bound |= _bound(plan, model, smaller, args)
         else:
             _compare(plan, analysis, model, args)
+        if plan.target not in targets:
+            targets.add(plan.target)
+            same_everywhere(plan, model, program.model().double())
+            if not analysis.graph.data_dependent:
+                _masked(plan, model, args)
     if bound:
         return _BOUND
     return "proven" if pruned else "nothing to prune"
@@ -183,6 +191,18 @@ def _compare(plan: Plan, analysis: Analysis, model: nn.Module, args: tuple[torch
     if not any(group.mixing and group.removed for group in plan.groups):
         expected = run(masked_original(analysis, gone, model), call)
         difference(outputs, expected, TOLERANCE, "the masked original")
+
+
+def _masked(plan: Plan, model: nn.Module, args: tuple[torch.Tensor]) -> None:
+    """Compares outputs with those of ``mask`` on three other inputs, where nothing mixes."""
+    if any(group.mixing and group.removed for group in plan.groups):
+        return
+    smaller = planc.apply(plan, model, args=args, validate=False)
+    masked = planc.mask(plan, model)
+    for shift in range(1, 4):
+        other = tuple(a.flip(0).roll(shift, -1) for a in args)
+        expected = run(masked, (other, {}))
+        difference(run(smaller, (other, {})), expected, TOLERANCE, "the masked model")
 
 
 def _length(seed: int, most: int) -> int:

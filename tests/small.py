@@ -300,7 +300,8 @@ def contents(model: nn.Module) -> dict[str, Any]:
                            tensor.requires_grad)  # fmt: skip
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if type(value) in (int, bool, str, float, tuple, list, torch.Size):
+            plain = type(value) in (int, bool, str, float, tuple, list, torch.Size)
+            if plain and name != "_flat_weight_refs":  # of an LSTM: its text has addresses
                 found[f"{path}.{name}"] = repr(value)
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
         found[f"{path} hooks"] = tuple(map(len, hooks))

@@ -222,6 +222,22 @@ def test_diff_of_equal_plans_exits_with_0(succeed: Run) -> None:
     succeed("diff", "a.planc", "b.planc")
 
 
+def test_a_page_is_written_beside_the_plan_and_never_over_it(
+    succeed: Run, fail: Run, directory: Path
+) -> None:
+    planned("a.planc", "--ratio", "0.5")
+    planned("b.planc", "--ratio", "0.25")
+    succeed("report", "a.planc")
+    alone = (directory / "a.html").read_text()
+    assert "0.0.weight:0" in alone
+    assert "Compared" not in alone
+    succeed("report", "a.planc", "b.planc", "-o", "both.html")
+    assert "Compared" in (directory / "both.html").read_text()
+    before = (directory / "b.planc").read_bytes()
+    assert "name another file" in fail("report", "a.planc", "b.planc", "-o", "b.planc")
+    assert (directory / "b.planc").read_bytes() == before
+
+
 def test_mask_plans_are_shown_and_compared_too(succeed: Run) -> None:
     model = torch.nn.Linear(8, 4)
     for name, ratio in (("a.masks", 0.5), ("b.masks", 0.25)):

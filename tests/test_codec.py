@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import stat
 import struct
 import tracemalloc
@@ -226,7 +225,7 @@ def test_a_long_integer_form_is_refused() -> None:
     body = unseal(KIND, FILE)
     at = body.index(b"\xa3dim\x00") + 4
     long = body[:at] + b"\xcc\x00" + body[at + 1 :]
-    with pytest.raises(MalformedFile, match=f"byte {at} of the body"):
+    with pytest.raises(MalformedFile, match=f"the body: byte {at} is not"):
         decode_plan(seal(KIND, long))
 
 
@@ -272,6 +271,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("modules.0.attributes", 1), "row 1 of 2"),
         (set_in("modules.1.attributes", 0), "has no attribute 'out_features'"),
         (set_in("structural.1", []), "structural: 2 rows, 1 distinct"),
+        (set_in("structural", [[], [["n", 1]], [["n", 2]]]), "structural[2]: no module has it"),
         (set_in("structural.1.0", ["shapes", 1]), "not sorted"),
         (set_in("structural.1.0.1", math.nan), "is not finite"),
         (set_in("structural.1.0.1", (1 << 64) - 1), "more than 64 bits"),
@@ -292,6 +292,28 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("inputs.1.1.1", [1, -1]), "inputs[0][0]"),
         (set_in("inputs.1.2.1", ["value", [1]]), "inputs[0][1][0]"),
         (set_in("inputs.1.2.1", ["value", math.inf]), "does not specify"),
+        (set_in("inputs.1.2.1", ["value", "x" * 1025]), "inputs[0][1][0]: 1025 exceeds"),
+        (set_in("inputs.1.2.1", ["value", 1 << 63]), "inputs[0][1][0]: ('value', 922"),
+        (set_in("inputs.1.2.1", ["value", "x", 1]), "inputs[0][1][0]: ('value', 'x', 1) does not"),
+        (set_in("inputs.1.2.1", ["secret", "x"]), "inputs[0][1][0]: ('secret', 'x') does not"),
+        (set_in("inputs.1.2.1", ["opaque", "x" * 1025]), "inputs[0][1][0]: 1025 exceeds"),
+        (set_in("inputs.1.2.1", ["tensor", [1] * 33, "a"]), "inputs[0][1][0]: 33 exceeds"),
+        (set_in("inputs.1.2.1", ["tensor", [1 << 48], "a"]), "inputs[0][1][0]: 281474976710656 ex"),
+        (
+            set_in("inputs.1.2.1", ["tensor", [1 << 31, 1 << 31], "a"]),
+            "limit of 4611686018427387903",
+        ),
+        (set_in("inputs.1.2.1", ["tensor", [True], "a"]), "inputs[0][1][0]: ('tensor', (True,)"),
+        (set_in("inputs.1.2.1", ["tensor", [], "x" * 1025]), "inputs[0][1][0]: 1025 exceeds"),
+        (
+            set_in("inputs.1.2.1", ["value", ["x" * 44]]),
+            f"('value', ('{'x' * 44}',)) does not spec",
+        ),
+        (set_in("inputs.1.2.1", ["value", ["x" * 45]]), f"('value', ('{'x' * 45}',)... does not"),
+        (set_in("inputs.2.1.0", "x" * 1025), "inputs[1]: 1025 exceeds"),
+        (set_in("inputs.2.1", ["mask", ["value", []]]), "inputs[1]['mask']: ('value', ())"),
+        (set_in("inputs.2.1", ["mask"]), "inputs[1]: ('dict', ('mask',)"),
+        (set_in("inputs.2.1", [1, ["value", 1]]), "inputs[1]: ('dict', (1, ('value'"),
         (set_in("inputs.2.1.0", "flag"), "a key is there twice"),
         (set_in("provenance.0.seed", 1 << 63), "seed"),
         (set_in("groups.0.size", 0), "$.groups[0].size"),
@@ -333,10 +355,22 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("groups.2.members.2.over", [0, 0, 3]), "overlapping ranges"),
         (set_in("groups.2.members.2.over", [0, 0, 1]), "do not cover"),
         (set_in("groups.2.members.2.over", None), "6 indices of 3, some twice"),
+        (
+            lambda body: body["groups"][2].update(removed=b"\x01", rows=1),
+            "groups: d.weight: ranges of dimension 0 keep [2, 3] indices",
+        ),
         (set_in("groups.1.name", "a.weight:0"), "is there twice"),
         (set_in("groups.1.size", 3), "unit 2 of 3"),
         (set_in("result.tensors", b"0" * 32), "result.tensors: the digest"),
         (set_in("source.structure", b"0" * 32), "source.structure: the digest"),
+        (set_in("source.tensors", b"0" * 32), "source.tensors: the digest is 3030303030303030..."),
+        (set_in("source.attributes", b"0" * 32), "source.attributes: the digest is 3030303030303"),
+        (set_in("result.attributes", b"0" * 32), "result.attributes: the digest is 3030303030303"),
+        (
+            set_in("groups.0.members.0.runs.0", [0, 6, 0, 1, 1, 1, 0, 9]),
+            "$.groups[0].members[0].ru",
+        ),
+        (set_in("groups.2.members.2.over", [0, 0, 2, 9]), "$.groups[2].members[2].over"),
         (set_in("source.structure", b"0" * 31), "$.source.structure"),
         (set_in("shapes", ""), "$.shapes"),
     ],
@@ -492,16 +526,6 @@ def test_a_file_of_valid_form_costs_memory_as_its_size_does(
     assert peak(body) < (1 << 20) + 32 * len(msgpack.packb(body))
 
 
-def test_a_removed_unit_costs_at_most_a_number_in_memory() -> None:
-    """A bit in the file is an integer in a tuple: there, a byte of the file costs eight of them."""
-    units = 1 << 16
-    runs = (Run(0, units, 0, 1),)
-    group = PlanGroup("w:0", "c", units, 1, (Member("w", 0, runs),), "", tuple(range(units - 1)))
-    tensors = (TensorSpec(("w",), (units,), "parameter"),)
-    body = body_of(complete(tensors, (), (group,), ()))
-    assert peak(body) < (1 << 20) + 8 * 72 * len(msgpack.packb(body))
-
-
 def peak(body: Any) -> int:
     """The most memory that Python's allocator held while a body was decoded or refused."""
     sealed = seal(KIND, msgpack.packb(body))
@@ -511,21 +535,6 @@ def peak(body: Any) -> int:
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return most
-
-
-def test_hostile_kilobytes_stay_below_64_kib_of_memory() -> None:
-    chance = random.Random(0)
-    alphabet = bytes([0x80, 0x90, 0x91, 0xC1, 0xC4, 0xC6, 0xD3, 0xDC, 0xDD, 0xDE, 0xDF, 0xFF, 0])
-    body, worst = unseal(KIND, FILE), 0
-    for _ in range(300):
-        at = chance.randrange(600)
-        hostile = seal(KIND, body[:at] + bytes(chance.choices(alphabet, k=1000 - at)))
-        tracemalloc.start()
-        with pytest.raises(FileError):
-            decode_plan(hostile)
-        worst = max(worst, tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert worst < 64 << 10
 
 
 # compression of index maps

@@ -22,6 +22,7 @@ from planc.report.plain import plan_json
 from planc.tensorfiles.checkpoint import open_checkpoint
 from tests.crash.test_crash import Net
 from tests.golden_files import DIRECTORY, MANIFEST, malformed, outcome, plans
+from tests.promises import Goal
 from tests.second_reader import read
 
 GOLDEN: dict[str, dict[str, str]] = json.loads(MANIFEST.read_text())
@@ -42,6 +43,7 @@ def test_no_golden_file_was_changed_or_forgotten() -> None:
     assert "malformed/future.planc" in MALFORMED
 
 
+@pytest.mark.promise("R9 golden")
 @pytest.mark.parametrize("name", [*PLANS, *MALFORMED])
 def test_a_golden_file_gives_what_it_gave(name: str) -> None:
     assert outcome(DIRECTORY / name) == GOLDEN[name]["gives"]
@@ -78,6 +80,7 @@ def test_a_second_reader_finds_the_same_plan(name: str) -> None:
             assert member == other
 
 
+@pytest.mark.promise("R9 golden")
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_golden_checkpoint_is_whole(name: str) -> None:
     path = DIRECTORY / "checkpoints" / name
@@ -138,7 +141,8 @@ def read_everything() -> None:
     planc.load(DIRECTORY / "checkpoints" / "sharded", Net().eval())
 
 
-def test_reading_golden_files_runs_no_code() -> None:
+@pytest.mark.promise("R15 code")
+def test_reading_golden_files_runs_no_code(goal: Goal) -> None:
     read_everything()  # imports what is imported lazily
     events: list[str] = []
     _heard[0] = events
@@ -147,6 +151,7 @@ def test_reading_golden_files_runs_no_code() -> None:
     finally:
         _heard[0] = None
     assert events == []
+    goal.count(len(GOLDEN))
 
 
 def test_the_audit_hook_hears_what_it_listens_for(tmp_path: Path) -> None:

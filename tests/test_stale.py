@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import combinations, count
 
 import pytest
 import torch
@@ -16,8 +18,11 @@ from torch import nn
 import planc
 from planc.trace.structure import structural_attributes
 from tests import small
+from tests.programs import write
+from tests.promises import Goal
 
-STALE, SAME = 30, 10  # of each model
+STALE, SAME = 12, 7  # of each small model
+PARTS, EDITS_OF_ONE, SAME_OF_ONE = 10, 10, 4  # of random models
 Edit = Callable[[nn.Module, random.Random], str]
 NAMES = [name for name in small.MODELS if name != "swin"]
 
@@ -95,7 +100,40 @@ def another_name(model: nn.Module, chance: random.Random) -> str:
     holder = chance.choice(holders)
     name = chance.choice(list(holder._modules))
     holder._modules["renamed"] = holder._modules.pop(name)
-    return ""
+    return name
+
+
+def two_exchanged(model: nn.Module, chance: random.Random) -> str:
+    """Two modules that differ have each other's names."""
+    pairs = [
+        (holder, a, b)
+        for holder in model.modules()
+        for a, b in combinations(holder._modules, 2)
+        if not alike(holder._modules[a], holder._modules[b])
+    ]
+    if not pairs:
+        return another_name(model, chance)
+    holder, a, b = chance.choice(pairs)
+    modules = holder._modules
+    modules[a], modules[b] = modules[b], modules[a]
+    return f"{a}|{b}"
+
+
+def alike(one: nn.Module | None, other: nn.Module | None) -> bool:
+    """Whether two modules have tensors of the same shapes, and the same structural attributes."""
+    if one is None or other is None:
+        return one is other
+    first, second = (
+        (
+            {
+                name: (tuple(t.shape), type(t))
+                for name, t in module.state_dict(keep_vars=True).items()
+            },
+            {path: structural_attributes(m) for path, m in module.named_modules()},
+        )
+        for module in (one, other)
+    )
+    return first == second
 
 
 EDITS: list[Edit] = [
@@ -105,7 +143,19 @@ EDITS: list[Edit] = [
     another_module,
     a_kind,
     another_name,
+    two_exchanged,
 ]
+
+
+def refused(model: nn.Module, plan: planc.Plan, edit: Edit, chance: random.Random) -> None:
+    """An edited copy of the model is refused, what was edited is named, and nothing is changed."""
+    other = copy.deepcopy(model)
+    words = edit(other, chance)
+    before = small.contents(other)
+    with pytest.raises(planc.StalePlan) as caught:
+        planc.apply(plan, other)
+    assert re.search("|".join(map(re.escape, words.split("|"))), str(caught.value))
+    assert before.keys() == small.contents(other).keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,14 +163,31 @@ def test_a_structural_edit_makes_a_plan_stale_and_is_named(name: str) -> None:
     model, plan = planned(name)
     chance = random.Random(name)
     for number in range(STALE):
-        other = copy.deepcopy(model)
-        words = EDITS[number % len(EDITS)](other, chance)
-        before = small.contents(other)
-        with pytest.raises(planc.StalePlan) as caught:
-            planc.apply(plan, other)
-        assert words in str(caught.value)
-        after = small.contents(other)
-        assert before.keys() == after.keys()
+        refused(model, plan, EDITS[number % len(EDITS)], chance)
+
+
+def random_models(part: int, many: int) -> Iterator[tuple[nn.Module, planc.Plan, random.Random]]:
+    """``many`` random models of a part, those with something to prune, with plans for them."""
+    for seed in count(part, PARTS):
+        program = write(seed, 2 + seed % 5)
+        model = program.model()
+        plan = planc.compile(model, program.inputs(), ratio=0.5)
+        if any(group.removed for group in plan.groups):
+            yield model, plan, random.Random(seed)
+            many -= 1
+        if not many:
+            return
+
+
+@pytest.mark.promise("R6 stale")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_edits_of_random_models_are_refused(part: int, goal: Goal) -> None:
+    cases, tried = goal.share(PARTS), 0
+    for model, plan, chance in random_models(part, -(-cases // EDITS_OF_ONE)):
+        for edit in chance.choices(EDITS, k=EDITS_OF_ONE):
+            refused(model, plan, edit, chance)
+            tried += 1
+    goal.count(tried)
 
 
 def weights(model: nn.Module, chance: random.Random) -> nn.Module:
@@ -137,6 +204,12 @@ def without_memory(model: nn.Module) -> nn.Module:
     return model.to("meta") if len(every) == len(list(model.parameters())) else model
 
 
+def channels_last(model: nn.Module) -> nn.Module:
+    """The model in another memory format, where torch has it for all its tensors."""
+    of_images = all(tensor.dim() != 5 for tensor in model.parameters())
+    return model.to(memory_format=torch.channels_last) if of_images else model
+
+
 IMMATERIAL: list[Callable[[nn.Module, random.Random], nn.Module]] = [
     weights,
     lambda model, chance: model.double(),
@@ -144,18 +217,32 @@ IMMATERIAL: list[Callable[[nn.Module, random.Random], nn.Module]] = [
     lambda model, chance: model.train(),
     lambda model, chance: model.requires_grad_(False),
     lambda model, chance: without_memory(model),
-    lambda model, chance: model.to(memory_format=torch.channels_last),
+    lambda model, chance: channels_last(model),
 ]
+
+
+def accepted(model: nn.Module, plan: planc.Plan, number: int, chance: random.Random) -> None:
+    other = IMMATERIAL[number % len(IMMATERIAL)](copy.deepcopy(model), chance)
+    smaller = planc.apply(plan, other, validate=False)
+    shapes = {n: tuple(p.shape) for n, p in smaller.named_parameters(remove_duplicate=False)}
+    cut = {n: c.shape for n, c in plan.cuts.items() if n in shapes}
+    assert cut
+    assert cut == {n: shapes[n] for n in cut}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_does_not_matter_is_accepted(name: str) -> None:
     model, plan = planned(name)
-    chance = random.Random(name)
     for number in range(SAME):
-        other = IMMATERIAL[number % len(IMMATERIAL)](copy.deepcopy(model), chance)
-        smaller = planc.apply(plan, other, validate=False)
-        shapes = {n: tuple(p.shape) for n, p in smaller.named_parameters(remove_duplicate=False)}
-        cut = {n: c.shape for n, c in plan.cuts.items() if n in shapes}
-        assert cut
-        assert cut == {n: shapes[n] for n in cut}
+        accepted(model, plan, number, random.Random(name))
+
+
+@pytest.mark.promise("R6 same")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_what_does_not_matter_to_random_models_is_accepted(part: int, goal: Goal) -> None:
+    cases, tried = goal.share(PARTS), 0
+    for model, plan, chance in random_models(part, -(-cases // SAME_OF_ONE)):
+        for _ in range(SAME_OF_ONE):
+            accepted(model, plan, chance.randrange(len(IMMATERIAL)), chance)
+            tried += 1
+    goal.count(tried)

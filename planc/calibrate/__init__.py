@@ -18,7 +18,7 @@ from planc.calibrate.ranks import rank, together
 from planc.calibrate.storage import load_statistics, save_statistics
 from planc.criteria import Criterion, Statistics, named
 from planc.criteria.scores import broken
-from planc.criteria.statistics import GRADIENT, KRONECKER, SQUARED_GRADIENT
+from planc.criteria.statistics import INPUTS
 from planc.errors import CalibrationError, PolicyError
 
 __all__ = ["Loss", "calibrate", "load_statistics", "save_statistics"]
@@ -37,7 +37,8 @@ def calibrate(
 ) -> Statistics:
     """Collects the statistics that a criterion needs.
 
-    The model runs as it is, in train or eval mode. Where ``torch.distributed`` is initialized, each
+    The model runs as it is, in train or eval mode. Criteria that look at units by batch ("taylor")
+    have it analysed as the loss calls it first. Where ``torch.distributed`` is initialized, each
     process gives batches of its own and all get the same sums, to the bit.
 
     Args:
@@ -50,8 +51,9 @@ def calibrate(
 
     Raises:
         PolicyError: the criterion needs no statistics, or gradients where ``loss`` is missing.
-        CalibrationError: there are no batches, the model or the loss fails on one (says which),
-            the loss is not one finite number, or a gradient is not finite (names the parameter).
+        CalibrationError: there are no batches, the model, its analysis or the loss fails on one
+            (says which), the loss is not one finite number, or a gradient is not finite (names the
+            parameter).
     """
     several = [criterion] if isinstance(criterion, str) or callable(criterion) else criterion
     scorers = [named(one) for one in several]
@@ -66,7 +68,7 @@ def calibrate(
     wanted = ", ".join(map(str, scorers)) or "no criterion"
     if not needs:
         raise PolicyError(f"{wanted} needs no statistics: score or compile with it as it is")
-    by_gradient = {GRADIENT, SQUARED_GRADIENT, KRONECKER}.intersection(needs)
+    by_gradient = set(needs) - {INPUTS}
     if loss is None and by_gradient:
         raise PolicyError(
             f"{wanted} needs {', '.join(sorted(by_gradient))} of a loss: pass loss=, a function of "

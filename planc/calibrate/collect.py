@@ -1,11 +1,12 @@
 """What is summed up while a model runs: gradients, what weights read, Kronecker factors.
 
-In: a model and its batches, one after the other. Out: sums under ``QUANTITY/PARAMETER``.
+In: a model and its batches, one after the other. Out: sums under ``QUANTITY/PARAMETER``, and of
+groups under ``QUANTITY/GROUP``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,15 +14,20 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from planc.analysis import Analysis, analyze
+from planc.criteria.changes import changes_of_batch
 from planc.criteria.roles import base_name, channel, contraction
+from planc.criteria.scores import broken
 from planc.criteria.statistics import (
-    GRADIENT,
+    ABSOLUTE_GRADIENT,
+    CHANGES,
     INPUTS,
     KRONECKER,
     KRONECKER_OUT,
     SQUARED_GRADIENT,
 )
 from planc.errors import CalibrationError, PlancError
+from planc.trace import trace
 from planc.trace.clone import clone
 from planc.trace.nesting import leaves
 from planc.trace.structure import owned_tensors
@@ -45,7 +51,7 @@ class Collector:
                     f"{owned.names[0]} is on the meta device and has no values to run: load the "
                     "weights"
                 )
-        self.needs, self.loss = frozenset(needs), loss
+        self.needs, self.loss, self.original = frozenset(needs), loss, model
         self.batches = 0
         self.sums: dict[str, torch.Tensor] = {}
         self.model = clone(model, _alias)
@@ -56,6 +62,12 @@ class Collector:
         }
         if KRONECKER in self.needs:
             self._watch_factors()
+        self._called: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._analysis: Analysis | None = None
+        if CHANGES in self.needs:
+            self._noting = self.model.register_forward_pre_hook(
+                self._note_call, prepend=True, with_kwargs=True
+            )
 
     def add(self, number: int, batch: Any) -> None:
         """One more batch.
@@ -122,6 +134,7 @@ class Collector:
         gradients = torch.autograd.grad(
             value.reshape(()), list(self.parameters.values()), allow_unused=True
         )
+        dense = {}
         for (name, parameter), gradient in zip(self.parameters.items(), gradients, strict=True):
             if gradient is None:
                 gradient = torch.zeros_like(parameter)
@@ -129,10 +142,36 @@ class Collector:
                 gradient = gradient.to_dense()
             if gradient.dtype in (torch.float16, torch.bfloat16):
                 gradient = gradient.float()
-            if GRADIENT in self.needs:
-                self.put(GRADIENT, name, gradient)
+            if ABSOLUTE_GRADIENT in self.needs:
+                self.put(ABSOLUTE_GRADIENT, name, gradient.abs())
             if SQUARED_GRADIENT in self.needs:
                 self.put(SQUARED_GRADIENT, name, (gradient * gradient.conj()).real)
+            dense[name] = gradient
+        if CHANGES in self.needs:
+            self._add_changes(dense)
+
+    # -- changes of units --------------------------------------------------------------------
+
+    def _note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keeps the arguments of the first call, from which the model is analysed."""
+        if self._called is None and not torch.is_inference_mode_enabled():
+            self._called = args, kwargs
+
+    def _add_changes(self, gradients: dict[str, torch.Tensor]) -> None:
+        """Adds what the loss of a batch changes by without each unit of the model."""
+        if self._analysis is None:
+            if self._called is None:
+                raise CalibrationError(
+                    "the loss does not call the model that it is given, but parts of it, and so "
+                    "does not say which units it has; call model(...) in it"
+                )
+            self._analysis = analyze(trace(self.original, *self._called))
+            self._noting.remove()
+            self._called = None  # nothing is kept of a batch
+        for quantity, group, change in changes_of_batch(self._analysis, self.parameters, gradients):
+            if not bool(change.isfinite().all()):
+                _check_finite(gradients)
+            self.put(quantity, group, change)
 
     # -- Kronecker factors -------------------------------------------------------------------
 
@@ -167,6 +206,15 @@ class Collector:
             output.register_hook(outputs)  # type: ignore[no-untyped-call]
 
         return hook
+
+
+def _check_finite(gradients: Mapping[str, torch.Tensor]) -> None:
+    for name, gradient in gradients.items():
+        if not bool(gradient.isfinite().all()):
+            raise CalibrationError(
+                f"the gradient of {broken(name, gradient)}; check the batch, the loss and the "
+                "model's weights"
+            )
 
 
 def _has_factors(module: nn.Module) -> bool:

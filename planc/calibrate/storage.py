@@ -11,9 +11,11 @@ from safetensors.torch import save
 
 from planc.codec.files import write_file
 from planc.criteria.statistics import (
+    CHANGES,
     INPUTS,
     KRONECKER,
     KRONECKER_OUT,
+    MEMBER_CHANGES,
     QUANTITIES,
     Statistics,
 )
@@ -21,7 +23,8 @@ from planc.errors import MalformedFile, NotAPlancFile, UnsafePath, UnsupportedVe
 
 _VERSION = 1
 _KEY = "planc"  # one key, for safetensors writes several in any order
-_STORED = (*QUANTITIES, KRONECKER_OUT)
+_STORED = (*QUANTITIES, KRONECKER_OUT, MEMBER_CHANGES)
+_ROWS = {INPUTS: 5, CHANGES: 2, MEMBER_CHANGES: 2}  # of quantities that are several sums
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,8 +82,9 @@ def load_statistics(path: str | os.PathLike[str]) -> Statistics:
     for key, tensor in tensors.items():
         quantity, _, name = key.partition("/")
         square = quantity in (KRONECKER, KRONECKER_OUT)
-        fits = not (square or quantity == INPUTS) or (
-            tensor.dim() == 2 and tensor.shape[0] == (tensor.shape[1] if square else 5)
+        fits = not (square or quantity in _ROWS) or (
+            tensor.dim() == 2
+            and tensor.shape[0] == (tensor.shape[1] if square else _ROWS[quantity])
         )
         if quantity not in _STORED or not name or not fits:
             raise MalformedFile(

@@ -8,8 +8,7 @@ metadata of the first file carries the record of :mod:`planc.codec.checkpoint`.
 from __future__ import annotations
 
 from planc.checkpoint.load import load, load_optimizer
-from planc.checkpoint.pickled import apply_pickled
 from planc.checkpoint.save import save
 from planc.checkpoint.stored import StoredWeights
 
-__all__ = ["StoredWeights", "apply_pickled", "load", "load_optimizer", "save"]
+__all__ = ["StoredWeights", "load", "load_optimizer", "save"]

@@ -48,9 +48,18 @@ def dtype_name(tensor: torch.Tensor, name: str) -> str:
         raise PlancError(f"{name}: a {tensor.layout} tensor cannot be saved; make it a dense one")
     if tensor.is_meta:
         raise PlancError(f"{name}: is on the meta device and has no values to save")
-    if tensor.dtype not in _NAMES:
-        raise PlancError(f"{name}: safetensors has no {tensor.dtype}; convert it")
-    return _NAMES[tensor.dtype]
+    return name_of(tensor.dtype, name)
+
+
+def name_of(dtype: torch.dtype, tensor: str) -> str:
+    """What safetensors calls a dtype.
+
+    Raises:
+        PlancError: it has no name for it.
+    """
+    if dtype not in _NAMES:
+        raise PlancError(f"{tensor}: safetensors has no {dtype}; convert it")
+    return _NAMES[dtype]
 
 
 def torch_dtype(name: str, tensor: str) -> torch.dtype:
@@ -80,5 +89,6 @@ def memory_of(tensor: torch.Tensor) -> Bytes | None:
 
 
 def _as_bytes(flat: torch.Tensor) -> Bytes:
-    array: Any = flat.view(torch.uint8).numpy()
+    # one element counts as contiguous whatever its stride, and only stride 1 is viewed as bytes
+    array: Any = flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy()
     return array  # type: ignore[no-any-return]

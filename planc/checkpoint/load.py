@@ -114,7 +114,7 @@ def load_optimizer(
         if tensor.role == "optimizer":
             dtype = torch_dtype(tensor.dtype, tensor.names[0])
             tensors[tensor.names[0]] = torch.empty(tensor.shape, dtype=dtype)
-    _read(opened, lambda tensor: tensors.get(tensor.names[0]), check_digests)
+    read_tensors(opened, lambda tensor: tensors.get(tensor.names[0]), check_digests)
 
     def with_tensors(value: Any) -> Any:
         match value:
@@ -199,13 +199,19 @@ def _fill(opened: Opened, model: nn.Module, check_digests: bool) -> None:
         return owner[name]
 
     with torch.no_grad():
-        _read(opened, target, check_digests)
+        read_tensors(opened, target, check_digests)
 
 
-def _read(
-    opened: Opened, target: Callable[[StoredTensor], torch.Tensor | None], check_digests: bool
+def read_tensors(
+    opened: Opened,
+    target: Callable[[StoredTensor], torch.Tensor | None],
+    check_digests: bool = True,
 ) -> None:
-    """Reads every tensor for which there is a target, file by file in the order of the bytes."""
+    """Reads every tensor for which there is a target, file by file in the order of the bytes.
+
+    Raises:
+        CorruptFile: the bytes of one are not those that were saved.
+    """
     for number, path in enumerate(opened.paths):
         with open_tensors(path) as file:
             stored = [t for t in opened.checkpoint.tensors if t.shard == number]

@@ -1,4 +1,5 @@
-"""Plans on state dicts that are pickles: a plan and a ``.pt`` or ``.bin`` file in, safetensors out.
+"""State dicts that are pickles: the path of a ``.pt`` or ``.bin`` file, or of an index of them, in,
+the set of safetensors files that they will be out.
 
 Reading a pickle may run code. torch's ``weights_only`` keeps to a list of harmless types, and has
 had holes: so this happens only where the caller has said that the file is trusted.
@@ -7,44 +8,94 @@ had holes: so this happens only where the caller has said that the file is trust
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from planc.apply.state_dict import apply_state_dict
-from planc.checkpoint.save import save_state_dict
-from planc.errors import MalformedFile, PlancError
+from planc.checkpoint.archives import read_archive
+from planc.checkpoint.chosen import state_dict_in
+from planc.codec.files import open_regular
+from planc.codec.limits import Limits
+from planc.errors import ShardMismatch
 from planc.plan import Plan
-from planc.tensorfiles.shards import SUFFIX
+from planc.tensorfiles.pieces import Whole, join
+from planc.tensorfiles.shards import (
+    INDEX_SUFFIX,
+    PICKLED_INDEX,
+    PICKLES,
+    SUFFIX,
+    Index,
+    Shard,
+    ShardSet,
+    indexed,
+)
 
 
-def apply_pickled(
-    plan: Plan, source: str | os.PathLike[str], target: str | os.PathLike[str]
-) -> None:
-    """Writes the state dict in a trusted ``.pt`` or ``.bin`` file without what the plan removes.
+def find_pickled(path: Path, plan: Plan, limits: Limits) -> ShardSet:
+    """The files at a path, with the names of shards and index that safetensors have.
 
-    It is loaded whole, with ``weights_only=True``.
-
-    Args:
-        target: a name that ends in ``.safetensors``.
+    Of tensors that the plan knows to be tied, and that are one in their file, one name stays.
 
     Raises:
-        MalformedFile: the file is no state dict, or holds more than tensors.
-        StalePlan, AlreadyApplied: the plan was not made for it.
+        MalformedFile: a file is no state dict, or holds more than tensors.
+        ShardMismatch: the index and the files contradict each other.
+        PlancError: a file holds several state dicts that the plan fits.
     """
-    if not Path(target).name.endswith(SUFFIX):
-        raise PlancError(f"{target}: name a {SUFFIX} file")
+    outside: set[str] = set()
+
+    def opened(file: Path) -> Shard:
+        shard, other = _shard(file, plan, limits)
+        outside.update(other)
+        return shard
+
+    if not path.name.endswith(PICKLED_INDEX):
+        alone = _safetensors(opened(path), plan, limits)
+        return ShardSet(path.parent, (alone,), None, tuple(sorted(outside)))
+    index, shards = indexed(path, opened, PICKLES, limits)
+    names = {shard.name: _renamed(shard.name) for shard in shards}
+    if len(set(names.values())) < len(names):
+        raise ShardMismatch(f"{path}: two of its files differ in their suffix only")
+    result = tuple(_safetensors(shard, plan, limits) for shard in shards)
+    kept = {entry.name for shard in result for entry in shard.header.entries}
+    holder = {name: names[file] for name, file in index.shards.items() if name in kept}
+    name = _renamed(index.name.removesuffix(".index.json")).removesuffix(SUFFIX) + INDEX_SUFFIX
+    return ShardSet(path.parent, result, Index(name, holder, index.rest), tuple(sorted(outside)))
+
+
+def _shard(path: Path, plan: Plan, limits: Limits) -> tuple[Shard, tuple[str, ...]]:
+    descriptor = open_regular(path)
     try:
-        state = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MalformedFile(f"{source}: not a state dict of torch.save: {first}") from None
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
-    ):
-        raise MalformedFile(f"{source}: holds more than names and tensors; save its state_dict()")
-    save_state_dict(target, apply_state_dict(plan, state), plan)
+        stored = read_archive(path, descriptor, 0, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+    kinds = [(found.path, found.kind) for found in stored]
+    outer, outside = state_dict_in(kinds, plan, str(path))
+    tensors = {
+        found.path[-1]: found.whole
+        for found in stored
+        if found.whole is not None and found.path and found.path[:-1] == outer
+    }
+    joined = join(tensors, limits)
+    return Shard(path.name, path, joined.header, joined), outside
+
+
+def _safetensors(shard: Shard, plan: Plan, limits: Limits) -> Shard:
+    assert shard.joined is not None
+    joined = join(_untied(shard.joined.tensors, plan), limits)
+    return Shard(_renamed(shard.name), shard.path, joined.header, joined)
+
+
+def _untied(tensors: Mapping[str, Whole], plan: Plan) -> dict[str, Whole]:
+    first = {name: spec.names[0] for spec in plan.tensors for name in spec.names}
+    seen: set[tuple[str, Whole]] = set()
+    kept = {}
+    for name, whole in tensors.items():
+        if (first.get(name, name), whole) not in seen:
+            kept[name] = whole
+            seen.add((first.get(name, name), whole))
+    return kept
+
+
+def _renamed(name: str) -> str:
+    """``pytorch_model-00001-of-00002.bin`` becomes ``model-00001-of-00002.safetensors``."""
+    suffix = next((suffix for suffix in PICKLES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix).removeprefix("pytorch_") + SUFFIX

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from planc.apply.renewal import memory_of
 from planc.apply.source import modules_of, tensors_of
 from planc.checkpoint.elements import bytes_of, dtype_name
 from planc.checkpoint.values import encoded
@@ -40,13 +39,11 @@ from planc.fingerprint import first_difference, modules_after, tensors_after
 from planc.plan import Plan
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Entry, Header, aligned, nbytes, place, write_header
-from planc.tensorfiles.shards import EXTRA_SUFFIX, INDEX_SUFFIX, SUFFIX
+from planc.tensorfiles.shards import EXTRA_SUFFIX, INDEX_SUFFIX, SHARD_SIZE, SUFFIX
 from planc.tensorfiles.writer import TensorWriter
 from planc.trace.structure import owned_tensors
 
 OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimiser's numbers
-SHARD_SIZE = 5 << 30
-_PIECE = 16 << 20
 _FORMAT = {"format": "pt"}  # what others look for in the metadata
 
 
@@ -97,27 +94,6 @@ def save(
     else:
         with new_directory(target, overwrite) as directory:
             _write_directory(directory, draft, state, extra, shard_size)
-
-
-def save_state_dict(
-    path: str | os.PathLike[str],
-    state: Mapping[str, torch.Tensor],
-    plan: Plan,
-    *,
-    limits: Limits = DEFAULT,
-) -> None:
-    """Writes one file with a state dict that ``plan`` produced, where there is no model.
-
-    Raises:
-        PlancError, FileError, OSError: as for :func:`save`.
-    """
-    names: dict[Hashable, list[str]] = {}
-    for name, tensor in state.items():
-        names.setdefault(memory_of(tensor), []).append(name)
-    contents = [_content(state[tied[0]], tuple(tied), "state") for tied in names.values()]
-    _write_file(
-        Path(path), _Draft(plan, encode_plan(plan, limits=limits), (), (), limits), contents, []
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -332,9 +308,9 @@ def _write_part(
         part = Part(digest, b"", tuple((t.names[0], t.digest) for t in stored))
         return {**_FORMAT, KEY: encode_part(part)}
 
-    writer = TensorWriter(descriptor, entries, metadata([c.stored for c in ordered]))
-    stored = _write_tensors(writer, ordered, entries)
-    return writer.finish(metadata(stored)), stored
+    with TensorWriter(descriptor, entries, metadata([c.stored for c in ordered])) as writer:
+        stored = _write_tensors(writer, ordered, entries)
+        return writer.finish(metadata(stored)), stored
 
 
 def _write_first(
@@ -348,9 +324,9 @@ def _write_first(
     ordered, entries = _laid_out(contents)
     drafts = [content.stored for content in ordered]
     shards = _with_own_size(draft, entries, drafts, shards, others)
-    writer = TensorWriter(descriptor, entries, draft.record([*drafts, *others], shards))
-    stored = _write_tensors(writer, ordered, entries)
-    writer.finish(draft.record([*stored, *others], shards))
+    with TensorWriter(descriptor, entries, draft.record([*drafts, *others], shards)) as writer:
+        stored = _write_tensors(writer, ordered, entries)
+        writer.finish(draft.record([*stored, *others], shards))
 
 
 def _with_own_size(
@@ -362,12 +338,13 @@ def _with_own_size(
 ) -> list[StoredShard]:
     """The size of the first file depends on the length of its record, which holds that size."""
     own = replace(shards[0], header=sha256(write_header(entries, _FORMAT)).digest())
-    for _ in range(4):  # a longer number may make the record longer: it settles at once
+
+    def size() -> int:
         record = draft.record([*tensors, *others], [own, *shards[1:]])
-        size = Header(entries, {}, write_header(entries, record)).size
-        if size == own.size:
-            break
-        own = replace(own, size=size)
+        return Header(entries, {}, write_header(entries, record)).size
+
+    while own.size != (found := size()):  # a longer number may make the record longer
+        own = replace(own, size=found)
     return [own, *shards[1:]]
 
 
@@ -381,14 +358,7 @@ def _laid_out(contents: list[_Content]) -> tuple[list[_Content], tuple[Entry, ..
 def _write_tensors(
     writer: TensorWriter, contents: list[_Content], entries: tuple[Entry, ...]
 ) -> list[StoredTensor]:
-    stored = []
     for content, entry in zip(contents, entries, strict=True):
-        digest = writer.add(entry, _pieces(content.tensor))
-        stored.append(replace(content.stored, digest=digest))
-    return stored
-
-
-def _pieces(tensor: torch.Tensor) -> Iterator[Any]:
-    values = bytes_of(tensor)
-    for start in range(0, len(values), _PIECE):
-        yield values[start : start + _PIECE]
+        writer.add(entry, [bytes_of(content.tensor)])
+    digests = writer.digests()
+    return [replace(c.stored, digest=d) for c, d in zip(contents, digests, strict=True)]

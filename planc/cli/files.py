@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +20,10 @@ from planc.cli.options import (
 )
 from planc.cli.terminal import check_writable, note, print_json, status
 from planc.errors import PlancError
+
+if TYPE_CHECKING:
+    from planc.streaming import Applied
+    from planc.streaming.ranks import Ranks
 
 _MIB = 1 << 20
 
@@ -41,14 +47,13 @@ _MIB = 1 << 20
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    default=min(os.cpu_count() or 1, 8),
-    show_default="cores, 8 at most",
+    show_default="cores, 8 at most; 1 in a job",
     help="Processes that cut shards at the same time.",
 )
 @click.option(
     "--trust-pickle",
     is_flag=True,
-    help="Read weights that are a pickle (.pt, .bin), with torch's weights_only.",
+    help="Read weights that are pickles (.pt, .bin, a native torch.distributed.checkpoint).",
 )
 def apply(
     plan_file: Path,
@@ -59,7 +64,7 @@ def apply(
     output: Path,
     sha256: str | None,
     keep_removed: Path | None,
-    workers: int,
+    workers: int | None,
     trust_pickle: bool,
     overwrite: bool,
 ) -> None:
@@ -67,58 +72,83 @@ def apply(
 
     The weights are those of --weights, else those of MODEL: a safetensors file, or a directory of
     one or of shards with their index. Without MODEL, tensors are cut by the plan alone, one after
-    another, whatever the size of all; a run that was interrupted goes on where it was. With MODEL,
-    the smaller module is built and validated too.
+    another, whatever the size of all; a run that was interrupted goes on where it was. Started by
+    torchrun, on every process, each cuts its share of the shards. With MODEL, the smaller module is
+    built and validated too.
     """
     if model is None and weights is None:
         raise click.UsageError("name a MODEL, or the weights with --weights, or both")
-    if keep_removed is not None and (model is not None or trust_pickle):
+    if keep_removed is not None and model is not None:
         raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
-    check_writable(output, directories=True)
     import planc
     from planc.codec.kinds import load_any
     from planc.maskplan import MaskPlan
     from planc.plan import Plan
     from planc.streaming.masking import mask_files
 
-    loaded = load_any(plan_file, sha256=sha256)
-    if isinstance(loaded, MaskPlan):
-        if weights is None or model is not None or trust_pickle:
-            raise click.UsageError(
-                f"{plan_file} is a mask plan, which applies to the safetensors of --weights alone"
+    with _ranks() as ranks:
+        if model is not None and ranks.size > 1:
+            raise click.UsageError("a job of several processes cuts files: leave MODEL out")
+        ranks.agree(lambda: check_writable(output, directories=True))
+        loaded = ranks.agree(lambda: load_any(plan_file, sha256=sha256))
+        if isinstance(loaded, MaskPlan):
+            if weights is None or model is not None or trust_pickle or ranks.size > 1:
+                raise click.UsageError(
+                    f"{plan_file} is a mask plan: it applies to the safetensors of --weights, in "
+                    "one process; leave MODEL and --trust-pickle out"
+                )
+            with status(f"applying {plan_file}"):
+                count = mask_files(
+                    loaded, weights, output, keep_removed=keep_removed, overwrite=overwrite
+                )
+            note(f"wrote {output}: {count:,} elements are zero now")
+            return
+        if not isinstance(loaded, Plan):
+            raise PlancError(f"{plan_file} is a latency table: it applies to nothing; name a plan")
+        if model is not None:
+            with status(f"applying {plan_file}"):
+                smaller = planc.apply(loaded, build(model, settings, seed, weights))
+                planc.save(output, smaller, loaded, overwrite=overwrite)
+            before, after = loaded.cost_before.params, loaded.cost_after.params
+            note(f"wrote {output}: {before:,} parameters became {after:,}")
+            return
+        assert weights is not None
+        cores = min(os.cpu_count() or 1, 8) if ranks.size == 1 else 1
+        with status(f"applying {plan_file}"):
+            done = planc.apply_files(
+                loaded,
+                weights,
+                output,
+                keep_removed=keep_removed,
+                overwrite=overwrite,
+                workers=workers or cores,
+                trust_pickle=trust_pickle,
+                ranks=ranks,
             )
-        with status(f"applying {plan_file}"):
-            count = mask_files(
-                loaded, weights, output, keep_removed=keep_removed, overwrite=overwrite
-            )
-        note(f"wrote {output}: {count:,} elements are zero now")
+        if ranks.first:
+            _note(done, output)
+
+
+@contextmanager
+def _ranks() -> Iterator[Ranks]:
+    """The processes that a launcher such as torchrun started, else this one alone."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        from planc.streaming.ranks import Ranks
+
+        yield Ranks()
         return
-    if not isinstance(loaded, Plan):
-        raise PlancError(f"{plan_file} is a latency table: it applies to nothing; name a plan")
-    if model is not None:
-        with status(f"applying {plan_file}"):
-            smaller = planc.apply(loaded, build(model, settings, seed, weights))
-            planc.save(output, smaller, loaded, overwrite=overwrite)
-        before, after = loaded.cost_before.params, loaded.cost_after.params
-        note(f"wrote {output}: {before:,} parameters became {after:,}")
-        return
-    assert weights is not None
-    if trust_pickle:
-        with status(f"applying {plan_file}"):
-            planc.apply_pickled(loaded, weights, output)
-        note(f"wrote {output}")
-        return
-    with status(f"applying {plan_file}"):
-        done = planc.apply_files(
-            loaded,
-            weights,
-            output,
-            keep_removed=keep_removed,
-            overwrite=overwrite,
-            workers=workers,
-        )
+    import planc
+
+    with planc.job() as ranks:
+        yield ranks
+
+
+def _note(done: Applied, output: Path) -> None:
+    """Says what was written, and what was not."""
     if done.cut < done.shards:
         note(f"{done.shards - done.cut} of {done.shards} shards were there from an earlier run")
+    if done.outside:
+        note(f"left out, being no part of the state dict: {', '.join(done.outside)}")
     if not done.described:
         note("config.json does not describe the result: load it with planc.load")
     note(f"wrote {output}: {done.before / _MIB:,.1f} MiB became {done.after / _MIB:,.1f} MiB")

@@ -12,7 +12,7 @@ import click
 
 from planc.cli.models import Settings, Shapes, build, example_inputs
 from planc.cli.options import EXIT_CODES, FILE, IMAGE, input_option, json_option, model_options
-from planc.cli.terminal import print_json, status
+from planc.cli.terminal import check_writable, note, print_json, status
 from planc.cli.terminal import show as print_table
 from planc.errors import PlancError
 
@@ -155,6 +155,35 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     else:
         print_table(diff_table(differences))
     return _DIFFER if differences else 0
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.argument("other", required=False, type=FILE)
+@click.option(
+    "-o",
+    "--out",
+    type=FILE,
+    metavar="FILE",
+    help="The page to write.  [default: PLAN with the suffix .html]",
+)
+def report(plan_file: Path, other: Path | None, out: Path | None) -> None:
+    """Write a page for reviewers: what PLAN removes, and how it differs from OTHER.
+
+    One HTML file without scripts; any browser opens it. Equal plans give equal pages.
+    """
+    import planc
+    from planc.codec.files import write_file
+    from planc.report.html import plan_html
+
+    out = out or plan_file.with_suffix(".html")
+    check_writable(out)
+    if out.exists() and any(out.samefile(given) for given in (plan_file, other) if given):
+        raise PlancError(f"the page would replace the plan {out}: name another file with -o")
+    against = None if other is None else planc.load_plan(other)
+    page = plan_html(planc.load_plan(plan_file), against, plan_file.name)
+    write_file(out, page.encode())
+    note(f"wrote {out}")
 
 
 def _explained(analysis: Analysis, tensor: str) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from planc.plan import (
     WidthConstraint,
     is_public,
 )
+from planc.units import Units, marked
 
 _AGAIN = "compile the plan again"
 _INTEGERS = range(-(1 << 63), 1 << 63)
@@ -170,14 +171,17 @@ def _check_removed(group: PlanGroup, where: str) -> None:
         raise MalformedFile(f"{where}: {group.size} units in {group.rows} rows; {_AGAIN}")
     if not group.removed:
         return
-    removed = np.array(group.removed, dtype=np.int64)
-    if (np.diff(removed) <= 0).any() or removed[0] < 0 or removed[-1] >= group.size:
-        raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")
-    if len(removed) == group.size:
+    if not isinstance(group.removed, Units):
+        in_range = min(group.removed) >= 0 and max(group.removed) < group.size
+        units = np.array(group.removed if in_range else ())  # larger ones fit no array
+        if not in_range or (np.diff(units) <= 0).any():
+            raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")
+    marks = marked(group.removed, group.size)
+    if marks.all():
         raise MalformedFile(f"{where}: all {group.size} units, at least one must stay; {_AGAIN}")
     if group.rows > 1:
         cells = group.cells
-        counts = set(np.bincount(removed // cells, minlength=group.rows).tolist())
+        counts = set(marks.reshape(group.rows, cells).sum(axis=1).tolist())
         if len(counts) > 1 or cells in counts:
             raise MalformedFile(
                 f"{where}: rows of {cells} lose {sorted(counts)} units, all must lose equally "

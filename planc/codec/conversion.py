@@ -6,7 +6,7 @@ are bitmaps: each has one representation, and costs a bit a unit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from planc.codec.records import (
     GroupRecord,
     PlanRecord,
     TensorRecord,
+    decode_inputs,
 )
 from planc.errors import MalformedFile
 from planc.fingerprint import canonical
@@ -33,6 +34,7 @@ from planc.plan import (
     TensorSpec,
     WidthConstraint,
 )
+from planc.units import Units, marked
 
 
 def to_body(plan: Plan) -> bytes:
@@ -100,7 +102,7 @@ def to_plan(record: PlanRecord, limits: Limits) -> Plan:
         attributes=tuple(
             AttributeChange(c.module, c.name, c.before, c.after) for c in record.attributes
         ),
-        inputs=record.inputs,
+        inputs=decode_inputs(record.inputs, limits),
         target=record.target,
         provenance=tuple(
             Provenance(p.criterion, p.policy, p.seed, p.versions) for p in record.provenance
@@ -202,14 +204,13 @@ def _from_group(record: GroupRecord, tensors: tuple[TensorRecord, ...], where: s
     )
 
 
-def _bitmap(removed: Iterable[int], size: int, rows: int) -> bytes:
+def _bitmap(removed: Sequence[int], size: int, rows: int) -> bytes:
     """One bitmap for each row, little bit order, each ending in a whole byte."""
-    bits = np.zeros(size, dtype=bool)
-    bits[list(removed)] = True
-    return np.packbits(bits.reshape(rows, -1), axis=1, bitorder="little").tobytes()
+    marks = marked(removed, size).reshape(rows, -1)
+    return np.packbits(marks, axis=1, bitorder="little").tobytes()
 
 
-def _from_bitmap(bitmap: bytes, size: int, rows: int, where: str) -> tuple[int, ...]:
+def _from_bitmap(bitmap: bytes, size: int, rows: int, where: str) -> Sequence[int]:
     cells, rest = divmod(size, rows)
     width = -(-cells // 8)
     if rest or len(bitmap) != rows * width:
@@ -223,5 +224,6 @@ def _from_bitmap(bitmap: bytes, size: int, rows: int, where: str) -> tuple[int, 
     bits = np.unpackbits(octets, axis=1, bitorder="little")
     if bits[:, cells:].any():
         raise MalformedFile(f"{where}: padding bits are not zero; compile the plan again")
-    removed: list[int] = np.flatnonzero(bits[:, :cells]).tolist()
-    return tuple(removed)
+    if rows > 1:
+        bitmap = np.packbits(bits[:, :cells], bitorder="little").tobytes()
+    return Units(bitmap, size)

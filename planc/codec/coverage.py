@@ -54,19 +54,26 @@ def count(chosen: Sequence[Chosen], where: str, limits: Limits) -> int:
     Raises:
         LimitExceeded: the runs reach too far for a bitmap.
     """
-    meant = [(run, marks[run.unit : run.unit + run.count]) for run, marks in chosen]
-    meant = [(run, units) for run, units in meant if units.any()]
-    if are_distinct([run for run, _ in meant]):
-        return sum(run.repeats * run.span * int(np.count_nonzero(units)) for run, units in meant)
-    marks, first = _bitmap([run for run, _ in meant], where, limits)
-    for run, units in meant:
-        _view(marks, first, run)[units] = True
+    meant = [(run, gone) for run, gone in chosen if _units(run, gone).any()]
+    runs = [run for run, _ in meant]
+    if are_distinct(runs):
+        return sum(
+            run.repeats * run.span * int(np.count_nonzero(_units(run, gone))) for run, gone in meant
+        )
+    marks, first = _bitmap(runs, where, limits)
+    for run, gone in meant:
+        _view(marks, first, run)[_units(run, gone)] = True
     return int(np.count_nonzero(marks))
 
 
 def smallest(run: Run) -> int:
     """The smallest index of a run."""
     return run.start + min(0, (run.count - 1) * run.step)
+
+
+def _units(run: Run, marks: Marks) -> Marks:
+    """The marks of a run's units. One by one: a view takes more memory than the run in its file."""
+    return marks[run.unit : run.unit + run.count]
 
 
 def _is_box(run: Run) -> bool:
@@ -95,4 +102,4 @@ def _view(marks: Marks, first: int, run: Run) -> Marks:
     """The marks of a run as [units, repeats, span]."""
     shape = (run.count, run.repeats, run.span)
     strides = (run.step, run.stride, 1)  # of one byte each
-    return as_strided(marks[run.start - first :], shape, strides, writeable=True)
+    return as_strided(marks[run.start - first :], shape, strides)

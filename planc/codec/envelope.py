@@ -16,6 +16,7 @@ from hashlib import sha256
 
 from planc.errors import (
     CorruptFile,
+    LimitExceeded,
     MalformedFile,
     NotAPlancFile,
     TrailingData,
@@ -41,10 +42,19 @@ _HEADER = 13  # bytes under the digest, before it
 _DIGEST = slice(15, 47)
 _BODY = 47
 _WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+_MOST = 1 << 32  # what a bin header cannot say any more
 
 
 def seal(kind: bytes, body: bytes) -> bytes:
-    """The envelope of ``body``."""
+    """The envelope of ``body``.
+
+    Raises:
+        LimitExceeded: the body has 4 GiB or more, which no header can say.
+    """
+    if len(body) >= _MOST:
+        raise LimitExceeded(
+            f"a body of {len(body)} bytes, the format ends below {_MOST}; split the model"
+        )
     header = b"\x94\xaa" + kind + bytes([VERSION])
     digest = sha256(header + body).digest()
     return header + b"\xc4\x20" + digest + _bin_header(len(body)) + body
@@ -124,10 +134,8 @@ def _body(sealed: bytes) -> bytes:
 
 
 def _bin_header(length: int) -> bytes:
-    for mark, width in _WIDTHS.items():
-        if length < 1 << (8 * width):
-            return bytes([mark]) + length.to_bytes(width, "big")
-    raise ValueError(f"a body of {length} bytes does not fit a plan file")
+    mark = 0xC4 if length < 1 << 8 else 0xC5 if length < 1 << 16 else 0xC6
+    return bytes([mark]) + length.to_bytes(_WIDTHS[mark], "big")
 
 
 def _truncated(found: int, expected: int) -> TruncatedFile:

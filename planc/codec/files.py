@@ -20,12 +20,13 @@ from planc.errors import LimitExceeded, UnsafePath
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover  # Windows
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# a pipe is opened without waiting for its other end, to be refused
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+# a pipe is opened without waiting for its other end, to be refused; no child inherits a descriptor,
+# which Python sees to
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _SUFFIX = ".tmp"
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
@@ -148,7 +149,7 @@ def hold(descriptor: int) -> None:
 
 
 def _remove_if_left(path: Path) -> None:
-    if fcntl is None:  # pragma: no cover
+    if fcntl is None:  # whether another process holds it is not known
         return
     with suppress(OSError):
         descriptor = os.open(path, _READ)
@@ -168,9 +169,9 @@ def _prefix(target: Path) -> str:
 
 def sync_directory(directory: Path) -> None:
     """Flushes the names in a directory to the disk, where the system can."""
-    if os.name == "nt":  # pragma: no cover
+    if os.name == "nt":
         return
-    descriptor = os.open(directory, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -201,9 +202,7 @@ def _kind(mode: int) -> str:
         (stat.S_ISDIR, "a directory"),
         (stat.S_ISFIFO, "a pipe"),
         (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
     ):
         if is_kind(mode):
             return kind
-    return "something else"
+    return "a device"

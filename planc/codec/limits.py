@@ -19,12 +19,13 @@ class Limits:
     groups: int = 65_536
     members: int = 65_536  # of one group
     constraints: int = 65_536
-    units: int = 1 << 22  # of all groups; a removed one is 36 bytes in memory, a bit in the file
+    units: int = 1 << 22  # of all groups; one is a byte while a plan is checked, a bit in the file
     modules: int = 1_048_576
     tensors: int = 1_048_576
     string: int = 1_024  # bytes of UTF-8
     attribute_bytes: int = 1 << 25  # bytes of the attributes of all modules, equal ones counted too
     leaves: int = 1_024  # scalars in one attribute
+    inputs: int = 1 << 15  # bytes of the specification of inputs; what nests is 60 times that
     rank: int = 32
     dimension: int = (1 << 48) - 1  # size of one dimension
     elements: int = (1 << 62) - 1  # of one tensor

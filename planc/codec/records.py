@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 
+from planc.codec.limits import Limits
 from planc.errors import MalformedFile, UnsupportedVersion
-from planc.fingerprint import canonical
 
 ATTRIBUTE_DEPTH = 4
 INPUTS_DEPTH = 32
@@ -161,7 +161,7 @@ class PlanRecord(RecordMap):
     constraints: tuple[ConstraintRecord, ...]
     cost: CostsRecord
     groups: tuple[GroupRecord, ...]
-    inputs: Inputs
+    inputs: msgspec.Raw  # of type Inputs; what nests is bounded before it is decoded
     modules: tuple[ModuleRecord, ...]
     provenance: tuple[ProvenanceRecord, ...]
     requires: tuple[str, ...]
@@ -192,18 +192,38 @@ def decode_record(body: bytes, kind: type[Record]) -> Record:
         UnsupportedVersion: it requires a feature that this reader does not have.
     """
     try:
-        record = msgspec.msgpack.decode(body, type=kind)
-        again = canonical(msgspec.to_builtins(record, order="sorted", builtin_types=(bytes,)))
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
+        record: Record = _decode(body, kind, "the body")
+    except MalformedFile:
         _check_future(body)
-        raise MalformedFile(f"{error}; write the file again") from None
-    if again != body:
-        at = next((i for i, (a, b) in enumerate(zip(body, again, strict=False)) if a != b), 0)
+        raise
+    return record
+
+
+def decode_inputs(raw: msgspec.Raw, limits: Limits) -> Any:
+    """The specification of the example inputs, which may nest.
+
+    Raises:
+        MalformedFile: as for :func:`decode_record`.
+        LimitExceeded: it is too long.
+    """
+    limits.check("inputs", len(bytes(raw)), "inputs")
+    return _decode(bytes(raw), Inputs, "inputs")
+
+
+def _decode(packed: bytes, kind: Any, where: str) -> Any:
+    try:
+        value = msgspec.msgpack.decode(packed, type=kind)
+        again = msgspec.msgpack.encode(value, order="sorted")
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
+        raise MalformedFile(f"{where}: {error}; write the file again") from None
+    if again != packed:
+        # neither is the beginning of the other: both are one whole value
+        at = next(i for i, (a, b) in enumerate(zip(packed, again, strict=False)) if a != b)
         raise MalformedFile(
-            f"byte {at} of the body: not in canonical form ({body[at : at + 4].hex(' ')} where "
+            f"{where}: byte {at} is not in canonical form ({packed[at : at + 4].hex(' ')} where "
             f"{again[at : at + 4].hex(' ')} is); write the file with planc"
         )
-    return record
+    return value
 
 
 def check_features(requires: Iterable[str]) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import numpy as np
-
 from planc.codec.coverage import Chosen, count
 from planc.codec.membership import RUN_COST, Tables
 from planc.errors import MalformedFile
 from planc.plan import Plan
+from planc.units import marked
 
 Shape = tuple[int, ...]
 _AGAIN = "compile the plan again"
@@ -67,8 +66,7 @@ def _removed(
     for group in plan.groups:
         if not group.removed:
             continue
-        gone = np.zeros(group.size, dtype=bool)
-        gone[list(group.removed)] = True
+        gone = marked(group.removed, group.size)
         for member in group.members:
             chosen = [(run, gone) for run in member.runs]
             over = member.over

@@ -1,40 +1,47 @@
 """Dead units: those that provably change nothing when they go.
 
 A unit may go when, at every operator, what its coordinates contribute to other coordinates is zero
-for every input. Operators that work coordinate by coordinate contribute nothing to others; in a
-convolution or a linear layer either what comes in is zero or the weights that it meets are;
-anything else needs what comes in to be zero. Units over which something is taken together (mixing
-groups) are left alone.
+for every input. Where the labels go on to a result, coordinates stay apart, and contribute nothing
+to others; where they end, something is taken together (:meth:`planc.facts.Facts.end`): in a product
+one factor of each term must be zero, anything else needs what comes in to be zero. Units over which
+something else than sums is taken together (mixing groups) are left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
-from planc.constants.known import COORDINATEWISE, Known
-from planc.constants.walk import Visit, base, walk_constants
+from planc.constants.known import Known
+from planc.constants.products import Affine, factors
+from planc.constants.recurrent import parameters, recurrent
+from planc.constants.walk import Visit, walk_constants
 from planc.criteria.scores import Weights
 from planc.errors import PolicyError
-from planc.grouping import PINNED
 from planc.ir import Ref
-from planc.labels import Labelled, Layer, dense
+from planc.labels import Labelled, dense
+from planc.rules import find
 
 Flags = NDArray[np.bool_]
+Atoms = NDArray[np.int64]
 PerGroup = tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """0 for each unit whose removal provably changes no output, 1 for the others.
+    """0 for each unit whose removal in a plan for ``target`` ("module" or "graph") provably changes
+    no output, 1 for the others.
 
     With :class:`planc.policy.Zeros` exactly those units go. The proof holds for activations that
     are finite, for the shapes that were traced, and for a model that is not training.
     """
+
+    target: str = "module"
 
     def __str__(self) -> str:
         return "dead"
@@ -42,7 +49,7 @@ class Dead:
     def __call__(self, analysis: Analysis, weights: Weights) -> PerGroup:
         if analysis.graph.training:
             raise PolicyError("units are dead in a model that is not training: call model.eval()")
-        units = Units(analysis)
+        units = Units(analysis, self.target)
         alive = units.none()
         for visit in walk_constants(analysis, weights):
             for atoms, used in contributions(analysis, units, visit):
@@ -51,26 +58,33 @@ class Dead:
 
 
 class Units:
-    """All units of all groups in one row, by the atoms that they are made of."""
+    """All units of all groups in one row, by the atoms that they are made of; ``mixing`` are those
+    that a plan for ``target`` cannot remove as if they were zero.
+    """
 
-    def __init__(self, analysis: Analysis) -> None:
-        grouping = analysis.grouping
-        self._sizes = np.cumsum([group.size for group in analysis.groups])
-        begins = np.append(0, self._sizes)[:-1]
-        flat = begins[np.maximum(grouping.group, 0)] + grouping.unit if len(begins) else None
-        total = int(self._sizes[-1]) if len(begins) else 0
+    def __init__(self, analysis: Analysis, target: str) -> None:
         # what belongs to no group has a place of its own after all units
-        self.of_atom = np.full(len(grouping.group), total, dtype=np.int64)
-        if flat is not None:
-            self.of_atom = np.where(grouping.group == PINNED, total, flat)
+        self._offsets, self.of_atom = analysis.flat
         self.mixing = self.none()
-        for g, group in enumerate(analysis.groups):
-            if group.mixing or analysis.mixing(g, "module"):
-                self.mixing[begins[g] : begins[g] + group.size] = True
+        for g in range(len(analysis.groups)):
+            if analysis.mixing(g, target):
+                self.mixing[self._offsets[g] : self._offsets[g + 1]] = True
+        self._ending: dict[int, list[NDArray[np.int64]]] = {}
+        for atoms, node in analysis.walked.facts.ended:
+            self._ending.setdefault(node, []).append(self.of_atom[atoms].reshape(-1))
 
     def none(self) -> Flags:
         """No unit."""
-        return np.zeros(int(self._sizes[-1]) + 1 if len(self._sizes) else 1, dtype=bool)
+        return np.zeros(int(self._offsets[-1]) + 1, dtype=bool)
+
+    def ending(self, node: int) -> Flags | None:
+        """The units with labels that end at a node, None if there are none."""
+        if node not in self._ending:
+            return None
+        found = self.none()
+        for units in self._ending[node]:
+            found[units] = True
+        return found
 
     def mark(self, flags: Flags, atoms: NDArray[np.int64], where: Flags) -> None:
         """Sets the flags of the units whose atoms stand ``where``."""
@@ -79,38 +93,54 @@ class Units:
 
     def split(self, values: NDArray[np.float64]) -> PerGroup:
         """Values of all units, group by group."""
-        return tuple(np.split(values[:-1], self._sizes[:-1])) if len(self._sizes) else ()
+        return tuple(values[i:j] for i, j in pairwise(self._offsets))
 
 
-def contributions(
-    analysis: Analysis, units: Units, visit: Visit
-) -> Iterator[tuple[NDArray[np.int64], Flags]]:
-    """Atoms, with where what they label contributes to coordinates of other units."""
-    name = base(visit.node)
-    if visit.node.op.startswith("aten.") and name in COORDINATEWISE:
+def contributions(analysis: Analysis, units: Units, visit: Visit) -> Iterator[tuple[Atoms, Flags]]:
+    """Atoms, with where what they label contributes to coordinates of other units.
+
+    Of an operator with a rule of the user's own nothing is understood but the labels.
+    """
+    ending = units.ending(visit.index)
+    rule = find(visit.node.op)
+    understood = rule is not None and rule.__module__.startswith("planc.rules.")
+    if understood and ending is None:
         return
+    labels = analysis.walked.labels
     meeting = Meeting.of(analysis, units, visit)
     if meeting is not None:
         for atoms in meeting.incoming:
             yield atoms, np.atleast_1d(meeting.contributed(atoms).any(axis=0))
         return
+    layers = recurrent(visit.node.op, visit.args) if not visit.kwargs else None
+    if layers is not None:
+        weights = parameters(visit.node.args)
+        for at, used in layers.reads():
+            yield from _apart(units, labels[weights[at].id], used.cpu().numpy())
+        return
+    product = factors(visit)
+    if product is not None:
+        for factor in product:
+            for layer in dense(labels[factor.ref.id]).layers:
+                if layer.target in factor.summed:
+                    yield layer.atoms, factor.meets
+        return
     for ref, known in _tensors(visit):
-        x = dense(analysis.walked.labels[ref.id])
+        x = dense(labels[ref.id])
         if x.layers:
             maybe = known.maybe.cpu().numpy()
             for layer in x.layers:
-                # along other dimensions than those that are summed, coordinates stay apart
-                if name not in ("sum", "mean") or _summed(visit, x, layer):
-                    yield layer.atoms, maybe
+                ends = ending[units.of_atom[layer.atoms]] if ending is not None else False
+                yield layer.atoms, maybe & ends if understood else maybe
 
 
-def _summed(visit: Visit, x: Labelled, layer: Layer) -> bool:
-    dims = visit.args[1] if len(visit.args) > 1 else None
-    if isinstance(dims, int):
-        dims = (dims,)
-    if not isinstance(dims, tuple) or not dims:
-        return True
-    return any(layer.atoms.shape[dim % x.rank] > 1 for dim in dims)
+def _apart(units: Units, weight: Labelled, used: Flags) -> Iterator[tuple[Atoms, Flags]]:
+    """Where the columns of a matrix contribute to rows of other units than theirs."""
+    weight = dense(weight)
+    rows = [units.of_atom[layer.atoms] for layer in weight.targeting(0)]
+    for layer in weight.targeting(1):
+        own = units.of_atom[layer.atoms]
+        yield layer.atoms, used & ~np.any([own == row for row in rows], axis=0) if rows else used
 
 
 def _tensors(visit: Visit) -> Iterator[tuple[Ref, Known]]:
@@ -137,33 +167,25 @@ class Meeting:
     """
 
     units: Units
-    incoming: NDArray[np.int64]
-    outgoing: NDArray[np.int64]
+    affine: Affine
+    incoming: Atoms
+    outgoing: Atoms
     meets: Flags
 
     @staticmethod
     def of(analysis: Analysis, units: Units, visit: Visit) -> Meeting | None:
         """None where the operator is another, or labels are not those of channels."""
-        name = base(visit.node)
-        if name not in ("conv1d", "conv2d", "conv3d", "linear") or visit.kwargs:
+        affine = Affine.of(visit)
+        if affine is None or visit.node.outputs[0] is None:
             return None
-        x, weight = visit.args[0], visit.args[1]
-        rank, linear = x.value.dim(), name == "linear"
-        at = rank - 1 if linear else 1
-        if not linear and rank != weight.value.dim():
-            return None  # an image without a batch
         labels = analysis.walked.labels
-        ends = (visit.node.args[0], visit.node.outputs[0])
-        rows = [_channels(labels[ref.id], at) for ref in ends if ref is not None]
-        if rows[0] is None or rows[1] is None:
+        incoming = _channels(labels[affine.source.id], affine.at)
+        outgoing = _channels(labels[visit.node.outputs[0].id], affine.at)
+        if incoming is None or outgoing is None:
             return None
-        others = [d for d in range(rank) if d != at]
-        channels = (x.maybe.any(dim=others) if others else x.maybe).cpu().numpy()
-        taken = weight.maybe if linear else weight.maybe.flatten(2).any(dim=2)
-        spread = _spread(taken.cpu().numpy(), 1 if linear else groups_of(visit))
-        return Meeting(units, rows[0], rows[1], spread & channels)
+        return Meeting(units, affine, incoming, outgoing, affine.meets)
 
-    def contributed(self, atoms: NDArray[np.int64]) -> Flags:
+    def contributed(self, atoms: Atoms) -> Flags:
         """``meets`` without the results that leave with the channel, by one layer's ``atoms``."""
         own = self.units.of_atom[atoms]
         leaves = np.zeros_like(self.meets)
@@ -173,12 +195,7 @@ class Meeting:
         return found
 
 
-def groups_of(visit: Visit) -> int:
-    """The groups of a convolution."""
-    return int(visit.args[6]) if len(visit.args) > 6 else 1
-
-
-def _channels(x: Labelled, at: int) -> NDArray[np.int64] | None:
+def _channels(x: Labelled, at: int) -> Atoms | None:
     """The atoms along a dimension, a row for each layer; None if they depend on another one."""
     rows = []
     for layer in dense(x).layers:
@@ -188,13 +205,3 @@ def _channels(x: Labelled, at: int) -> NDArray[np.int64] | None:
         if layer.target == at:
             rows.append(layer.atoms.reshape(-1))
     return np.stack(rows) if rows else np.zeros((0, x.shape[at]), dtype=np.int64)
-
-
-def _spread(taken: Flags, groups: int) -> Flags:
-    """The weights of a convolution in groups, spread over all channels: [out, in]."""
-    out, inside = taken.shape
-    spread = np.zeros((out, inside * groups), dtype=bool)
-    for i in range(groups):
-        rows = slice(i * (out // groups), (i + 1) * (out // groups))
-        spread[rows, i * inside : (i + 1) * inside] = taken[rows]
-    return spread

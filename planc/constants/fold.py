@@ -1,41 +1,41 @@
 """Folding: what a unit adds to others for all inputs alike moves into their biases.
 
-In: a model whose units may be constant, as a channel is whose scale is zero and whose shift is not.
-Out: a model of the same structure, equal to rounding, in which these units are zero and nothing
-depends on them. A constant that a padded convolution takes in is another at the borders: then the
-unit stays as it is.
+In: tensors of a model whose units may be constant, as a channel is whose scale is zero and whose
+shift is not. Out: the tensors changed so that the model is equal to rounding, and these units, like
+all others on which nothing depends, are zero. A constant that a padded convolution takes in is
+another at the rim: then the unit stays as it is.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from planc.analysis import Analysis
-from planc.constants.dead import Meeting, Units, contributions, groups_of
+from planc.constants.dead import Flags, Meeting, Units, contributions
+from planc.constants.products import CONVOLUTIONS, groups_of, transposed
+from planc.constants.transfer import steady
 from planc.constants.walk import Visit, base, overload, walk_constants
-from planc.ir import Ref, refs
+from planc.groups import Group, Member
+from planc.ir import Node, Ref, refs
 
 EVEN = 1e-12  # by how much a constant computed in double precision may differ from place to place
 
 
-def folded(analysis: Analysis, model: nn.Module) -> nn.Module:
-    """A copy of the model that was analysed in which constants have been folded into biases."""
-    result = copy.deepcopy(model)
-    tensors = {
-        **dict(result.named_parameters(remove_duplicate=False)),
-        **dict(result.named_buffers(remove_duplicate=False)),
-    }
+def fold_constants(analysis: Analysis, tensors: Mapping[str, Tensor]) -> None:
+    """Folds constants into biases, and empties the units that nothing depends on, in place, until
+    there are no more: what only such a unit has read is then read by none.
+    """
+    folding = _Folding(analysis, tensors)
     with torch.no_grad():
-        _Folding(analysis, tensors).write()
-    return result
+        while folding.step():
+            pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,11 +51,13 @@ class _Sum:
 class _Folding:
     def __init__(self, analysis: Analysis, tensors: Mapping[str, Tensor]) -> None:
         self.analysis, self.tensors = analysis, tensors
-        self.units = Units(analysis)
-        self.stays = self.units.none()
-        self.stays[-1] = True
-        self.sums: list[_Sum] = []
+        # nothing is removed here: of the sizes that a module computes with, none changes
+        self.units = Units(analysis, "graph")
+        self.never = self.units.mixing.copy()
+        self.never[-1] = True
         self.names = {t.value: t.name for t in analysis.graph.tensors}
+        norms = (node for node in analysis.graph.nodes if base(node) == "batch_norm")
+        self.divisors = {self.names.get(ref.id) for node in norms for ref in refs(node.args[4:5])}
         self.uses: dict[int, list[int]] = {}
         for i, node in enumerate(analysis.graph.nodes):
             for ref in refs((node.args, node.kwargs_values)):
@@ -63,34 +65,34 @@ class _Folding:
         for ref in analysis.graph.outputs:
             self.uses.setdefault(ref.id, []).append(-1)
 
-    def write(self) -> None:
-        """Moves constants into biases, then empties the units they came from."""
+    def step(self) -> bool:
+        """Moves constants into biases, then empties units; whether that changed anything."""
+        stays = self.never.copy()
+        sums: list[_Sum] = []
         for visit in walk_constants(self.analysis, self.tensors):
             meeting = Meeting.of(self.analysis, self.units, visit)
             if meeting is None:
                 for atoms, used in contributions(self.analysis, self.units, visit):
-                    self.units.mark(self.stays, atoms, used)
+                    self.units.mark(stays, atoms, used)
             else:
-                self._meet(visit, meeting)
-        goes = ~(self.stays | self.units.mixing)
-        emptied = self.units.none()
-        for found in self.sums:
-            owners = found.owners[goes[found.owners]]
-            if len(owners):
-                emptied[owners] = True
+                sums += self._meet(visit, meeting, stays)
+        for found in sums:
+            if not stays[found.owners].all():
                 tensor = self.tensors[found.tensor]
                 tensor += torch.from_numpy(found.sign * found.amount).to(tensor)
-        self._empty(emptied)
+        return self._empty(~stays)
 
-    def _meet(self, visit: Visit, meeting: Meeting) -> None:
-        """Notes the channels whose contribution is a constant that has a place to go to."""
+    def _meet(self, visit: Visit, meeting: Meeting, stays: Flags) -> Iterator[_Sum]:
+        """The channels whose contribution is a constant that has a place to go to; the units of
+        those whose contribution has none stay.
+        """
         taken = [
             np.atleast_1d(meeting.contributed(atoms).any(axis=0)) for atoms in meeting.incoming
         ]
-        place = self._place(visit)
-        known = _known_channels(visit)
+        place = self._place(visit.node, meeting)
+        known = meeting.affine.known
         for atoms, used in zip(meeting.incoming, taken, strict=True):
-            self.units.mark(self.stays, atoms, used if place is None else used & ~known)
+            self.units.mark(stays, atoms, used if place is None else used & ~known)
         if place is None or not taken:
             return
         for channel in np.flatnonzero(np.any(taken, axis=0) & known).tolist():
@@ -101,80 +103,92 @@ class _Folding:
                     if used[channel]
                 ]
             )
-            amount = None if self.stays[owners].all() else _amount(visit, channel)
+            amount = None if stays[owners].all() else _amount(visit, meeting, channel)
             if amount is None:
-                self.stays[owners] = True
+                stays[owners] = True
             else:
-                self.sums.append(_Sum(owners, amount, *place))
+                yield _Sum(owners, amount, *place)
 
-    def _place(self, visit: Visit) -> tuple[str, int] | None:
+    def _place(self, node: Node, meeting: Meeting) -> tuple[str, int] | None:
         """The tensor that takes what is added to the results of a node, and with which sign."""
-        nodes = self.analysis.graph.nodes
-        if self._own(visit.node.args[1]) is None:
-            return None
-        bias = visit.node.args[2] if len(visit.node.args) > 2 else None
-        if isinstance(bias, Ref):
-            name = self._own(bias)
-            return None if name is None else (name, 1)
-        (ref,) = (ref for ref in visit.node.outputs if ref is not None)
+        bias = meeting.affine.bias
+        if bias is not None:
+            return self._own(bias, meeting)
+        (ref,) = (ref for ref in node.outputs if ref is not None)
         uses = self.uses.get(ref.id, [])
         if len(uses) != 1 or uses[0] < 0:
             return None
-        after = nodes[uses[0]]
-        if base(after) != "batch_norm" or after.args[0] != ref or after.args[5] is not False:
-            return None
-        name = self._own(after.args[3])
-        return None if name is None else (name, -1)
+        after = self.analysis.graph.nodes[uses[0]]
+        if base(after) == "batch_norm" and after.args[0] == ref and after.args[5] is False:
+            place = self._own(after.args[3], meeting)
+            return None if place is None else (place[0], -1)
+        last = meeting.affine.at == meeting.affine.x.value.dim() - 1
+        if base(after) == "add" and last and len(after.args) == 2 and not after.kwargs:
+            return self._own(after.args[1 if after.args[0] == ref else 0], meeting)
+        return None
 
-    def _own(self, ref: Any) -> str | None:
-        """The name of a parameter or buffer that only one node uses."""
+    def _own(self, ref: Any, meeting: Meeting) -> tuple[str, int] | None:
+        """A vector over the results among the tensors, if only one node uses it."""
         if not isinstance(ref, Ref) or len(self.uses.get(ref.id, [])) != 1:
             return None
-        return self.names.get(ref.id)
+        name = self.names.get(ref.id)
+        fits = self.analysis.graph.values[ref.id].shape == meeting.meets.shape[:1]
+        return None if name is None or not fits else (name, 1)
 
-    def _empty(self, emptied: NDArray[np.bool_]) -> None:
-        """Zeroes the parameters of units."""
+    def _empty(self, emptied: Flags) -> bool:
+        """Zeroes the tensors of units, whether that changed any."""
+        changed = False
         flags = self.units.split(emptied.astype(np.float64))
         for group, gone in zip(self.analysis.groups, flags, strict=True):
-            for member in group.members if gone.any() else ():
-                tensor = self.tensors[member.tensor]
-                if not isinstance(tensor, nn.Parameter):
-                    continue
-                units, indices = member.expand()
-                where = torch.from_numpy(indices[gone[units] > 0]).to(tensor.device)
-                part: Tensor = tensor
-                if member.over is not None:
-                    over = member.over
-                    part = tensor.narrow(over.dim, over.start, over.stop - over.start)
-                part.index_fill_(member.dim, where, 0)
+            for part, dim, where in self._parts(group, gone > 0):
+                if bool(part.index_select(dim, where).any()):
+                    part.index_fill_(dim, where, 0)
+                    changed = True
+        return changed
+
+    def _parts(self, group: Group, gone: Flags) -> Iterator[tuple[Tensor, int, Tensor]]:
+        """Where the units ``gone`` of a group stand: in which part of a tensor, along which
+        dimension, at which indices.
+        """
+        for member in group.members if gone.any() else ():
+            if member.tensor in self.divisors:
+                continue  # nothing is to be divided by zero
+            units, indices = member.expand()
+            part = _part(self.tensors[member.tensor], member)
+            yield part, member.dim, torch.from_numpy(indices[gone[units]]).to(part.device)
 
 
-def _known_channels(visit: Visit) -> NDArray[np.bool_]:
-    """The channels that come into a node and are the same for all inputs."""
-    x = visit.args[0].known
-    at = x.dim() - 1 if base(visit.node) == "linear" else 1
-    others = [d for d in range(x.dim()) if d != at]
-    known: NDArray[np.bool_] = (x.all(dim=others) if others else x).cpu().numpy()
-    return known
+def _part(tensor: Tensor, member: Member) -> Tensor:
+    """The part of a tensor in which a member holds."""
+    over = member.over
+    return tensor if over is None else tensor.narrow(over.dim, over.start, over.stop - over.start)
 
 
-def _amount(visit: Visit, channel: int) -> NDArray[np.float64] | None:
+def _amount(visit: Visit, meeting: Meeting, channel: int) -> NDArray[np.float64] | None:
     """What a known channel adds to each result, None where that depends on the place."""
-    x, weight = visit.args[0], visit.args[1]
-    linear = base(visit.node) == "linear"
-    at = x.value.dim() - 1 if linear else 1
+    affine = meeting.affine
+    x, weight, at = affine.x, affine.weight, affine.at
     value, taken = x.value.narrow(at, channel, 1).double(), weight.value.double()
-    if linear:
-        return _even(value * taken[:, channel], at)
+    name = base(visit.node)
+    if not weight.everywhere:
+        return None
+    if name not in CONVOLUTIONS:
+        return _even(value * (taken[:, channel] if name == "linear" else taken[channel]), at)
+    operator = overload(visit.node.op)
+    if not steady(operator, visit.args):
+        return None
     groups = groups_of(visit)
-    out, inside = taken.shape[0] // groups, taken.shape[1]
+    results, channels = meeting.meets.shape
+    out, inside = results // groups, channels // groups
     rows = slice(channel // inside * out, (channel // inside + 1) * out)
-    some = taken[rows, channel % inside : channel % inside + 1]
-    result = overload(visit.node.op)(value, some, None, *visit.args[3:6])
-    amount = _even(result, at)
+    if transposed(visit):
+        some, rest = taken[channel : channel + 1], visit.args[3:4]
+    else:
+        some, rest = taken[rows, channel % inside : channel % inside + 1], visit.args[3:6]
+    amount = _even(operator(value, some, None, *rest), at)
     if amount is None:
         return None
-    every = np.zeros(taken.shape[0])
+    every = np.zeros(results)
     every[rows] = amount
     return every
 

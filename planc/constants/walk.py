@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from planc.analysis import Analysis
-from planc.constants.known import Known, constant, transfer, unknown
+from planc.constants.known import Known, constant, unknown
+from planc.constants.transfer import transferred
 from planc.expr import Scalar
 from planc.ir import Node, Ref, refs
 
@@ -42,9 +43,10 @@ def base(node: Node) -> str:
 
 
 def overload(op: str) -> Any:
-    """The operator of that name."""
+    """The operator of that name, None if there is none."""
     namespace, name, variant = op.split(".")
-    return getattr(getattr(getattr(torch.ops, namespace), name), variant)
+    packet = getattr(getattr(torch.ops, namespace), name, None)
+    return getattr(packet, variant, None)
 
 
 class _Walk:
@@ -101,14 +103,15 @@ class _Walk:
         return self.values[i]
 
     def _results(self, node: Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        known = transfer(base(node)) if node.op.startswith("aten.") else None
         result = None
-        if known is not None and any(ref is not None for ref in node.outputs):
+        if node.op.startswith("aten.") and any(ref is not None for ref in node.outputs):
             functional = node.op
             if node.in_place:  # the same without overwriting: aliases are looked after below
                 space, name, variant = node.op.split(".")
                 functional = f"{space}.{name.removesuffix('_')}.{variant}"
-            result = known(overload(functional), args, kwargs)
+            operator = overload(functional)
+            if operator is not None:
+                result = transferred(base(node), operator, args, kwargs)
         if node.in_place:
             for ref in refs(node.args[:1]):
                 self._forget(ref)

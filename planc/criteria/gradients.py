@@ -9,16 +9,19 @@ import numpy as np
 import torch
 
 from planc.analysis import Analysis
-from planc.criteria.additive import Additive, positive
+from planc.criteria.additive import Additive
+from planc.criteria.changes import mean_changes, mean_member_changes
 from planc.criteria.members import Members, Reduced, Values, gathered
 from planc.criteria.scores import Opinions, Weights
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import (
-    GRADIENT,
+    ABSOLUTE_GRADIENT,
+    CHANGES,
     KRONECKER,
     KRONECKER_OUT,
     SQUARED_GRADIENT,
     Statistics,
+    needed,
 )
 from planc.errors import PolicyError
 from planc.ir import Tensor
@@ -27,28 +30,28 @@ from planc.places import NOWHERE, Place
 
 @dataclass(frozen=True, slots=True)
 class Taylor(Additive):
-    """What the loss changes by without a unit, to first order; g is the mean gradient.
+    """What the loss of a batch changes by without a unit, to first order, as the mean over the
+    batches; g is the gradient of a batch. The power p, 1 or 2, comes before the mean: changes of
+    opposite sign would cancel, the more so the better the model is trained.
 
     ``per="unit"``: |sum w g|^p, with the sum over everything that leaves with the unit (Molchanov
-    et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8, p = 2; the same
-    with the group in the place of a filter). ``per="element"``: sum |w g|^p (there equation 9's
-    joint set counted one by one; Molchanov et al. 2017, "Pruning Convolutional Neural Networks for
-    Resource Efficient Inference", equation 7, for weights, p = 1).
-
-    Gradients of opposite sign cancel over the batches, the more so the better the model is trained:
-    :class:`OptimalBrainDamage`, whose squares come before the mean, does not suffer from that.
+    et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8, p = 2, averaged
+    over minibatches; the same with the group in the place of a filter). ``per="element"``:
+    sum |w g|^p (there equation 9, p = 2; Molchanov et al. 2017, "Pruning Convolutional Neural
+    Networks for Resource Efficient Inference", equation 7, for weights, p = 1).
 
     ``Reduced(Taylor(), "sum")`` raises each member's sum to the power before they are added.
 
     Raises:
-        PolicyError: ``per`` is another word, ``p`` is not a finite number above 0.
+        PolicyError: ``per`` is another word, ``p`` another number.
     """
 
     per: Literal["unit", "element"] = "unit"
-    p: float = 2
+    p: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
-        positive(self.p, "p")
+        if isinstance(self.p, bool) or self.p not in (1, 2):
+            raise PolicyError(f"p={self.p!r}: choose 1 or 2, the means that calibration takes")
         if self.per not in ("unit", "element"):
             raise PolicyError(f'per={self.per!r}: choose "unit" or "element"')
 
@@ -57,18 +60,37 @@ class Taylor(Additive):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The gradient."""
-        return (GRADIENT,)
+        """The changes of each batch, or the gradient's mean size."""
+        return (CHANGES,) if self.per == "unit" else (self._of_gradient,)
+
+    @property
+    def _of_gradient(self) -> str:
+        return ABSOLUTE_GRADIENT if self.p == 1 else SQUARED_GRADIENT
 
     def element(self, sources: Sources, tensor: Tensor) -> torch.Tensor:
-        """w g, or |w g|^p."""
-        change = (sources.weight(tensor).conj() * sources.mean(GRADIENT, tensor)).real
-        return change if self.per == "unit" else change.abs() ** self.p
+        """|w|^p times the mean of |g|^p."""
+        power = sources.weight(tensor).abs() ** self.p
+        return power * sources.mean(self._of_gradient, tensor).real
 
     def finish(self, sums: Values) -> Values:
-        """|sum|^p per unit."""
-        scores: Values = np.abs(sums) ** self.p if self.per == "unit" else np.maximum(sums, 0)
+        """No less than 0, whatever the last bit."""
+        scores: Values = np.maximum(sums, 0)
         return scores
+
+    def __call__(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Opinions:
+        if self.per == "element":
+            return Additive.__call__(self, analysis, weights, statistics)
+        return mean_changes(analysis, needed(self, statistics), self.p)
+
+    def members(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Members:
+        """The importance of every unit in each of its members."""
+        if self.per == "element":
+            return Additive.members(self, analysis, weights, statistics)
+        return mean_member_changes(analysis, needed(self, statistics), self.p)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,16 @@ import torch
 
 from planc.errors import PolicyError, StalePlan
 
-GRADIENT = "gradient"
-"""Sum over the batches of the loss's gradient, of the parameter's shape."""
+ABSOLUTE_GRADIENT = "absolute_gradient"
+"""Sum over the batches of the absolute value of the loss's gradient, of the parameter's shape."""
 SQUARED_GRADIENT = "squared_gradient"
 """Sum over the batches of the gradient's square, of the parameter's shape."""
+CHANGES = "changes"
+"""``[2, units]``, of a group: sums over the batches of |c| and c^2, where c is the sum of weight
+times gradient over all that leaves with a unit: what the loss changes by without it."""
+MEMBER_CHANGES = "member_changes"
+"""``[2, units x members]``, of a group: the same for what leaves each member by itself, in the
+order of units, then of the model's tensors."""
 INPUTS = "inputs"
 """``[5, channels]``: for each channel that a weight reads the number of values x, and the sums of
 x, |x|, x^2 and [x = 0]."""
@@ -24,13 +30,13 @@ KRONECKER = "kronecker"
 """``[inputs, inputs]``: sum over the batches of the Kronecker factor A of a weight's input."""
 KRONECKER_OUT = "kronecker_out"
 """``[outputs, outputs]``: that of the Kronecker factor S of the gradient of its output."""
-QUANTITIES = (GRADIENT, SQUARED_GRADIENT, INPUTS, KRONECKER)
+QUANTITIES = (ABSOLUTE_GRADIENT, SQUARED_GRADIENT, CHANGES, INPUTS, KRONECKER)
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sums over ``batches`` batches. ``tensors`` has them under ``QUANTITY/PARAMETER``;
-    ``quantities`` are those that were collected.
+    """Sums over ``batches`` batches. ``tensors`` has them under ``QUANTITY/PARAMETER`` or
+    ``QUANTITY/GROUP``; ``quantities`` are those that were collected.
     """
 
     batches: int
@@ -41,27 +47,27 @@ class Statistics:
         return f"{', '.join(self.quantities)} over {self.batches} batches"
 
     def find(self, quantity: str, names: tuple[str, ...]) -> torch.Tensor | None:
-        """The sum of a parameter that is known by ``names``, None if it has none."""
+        """The sum of what is known by ``names``, None if it has none."""
         keys = (f"{quantity}/{name}" for name in names)
         return next((self.tensors[key] for key in keys if key in self.tensors), None)
 
     def mean(self, quantity: str, names: tuple[str, ...], shape: tuple[int, ...]) -> torch.Tensor:
-        """The mean over the batches of a quantity that every parameter has.
+        """The mean over the batches of a quantity that every parameter has, or every group.
 
         Raises:
             StalePlan: it is missing or of another shape: it was collected from another model.
         """
         found = self.find(quantity, names)
         if found is None or tuple(found.shape) != shape:
-            there = "none" if found is None else f"one of shape {tuple(found.shape)}"
+            there = "none" if found is None else f"some of shape {tuple(found.shape)}"
             raise StalePlan(
-                f"statistics: expected a {quantity} of shape {shape} for {names[0]}, found "
+                f"statistics: expected {quantity} of shape {shape} for {names[0]}, found "
                 f"{there}; calibrate this model"
             )
         return found / self.batches
 
     def broken(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The sums that hold a value which is not finite, by quantity and parameter."""
+        """The sums that hold a value which is not finite, by their key."""
         for key, tensor in self.tensors.items():
             if not bool(tensor.isfinite().all()):
                 yield key, tensor

@@ -24,6 +24,7 @@ def reduce(cx: Facts, x: Labelled, dims: Sequence[int], keepdim: bool) -> Labell
     """Drops the layers that target ``dims``; the result has size 1 there, or no such dimension."""
     gone = set(dims)
     x = even(cx, x, dims)
+    cx.end([layer for layer in x.layers if layer.target in gone])
     layers = tuple(layer for layer in x.layers if layer.target not in gone)
     kept = Labelled(tuple(1 if d in gone else n for d, n in enumerate(x.shape)), layers)
     return kept if keepdim else squeeze(cx, kept, dims)

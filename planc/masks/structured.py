@@ -188,7 +188,7 @@ def _exact(
             else:
                 doubtful.append((question, reasons[question.group]))
     if doubtful and not analysis.graph.training:
-        alive = Dead()(analysis, values)
+        alive = Dead(target)(analysis, values)
         for question, _ in doubtful:
             units = np.array(question.units)
             exact[question.group][units[alive[question.group][units] == 0]] = True

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planc.diff import AttributeDiff, GroupDiff, PlanDiff
-from planc.plan import Cost, Plan, Provenance, inputs_text
+from planc.plan import AttributeChange, Cost, Plan, Provenance, inputs_text
 from planc.report.plain import plan_from_json, plan_json
 
 __all__ = ["diff_table", "plan_from_json", "plan_json", "plan_table"]
@@ -102,8 +102,9 @@ def _attribute_table(plan: Plan) -> Table:
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
     for change in plan.attributes:
-        name = f"{change.module}.{change.name}" if change.module else change.name
-        table.add_row(escape(name), escape(repr(change.before)), escape(repr(change.after)))
+        table.add_row(
+            escape(attribute_name(change)), escape(repr(change.before)), escape(repr(change.after))
+        )
     return table
 
 
@@ -164,8 +165,8 @@ def _group_row(group: GroupDiff) -> tuple[str, ...]:
         escape(group.kind),
         str(group.size),
         str(len(group.both)),
-        _units(group.only_a),
-        _units(group.only_b),
+        units_text(group.only_a),
+        units_text(group.only_b),
         ", ".join(group.described),
     )
 
@@ -176,12 +177,11 @@ def _attribute_diff_table(attributes: Iterable[AttributeDiff]) -> Table:
     table.add_column("in a")
     table.add_column("in b")
     for entry in attributes:
-        name = f"{entry.module}.{entry.name}" if entry.module else entry.name
         sides = [
             "left as it is" if side is None else escape(f"{side[0]!r} -> {side[1]!r}")
             for side in (entry.a, entry.b)
         ]
-        table.add_row(escape(name), *sides)
+        table.add_row(escape(attribute_name(entry)), *sides)
     return table
 
 
@@ -199,6 +199,11 @@ def spaced(parts: Sequence[RenderableType]) -> Stack:
     return Stack(*lines)
 
 
+def attribute_name(entry: AttributeChange | AttributeDiff) -> str:
+    """The full name of an attribute."""
+    return f"{entry.module}.{entry.name}" if entry.module else entry.name
+
+
 def provenance_text(entry: Provenance) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry.versions)
     made = f"{entry.criterion}, {entry.policy}, seed {entry.seed}"
@@ -209,7 +214,7 @@ def share_text(after: int, before: int) -> str:
     return f"{after / before:.1%}" if before else "-"
 
 
-def _units(units: Sequence[int]) -> str:
+def units_text(units: Sequence[int]) -> str:
     """Units as ranges: ``0-3, 7 (5)``."""
     ranges: list[tuple[int, int]] = []
     for unit in units:

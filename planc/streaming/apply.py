@@ -9,11 +9,9 @@ run with the same plan and the same files goes on from there.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 
 from planc.codec import encode_plan
@@ -25,12 +23,15 @@ from planc.plan import Plan
 from planc.streaming import configuration
 from planc.streaming.besides import copy_besides, write_index
 from planc.streaming.layout import Layout, lay_out
+from planc.streaming.ranks import Ranks
 from planc.streaming.removed import keep_removed as keep_removed_values
-from planc.streaming.shard import Cutting, Done, cut_shard, finished
-from planc.streaming.staging import TEMPORARY, staging
+from planc.streaming.shard import Done, cut_shard
+from planc.streaming.sources import find_source
+from planc.streaming.staging import joining, staging
+from planc.streaming.workers import cut_shards, finish_first, shards_done
 from planc.tensorfiles.directories import check_free
 from planc.tensorfiles.reader import is_directory, is_same_file
-from planc.tensorfiles.shards import SUFFIX, ShardSet, find_shards
+from planc.tensorfiles.shards import SUFFIX, ShardSet
 from planc.tensorfiles.writer import rewrite
 
 
@@ -38,7 +39,8 @@ from planc.tensorfiles.writer import rewrite
 class Applied:
     """What was written: bytes of all tensors before and after, how many shards there are, and how
     many of them were cut in this run (the others were there from an interrupted one); whether
-    the ``config.json`` beside them, if there is one, describes the result.
+    the ``config.json`` beside them, if there is one, describes the result; what a training
+    checkpoint held beside the state dict, and is not in the result.
     """
 
     before: int
@@ -46,6 +48,7 @@ class Applied:
     shards: int
     cut: int
     described: bool = True
+    outside: tuple[str, ...] = ()
 
 
 def apply_files(
@@ -56,6 +59,8 @@ def apply_files(
     keep_removed: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     workers: int = 1,
+    trust_pickle: bool = False,
+    ranks: Ranks | None = None,
     limits: Limits = DEFAULT,
 ) -> Applied:
     """Writes the checkpoint at ``source`` without what the plan removes to ``target``.
@@ -65,47 +70,118 @@ def apply_files(
 
     Args:
         plan: the plan, made for the model whose state dict ``source`` holds.
-        source: a safetensors file, an index, or a directory of either.
+        source: a safetensors file, an index, or a directory of either; a directory of
+            torch.distributed.checkpoint in its safetensors form; with ``trust_pickle`` one in its
+            own form, a ``.pt`` or ``.bin`` state dict, or an index of those.
         target: a new directory; for a single file also a name that ends in ``.safetensors``.
         keep_removed: a new directory for what is removed, for :func:`restore_files`.
         overwrite: replace directories that are there.
         workers: processes that cut shards at the same time; each starts by importing the script
             that calls this, which needs its ``if __name__ == "__main__"`` then.
+        trust_pickle: read what is a pickle, which can run code, with torch's ``weights_only``. The
+            result has the names that safetensors files have, such as ``model.safetensors``.
+        ranks: the processes of a job, all of which call this with the same arguments and one file
+            system: see :func:`planc.job`. Each cuts its share; the first puts the result in its
+            place when all have. Where one fails, none returns, and there is no result.
 
     Raises:
         StalePlan, AlreadyApplied: the plan was not made for these tensors.
         ShardMismatch: the files do not belong together.
-        PlancError: the target exists, or another process writes it.
+        PlancError: the target exists, or another process writes it; another rank failed.
         FileError, OSError: a file is malformed or damaged, cannot be read or written.
     """
     source, target = Path(source), Path(os.path.realpath(target))
-    found = find_shards(source, limits)
-    alone = found.index is None and not is_directory(source)  # its neighbours are not its own
+    ranks = ranks or Ranks()
+    task = ranks.agree(lambda: _task(plan, source, target, overwrite, trust_pickle, limits))
+    _check_equal(task, ranks)
+    if keep_removed is not None:
+        place = Path(os.path.realpath(keep_removed))
+        besides = [*task.besides]
+        ranks.once(lambda: keep_removed_values(plan, task.found, place, besides, overwrite, limits))
+    if task.single:
+        ranks.once(lambda: _write_file(task.layout, target))
+        cut = 1
+    else:
+        cut = _write_directory(task, target, overwrite, workers, ranks)
+    found = task.found
+    before = sum(shard.header.size - shard.header.data for shard in found.shards)
+    after = sum(entry.stop - entry.start for entry in task.layout.entries())
+    described = configuration.FILE not in task.besides or configuration.describes(plan)
+    return Applied(before, after, len(found.shards), cut, described, found.outside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is to be done, known from the plan and from headers."""
+
+    plan: Plan
+    found: ShardSet
+    layout: Layout
+    besides: dict[str, bytes]  # files beside the shards that say something else afterwards
+    alone: bool  # one file, whose neighbours are not its own
+    single: bool  # the result is one file, too
+
+
+def _task(
+    plan: Plan, source: Path, target: Path, overwrite: bool, trust_pickle: bool, limits: Limits
+) -> _Task:
+    found = find_source(source, plan, trust_pickle, limits)
+    alone = found.index is None and not is_directory(source)
     single = alone and target.name.endswith(SUFFIX)
     _check(plan, found, target)
     if not single:
         check_free(target, overwrite)
     besides = {} if alone else _changed_besides(plan, found, limits)
-    layout = lay_out(plan, found, limits)
-    if keep_removed is not None:
-        place = Path(os.path.realpath(keep_removed))
-        keep_removed_values(plan, found, place, [*besides], overwrite, limits)
-    if single:
-        with replacing(target) as descriptor:
-            done = cut_shard(layout.cutting[0], descriptor)
-            rewrite(descriptor, layout.first_header([done]))
-        cut = 1
-    else:
-        with staging(target, _identity(plan, found), overwrite) as directory:
-            cut = _cut_all(layout, directory, workers)
+    return _Task(plan, found, lay_out(plan, found, limits), besides, alone, single)
+
+
+def _check_equal(task: _Task, ranks: Ranks) -> None:
+    """Returns if all processes are about the same."""
+    digest = sha256(task.layout.plan)
+    for shard in task.found.shards:
+        digest.update(shard.header.digest)
+    everyone = ranks.gather(digest.hexdigest())
+    other = next((rank for rank, found in enumerate(everyone) if found != everyone[0]), None)
+    if other is not None:
+        raise PlancError(
+            f"rank {other}: has another plan or other files than rank 0; start all with the same"
+        )
+
+
+def _write_file(layout: Layout, target: Path) -> None:
+    with replacing(target) as descriptor:
+        done = cut_shard(layout.cutting[0], descriptor)
+        rewrite(descriptor, layout.first_header([done]))
+
+
+def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, ranks: Ranks) -> int:
+    """Writes the result; returns how many shards were cut for that."""
+    layout, found = task.layout, task.found
+    with ExitStack() as held:
+
+        def begin() -> tuple[Path, dict[int, Done]]:
+            stage = staging(target, _identity(task.plan, found), overwrite, ranks.size > 1)
+            directory = held.enter_context(stage)
+            return directory, shards_done(layout, directory)
+
+        begun = ranks.results(lambda: begin() if ranks.first else None)[0]
+        assert begun is not None
+        directory, done = begun
+        ranks.agree(lambda: None if ranks.first else held.enter_context(joining(target)))
+        waiting = [number for number in range(len(layout.cutting)) if number not in done]
+        for part in ranks.results(lambda: cut_shards(layout, directory, waiting, workers, ranks)):
+            done |= part
+
+        def finish() -> None:
+            finish_first(layout, directory, [done[n] for n in range(len(layout.cutting))])
             if found.index is not None:
                 write_index(directory, found.index, layout.entries())
-            if not alone:
-                copy_besides(found.directory, directory, besides)
-    before = sum(shard.header.size - shard.header.data for shard in found.shards)
-    after = sum(entry.stop - entry.start for entry in layout.entries())
-    described = configuration.FILE not in besides or configuration.describes(plan)
-    return Applied(before, after, len(found.shards), cut, described)
+            if not task.alone:
+                copy_besides(found.directory, directory, task.besides)
+            held.close()
+
+        ranks.once(finish)
+    return len(waiting)
 
 
 def _check(plan: Plan, found: ShardSet, target: Path) -> None:
@@ -143,48 +219,3 @@ def _identity(plan: Plan, found: ShardSet) -> str:
             status = path.stat()
             digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
-
-
-def _cut_all(layout: Layout, directory: Path, workers: int) -> int:
-    """Cuts the shards that are not there yet; returns how many.
-
-    The first one, which has the record with the digests of all, gets its name when all are done.
-    """
-    first = directory / f".{layout.cutting[0].name}.{TEMPORARY}"
-    done: dict[int, Done] = {}
-    for number, cutting in enumerate(layout.cutting[1:], 1):
-        there = finished(directory / cutting.name, cutting, layout.limits)
-        if there is not None:
-            done[number] = there
-    waiting = [number for number in range(len(layout.cutting)) if number not in done]
-    jobs = [
-        (layout.cutting[number], directory / layout.cutting[number].name if number else first)
-        for number in waiting
-    ]
-    if workers > 1 and len(jobs) > 1:
-        # not fork: the caller's threads, torch's among them, do not survive it
-        try:
-            with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
-                results = list(pool.map(_cut_into, jobs))
-        except BrokenProcessPool:
-            raise PlancError(
-                f"{directory}: a worker died; guard the calling script by if __name__ == "
-                '"__main__", give it more memory, or cut with workers=1; finished shards are kept'
-            ) from None
-    else:
-        results = [_cut_into(job) for job in jobs]
-    done.update(zip(waiting, results, strict=True))
-    descriptor = os.open(first, os.O_WRONLY)
-    try:
-        rewrite(descriptor, layout.first_header([done[n] for n in range(len(layout.cutting))]))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    first.replace(directory / layout.cutting[0].name)
-    return len(waiting)
-
-
-def _cut_into(job: tuple[Cutting, Path]) -> Done:
-    cutting, path = job
-    with replacing(path) as descriptor:
-        return cut_shard(cutting, descriptor)

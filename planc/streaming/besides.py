@@ -17,6 +17,7 @@ _PIECE = 1 << 20
 _WEIGHTS = (
     ".bin",
     ".ckpt",
+    ".distcp",
     ".gguf",
     ".h5",
     ".index.json",

@@ -26,13 +26,13 @@ from planc.errors import PlancError, ShardMismatch
 from planc.fingerprint import shape_difference
 from planc.maskplan import MaskPlan, TensorMask, stale_masks
 from planc.streaming.besides import copy_besides
-from planc.streaming.cutting import BUFFER
 from planc.streaming.removed import DIGEST
 from planc.tensorfiles.directories import check_free, new_directory
-from planc.tensorfiles.distributed import JoinedFile
 from planc.tensorfiles.header import BITS, Entry, place
+from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import Bytes, TensorFile, is_directory, is_same_file, open_tensors
 from planc.tensorfiles.shards import SUFFIX, Shard, ShardSet, find_shards, open_shard
+from planc.tensorfiles.stream import BLOCK
 from planc.tensorfiles.writer import TensorWriter
 
 MASKS = "removed.masks"
@@ -177,14 +177,14 @@ def _pieces(
     removed of it; None where the tensor stays whole.
     """
     if mask is None:
-        for chunk in file.chunks(entry, BUFFER):
+        for chunk in file.chunks(entry, BLOCK):
             yield chunk, None
         return
     if BITS[entry.dtype] % 8:
         raise PlancError(f"{entry.name}: elements of {entry.dtype} share bytes: leave it whole")
     width, at = BITS[entry.dtype] // 8, 0
     bitmap = np.frombuffer(mask.removed, dtype=np.uint8)
-    for chunk in file.chunks(entry, BUFFER):  # a multiple of eight elements, but for the last
+    for chunk in file.chunks(entry, BLOCK):  # a multiple of eight elements, but for the last
         count = len(chunk) // width
         bits = np.unpackbits(bitmap[at // 8 :][: -(-count // 8)], count=count, bitorder="little")
         yield chunk.reshape(count, width), bits.view(np.bool_)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +22,14 @@ TEMPORARY = "tmp"  # the end of names of files that are being written
 
 
 @contextmanager
-def staging(target: Path, identity: str, overwrite: bool) -> Iterator[Path]:
+def staging(target: Path, identity: str, overwrite: bool, shared: bool = False) -> Iterator[Path]:
     """Gives the directory beside ``target`` in which its content is made.
 
     When the body ends, it takes the place of ``target``. When it fails, finished files stay for
     the next run; if there is none, nothing stays.
+
+    Args:
+        shared: other processes, by :func:`joining`, fill it too.
 
     Raises:
         PlancError: ``target`` exists and is not to be replaced, or another process fills it.
@@ -34,10 +37,12 @@ def staging(target: Path, identity: str, overwrite: bool) -> Iterator[Path]:
     """
     recover(target)
     check_free(target, overwrite)
-    directory = target.with_name(f".{target.name[:50]}.planc-partial")
+    directory = _partial(target)
     directory.mkdir(exist_ok=True)
-    with _locked(directory, target):
+    with _locked(directory, target) as share:
         _begin(directory, identity)
+        if shared:
+            share()
         try:
             yield directory
             (directory / _ABOUT).unlink()
@@ -46,6 +51,28 @@ def staging(target: Path, identity: str, overwrite: bool) -> Iterator[Path]:
             if directory.exists() and not _files(directory):
                 shutil.rmtree(directory, ignore_errors=True)
             raise
+
+
+@contextmanager
+def joining(target: Path) -> Iterator[Path]:
+    """Gives the directory that another process of the same job has begun to fill.
+
+    As long as one of them is at work, no other run begins.
+
+    Raises:
+        PlancError: it is not there, or another job fills it.
+    """
+    directory = _partial(target)
+    if not directory.is_dir():
+        raise PlancError(
+            f"{directory}: is not there, where rank 0 has made it; ranks need one file system"
+        )
+    with _locked(directory, target, exclusive=False):
+        yield directory
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name[:50]}.planc-partial")
 
 
 def _begin(directory: Path, identity: str) -> None:
@@ -67,19 +94,26 @@ def _files(directory: Path) -> list[Path]:
 
 
 @contextmanager
-def _locked(directory: Path, target: Path) -> Iterator[None]:
-    """Holds the directory for this process; the system lets go when the process ends."""
+def _locked(directory: Path, target: Path, exclusive: bool = True) -> Iterator[Callable[[], None]]:
+    """Holds the directory for this process, or with others; the system lets go when it ends.
+
+    Gives what lets others in.
+    """
     if os.name == "nt":  # pragma: no cover
-        yield
+        yield lambda: None
         return
     import fcntl
 
     descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+
+    def lock(kind: int) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PlancError(f"{target}: another process is writing it; wait for its end") from None
-        yield
+
+    try:
+        lock(fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield lambda: lock(fcntl.LOCK_SH)
     finally:
         os.close(descriptor)

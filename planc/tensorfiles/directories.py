@@ -42,7 +42,7 @@ def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _held(directory: Path) -> Iterator[None]:
-    if os.name == "nt":  # pragma: no cover
+    if os.name == "nt":
         yield
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)

@@ -8,7 +8,7 @@ that no tensor is missing, doubled or from elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,36 +17,35 @@ from typing import Any
 from planc.codec.files import read_file
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import MalformedFile, PlancError, ShardMismatch, UnsafePath
-from planc.tensorfiles.distributed import (
-    JoinedFile,
-    find_pieces,
-    is_distributed,
-    joined_header,
-    open_joined,
-)
+from planc.tensorfiles.distributed import find_pieces, is_distributed
 from planc.tensorfiles.header import Entry, Header, parse_object
+from planc.tensorfiles.pieces import Joined, JoinedFile, open_joined, parts
 from planc.tensorfiles.reader import TensorFile, is_directory, open_tensors, read_header
 
 SUFFIX = ".safetensors"
 EXTRA_SUFFIX = ".planc-extra"  # also a safetensors file, which other tools leave alone
 INDEX_SUFFIX = ".safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")  # names of what torch.save wrote
+PICKLED_INDEX = ".bin.index.json"
+NATIVE = ".metadata"  # of a checkpoint in torch.distributed.checkpoint's own form
+SHARD_SIZE = 5 << 30  # bytes that one file of several holds at most
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|]+")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of a set, or what pieces of a distributed checkpoint are when put together."""
+    """One file of a set, or what pieces of files are when put together."""
 
     name: str
     path: Path
     header: Header
-    pieces: tuple[Path, ...] = ()
+    joined: Joined | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that are read."""
-        return self.pieces or (self.path,)
+        return (self.path,) if self.joined is None else tuple(self.joined.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class ShardSet:
     directory: Path
     shards: tuple[Shard, ...]
     index: Index | None
+    outside: tuple[str, ...] = ()  # what a training checkpoint holds beside the state dict
 
     def entries(self) -> dict[str, tuple[Shard, Entry]]:
         """The shard and place of each tensor."""
@@ -83,13 +83,30 @@ def find_shards(path: Path, limits: Limits = DEFAULT) -> ShardSet:
     if is_directory(path):
         pieces = _pieces_in(path, limits)
         if pieces:
-            joined = joined_header(find_pieces(pieces, limits))
-            shard = Shard(f"model{SUFFIX}", path, joined, tuple(pieces))
-            return ShardSet(path, (shard,), None)
+            return joined_set(path, find_pieces(pieces, limits))
         path = checkpoint_in(path)
     if path.name.endswith(".json"):
-        return _indexed(path, limits)
-    return ShardSet(path.parent, (Shard(path.name, path, read_header(path, limits)),), None)
+        index, shards = indexed(path, lambda file: _shard(file, limits), (SUFFIX,), limits)
+        return ShardSet(path.parent, shards, index)
+    return ShardSet(path.parent, (_shard(path, limits),), None)
+
+
+def joined_set(directory: Path, joined: Joined, outside: tuple[str, ...] = ()) -> ShardSet:
+    """The set of files that the pieces in a directory make: one, or several with an index."""
+    files = parts(joined, SHARD_SIZE)
+    if len(files) == 1:
+        return ShardSet(directory, (_joined(f"model{SUFFIX}", directory, joined),), None, outside)
+    names = [f"model-{i:05d}-of-{len(files):05d}{SUFFIX}" for i in range(1, len(files) + 1)]
+    shards = tuple(_joined(name, directory, file) for name, file in zip(names, files, strict=True))
+    holder = {
+        name: shard.name for shard, file in zip(shards, files, strict=True) for name in file.tensors
+    }
+    index = Index(f"model{INDEX_SUFFIX}", holder, {"metadata": {"total_size": 0}})
+    return ShardSet(directory, shards, index, outside)
+
+
+def _joined(name: str, path: Path, joined: Joined) -> Shard:
+    return Shard(name, path, joined.header, joined)
 
 
 def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (SUFFIX,)) -> None:
@@ -112,9 +129,9 @@ def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (S
 
 @contextmanager
 def open_shard(shard: Shard, limits: Limits = DEFAULT) -> Iterator[TensorFile | JoinedFile]:
-    """Opens a shard to read its tensors. Raises as :func:`find_shards` does."""
-    opened = open_joined(list(shard.pieces), limits) if shard.pieces else None
-    with opened or open_tensors(shard.path, limits) as file:
+    """Opens a shard to read its tensors once. Raises as :func:`find_shards` does."""
+    opened = None if shard.joined is None else open_joined(shard.joined)
+    with opened or open_tensors(shard.path, limits, once=True) as file:
         yield file
 
 
@@ -142,24 +159,29 @@ def checkpoint_in(directory: Path) -> Path:
     raise PlancError(f"{directory} holds neither *{INDEX_SUFFIX} nor *{SUFFIX}")
 
 
-def _indexed(path: Path, limits: Limits) -> ShardSet:
+def indexed(
+    path: Path, opened: Callable[[Path], Shard], suffixes: tuple[str, ...], limits: Limits
+) -> tuple[Index, tuple[Shard, ...]]:
+    """An index and its shards, which hold what it lists. Raises as :func:`find_shards` does.
+
+    Args:
+        opened: looks at a shard.
+        suffixes: what the names of shards may end with.
+    """
     index = read_index(path, limits)
     names = sorted(set(index.shards.values()))
     limits.check("shards", len(names), str(path))
-    check_names(names, str(path))
-    shards = [_shard(path, name, limits) for name in names]
+    check_names(names, str(path), suffixes)
+    missing = next((name for name in names if not (path.parent / name).exists()), None)
+    if missing is not None:
+        raise ShardMismatch(f"{path}: lists {missing}, which is not there; get the missing shard")
+    shards = [opened(path.parent / name) for name in names]
     _check_cover(index, shards, path)
-    return ShardSet(path.parent, tuple(shards), index)
+    return index, tuple(shards)
 
 
-def _shard(index: Path, name: str, limits: Limits) -> Shard:
-    path = index.parent / name
-    try:
-        return Shard(name, path, read_header(path, limits))
-    except FileNotFoundError:
-        raise ShardMismatch(
-            f"{index}: lists {name}, which is not there; get the missing shard"
-        ) from None
+def _shard(path: Path, limits: Limits) -> Shard:
+    return Shard(path.name, path, read_header(path, limits))
 
 
 def read_index(path: Path, limits: Limits = DEFAULT) -> Index:

@@ -77,11 +77,10 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
                 )
     if len(plan.groups) != len(names):
         raise VerificationError(f"the plan has {len(plan.groups)} groups, the model {len(names)}")
-    removed = tuple(group.removed for group in plan.groups)
-    for group in plan.groups:
-        units = list(group.removed)
+    removed = tuple(tuple(group.removed) for group in plan.groups)
+    for group, units in zip(plan.groups, removed, strict=True):
         in_range = not units or (units[0] >= 0 and units[-1] < group.size)
-        if units != sorted(set(units)) or not in_range:
+        if list(units) != sorted(set(units)) or not in_range:
             raise VerificationError(
                 f"group {group.name}: removed units are not sorted and in range"
             )

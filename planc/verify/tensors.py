@@ -99,8 +99,13 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     # not torch.equal: NaNs are unequal and zeros of both signs equal, their bits are not
-    a, b = (x.resolve_conj().resolve_neg().contiguous().reshape(-1) for x in (a, b))
-    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+    return torch.equal(_bytes_of(a), _bytes_of(b))
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    plain = tensor.resolve_conj().resolve_neg().contiguous()
+    # one element counts as contiguous whatever its stride, and only stride 1 is viewed as bytes
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
 
 
 def _order(tensor: torch.Tensor, dims: list[int]) -> list[int]:

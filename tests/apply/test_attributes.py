@@ -14,6 +14,7 @@ from torch import nn
 from planc.apply.attributes import set_attributes
 from planc.errors import MalformedFile, StalePlan
 from planc.plan import AttributeChange
+from tests.promises import Goal
 
 
 class Loud(int):
@@ -159,6 +160,7 @@ STALE = [
 ]
 
 
+@pytest.mark.promise("R17 attributes")
 @pytest.mark.parametrize(("name", "before", "after"), MALFORMED)
 def test_what_no_plan_may_set_is_refused(name: Any, before: Any, after: Any) -> None:
     hostile = model()
@@ -173,7 +175,8 @@ def test_what_no_plan_may_set_is_refused(name: Any, before: Any, after: Any) -> 
     assert (Inner.shared, Inner.default, Inner.table) == (7, 3, {})
 
 
-def test_no_name_that_a_module_has_of_its_class_can_be_set() -> None:
+@pytest.mark.promise("R17 attributes")
+def test_no_name_that_a_module_has_of_its_class_can_be_set(goal: Goal) -> None:
     """R17: more than a hundred names, with the values they have, as far as these are plain."""
     names = sorted({*dir(nn.Module()), *dir(type), *vars(nn.Module())})
     assert len(names) > 100
@@ -186,8 +189,10 @@ def test_no_name_that_a_module_has_of_its_class_can_be_set() -> None:
         found = state(hostile)
         assert found.keys() == held.keys()
         assert all(found[key] is value for key, value in held.items())
+    goal.count(len(names))
 
 
+@pytest.mark.promise("R17 attributes")
 @pytest.mark.parametrize(("name", "before", "after"), STALE)
 def test_another_value_than_before_is_stale(name: str, before: Any, after: Any) -> None:
     other = model()

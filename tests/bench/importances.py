@@ -34,11 +34,14 @@ from planc.criteria import (
     Additive,
     BatchNormScale,
     Criterion,
+    Importance,
     Lamp,
     Magnitude,
+    Members,
     OptimalBrainDamage,
     Reduced,
     Taylor,
+    Weights,
 )
 from planc.criteria.members import Values
 from planc.criteria.sources import Sources
@@ -48,7 +51,7 @@ from tests.zoo import torchvision as zoo
 
 @dataclass(frozen=True)
 class Of(Additive):
-    """A criterion that counts only some of the parameters."""
+    """A criterion by single coordinates that counts only some of the parameters."""
 
     inner: Additive
     counts: Callable[[Tensor], bool]
@@ -68,6 +71,28 @@ class Of(Additive):
     def finish(self, sums: Values) -> Values:
         """As the whole criterion."""
         return self.inner.finish(sums)
+
+
+@dataclass(frozen=True)
+class OfMembers:
+    """An importance of single members that counts only some of the parameters."""
+
+    inner: Importance
+    counts: Callable[[Tensor], bool]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the whole one needs."""
+        return getattr(self.inner, "needs", ())
+
+    def members(
+        self, analysis: planc.analysis.Analysis, weights: Weights, statistics: Any = None
+    ) -> Members:
+        """Those of the whole one that leave from parameters that count."""
+        found, places = self.inner.members(analysis, weights, statistics), analysis.places
+        of_pairs = [analysis.graph.tensors[places.places[at].tensor] for at in places.pairs.place]
+        told = np.array([self.counts(tensor) for tensor in of_pairs], dtype=bool)
+        return Members(analysis, found.unit[told], found.values[told])
 
 
 def everything(tensor: Tensor) -> bool:
@@ -113,7 +138,7 @@ def pairs() -> Mapping[str, tuple[Any, Criterion]]:
         ),
         "taylor per unit, matrices": (
             taylor(group_reduction="sum", multivariable=True, **unscaled),
-            Reduced(Of(Taylor("unit", 1), matrices), "sum"),
+            Reduced(OfMembers(Taylor("unit", 1), matrices), "sum"),
         ),
         "hessian, no biases": (
             tp.importance.GroupHessianImportance(group_reduction="sum", **unscaled),
@@ -147,7 +172,7 @@ def compare(name: str) -> dict[str, list[float]]:
         return model(batch).square().mean()
 
     analysis = planc.analyze(planc.trace(model, images))
-    statistics = planc.calibrate(model, [images], ["taylor", "obd"], loss)
+    statistics = planc.calibrate(model, [images], ["taylor", Taylor("element", 1), "obd"], loss)
     model.requires_grad_(True)
     loss(model, images).backward()
     last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]

@@ -122,12 +122,13 @@ def test_half_precision_is_summed_in_single_under_autocast_too() -> None:
         for key, tensor in plain.tensors.items():
             assert other.tensors[key].dtype == tensor.dtype
             difference = (other.tensors[key] - tensor).norm()
-            assert difference < 0.05 * tensor.norm() + 1e-4, key
+            share = 0.3 if "changes" in key else 0.05  # where large numbers cancel
+            assert difference < share * tensor.norm() + 1e-4, key
 
 
 def test_a_criterion_without_its_statistics_is_refused() -> None:
     model, batches = case("residual")
-    with pytest.raises(PolicyError, match=r"taylor.* needs statistics of gradient, there are none"):
+    with pytest.raises(PolicyError, match=r"taylor.* needs statistics of changes, there are none"):
         planc.compile(model, batches[0], criterion="taylor")
     statistics = planc.calibrate(model, batches, "wanda")
     with pytest.raises(
@@ -135,15 +136,19 @@ def test_a_criterion_without_its_statistics_is_refused() -> None:
     ):
         planc.compile(model, batches[0], criterion="obd", statistics=statistics)
     analysis = planc.analyze(planc.trace(model, batches[0]))
-    with pytest.raises(PolicyError, match="needs statistics of gradient"):
+    with pytest.raises(PolicyError, match="needs statistics of changes"):
         Normalized(Taylor())(analysis, model.state_dict())
 
 
 def test_statistics_of_another_model_are_refused() -> None:
     model, batches = case("residual")
     other, others = case("dense")
-    statistics = planc.calibrate(other, others, ["taylor", "wanda"], loss)
-    with pytest.raises(StalePlan, match=r"expected a gradient of shape .*for .*; calibrate this"):
+    statistics = planc.calibrate(other, others, ["taylor", "obd", "wanda"], loss)
+    with pytest.raises(StalePlan, match=r"expected squared_gradient of shape .*; calibrate this"):
+        planc.compile(model, batches[0], criterion="obd", statistics=statistics)
+    with pytest.raises(
+        StalePlan, match=r"changes of shape \(2, 8\) for stem\.0\.weight:0, found none"
+    ):
         planc.compile(model, batches[0], criterion="taylor", statistics=statistics)
     with pytest.raises(StalePlan, match=r"inputs of head\.weight are of 56 channels.* has 32"):
         planc.compile(model, batches[0], criterion="wanda", statistics=statistics)
@@ -155,7 +160,7 @@ def test_requests_that_make_no_sense_are_refused() -> None:
         planc.calibrate(model, batches, Lamp())
     with pytest.raises(PolicyError, match="no criterion needs no statistics"):
         planc.calibrate(model, batches, [])
-    with pytest.raises(PolicyError, match="needs gradient of a loss: pass loss="):
+    with pytest.raises(PolicyError, match="needs changes of a loss: pass loss="):
         planc.calibrate(model, batches, "taylor")
     with pytest.raises(PolicyError, match="unknown criterion 'tailor'"):
         planc.calibrate(model, batches, "tailor", loss)
@@ -205,11 +210,12 @@ def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.last((self.first(x) * 0).abs().sqrt())  # whose slope at 0 is infinite
 
-    said = r"the gradient/first\.weight has 12 values that are NaN or inf, the first at \(0, 0\)"
-    with pytest.raises(CalibrationError, match=said):
-        planc.calibrate(
-            Root(), [torch.ones(2, 3)], "taylor", lambda model, x: (model(x) ** 2).mean()
-        )
+    said = r"gradient.*first\.weight has 12 values that are NaN or inf, the first at \(0, 0\)"
+    for criterion in ("taylor", "obd"):
+        with pytest.raises(CalibrationError, match=said):
+            planc.calibrate(
+                Root(), [torch.ones(2, 3)], criterion, lambda model, x: (model(x) ** 2).mean()
+            )
 
 
 def test_batches_may_come_from_a_generator_with_random_numbers() -> None:
@@ -228,11 +234,11 @@ def test_batches_may_come_from_a_generator_with_random_numbers() -> None:
 
 def test_scores_from_broken_statistics_name_the_parameter() -> None:
     model, batches = case("residual")
-    statistics = planc.calibrate(model, batches, "taylor", loss)
-    statistics.tensors["gradient/head.weight"][1, 2] = np.nan
-    said = r"the statistics gradient/head\.weight has 1 values that are NaN or inf.*\(1, 2\)"
+    statistics = planc.calibrate(model, batches, "obd", loss)
+    statistics.tensors["squared_gradient/head.weight"][1, 2] = np.nan
+    said = r"the statistics squared_gradient/head\.weight has 1 values that are NaN.*\(1, 2\)"
     with pytest.raises(PolicyError, match=said):
-        planc.compile(model, batches[0], criterion="taylor", statistics=statistics)
+        planc.compile(model, batches[0], criterion="obd", statistics=statistics)
 
 
 @pytest.mark.parametrize("name", ["residual", "grouped", "attention", "vit", "tied"])
@@ -253,9 +259,9 @@ def test_scores_are_the_same_to_the_bit_in_every_run(name: str) -> None:
 def test_weights_under_a_mask_are_seen() -> None:
     model, batches = case("residual")
     prune.l1_unstructured(model.head, "weight", 0.3)
-    statistics = planc.calibrate(model, batches, ["wanda", "taylor"], loss)
+    statistics = planc.calibrate(model, batches, ["wanda", "obd"], loss)
     assert "inputs/head.weight_orig" in statistics.tensors
-    gradient = statistics.tensors["gradient/head.weight_orig"]
+    gradient = statistics.tensors["squared_gradient/head.weight_orig"]
     assert (gradient[model.head.weight_mask == 0] == 0).all()
     assert not prune.is_pruned(planc.bake(model))
     plan = planc.compile(model, batches[0], criterion="wanda", statistics=statistics)
@@ -276,3 +282,30 @@ def test_progress_is_shown_on_a_terminal_that_wants_it(
     monkeypatch.delenv("FORCE_COLOR")
     planc.calibrate(model, batches, "taylor", loss)
     assert not capsys.readouterr().err
+
+
+def test_units_are_found_however_the_loss_calls_the_model() -> None:
+    class Weighed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(3, 4)
+            self.last = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
+            return self.last((self.first(x) * scale).relu())
+
+    model, x = Weighed(), torch.ones(2, 3)
+
+    def named_arguments(model: nn.Module, scale: float) -> torch.Tensor:
+        return (model(x=x, scale=scale) ** 2).mean()
+
+    statistics = planc.calibrate(model, [0.5, 1.0], "taylor", named_arguments)
+    assert "changes/first.weight:0" in statistics.tensors
+    plan = planc.compile(
+        model, kwargs={"x": x, "scale": 1.0}, criterion="taylor", statistics=statistics
+    )
+    assert plan.cost_after.params < plan.cost_before.params
+    with pytest.raises(CalibrationError, match="batch 0: the loss does not call the model"):
+        planc.calibrate(
+            model, [x], "taylor", lambda model, x: (model.last(model.first(x)) ** 2).mean()
+        )

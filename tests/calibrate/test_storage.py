@@ -10,15 +10,17 @@ import torch
 from safetensors.torch import save_file
 
 import planc
-from planc.criteria import Statistics
+from planc.criteria import Statistics, Taylor
 from planc.errors import FileError, MalformedFile, NotAPlancFile, UnsafePath, UnsupportedVersion
 from tests.criteria.calibrated import case, loss
+
+CRITERIA = ("taylor", "obd", "obd_c", "wanda")
 
 
 @pytest.fixture
 def statistics() -> Statistics:
     model, batches = case("residual")
-    return planc.calibrate(model, batches, ["taylor", "obd", "obd_c", "wanda"], loss)
+    return planc.calibrate(model, batches, [*CRITERIA, Taylor("element", 1)], loss)
 
 
 def test_what_is_loaded_is_what_was_saved(statistics: Statistics, tmp_path: Path) -> None:
@@ -55,21 +57,29 @@ def test_a_failed_save_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [tmp_path / "s"]
 
 
-RECORD = '{"kind":"statistics","version":1,"batches":3,"quantities":["gradient"]}'
+RECORD = '{"kind":"statistics","version":1,"batches":3,"quantities":["squared_gradient"]}'
 
 
 @pytest.mark.parametrize(
     ("metadata", "key", "shape", "kind", "said"),
     [
-        (None, "gradient/w", (2,), NotAPlancFile, "no statistics of planc"),
-        ("{", "gradient/w", (2,), MalformedFile, "its record"),
-        ('{"kind":"plan"}', "gradient/w", (2,), MalformedFile, "missing required field"),
-        (RECORD.replace("1", "2"), "gradient/w", (2,), UnsupportedVersion, "of version 2"),
-        (RECORD.replace("statistics", "plan"), "gradient/w", (2,), UnsupportedVersion, "plan of"),
-        (RECORD.replace("3", "0"), "gradient/w", (2,), MalformedFile, "0 batches"),
+        (None, "squared_gradient/w", (2,), NotAPlancFile, "no statistics of planc"),
+        ("{", "squared_gradient/w", (2,), MalformedFile, "its record"),
+        ('{"kind":"plan"}', "squared_gradient/w", (2,), MalformedFile, "missing required field"),
+        (RECORD.replace("1", "2"), "squared_gradient/w", (2,), UnsupportedVersion, "of version 2"),
+        (
+            RECORD.replace("statistics", "plan"),
+            "squared_gradient/w",
+            (2,),
+            UnsupportedVersion,
+            "plan of",
+        ),
+        (RECORD.replace("3", "0"), "squared_gradient/w", (2,), MalformedFile, "0 batches"),
         (RECORD, "w", (2,), MalformedFile, "w of shape"),
         (RECORD, "sum/w", (2,), MalformedFile, "sum/w of shape"),
         (RECORD, "inputs/w", (4, 7), MalformedFile, r"inputs/w of shape \(4, 7\)"),
+        (RECORD, "changes/w:0", (3, 7), MalformedFile, r"changes/w:0 of shape \(3, 7\)"),
+        (RECORD, "member_changes/w:0", (2,), MalformedFile, r"changes/w:0 of shape \(2,\)"),
         (RECORD, "kronecker/w", (4, 7), MalformedFile, r"kronecker/w of shape \(4, 7\)"),
         (RECORD, "kronecker_out/w", (4,), MalformedFile, r"kronecker_out/w of shape \(4,\)"),
     ],

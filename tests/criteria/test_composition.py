@@ -117,6 +117,8 @@ def test_unknown_words_are_refused_with_those_there_are() -> None:
         Reduced(Random(0))  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match=r'per=.filter.: choose "unit" or "element"'):
         Taylor("filter")  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match=r"p=3: choose 1 or 2"):
+        Taylor(p=3)  # type: ignore[arg-type]
     for p in (0, -1, float("inf"), float("nan"), True):
         with pytest.raises(PolicyError, match="is not a finite number above 0"):
             Magnitude(p)
@@ -125,5 +127,5 @@ def test_unknown_words_are_refused_with_those_there_are() -> None:
 def test_what_is_composed_says_so_and_needs_what_its_parts_need() -> None:
     composed = Normalized(Fallback(Reduced(Taylor(), "max"), Magnitude(2)), "sum")
     assert str(composed) == "taylor per unit, p=2, max over members, else l2, by sum"
-    assert composed.needs == ("gradient",)
+    assert composed.needs == ("changes",)
     assert Normalized(Magnitude(2)).needs == ()

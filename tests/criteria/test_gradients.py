@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -21,35 +23,49 @@ def traced(name: str) -> tuple[nn.Module, list[Batch], Analysis]:
     return model, batches, planc.analyze(planc.trace(model, batches[0]))
 
 
-def mean_gradient(model: nn.Module, batches: list[Batch]) -> brute.Tensors:
-    found = brute.gradients(model, batches, loss)
-    return {name: sum(own[name] for own in found) / len(found) for name in found[0]}
+def products(model: nn.Module, batches: list[Batch]) -> list[brute.Tensors]:
+    """For each batch weight times gradient of its own loss."""
+    tensors = brute.parameters(model)
+    return [
+        {name: tensors[name] * gradient[name] for name in tensors}
+        for gradient in brute.gradients(model, batches, loss)
+    ]
 
 
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("name", MODELS)
-def test_taylor_per_unit_sums_before_the_power(name: str, p: int) -> None:
+def test_taylor_per_unit_sums_before_the_power_and_averages_after_it(name: str, p: int) -> None:
     model, batches, analysis = traced(name)
-    tensors, gradient = brute.parameters(model), mean_gradient(model, batches)
-    changes = {name: tensors[name] * gradient[name] for name in tensors}
+    tensors = brute.parameters(model)
+    expected = [
+        sum(of_batches) / len(batches)
+        for of_batches in zip(
+            *(
+                brute.whole(analysis, tensors, changes, lambda total: abs(total) ** p)
+                for changes in products(model, batches)
+            ),
+            strict=True,
+        )
+    ]
     statistics = planc.calibrate(model, batches, Taylor(), loss)
-    expected = brute.whole(analysis, tensors, changes, lambda total: abs(total) ** p)
     found = planc.score(analysis, model, Taylor("unit", p), statistics).units
     for own, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, wanted, rtol=1e-8, atol=1e-14)
 
 
+@pytest.mark.parametrize("reduction", [sum, max])
 @pytest.mark.parametrize("name", MODELS)
-def test_taylor_of_members_is_summed_after_the_power(name: str) -> None:
+def test_taylor_of_members_is_reduced_after_the_power(name: str, reduction: Any) -> None:
     model, batches, analysis = traced(name)
-    tensors, gradient = brute.parameters(model), mean_gradient(model, batches)
+    tensors, changes = brute.parameters(model), products(model, batches)
     statistics = planc.calibrate(model, batches, "taylor", loss)
 
     def squared(tensor: str, dim: int, mask: np.ndarray, group: Group) -> float:
-        return float((tensors[tensor] * gradient[tensor])[mask].sum() ** 2)
+        return float(np.mean([own[tensor][mask].sum() ** 2 for own in changes]))
 
-    expected = brute.by_member(analysis, tensors, squared, sum)
-    found = planc.score(analysis, model, Reduced(Taylor(), "sum"), statistics).units
+    expected = brute.by_member(analysis, tensors, squared, reduction)
+    criterion = Reduced(Taylor(), reduction.__name__)
+    found = planc.score(analysis, model, criterion, statistics).units
     for own, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, wanted, rtol=1e-8, atol=1e-14)
 
@@ -58,14 +74,30 @@ def test_taylor_of_members_is_summed_after_the_power(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_taylor_per_element_sums_the_powers(name: str, p: int) -> None:
     model, batches, analysis = traced(name)
-    tensors, gradient = brute.parameters(model), mean_gradient(model, batches)
-    changes = {name: np.abs(tensors[name] * gradient[name]) ** p for name in tensors}
+    tensors, taken = brute.parameters(model), products(model, batches)
+    changes = {name: sum(np.abs(own[name]) ** p for own in taken) / len(taken) for name in tensors}
     criterion = Taylor("element", p)
     statistics = planc.calibrate(model, batches, criterion, loss)
     expected = brute.whole(analysis, tensors, changes, float)
     found = planc.score(analysis, model, criterion, statistics).units
     for own, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, wanted, rtol=1e-8, atol=1e-14)
+
+
+def test_changes_of_opposite_sign_do_not_cancel_over_the_batches() -> None:
+    """The gradient of one batch is that of the other, negated: their mean says nothing."""
+    model, (batch, *_), analysis = traced("residual")
+
+    def signed(model: nn.Module, sign: int) -> torch.Tensor:
+        return sign * loss(model, batch)
+
+    alone, both = (
+        planc.score(analysis, model, Taylor(), planc.calibrate(model, signs, "taylor", signed))
+        for signs in ([1], [1, -1])
+    )
+    for own, wanted in zip(both.units, alone.units, strict=True):
+        assert (wanted > 0).any()
+        np.testing.assert_allclose(own, wanted, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,5 +1,5 @@
-"""A million mutants of plans whose digests are right (R1, R11): only ``FileError`` is raised, and
-what is accepted is canonical and harmless.
+"""R1 and R11: mutants of plans whose digests are right: only ``FileError`` is raised, and what is
+accepted is canonical and harmless.
 
 ``python -m tests.fuzz.test_plans --cases 20000000`` runs more of them and prints the rate.
 """
@@ -21,10 +21,11 @@ from planc.errors import FileError
 from planc.groups import Member, compress
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.fuzz.mutants import Mutants
+from tests.promises import Goal
 from tests.strategies import complete, example_plan
 
 KIND = b"planc/plan"
-PARTS, CASES = 20, 50_000
+PARTS = 20
 _EVERY = 16  # of the accepted ones, as many are encoded again and cut
 _SLOW = 1.0  # seconds that no file of this size may take
 
@@ -61,15 +62,18 @@ def fuzz(plan: Plan, seed: int, cases: int) -> Counter[str]:
     return outcomes
 
 
+@pytest.mark.promise("R1 plans")
 @pytest.mark.parametrize("part", range(PARTS))
-def test_mutants_with_a_right_digest_are_refused_or_harmless(part: int) -> None:
+def test_mutants_with_a_right_digest_are_refused_or_harmless(part: int, goal: Goal) -> None:
     plan = example_plan() if part % 5 == 0 else small_plan()
-    outcomes = fuzz(plan, part, CASES)
-    assert sum(outcomes.values()) == CASES
-    assert outcomes["MalformedFile"] > CASES // 2
-    assert outcomes["accepted"] > CASES // 200
-    assert outcomes["LimitExceeded"] > 0
+    cases = goal.share(PARTS)
+    outcomes = fuzz(plan, part, cases)
     assert not outcomes["slow"]
+    assert sum(outcomes.values()) == cases
+    assert outcomes["MalformedFile"] > cases // 2
+    assert outcomes["accepted"] > cases // 200
+    assert outcomes["LimitExceeded"] > 0
+    goal.count(cases)
 
 
 @pytest.mark.parametrize("plan", [small_plan(), example_plan()], ids=["small", "example"])

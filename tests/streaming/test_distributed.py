@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 import planc
 from planc.errors import MalformedFile, PlancError, ShardMismatch, StalePlan
-from planc.tensorfiles.distributed import KEY, open_joined
+from planc.tensorfiles.distributed import KEY, find_pieces
+from planc.tensorfiles.pieces import open_joined
 from planc.tensorfiles.shards import find_shards
 from tests.streaming.test_files import PLAN, one_by_one, state_of
 
@@ -73,7 +74,7 @@ def test_any_range_of_a_joined_tensor_is_that_of_the_whole(tmp_path: Path) -> No
     for i, parts in enumerate([(7, 1, 1), (2, 3, 1), (1, 2, 5), (3, 2, 2), (1, 1, 1)]):
         directory = tmp_path / str(i)
         pieces_of({"w": array}, directory, {"w": parts})
-        with open_joined(sorted(directory.iterdir())) as file:
+        with open_joined(find_pieces(sorted(directory.iterdir()))) as file:
             [entry] = file.header.entries
             for _ in range(200):
                 start, stop = sorted(chance.choices(range(array.nbytes + 1), k=2))

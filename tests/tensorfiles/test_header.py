@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import SafetensorError, deserialize
+from safetensors import deserialize
 from safetensors.torch import load_file, save_file
 
 from planc.codec.files import replacing
@@ -41,7 +39,6 @@ from planc.tensorfiles.header import (
 from planc.tensorfiles.reader import open_tensors, read_header
 from planc.tensorfiles.writer import TensorWriter
 
-HEADER_MUTANTS = 200_000
 _WHOLE_BYTES = sorted(dtype for dtype, bits in BITS.items() if bits % 8 == 0)
 
 
@@ -82,8 +79,7 @@ def test_what_is_written_others_read(
 ) -> None:
     path = tmp_path_factory.mktemp("files") / "a.safetensors"
     entries = place(aligned((name, t[0], t[1]) for name, t in stored.items()))
-    with replacing(path) as descriptor:
-        writer = TensorWriter(descriptor, entries, metadata)
+    with replacing(path) as descriptor, TensorWriter(descriptor, entries, metadata) as writer:
         for entry in entries:
             writer.add(entry, [stored[entry.name][2]])
         writer.finish()
@@ -123,9 +119,12 @@ def test_what_others_write_is_read(tmp_path: Path, metadata: dict[str, str] | No
 
 def test_the_header_is_written_over_when_the_digests_are_known(tmp_path: Path) -> None:
     entries = place([("a", "U8", (3,))])
-    with replacing(tmp_path / "a") as descriptor:
-        writer = TensorWriter(descriptor, entries, {"digest": "0" * 64})
-        digest = writer.add(entries[0], [b"ab", b"c"]).hex()
+    with (
+        replacing(tmp_path / "a") as descriptor,
+        TensorWriter(descriptor, entries, {"digest": "0" * 64}) as writer,
+    ):
+        writer.add(entries[0], [b"ab", b"c"])
+        (digest,) = (digest.hex() for digest in writer.digests())
         header = writer.finish({"digest": digest})
     assert read_header(tmp_path / "a") == header
     assert header.metadata["digest"] == digest
@@ -227,72 +226,6 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error_not_a_signal(tmp_path:
         os.truncate(path, 1000)
         with pytest.raises(TruncatedFile, match="while it was read"):
             list(file.chunks(file.header.entries[0], 1 << 20))
-
-
-# mutants
-
-
-def mutant(chance: random.Random, text: bytes) -> bytes:
-    """A header's text with one or two random edits among the characters that matter."""
-    for _ in range(chance.choice([1, 1, 2])):
-        at, to = sorted((chance.randrange(len(text) + 1), chance.randrange(len(text) + 1)))
-        part = chance.choice(
-            [
-                b"",
-                b"0",
-                b"1",
-                b"9",
-                b"-",
-                b",",
-                b"}",
-                b"{",
-                b"]",
-                b"[",
-                b'"',
-                b" ",
-                b"\\u0000",
-                b"\xff",
-                b"null",
-                b"true",
-                b"1.0",
-                b"U8",
-                b'"a":',
-                b"\\",
-                text[at:to][:40],
-            ]
-        )
-        wide = chance.random() < 0.2
-        text = text[:at] + part + text[to if wide else at + chance.randrange(2) :]
-    return text
-
-
-def test_mutants_of_headers_are_refused_or_read_as_safetensors_reads_them() -> None:
-    """R1 and R11 for headers; the second reader is the safetensors package, which is laxer."""
-    chance = random.Random(11)
-    entries = place([("a", "F32", (2, 3)), ("b", "U8", (4,)), ("c", "BF16", ())])
-    text = write_header(entries, {"format": "pt"})[8:].rstrip()
-    data = bytes(range(entries[-1].stop))
-    outcomes = Counter[str]()
-    for _ in range(HEADER_MUTANTS):
-        content = file_of(mutant(chance, text), data)
-        try:
-            header = parse(content)
-        except FileError as error:
-            outcomes[type(error).__name__] += 1
-            continue
-        outcomes["accepted"] += 1
-        try:
-            other = deserialize(content)
-        except SafetensorError as error:  # pragma: no cover
-            raise AssertionError(f"only planc reads {content!r}") from error
-        assert {name: (t["dtype"], tuple(t["shape"])) for name, t in other} == {
-            e.name: (e.dtype, e.shape) for e in header.entries
-        }
-        for name, t in other:
-            [entry] = [e for e in header.entries if e.name == name]
-            assert bytes(t["data"]) == data[entry.start : entry.stop]
-    assert outcomes["MalformedFile"] > HEADER_MUTANTS // 2
-    assert outcomes["accepted"] > HEADER_MUTANTS // 100
 
 
 def test_an_entry_is_plain_data() -> None:

@@ -1,0 +1,8 @@
+"""``python -m planc`` is the command ``planc``, for launchers of modules such as torchrun."""
+
+from __future__ import annotations
+
+from planc.cli import main
+
+if __name__ == "__main__":
+    main()

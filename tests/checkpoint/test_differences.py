@@ -1,0 +1,576 @@
+"""Each difference between a checkpoint and a model, one at a time, in its words; what is no
+difference; and what cannot be saved or loaded at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import planc
+from planc.checkpoint.differences import differences
+from planc.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
+from planc.checkpoint.save import save_state_dict
+from planc.checkpoint.stored import StoredWeights
+from planc.checkpoint.values import comparable, decoded, encoded, modules_of, type_name
+from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor
+from planc.codec.limits import Limits
+from planc.errors import (
+    CorruptFile,
+    LimitExceeded,
+    MalformedFile,
+    PlancError,
+    StalePlan,
+    VerificationError,
+)
+from planc.tensorfiles.checkpoint import open_checkpoint
+
+INPUT = torch.zeros(1, 3)
+
+
+class Small(nn.Module):
+    """Two layers and a counter that no state dict has."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(3, width), nn.Linear(width, 2)
+        self.register_buffer("steps", torch.ones(()), persistent=False)
+        self.register_buffer("empty", torch.zeros(0, 2))
+        self.mode, self.sizes, self.rates = "x", [1, (2,)], {"a": 0.5}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down(torch.relu(self.up(x)) * self.steps)
+        return y
+
+
+def small(seed: int = 0) -> Small:
+    torch.manual_seed(seed)
+    return Small().eval()
+
+
+PLAN = planc.compile(small(), INPUT, ratio=0.5)
+
+
+def pruned(seed: int = 0) -> nn.Module:
+    return planc.apply(PLAN, small(seed))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("saved") / "small.safetensors"
+    planc.save(found, pruned(), PLAN)
+    return found
+
+
+@pytest.fixture(scope="module")
+def checkpoint(path: Path) -> Checkpoint:
+    return planc.inspect(path)
+
+
+# -- tensors --------------------------------------------------------------------------------------
+
+
+def changed(checkpoint: Checkpoint, name: str, **changes: Any) -> Checkpoint:
+    """The checkpoint with one tensor changed."""
+    return replace(
+        checkpoint,
+        tensors=tuple(
+            replace(t, **changes) if t.names[0] == name else t for t in checkpoint.tensors
+        ),
+    )
+
+
+def without(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    return replace(checkpoint, tensors=tuple(t for t in checkpoint.tensors if t.names[0] != name))
+
+
+def test_a_checkpoint_and_its_model_do_not_differ(checkpoint: Checkpoint) -> None:
+    assert differences(checkpoint, pruned()) == []
+    assert differences(checkpoint, pruned(), PLAN) == []
+    assert differences(without(checkpoint, "buffer/steps"), pruned()) == []
+    momentum = StoredTensor(("optimizer/state/0",), "F32", (9,), bytes(32), "optimizer")
+    more = replace(checkpoint, tensors=(momentum, *checkpoint.tensors))
+    assert differences(more, pruned()) == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (
+            lambda c: changed(c, "up.bias", names=("up.other",)),
+            [
+                "up.other: in the checkpoint with shape (2,), not in the model",
+                "up.bias: a parameter of shape (2,) of the model, not in the checkpoint",
+            ],
+        ),
+        (
+            lambda c: changed(c, "up.bias", shape=(3,)),
+            ["up.bias: shape (3,) in the checkpoint, (2,) in the model"],
+        ),
+        (
+            lambda c: changed(without(c, "down.bias"), "up.bias", names=("up.bias", "down.bias")),
+            ["down.bias: tied to up.bias in the checkpoint, not in the model"],
+        ),
+        (
+            lambda c: without(c, "empty"),
+            ["empty: a buffer of shape (0, 2) of the model, not in the checkpoint"],
+        ),
+        (
+            lambda c: changed(c, "buffer/steps", names=("buffer/count",)),
+            ["count: in the checkpoint with shape (), not in the model"],
+        ),
+        (
+            lambda c: changed(c, "buffer/steps", shape=(1,)),
+            ["steps: shape (1,) in the checkpoint, () in the model"],
+        ),
+        (
+            lambda c: changed(c, "up.bias", names=("none", "up.bias")),
+            ["none: in the checkpoint with shape (2,), not in the model"],
+        ),
+    ],
+)
+def test_a_tensor_that_differs_is_named(
+    checkpoint: Checkpoint, edit: Callable[[Checkpoint], Checkpoint], words: list[str]
+) -> None:
+    assert differences(edit(checkpoint), pruned()) == words
+
+
+def test_ties_of_the_model_that_the_checkpoint_lacks_are_named(checkpoint: Checkpoint) -> None:
+    model = pruned()
+    model.down.bias = model.up.bias
+    assert differences(checkpoint, model) == [
+        "up.bias, down.bias: tied in the model, with several values in the checkpoint"
+    ]
+    assert differences(without(checkpoint, "down.bias"), model) == [
+        "down.bias: tied to up.bias in the model, not in the checkpoint"
+    ]
+    equal = next(t.digest for t in checkpoint.tensors if t.names[0] == "up.bias")
+    assert differences(changed(checkpoint, "down.bias", digest=equal), model) == []
+    model.register_buffer("count", model.steps, persistent=False)
+    assert len(differences(without(checkpoint, "down.bias"), model)) == 1
+
+
+# -- attributes -----------------------------------------------------------------------------------
+
+
+def with_attributes(checkpoint: Checkpoint, path: str, **values: Any) -> Checkpoint:
+    """The checkpoint with attributes of a module set, or left out where they are None."""
+
+    def edited(module: StoredModule) -> StoredModule:
+        if module.path != path:
+            return module
+        attributes = dict(module.attributes) | values
+        return replace(
+            module,
+            attributes=tuple((n, v) for n, v in sorted(attributes.items()) if v is not None),
+        )
+
+    return replace(checkpoint, modules=tuple(map(edited, checkpoint.modules)))
+
+
+@pytest.mark.parametrize(
+    ("where", "values", "words"),
+    [
+        ("", {"mode": "y"}, "the model itself.mode: 'y' in the checkpoint, 'x' in the model ("),
+        ("", {"mode": None}, "the model itself.mode: 'x' in the model, not in the checkpoint"),
+        ("", {"new": 3}, "the model itself.new: 3 in the checkpoint, not in the model"),
+        ("up", {"in_features": True}, "up.in_features: True in the checkpoint, 3 in the model"),
+        ("up", {"in_features": ("type", "a.B")}, "up.in_features: ('type', 'a.B') in the check"),
+        ("", {"mode": "y" * 90}, f"'{'y' * 56}... in the checkpoint"),
+        ("", {"mode": "y" * 58}, f"'{'y' * 58}' in the checkpoint"),
+        ("", {"mode": "y" * 59}, f"'{'y' * 56}... in the checkpoint"),
+    ],
+)
+def test_an_attribute_that_differs_is_named(
+    checkpoint: Checkpoint, where: str, values: dict[str, Any], words: str
+) -> None:
+    found = differences(with_attributes(checkpoint, where, **values), pruned())
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_what_is_known_by_its_type_or_differs_between_machines_is_no_difference(
+    checkpoint: Checkpoint,
+) -> None:
+    for value in (("device", "cuda:0"), ("dtype", "float16"), ("type", "a.B")):
+        assert differences(with_attributes(checkpoint, "up", gone=value), pruned()) == []
+    model = pruned()
+    model.up.born, model.up.kind, model.up.tool = torch.device("cpu"), torch.float16, object()
+    assert differences(checkpoint, model) == []
+    assert (
+        differences(with_attributes(checkpoint, "", sizes=("tuple", 1, ("list", 2))), model) == []
+    )
+
+
+def test_other_modules_are_named(checkpoint: Checkpoint) -> None:
+    model = pruned()
+    model.drop = nn.Dropout()
+    found = differences(checkpoint, model)
+    assert found == ["drop: a torch.nn.modules.dropout.Dropout in the model, not in the checkpoint"]
+    fewer = replace(checkpoint, modules=checkpoint.modules[:-1])
+    assert differences(fewer, pruned()) == [
+        "down: a torch.nn.modules.linear.Linear in the model, not in the checkpoint"
+    ]
+    more = replace(checkpoint, modules=(*checkpoint.modules, StoredModule("z", "a.Z", ())))
+    assert differences(more, pruned()) == ["z: a a.Z in the checkpoint, not in the model"]
+
+
+def test_without_modules_the_plan_says_what_they_have(checkpoint: Checkpoint) -> None:
+    alone = replace(checkpoint, modules=())
+    assert differences(alone, pruned()) == []
+    model = pruned()
+    model.up.out_features = 4
+    model.more = 1  # the plan's table has what it was made for, no more is known
+    del model.mode
+    assert differences(alone, model) == [
+        "the model itself.mode: 'x' in the checkpoint, not in the model",
+        "up.out_features: 2 in the checkpoint, 4 in the model (torch.nn.modules.linear.Linear)",
+    ]
+    del model.down
+    found = differences(alone, model)
+    assert "down: a module in the checkpoint, not in the model" in found
+
+
+def test_another_plan_is_named_with_how_it_was_made(checkpoint: Checkpoint) -> None:
+    other = PLAN.replace(
+        provenance=(PLAN.provenance[0], replace(PLAN.provenance[0], policy="again", seed=7))
+    )
+    (found,) = differences(checkpoint, pruned(), other)
+    first, second = (f"l2, {policy}, seed" for policy in ("uniform(0.5)", "again"))
+    assert found.startswith(f"the plan: the checkpoint has {PLAN.fingerprint[:16]}..., made by ")
+    assert found.endswith(f"made by {first} 0, then {second} 7")
+
+
+# -- loading --------------------------------------------------------------------------------------
+
+
+def test_a_load_that_cannot_be_is_refused(path: Path, tmp_path: Path) -> None:
+    other = planc.compile(small(), INPUT, ratio=0.25)
+    with pytest.raises(StalePlan, match="was made with another plan than the one given"):
+        planc.load(path, small(), plan=other)
+    assert type(planc.load(path, small(), plan=PLAN)) is Small
+    graph = planc.compile(small(), INPUT, ratio=0.5, target="graph")
+    planc.save(tmp_path / "g.safetensors", planc.apply(graph, small()), graph)
+    with pytest.raises(PlancError, match=r"holds a rewritten graph \(target='graph'\)"):
+        planc.load(tmp_path / "g.safetensors", small())
+    rewritten = planc.apply(graph, small(seed=3))
+    loaded = planc.load(tmp_path / "g.safetensors", rewritten, "verify")
+    assert torch.equal(loaded(INPUT + 1), planc.apply(graph, small())(INPUT + 1))
+
+
+def test_a_long_list_of_differences_is_cut(path: Path) -> None:
+    model = pruned()
+    for i in range(17):
+        setattr(model, f"extra{i}", i)
+    with pytest.raises(VerificationError) as caught:
+        planc.load(path, model, "verify")
+    assert "17 differences:\n" in str(caught.value)
+    assert "more" not in str(caught.value)
+    for i in range(17, 25):
+        setattr(model, f"extra{i}", i)
+    with pytest.raises(VerificationError) as caught:
+        planc.load(path, model, "verify")
+    lines = str(caught.value).splitlines()
+    assert "25 differences:" in lines[0]
+    assert len(lines) == 1 + 20 + 1 + 1
+    assert lines[-2:] == [
+        "  and 5 more",
+        "build the model as it was built for the checkpoint",
+    ]
+
+
+def test_digests_are_compared_unless_told_not_to(path: Path, tmp_path: Path) -> None:
+    for file in path.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    copy = tmp_path / path.name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    places = open_checkpoint(copy).places
+    last = max((name for name in places if name != "empty"), key=lambda name: places[name].start)
+    with pytest.raises(CorruptFile, match=rf"{last}: the bytes have digest .*: copy it again"):
+        planc.load(copy, small())
+    loaded = planc.load(copy, small(), check_digests=False).state_dict()
+    for name, tensor in pruned().state_dict().items():
+        assert torch.equal(loaded[name], tensor) == (name != last)
+
+
+def test_an_integer_cannot_become_a_trainable_parameter(tmp_path: Path) -> None:
+    state = planc.apply(PLAN, small().state_dict())
+    state["up.bias"] = state["up.bias"].to(torch.int32)
+    save_state_dict(tmp_path / "i.safetensors", state, PLAN)
+    with pytest.raises(
+        VerificationError, match=r"up\.bias: I32 in the checkpoint, a trainable torch\.float32"
+    ):
+        planc.load(tmp_path / "i.safetensors", small())
+    frozen = small()
+    frozen.up.bias.requires_grad_(False)
+    assert planc.load(tmp_path / "i.safetensors", frozen).up.bias.dtype is torch.int32
+
+
+def test_tied_entries_of_a_state_dict_are_stored_once(tmp_path: Path) -> None:
+    state = planc.apply(PLAN, small().state_dict())
+    state["twin"] = state["up.bias"]
+    save_state_dict(tmp_path / "t.safetensors", state, PLAN)
+    names = {t.names for t in planc.inspect(tmp_path / "t.safetensors").tensors}
+    assert ("up.bias", "twin") in names
+    assert ("up.weight",) in names
+
+
+def test_a_device_can_be_named(path: Path) -> None:
+    loaded = planc.load(path, small().to("meta"), device="cpu")
+    assert {t.device.type for t in loaded.state_dict().values()} == {"cpu"}
+    assert loaded.steps.item() == 1
+
+
+# -- saving ---------------------------------------------------------------------------------------
+
+
+class Stateful(Small):
+    """Its state dict has more than tensors, or less than its parameters."""
+
+    def __init__(self, extra: bool) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        state = super().state_dict(*args, **kwargs)
+        if self.extra:
+            state["_extra_state"] = 5
+        else:
+            del state["down.weight"]
+        return state
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (True, r"_extra_state: in the model's state_dict\(\), but no parameter or buffer"),
+        (False, r"down\.weight: not in the model's state_dict\(\), cannot be saved"),
+    ],
+)
+def test_a_state_dict_of_its_own_kind_cannot_be_saved(
+    extra: bool, words: str, tmp_path: Path
+) -> None:
+    model = Stateful(extra).eval()
+    plan = planc.compile(model, INPUT, ratio=0.5)
+    with pytest.raises(PlancError, match=words):
+        planc.save(tmp_path / "a.safetensors", planc.apply(plan, model), plan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_optimiser_of_more_than_plain_data_cannot_be_saved(tmp_path: Path) -> None:
+    model = pruned()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.param_groups[0]["schedule"] = {1, 2}
+    with pytest.raises(
+        PlancError, match=r"optimizer/param_groups/0/schedule: a builtins\.set is no plain data"
+    ):
+        planc.save(tmp_path / "a.safetensors", model, PLAN, optimizer=optimizer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_state_of_an_optimiser_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = pruned().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=float("inf"), momentum=0.5)
+    optimizer.param_groups[0]["betas"] = (0.5, [1, None], torch.float16)
+    model(INPUT + 1).sum().backward()
+    optimizer.param_groups[0]["lr"] = 0.1
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = float("inf")
+    planc.save(tmp_path / "a.safetensors", model, PLAN, optimizer=optimizer, metadata={"b": 1})
+    found, state = planc.load_optimizer(tmp_path / "a.safetensors"), optimizer.state_dict()
+    assert found["param_groups"] == state["param_groups"]
+    assert found["state"].keys() == state["state"].keys()
+    for key, slots in state["state"].items():
+        assert torch.equal(found["state"][key]["momentum_buffer"], slots["momentum_buffer"])
+    assert dict(planc.inspect(tmp_path / "a.safetensors").metadata)["b"] == 1
+    model.steps.add_(1)  # of the model: the optimiser's tensors are not the model's
+    assert planc.load(tmp_path / "a.safetensors", small()).steps.item() == 1
+
+
+@pytest.mark.parametrize("size", range(0, 400, 7))
+def test_the_first_file_says_its_own_size(size: int, tmp_path: Path) -> None:
+    """Which a longer number changes, wherever the header is padded."""
+    planc.save(tmp_path / "a.safetensors", pruned(), PLAN, metadata={"note": "x" * size})
+    first = planc.inspect(tmp_path / "a.safetensors").shards[0]
+    assert first.size == (tmp_path / "a.safetensors").stat().st_size
+    assert type(planc.load(tmp_path / "a.safetensors", small())) is Small
+
+
+def test_a_shard_holds_as_much_as_it_may(tmp_path: Path) -> None:
+    """The sizes of the tensors are 0, 8, 8, 16 and 24 bytes."""
+    for limit, files in ((1, 5), (16, 4), (24, 3), (31, 3), (32, 2), (55, 2), (56, 1)):
+        planc.save(tmp_path / str(limit), pruned(), PLAN, shard_size=limit)
+        found = sorted(p.name for p in (tmp_path / str(limit)).glob("*.safetensors"))
+        assert len(found) == files, limit
+        assert type(planc.load(tmp_path / str(limit), small())) is Small
+
+
+def test_a_model_without_other_tensors_has_no_other_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    plan = planc.compile(model, INPUT, ratio=0.5)
+    smaller = planc.apply(plan, model)
+    for limit, files in ((1, 5), (1000, 1)):
+        planc.save(tmp_path / str(limit), smaller, plan, shard_size=limit)
+        assert len(list((tmp_path / str(limit)).iterdir())) == files
+        loaded = planc.load(tmp_path / str(limit), model)
+        assert torch.equal(loaded(INPUT), smaller(INPUT))
+
+
+# -- elements -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (torch.zeros(2).to_sparse(), "w: a torch.sparse_coo tensor cannot be saved"),
+        (torch.zeros(2, device="meta"), "w: is on the meta device and has no values to save"),
+        (torch.zeros(2, dtype=torch.complex128), "w: safetensors has no torch.complex128"),
+        (torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), "w: a torch.strided"),
+    ],
+)
+def test_a_tensor_without_plain_values_is_refused(tensor: torch.Tensor, words: str) -> None:
+    with pytest.raises(PlancError, match=words):
+        dtype_name(tensor, "w")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int16, torch.bfloat16, torch.complex64])
+def test_dtypes_have_one_name_each(dtype: torch.dtype) -> None:
+    assert torch_dtype(dtype_name(torch.zeros(1, dtype=dtype), "w"), "w") is dtype
+
+
+def test_a_dtype_that_torch_lacks_is_named() -> None:
+    with pytest.raises(PlancError, match=r"w: torch 2\..* has no dtype for F4"):
+        torch_dtype("F4", "w")
+
+
+def test_values_are_bytes_in_c_order_whatever_the_layout() -> None:
+    plain = torch.arange(6, dtype=torch.int16).reshape(2, 3)
+    twisted = plain.t().contiguous().t()
+    assert bytes(bytes_of(twisted)) == bytes(bytes_of(plain)) == b"\0\0\1\0\2\0\3\0\4\0\5\0"
+    conjugate = torch.tensor([1 + 2j]).conj()
+    assert bytes(bytes_of(conjugate)) == bytes(bytes_of(torch.tensor([1 - 2j])))
+    assert bytes(bytes_of(conjugate.imag)) == bytes(bytes_of(torch.tensor([-2.0])))
+    assert bytes(bytes_of(torch.zeros(0, 3))) == b""
+    assert bytes(bytes_of(torch.tensor(7, dtype=torch.uint8))) == b"\7"
+    assert bytes(bytes_of(nn.Parameter(torch.zeros(1)))) == bytes(4)
+
+
+def test_memory_to_write_into_is_that_of_the_tensor() -> None:
+    tensor = torch.zeros(2, 2, dtype=torch.int16)
+    memory = memory_of(tensor)
+    assert memory is not None
+    memory[:] = range(8)
+    assert tensor.tolist() == [[256, 770], [1284, 1798]]
+    one = torch.zeros(4)[::4]  # whose stride says nothing
+    memory = memory_of(one)
+    assert memory is not None
+    memory[:] = list(bytes_of(torch.ones(1)))
+    assert one.tolist() == [1]
+    assert memory_of(tensor.t()) is None
+    assert memory_of(tensor[:0]) is None
+    assert memory_of(tensor.to("meta")) is None
+    assert memory_of(nn.Parameter(torch.zeros(1))) is not None
+
+
+# -- weights that stay in their files -------------------------------------------------------------
+
+
+def test_stored_weights_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    made = {"a": torch.arange(3), "b": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros(0)}
+    save_file(made, tmp_path / "w.safetensors")
+    weights = StoredWeights(tmp_path / "w.safetensors")
+    assert sorted(weights) == ["a", "b", "c"]
+    assert len(weights) == 3
+    assert "a" in weights
+    assert "z" not in weights
+    for name, tensor in made.items():
+        assert torch.equal(weights[name], tensor)
+        assert weights[name].dtype == weights.meta[name].dtype == tensor.dtype
+        assert weights.meta[name].is_meta
+        assert weights.meta[name].shape == tensor.shape
+    with pytest.raises(KeyError):
+        weights["z"]
+    assert weights["a"] is weights["a"]
+    first = weights["a"]
+    assert weights["b"] is not first
+    assert weights["a"] is not first
+    with pytest.raises(LimitExceeded):
+        StoredWeights(tmp_path / "w.safetensors", limits=Limits(header=8))
+
+
+# -- attributes as plain data ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ("secret", 1),
+        (),
+        ("float", "1.5"),
+        ("float", 1.5),
+        ("dict", ("a", 1, 2)),
+        ("dict", "ab"),
+        ("device", 0),
+        ("dtype", "Tensor"),
+        ("dtype", "nothing"),
+        ("dtype", 5),
+        ("type", "a.B"),
+        ("list", ("type", "a.B")),
+    ],
+)
+def test_a_value_of_no_form_is_refused(value: Any) -> None:
+    with pytest.raises(MalformedFile, match="is no value of the record; save the checkpoint again"):
+        decoded(value)
+
+
+def test_values_know_their_bounds() -> None:
+    assert encoded((1 << 63) - 1) == (1 << 63) - 1
+    assert encoded(-(1 << 63)) == -(1 << 63)
+    for large in (1 << 63, -(1 << 63) - 1):
+        assert encoded(large) == ("type", "builtins.int")
+    assert encoded("x" * 1024) == "x" * 1024
+    assert encoded("é" * 513) == ("type", "builtins.str")
+    assert encoded("\ud800") == ("type", "builtins.str")
+    assert encoded([0] * 1023) == ("list", *[0] * 1023)
+    assert encoded([0] * 1024) == ("type", "builtins.list")
+    assert encoded({i: i for i in range(511)})[0] == "dict"
+    assert encoded({i: i for i in range(512)}) == ("type", "builtins.dict")
+    assert encoded([[[[[1]]]]]) == ("list", ("list", ("list", ("list", ("list", 1)))))
+    assert encoded([[[[[[1]]]]]])[1][1][1][1][1] == ("type", "builtins.list")
+    assert encoded({"a": {"b": {"c": {"d": {"e": {}}}}}}) != encoded({})
+    assert encoded({(1,): 2}) == ("dict", (("type", "builtins.tuple"), 2))
+    assert encoded(torch.device("cuda:0")) == ("device", "cuda:0")
+    assert decoded(("device", "cuda:0")) == "cuda:0"
+    assert encoded(float("-inf")) == ("float", "-inf")
+    assert decoded(encoded(float("nan"))) != decoded(encoded(float("nan")))
+
+
+def test_what_is_compared_is_the_value_and_its_type() -> None:
+    assert comparable(encoded((1, 2))) == comparable(encoded([1, 2]))
+    assert comparable(encoded(torch.Size([1]))) == comparable(encoded([1]))
+    assert comparable(encoded({"a": 1})) != comparable(encoded({"a": 2}))
+    assert comparable(encoded({})) != comparable(encoded(()))
+    assert comparable(1) != comparable(1.0)
+    assert comparable(()) == ("tuple", ())
+
+
+def test_modules_are_recorded_with_what_is_plain_and_public() -> None:
+    model = small()
+    model._hidden, model.hook, model.held = 1, len, torch.zeros(1)
+    model.T_destination = 3
+    named = {module.path: module for module in modules_of(model)}
+    assert [name for name, _ in named[""].attributes] == ["mode", "rates", "sizes"]
+    assert named["up"].type == "torch.nn.modules.linear.Linear"
+    assert dict(named["up"].attributes) == {"in_features": 3, "out_features": 4}
+    kind = type("X" * 300, (), {})
+    assert len(type_name(kind)) == 200

@@ -1,0 +1,226 @@
+"""The limits of FILES.md, to the last unit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+
+from planc.codec import decode_plan, encode_plan
+from planc.codec.coverage import count, repeated
+from planc.codec.envelope import KINDS, seal, unseal
+from planc.codec.kinds import load_any
+from planc.codec.limits import DEFAULT, Limits
+from planc.codec.masks import encode_masks, save_masks
+from planc.errors import FileError, LimitExceeded, MalformedFile, NotAPlancFile
+from planc.groups import Member, Run
+from planc.maskplan import mask_plan
+from planc.plan import AttributeChange, Plan, PlanGroup, TensorSpec
+from tests.strategies import complete, example_plan
+
+PLAN = example_plan()
+MIB = 1 << 20
+
+
+def test_limits_are_those_that_are_promised() -> None:
+    assert asdict(DEFAULT) == {
+        "file": 64 * MIB,
+        "header": 16 * MIB,
+        "index": 64 * MIB,
+        "shards": 65_536,
+        "record": 9 * MIB,
+        "groups": 65_536,
+        "members": 65_536,
+        "constraints": 65_536,
+        "units": 4 * MIB,
+        "modules": MIB,
+        "tensors": MIB,
+        "string": 1024,
+        "attribute_bytes": 32 * MIB,
+        "leaves": 1024,
+        "rank": 32,
+        "dimension": 281_474_976_710_655,
+        "elements": 4_611_686_018_427_387_903,
+        "indices": 32 * MIB,
+        "marks": MIB,
+    }
+
+
+def test_a_digest_that_is_wrong_is_shown_beside_the_right_one() -> None:
+    wrong = PLAN.replace(source=replace(PLAN.source, tensors=bytes(range(32))))
+    with pytest.raises(MalformedFile) as caught:
+        encode_plan(wrong)
+    assert str(caught.value) == (
+        "this plan cannot be saved: source.tensors: the digest is 0001020304050607..., its table "
+        f"has {PLAN.source.tensors.hex()[:16]}...; compile the plan again"
+    )
+
+
+def test_an_attribute_of_more_than_integers_need_not_be_in_the_table_of_modules() -> None:
+    """The table lists integers, booleans, strings and tuples of them, all of them."""
+    for before, after, fits in (
+        ((1, 0.5), (1, 0.25), True),
+        ((1, None), (2, None), True),
+        ((1, "a"), (2, "a"), False),
+        ((), (), False),
+    ):
+        change = AttributeChange("a", "extra", before, after)
+        plan = complete(PLAN.tensors, PLAN.modules, PLAN.groups, (change,))
+        if fits:
+            assert decode_plan(encode_plan(plan)) == plan
+        else:
+            with pytest.raises(MalformedFile, match="'a' has no attribute 'extra' in the table of"):
+                encode_plan(plan)
+    dotted = AttributeChange("a", "config.width", 1, 2)
+    plan = complete(PLAN.tensors, PLAN.modules, PLAN.groups, (dotted,))
+    assert decode_plan(encode_plan(plan)) == plan
+
+
+def test_a_limit_is_the_most_that_is_accepted() -> None:
+    limits = Limits(groups=3)
+    limits.check("groups", 3, "here")
+    with pytest.raises(LimitExceeded) as caught:
+        limits.check("groups", 4, "here")
+    assert str(caught.value) == (
+        "here: 4 exceeds the limit of 3 groups; if you trust the file, pass limits=Limits(groups=4)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("file", len(encode_plan(PLAN))),
+        ("groups", 3),
+        ("members", 4),
+        ("constraints", 2),
+        ("units", 14),
+        ("modules", 3),
+        ("tensors", 5),
+        ("string", 25),
+        ("leaves", 3),
+        ("rank", 4),
+        ("dimension", 12),
+        ("elements", 192),
+    ],
+)
+def test_a_plan_is_read_up_to_each_limit_and_not_beyond(name: str, most: int) -> None:
+    content = encode_plan(PLAN)
+    assert decode_plan(content, limits=Limits(**{name: most})) == PLAN
+    with pytest.raises(LimitExceeded, match=rf"limit of {most - 1} {name}"):
+        decode_plan(content, limits=Limits(**{name: most - 1}))
+
+
+def test_attributes_are_counted_for_each_module_that_has_them() -> None:
+    rows = sum(len(msgpack.packb(module.attributes)) for module in PLAN.modules)
+    content = encode_plan(PLAN)
+    assert decode_plan(content, limits=Limits(attribute_bytes=rows)) == PLAN
+    with pytest.raises(LimitExceeded, match=f"modules: {rows} exceeds the limit of {rows - 1}"):
+        decode_plan(content, limits=Limits(attribute_bytes=rows - 1))
+
+
+def test_strings_are_measured_in_bytes_of_utf_8() -> None:
+    for text, fits in (("é" * 512, True), ("é" * 512 + "a", False), ("\U0001f600" * 256, True)):
+        tensors = (*PLAN.tensors[:-1], TensorSpec((text,), (), "buffer"))
+        plan = complete(tensors, PLAN.modules, PLAN.groups, PLAN.attributes)
+        if fits:
+            assert decode_plan(encode_plan(plan)) == plan
+        else:
+            with pytest.raises(LimitExceeded, match="1025 exceeds the limit of 1024 string"):
+                encode_plan(plan)
+
+
+def steps_of(plan: Plan) -> int:
+    """The least budget of indices with which a plan is read."""
+    content, low, high = encode_plan(plan), 0, 1 << 20
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            decode_plan(content, limits=Limits(indices=middle))
+        except LimitExceeded:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def cut(*members: Member, removed: tuple[int, ...] = (0,), **sizes: int) -> Plan:
+    group = PlanGroup("g", "channels", 4, 1, members, "", removed)
+    tensors = tuple(TensorSpec((name,), (size,), "parameter") for name, size in sizes.items())
+    return complete(tensors, (), (group,), ())
+
+
+def test_steps_are_counted_for_what_is_written_out() -> None:
+    """Each cut dimension once, each removed run's length, and 64 for each run that is compared."""
+    first = Member("a", 0, (Run(0, 4, 0, 1),))
+    assert steps_of(cut(first, a=10)) == 10 + 4 + 64
+    assert steps_of(cut(first, a=10, removed=())) == 1
+    halves = Member("a", 0, (Run(0, 2, 0, 1), Run(2, 2, 2, 1)))
+    assert steps_of(cut(halves, a=10)) == 10 + 4 + 2 * 64
+    assert steps_of(cut(first, Member("b", 0, (Run(0, 4, 0, 5, 5),)), a=4, b=30)) == (
+        4 + 4 + 30 + 20 + 2 * 64
+    )
+    # runs that interleave are marked one by one, too
+    woven = Member("a", 0, (Run(0, 2, 0, 2), Run(2, 2, 1, 2)))
+    assert steps_of(cut(woven, a=10)) == 10 + 4 + 4 + 2 * 64
+    assert steps_of(cut(woven, a=10, removed=())) == 4
+
+
+def test_a_bitmap_is_as_long_as_what_the_runs_reach() -> None:
+    runs = (Run(0, 2, 10, 4), Run(2, 2, 12, 4))  # 10, 14 and 12, 16
+    every = np.ones(4, dtype=bool)
+    chosen = [(run, every) for run in runs]
+    for marks in (7, 8):
+        assert count(chosen, "here", Limits(marks=marks)) == 4
+        assert repeated(runs, "here", Limits(marks=marks)) == ""
+    for attempt in (
+        lambda: count(chosen, "here", Limits(marks=6)),
+        lambda: repeated(runs, "here", Limits(marks=6)),
+    ):
+        with pytest.raises(LimitExceeded, match="here: 7 exceeds the limit of 6 marks"):
+            attempt()
+
+
+MASKS = mask_plan((TensorSpec(("w",), (3,), "parameter"),), {"w": np.array([True, False, True])})
+
+
+def test_files_of_any_kind_are_read_within_the_limits(tmp_path: Path) -> None:
+    save_masks(MASKS, tmp_path / "m")
+    (tmp_path / "p").write_bytes(encode_plan(PLAN))
+    assert load_any(tmp_path / "m", limits=Limits(tensors=1)) == MASKS
+    assert load_any(tmp_path / "p", limits=Limits(tensors=5)) == PLAN
+    for name in ("m", "p"):
+        with pytest.raises(LimitExceeded, match=f"^{tmp_path / name}: "):
+            load_any(tmp_path / name, limits=Limits(tensors=0))
+        with pytest.raises(LimitExceeded, match=f"^{tmp_path / name}: "):
+            load_any(tmp_path / name, limits=Limits(file=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_another_kind_says_what_it_is(kind: bytes) -> None:
+    said = {
+        b"planc/plan": "is a plan, ",
+        b"planc/mask": "is a mask plan, ",
+        b"planc/ckpt": "is the record of a checkpoint, ",
+        b"planc/part": "is the record of one shard of a checkpoint, ",
+        b"planc/time": "is a latency table, ",
+    }
+    for other in KINDS:
+        if other == kind:
+            assert unseal(kind, seal(kind, b"body")) == b"body"
+            continue
+        with pytest.raises(NotAPlancFile) as caught:
+            unseal(kind, seal(other, b"body"))
+        message = str(caught.value)
+        assert said[other] in message
+        assert f"{said[kind][3:-2]} begins with 94 aa {kind.hex(' ')}" in message
+    writers = {b"planc/plan": "save_plan", b"planc/mask": "save_masks", b"planc/time": "save_lat"}
+    with pytest.raises(NotAPlancFile, match=f"name a file that planc.?{writers.get(kind, '')}"):
+        unseal(kind, b"")
+
+
+def test_a_mask_plan_is_no_plan() -> None:
+    with pytest.raises(FileError, match="a file: byte 0: the file is a mask plan"):
+        decode_plan(encode_masks(MASKS), name="a file")

@@ -1,0 +1,207 @@
+"""Files on other systems, and what a process that died has left."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import importlib.util
+import os
+import socket
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from planc.codec import files
+from planc.codec.envelope import kind_of, seal
+from planc.codec.files import hold, read_file, replacing, sweep, temporary_name, write_file
+from planc.errors import LimitExceeded, UnsafePath
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module as it is imported where the system has no file locks."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    spec = importlib.util.spec_from_file_location("files_without_locks", files.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_a_dead_process_left_is_removed_and_what_another_holds_stays(tmp_path: Path) -> None:
+    target = tmp_path / "a.plan"
+    left, folder, held = (temporary_name(target) for _ in range(3))
+    left.write_bytes(b"half")
+    folder.mkdir()
+    (folder / "part").write_bytes(b"half")
+    others = [tmp_path / name for name in (".b.plan.0.tmp", ".a.plan.0", "a.plan.0.tmp", "b")]
+    for other in others:
+        other.write_bytes(b"another's")
+    with held.open("wb") as file:
+        hold(file.fileno())
+        write_file(target, b"new")
+        assert sorted(tmp_path.iterdir()) == sorted([target, held, *others])
+    sweep(target)
+    assert not held.exists()
+    assert target.read_bytes() == b"new"
+
+
+def test_a_held_file_is_locked_until_it_is_closed(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file, (tmp_path / "a").open("rb") as other:
+        hold(file.fileno())
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold(other.fileno())  # held already: no error, and no waiting
+        file.close()
+        fcntl.flock(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_nothing_is_left_to_sweep_where_there_is_no_directory(tmp_path: Path) -> None:
+    sweep(tmp_path / "none" / "a")
+
+
+def test_a_temporary_name_is_hidden_short_and_never_the_same(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 200)
+    names = {temporary_name(target).name for _ in range(20)}
+    assert len(names) == 20
+    assert {len(name) for name in names} == {1 + 50 + 1 + 16 + 4}
+    assert all(name.startswith("." + "x" * 50 + ".") and name.endswith(".tmp") for name in names)
+    assert temporary_name(target).parent == tmp_path
+
+
+def test_without_locks_files_are_replaced_and_nothing_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = without_locks(monkeypatch)
+    left = temporary_name(tmp_path / "a")
+    left.write_bytes(b"half, or another process's")
+    elsewhere.write_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert left.exists()
+
+
+def test_a_directory_is_not_flushed_where_the_system_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any) -> int:
+        raise AssertionError("a directory was opened")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "name", "nt")
+        patched.setattr(os, "open", none)
+        files.sync_directory(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_may_not_flush_directories(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def refusing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    before = open_files()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refusing)
+        if code == errno.EIO:
+            with pytest.raises(OSError, match=os.strerror(code)):
+                write_file(tmp_path / "a", b"new")
+        else:
+            write_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert open_files() == before
+
+
+def test_a_socket_is_neither_read_nor_replaced() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as bound:
+        path = Path(folder) / "s"
+        bound.bind(str(path))
+        with pytest.raises(UnsafePath, match="a socket"):
+            write_file(path, b"")
+        with pytest.raises(OSError, match="No such device"):
+            read_file(path, 10)
+
+
+def test_descriptors_are_closed_and_not_inherited(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"xyz")
+    before = open_files()
+    for _ in range(3):
+        read_file(tmp_path / "a", 3)
+        with pytest.raises(LimitExceeded, match=r"limits=Limits\(file=3\)"):
+            read_file(tmp_path / "a", 2)
+        with pytest.raises(UnsafePath):
+            read_file(tmp_path, 2)
+        write_file(tmp_path / "b", b"1")
+    assert open_files() == before
+    descriptor = files.open_regular(tmp_path / "a")
+    with replacing(tmp_path / "b") as other:
+        assert not os.get_inheritable(descriptor)
+        assert not os.get_inheritable(other)
+        os.write(other, b"2")
+    os.close(descriptor)
+
+
+def test_a_file_of_unknown_size_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 40)
+    real = os.read
+    asked: list[int] = []
+
+    def short(descriptor: int, length: int) -> bytes:
+        asked.append(length)
+        return real(descriptor, min(length, 999))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "read", short)
+        assert read_file(tmp_path / "a", 1 << 40) == bytes(range(256)) * 40
+    assert asked[:2] == [10_241, 10_241 - 999]
+    assert max(asked) == 10_241
+    assert min(asked) == 4096
+
+
+@pytest.mark.parametrize("size", [(1 << 32) - 1, 1 << 32])
+def test_a_body_of_four_gibibytes_fits_no_envelope(size: int) -> None:
+    class Large(bytes):
+        def __len__(self) -> int:
+            return size
+
+    if size < 1 << 32:
+        assert seal(b"planc/plan", Large())[47:] == b"\xc6\xff\xff\xff\xff"
+        return
+    with pytest.raises(
+        LimitExceeded, match=f"a body of {size} bytes, the format ends below {size}"
+    ):
+        seal(b"planc/plan", Large())
+
+
+@pytest.mark.parametrize("length", [0, 1, 255, 256, 65_535, 65_536, 70_000])
+def test_any_msgpack_library_opens_an_envelope(length: int) -> None:
+    from hashlib import sha256
+
+    import msgpack
+
+    sealed = seal(b"planc/plan", bytes(length))
+    kind, version, digest, body = msgpack.unpackb(sealed)
+    assert msgpack.packb([kind, version, digest, body]) == sealed
+    assert (kind, version, body) == ("planc/plan", 1, bytes(length))
+    assert digest == sha256(sealed[:13] + body).digest()
+
+
+def test_a_kind_is_known_by_its_first_bytes() -> None:
+    for kind in (b"planc/plan", b"planc/mask", b"planc/ckpt", b"planc/part", b"planc/time"):
+        assert kind_of(seal(kind, b"")[:12]) == kind
+    for other in (b"", b"\x94\xaaplanc/what", b"\x95\xaaplanc/plan", b"\x94\xabplanc/plan"):
+        assert kind_of(other) is None

@@ -1,0 +1,61 @@
+"""Which modules R16 speaks of, and which tests are run for them.
+
+``python -m tests.mutation.covering`` runs these tests and fails unless every branch of the modules
+is taken; options and other tests that are named are for pytest.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_CODEC = ("tests/test_codec.py", "tests/codec")  # without torch, so that a fork costs little
+_VERIFY = (
+    "tests/verify",
+    "tests/test_verify.py",
+    "tests/test_verify_sizes.py",
+    "tests/test_configuration.py",
+    "tests/test_data_dependent.py",
+    "tests/test_leaf.py",
+)
+TESTS: dict[str, tuple[str, ...]] = {
+    "planc/codec": _CODEC,
+    "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
+    "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
+    "planc/fingerprint.py": (*_CODEC, "tests/test_fingerprint.py"),
+    "planc/checkpoint": ("tests/checkpoint",),
+    "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
+    "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),
+    "planc/streaming": ("tests/streaming",),
+    "planc/validate.py": _VERIFY,
+    "planc/verify": _VERIFY,
+}
+
+
+def modules(only: str = "") -> list[str]:
+    """The modules' paths; those that begin with ``only``, in the order of their packages."""
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for place in TESTS
+        for path in sorted((ROOT / place).rglob("*.py") if place[-3:] != ".py" else [ROOT / place])
+    ]
+    return [path for path in dict.fromkeys(found) if path.startswith(only)]
+
+
+def tests_of(paths: list[str]) -> list[str]:
+    """The test files and folders for some modules, each once."""
+    places = {max((p for p in TESTS if path.startswith(p)), key=len) for path in paths}
+    found = dict.fromkeys(test for place in TESTS if place in places for test in TESTS[place])
+    return [test for test in found if (ROOT / test).exists()]
+
+
+def main() -> int:
+    options = ["--cov", "--cov-report=term-missing:skip-covered", *sys.argv[1:]]
+    return int(pytest.main([*options, *tests_of(modules())]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

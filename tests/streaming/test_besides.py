@@ -1,0 +1,264 @@
+"""What lies beside the shards, and what is refused before there is output: all by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import planc
+from planc.errors import MalformedFile, PlancError, ShardMismatch, StalePlan
+from planc.groups import Member, Run
+from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
+from planc.streaming.besides import copy_besides, write_index
+from planc.streaming.configuration import FILE, described, describes
+from planc.tensorfiles.header import place
+from planc.tensorfiles.shards import Index
+from tests.strategies import complete
+
+
+def plan_of(*changes: tuple[str, Any, Any], target: str = "module") -> Plan:
+    """Removes two of four rows of ``w``, and changes fields of the configuration."""
+    group = PlanGroup("w:0", "channels", 4, 1, (Member("w", 0, (Run(0, 4, 0, 1),)),), "", (1, 2))
+    tensors = (TensorSpec(("w",), (4, 3), "parameter"), TensorSpec(("v",), (2,), "parameter"))
+    fields = tuple(sorted((f"config.{name}", before) for name, before, _ in changes))
+    modules = (ModuleSpec("", fields),)
+    made = tuple(AttributeChange("", f"config.{n}", b, a) for n, b, a in changes)
+    return complete(tensors, modules, (group,), made).replace(target=target)
+
+
+WHOLE = {"w": np.arange(12, dtype=np.int32).reshape(4, 3), "v": np.zeros(2, np.int32)}
+
+
+# -- indices --------------------------------------------------------------------------------------
+
+ENTRIES = place([("a", "F32", (2, 3)), ("b", "U8", (5,))])
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ({}, {}),
+        ({"metadata": {"total_size": 9}}, {"metadata": {"total_size": 29}}),
+        (
+            {"metadata": {"total_parameters": 9, "note": "x"}, "more": [1]},
+            {"metadata": {"total_parameters": 11, "note": "x"}, "more": [1]},
+        ),
+        ({"metadata": {}}, {"metadata": {}}),
+        ({"metadata": [1]}, {"metadata": [1]}),
+    ],
+)
+def test_an_index_keeps_all_but_its_totals(
+    rest: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    shards = {"b": "2.safetensors", "a": "1.safetensors"}
+    write_index(tmp_path, Index("i.json", shards, rest), ENTRIES)
+    text = (tmp_path / "i.json").read_text()
+    assert json.loads(text) == {**expected, "weight_map": shards}
+    assert text.endswith("}\n")
+    assert list(json.loads(text)["weight_map"]) == ["b", "a"]
+
+
+def test_names_in_an_index_stay_readable(tmp_path: Path) -> None:
+    write_index(tmp_path, Index("i.json", {"größe": "1.safetensors"}, {}), ENTRIES)
+    assert "größe" in (tmp_path / "i.json").read_text(encoding="utf-8")
+
+
+# -- neighbours -----------------------------------------------------------------------------------
+
+
+def test_neighbours_are_copied_and_weights_and_hidden_files_are_not(tmp_path: Path) -> None:
+    source, target = tmp_path / "from", tmp_path / "to"
+    (source / "folder").mkdir(parents=True)
+    target.mkdir()
+    copied = {"tokenizer.json": b"{}", "LICENSE": b"x" * 100, "empty.txt": b""}
+    left = (".hidden", "a.safetensors", "a.bin", "a.pt", "a.safetensors.index.json")
+    for name, content in copied.items():
+        (source / name).write_bytes(content)
+    for name in left:
+        (source / name).write_bytes(b"weights")
+    (source / "link.txt").symlink_to(source / "LICENSE")
+    (source / "config.json").write_text("old")
+    copy_besides(source, target, {"config.json": b"new", "made.txt": b"1"})
+    found = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert found == copied | {"link.txt": b"x" * 100, "config.json": b"new", "made.txt": b"1"}
+    assert not (target / "link.txt").is_symlink()
+
+
+# -- configurations -------------------------------------------------------------------------------
+
+
+def test_a_plan_that_changes_no_field_leaves_the_text_as_it_is() -> None:
+    assert not describes(plan_of())
+    assert described(b"not JSON", plan_of(), "here") == b"not JSON"
+
+
+def test_fields_are_set_where_they_are_and_the_rest_stays() -> None:
+    plan = plan_of(("a.b", 4, 2), ("sizes", (4, (1, 2)), (2, (1, 2))), ("width", 4, 2))
+    assert describes(plan)
+    text = json.dumps({"z": "é", "width": 4, "a": {"b": 4, "c": None}, "sizes": [4, [1, 2]]})
+    made = described(text.encode(), plan, "here")
+    assert json.loads(made) == {
+        "z": "é",
+        "width": 2,
+        "a": {"b": 2, "c": None},
+        "sizes": [2, [1, 2]],
+    }
+    assert list(json.loads(made)) == ["z", "width", "a", "sizes"]
+    assert made.decode().endswith("}\n")
+    absent = described(b"{}", plan, "here")
+    assert json.loads(absent) == {"a": {"b": 2}, "sizes": [2, [1, 2]], "width": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        (
+            '{"a": {"b": 5}}',
+            StalePlan,
+            "here: a.b is 5, the plan was made for 4; get the config.json",
+        ),
+        ('{"a": {"b": "4"}}', StalePlan, "here: a.b is '4', the plan was made for 4"),
+        ('{"a": [4]}', StalePlan, "here: a is [4], the plan has fields in it"),
+        ('{"a": {"b": 4, "b": 4}}', MalformedFile, "here"),
+        ("[]", MalformedFile, "here"),
+    ],
+)
+def test_a_configuration_of_another_model_is_refused(
+    text: str, error: type[PlancError], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        described(text.encode(), plan_of(("a.b", 4, 2)), "here")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("with_file", [False, True])
+def test_a_result_says_whether_its_configuration_describes_it(
+    with_file: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    save_file(WHOLE, tmp_path / "in" / "model.safetensors")
+    if with_file:
+        (tmp_path / "in" / FILE).write_text('{"width": 4}')
+    changing = planc.apply_files(plan_of(("width", 4, 2)), tmp_path / "in", tmp_path / "changing")
+    keeping = planc.apply_files(plan_of(), tmp_path / "in", tmp_path / "keeping")
+    assert (changing.described, keeping.described) == (True, not with_file)
+    if with_file:
+        assert json.loads((tmp_path / "changing" / FILE).read_text()) == {"width": 2}
+        assert (tmp_path / "keeping" / FILE).read_text() == '{"width": 4}'
+    assert load_file(tmp_path / "changing" / "model.safetensors")["w"].tolist() == [
+        [0, 1, 2],
+        [9, 10, 11],
+    ]
+
+
+# -- what is refused before there is output -------------------------------------------------------
+
+
+def test_a_plan_for_a_graph_needs_the_model(tmp_path: Path) -> None:
+    save_file(WHOLE, tmp_path / "a.safetensors")
+    with pytest.raises(
+        PlancError, match="the plan is for a rewritten graph, which only the model's"
+    ):
+        planc.apply_files(plan_of(target="graph"), tmp_path / "a.safetensors", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_elements_smaller_than_a_byte_are_not_cut(tmp_path: Path) -> None:
+    header = (
+        b'{"v":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},'
+        b'"w":{"dtype":"F4","shape":[4,3],"data_offsets":[8,14]}}'
+    )
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(14))
+    with pytest.raises(PlancError, match=r"w: F4 has elements of 4 bits, which cannot be cut"):
+        planc.apply_files(plan_of(), path, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def kept(folder: Path) -> tuple[Path, Path]:
+    """A pruned file, and the values that were removed from it."""
+    save_file(WHOLE, folder / "a.safetensors")
+    planc.apply_files(
+        plan_of(), folder / "a.safetensors", folder / "b.safetensors", keep_removed=folder / "kept"
+    )
+    return folder / "b.safetensors", folder / "kept"
+
+
+def only(folder: Path) -> Path:
+    (path,) = folder.glob("*.safetensors")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (
+            lambda b, k: save_file({"w": np.zeros(6, np.int32)}, only(k)),
+            MalformedFile,
+            "not what planc apply --keep-removed wrote",
+        ),
+        (
+            lambda b, k: (k / "more.safetensors").write_bytes(only(k).read_bytes()),
+            ShardMismatch,
+            "holds 2 shards",
+        ),
+        (lambda b, k: only(k).unlink(), ShardMismatch, "holds 0 shards"),
+        (
+            lambda b, k: save_file(
+                {"w": np.zeros((2, 3), np.int16), "v": np.zeros(2, np.int32)}, b
+            ),
+            ShardMismatch,
+            "its values of w do not belong to this checkpoint",
+        ),
+        (
+            lambda b, k: save_file({"v": np.zeros(2, np.int32)}, b),
+            StalePlan,
+            "is not what the plan",
+        ),
+    ],
+)
+def test_removed_values_that_do_not_belong_are_refused(
+    spoil: Callable[[Path, Path], object],
+    error: type[PlancError],
+    words: str,
+    tmp_path: Path,
+) -> None:
+    smaller, removed = kept(tmp_path)
+    assert planc.restore_files(smaller, removed, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (
+        tmp_path / "a.safetensors"
+    ).read_bytes()
+    spoil(smaller, removed)
+    with pytest.raises(error, match=words):
+        planc.restore_files(smaller, removed, tmp_path / "c.safetensors")
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_a_checkpoint_with_more_than_its_state_is_pruned_by_its_model(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.register_buffer("steps", torch.ones(()), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.down(torch.relu(self.up(x))) * self.steps
+            return y
+
+    model = Counting()
+    first = planc.compile(model, torch.zeros(1, 3), ratio=0.25)
+    smaller = planc.apply(first, model)
+    planc.save(tmp_path / "a.safetensors", smaller, first)
+    second = planc.compile(smaller, torch.zeros(1, 3), ratio=0.5)
+    with pytest.raises(PlancError, match=r"has buffers or an optimizer in a \.planc-extra file"):
+        planc.apply_files(second, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()

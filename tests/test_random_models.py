@@ -1,0 +1,24 @@
+"""R7: random models, pruned at random and unevenly: proven, restored, saved, loaded; the same bits
+as a module, as a state dict and as files. ``python -m tests.random_models`` takes any number.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.promises import Goal
+from tests.random_models import check
+
+PARTS = 10
+LENGTH = 6
+
+
+@pytest.mark.promise("R7 models")
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_models_are_proven(part: int, goal: Goal) -> None:
+    cases = goal.share(PARTS)
+    outcome = check(range(part * cases, (part + 1) * cases), LENGTH)
+    assert outcome.wrong == []
+    assert outcome.refusals == []
+    assert outcome.counts["proven"] > 0.8 * cases
+    goal.count(cases)

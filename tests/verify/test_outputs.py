@@ -1,0 +1,190 @@
+"""How far outputs are apart, and what two runs leave behind."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import planc
+from planc.errors import VerificationError
+from planc.validate import example_call
+from planc.verify.outputs import (
+    differ,
+    difference,
+    masked_original,
+    rewritten_graph,
+    run,
+    tolerance_of,
+)
+from planc.verify.tensors import named
+
+INF, NAN = math.inf, math.nan
+
+
+def apart(a: Any, b: Any, allowed: float = INF) -> float:
+    return difference([torch.tensor(a)], [torch.tensor(b)], allowed, "the other")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 2.5], [1.0, 2.0], 0.25),
+        ([0.0, -5.0], [1.0, -4.0], 0.25),
+        ([3.0], [0.0], 3.0),
+        ([INF, 1.0], [INF, 2.0], 0.5),
+        ([-INF], [-INF], 0.0),
+        ([1, 5], [1, 4], 0.25),
+        ([True, False], [True, True], 1.0),
+        ([1 + 1j], [1 + 0j], 1.0),
+        ([3 + 4j], [3 + 4j], 0.0),
+        ([], [], 0.0),
+        ([2**53 + 1], [2**53], 2.0**-53),
+    ],
+)
+def test_a_difference_is_relative_to_the_largest_finite_value(
+    a: Any, b: Any, expected: float
+) -> None:
+    assert apart(a, b) == expected
+    assert apart(a, b, allowed=expected) == expected
+    if expected:
+        with pytest.raises(VerificationError, match=re.escape(f"by {expected:.2e} rel")):
+            apart(a, b, allowed=expected * 0.999)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [([NAN], [1.0]), ([1.0], [NAN]), ([INF], [1.0]), ([INF], [-INF]), ([1.0], [INF])],
+)
+def test_what_is_not_a_number_or_infinite_on_one_side_differs(a: Any, b: Any) -> None:
+    with pytest.raises(VerificationError, match="output 0 differs from that of the other"):
+        apart(a, b, allowed=1e300)
+
+
+def test_half_precision_is_compared_without_overflow() -> None:
+    a, b = (torch.tensor([v], dtype=torch.float16) for v in (60_000.0, -60_000.0))
+    assert difference([a], [b], 3, "x") == 2.0
+
+
+def test_outputs_of_other_shapes_or_numbers_are_refused() -> None:
+    one, two = torch.zeros(1), torch.zeros(2)
+    with pytest.raises(VerificationError, match="1 outputs, the other has 2"):
+        difference([one], [one, one], 1, "the other")
+    with pytest.raises(VerificationError, match=r"output 1 has shape \(2,\), the other \(1,\)"):
+        difference([one, two], [one, one], 1, "the other")
+    assert difference([], [], 1, "the other") == 0.0
+
+
+def test_the_largest_of_all_outputs_counts() -> None:
+    ones = [torch.ones(1)] * 3
+    assert difference([ones[0] * 1.5, ones[0] * 2, ones[0]], ones, 9, "x") == 1.0
+    assert differ([ones[0]], [ones[0] * 2])
+    assert not differ(ones, [*ones])
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ((), 1e-4),
+        ((torch.float64,), 1e-9),
+        ((torch.float32,), 1e-4),
+        ((torch.bfloat16,), 2e-2),
+        ((torch.float64, torch.float32), 1e-4),
+        ((torch.float32, torch.float16), 2e-2),
+    ],
+)
+def test_the_least_precise_parameter_says_what_is_allowed(
+    dtypes: tuple[torch.dtype, ...], expected: float
+) -> None:
+    model = nn.ParameterList([nn.Parameter(torch.zeros(1, dtype=dtype)) for dtype in dtypes])
+    model.append(nn.Parameter(torch.zeros(1, dtype=torch.int8), requires_grad=False))
+    assert tolerance_of(model) == expected
+
+
+class Counter(nn.Module):
+    """Writes to its input and to a buffer, and draws a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor, more: dict[str, Any]) -> Any:
+        self.runs += 1
+        x.add_(self.runs)
+        return {"x": x, "drawn": torch.rand(2), "more": more["y"] + 1, "number": 3}
+
+
+def test_a_run_leaves_inputs_buffers_and_random_state_as_they_were() -> None:
+    model, x, y = Counter(), torch.zeros(2), torch.ones(1)
+    state = torch.random.get_rng_state()
+    first = run(model, ((x,), {"more": {"y": y, "n": 1}}))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.runs.tolist() == [0]
+    assert x.tolist() == [0, 0]
+    assert [t.tolist() for t in (first[0], first[2])] == [[1, 1], [2]]
+    assert len(first) == 3
+    again = run(model, ((x,), {"more": {"y": y}}))
+    assert not differ(first, again)
+    other = run(model, ((x,), {"more": {"y": y}}), seed=1)
+    assert differ(first, other)
+    assert not any(t.requires_grad for t in run(nn.Linear(2, 2), ((x,), {})))
+
+
+class Tied(nn.Module):
+    """A weight under two names, one of them frozen, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.register_buffer("scale", torch.arange(1.0, 5.0))
+        self.up.bias.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down(torch.relu(self.up(x)) * self.scale)
+        return y
+
+
+def test_references_are_made_of_the_originals_tensors_by_the_labels() -> None:
+    torch.manual_seed(0)
+    model, x = Tied().eval(), torch.randn(5, 3)
+    plan = planc.compile(model, x, ratio=0.5)
+    analysis = planc.analyze(planc.trace(model, x))
+    (group,) = plan.groups
+    gone = analysis.gone([group.removed])
+    removed = list(group.removed)
+    masked = masked_original(analysis, gone, model)
+    before, after = named(model), named(masked)
+    assert after["up.weight"][removed].abs().sum() == 0
+    assert after["down.weight"][:, removed].abs().sum() == 0
+    assert after["scale"][removed].abs().sum() == 0
+    kept = [i for i in range(4) if i not in removed]
+    assert torch.equal(after["up.weight"][kept], before["up.weight"][kept])
+    assert torch.equal(after["scale"][kept], before["scale"][kept])
+    for name, tensor in before.items():
+        assert after[name] is not tensor
+        assert after[name].data_ptr() != tensor.data_ptr()
+        assert after[name].requires_grad == tensor.requires_grad
+        assert isinstance(after[name], nn.Parameter) == isinstance(tensor, nn.Parameter)
+    graph = rewritten_graph(plan, analysis, gone, model)
+    assert not any(p.requires_grad for p in graph.parameters())
+    assert differ([masked(x)], [model(x)])
+    assert difference([graph(x).detach()], [masked(x).detach()], 1e-6, "the masked original") < 1e-6
+
+
+def test_an_example_call_is_what_was_given_or_made_from_the_plan() -> None:
+    model, x = Tied().eval(), torch.randn(5, 3)
+    plan = planc.compile(model, x, ratio=0.5)
+    assert example_call(plan, model, x) == ((x,), {})
+    assert example_call(plan, model, (x,), {"a": 1}) == ((x,), {"a": 1})
+    given = {"a": 1}
+    assert example_call(plan, model, x, given)[1] is not given
+    args, kwargs = example_call(plan, model)
+    assert args[0].shape == (5, 3)
+    assert kwargs == {}
+    (made,), _ = example_call(plan, model.to("meta"))
+    assert made.device.type == "cpu"

@@ -1,0 +1,571 @@
+"""What verification says of a plan, a module or a graph that is not what the removals lead to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+
+import planc
+from planc.analysis import Analysis
+from planc.errors import StalePlan, TraceError, VerificationError
+from planc.plan import Plan
+from planc.validate import (
+    check_structure,
+    compare_shapes,
+    deciding_alike,
+    shapes_digest,
+    validate,
+)
+from planc.verify import structure
+from planc.verify.structure import (
+    as_planned,
+    check_graph,
+    check_modules,
+    check_plan,
+    check_shapes,
+    check_source,
+    unreached,
+)
+from planc.verify.tensors import check_tensors
+
+X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Small(nn.Module):
+    """Two groups: four features, then six."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mid, self.down = nn.Linear(3, 4), nn.Linear(4, 6), nn.Linear(6, 2)
+        self.register_buffer("unseen", torch.zeros(1), persistent=False)
+        self.rate, self.held = 0.5, [1, (2.0, None)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down(torch.relu(self.mid(torch.relu(self.up(x)))))
+        return y
+
+
+def small() -> Small:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+MODEL = small()
+PLAN = planc.compile(MODEL, X, ratio=0.5)
+GRAPH_PLAN = planc.compile(MODEL, X, ratio=0.5, target="graph")
+ANALYSIS = planc.analyze(planc.trace(MODEL, X))
+GONE = ANALYSIS.gone([group.removed for group in PLAN.groups])
+
+
+def pruned() -> nn.Module:
+    return planc.apply(PLAN, MODEL)
+
+
+def with_group(number: int, **changes: Any) -> Plan:
+    groups = list(PLAN.groups)
+    groups[number] = replace(groups[number], **changes)
+    return PLAN.replace(groups=tuple(groups))
+
+
+# -- plans ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (with_group(0, name="other"), "group other: the plan's name is other, the model's is up."),
+        (with_group(0, kind="heads"), "the plan's kind is heads, the model's is "),
+        (with_group(1, size=7), "the plan's size is 7, the model's is 6; compile the plan again"),
+        (with_group(0, rows=2), "the plan's rows is 2, the model's is 1; compile the plan again"),
+        (with_group(0, members=PLAN.groups[0].members[:1]), "the plan's members is "),
+        (with_group(0, members=PLAN.groups[0].members * 9), "..., the model's is "),
+        (PLAN.replace(groups=PLAN.groups[:1]), "the plan has 1 groups, the model 2"),
+        (PLAN.replace(groups=(*PLAN.groups, PLAN.groups[0])), "the plan has 3 groups, the model 2"),
+        (with_group(0, removed=(2, 1)), "removed units are not sorted and in range"),
+        (with_group(0, removed=(1, 1)), "removed units are not sorted and in range"),
+        (with_group(0, removed=(1, 4)), "removed units are not sorted and in range"),
+        (with_group(0, removed=(-1, 1)), "removed units are not sorted and in range"),
+        (PLAN.replace(target="moon"), 'the plan\'s target is \'moon\', not "module" or "graph"'),
+        (with_group(0, removed=(0, 1, 2, 3)), "the plan breaks a constraint: "),
+        (with_group(0, removed=(0,)), "the plan's attributes differ from what its removals lead"),
+        (with_group(0, mixing="odd"), "the plan's groups differ from what its removals lead to: "),
+        (
+            PLAN.replace(tensors=PLAN.tensors[1:]),
+            "the plan's tensors differ from what its removals",
+        ),
+        (PLAN.replace(attributes=PLAN.attributes[:-1]), "attributes differ from what its removals"),
+        (PLAN.replace(shapes=bytes(32)), "the plan's shapes differ from what its removals lead to"),
+        (PLAN.replace(requires=("magic",)), "the plan's requires differ from what its removals"),
+        (PLAN.replace(inputs=("tuple",)), "the plan's inputs differ from what its removals lead"),
+        (PLAN.replace(cost_after=PLAN.cost_before), "the plan's cost_after differ from what its"),
+        (PLAN.replace(cost_before=PLAN.cost_after), "the plan's cost_before differ from what its"),
+        (PLAN.replace(source=PLAN.result), "the plan's source differ from what its removals lead"),
+        (
+            PLAN.replace(result=replace(PLAN.result, attributes=bytes(32))),
+            "the plan's fingerprint of the result's attributes is wrong",
+        ),
+        (
+            PLAN.replace(result=replace(PLAN.result, tensors=bytes(32))),
+            "the plan's fingerprint of the result's tensors is wrong",
+        ),
+        (
+            PLAN.replace(result=replace(PLAN.result, structure=bytes(32))),
+            "the plan's fingerprint of the result's structure is wrong",
+        ),
+    ],
+)
+def test_a_plan_that_its_removals_do_not_lead_to_is_refused(plan: Plan, words: str) -> None:
+    with pytest.raises(VerificationError) as caught:
+        check_plan(plan, ANALYSIS)
+    assert words in str(caught.value)
+
+
+def test_what_differs_is_shown_beside_what_was_expected() -> None:
+    def said(plan: Plan) -> str:
+        with pytest.raises(VerificationError) as caught:
+            check_plan(plan, ANALYSIS)
+        return str(caught.value).rpartition("lead to: ")[2]
+
+    change = PLAN.attributes[0]
+    other = PLAN.replace(attributes=(replace(change, after=1), *PLAN.attributes[1:]))
+    assert said(other) == f"{replace(change, after=1)}, expected {change}"
+    assert said(PLAN.replace(attributes=())) == f"0 entries, expected {len(PLAN.attributes)}"
+    assert said(PLAN.replace(requires=("x" * 300,))) == "1 entries, expected 0"
+    costs = f"{PLAN.cost_after}, expected {PLAN.cost_before}"
+    assert said(PLAN.replace(cost_before=PLAN.cost_after)) == costs
+    long = said(PLAN.replace(tensors=(replace(PLAN.tensors[0], names=("n" * 300,)),)))
+    shown = long.partition(", expected ")[0]
+    assert len(shown) == 200
+    assert shown.endswith("nnn...")
+
+
+def test_a_composed_plans_result_may_be_named_otherwise() -> None:
+    composed = PLAN.replace(
+        provenance=PLAN.provenance * 2, result=replace(PLAN.result, structure=bytes(32))
+    )
+    assert check_plan(composed, ANALYSIS) == "the plan's 2 groups are those of a fresh analysis"
+    assert check_plan(PLAN, ANALYSIS) == "the plan's 2 groups are those of a fresh analysis"
+
+
+def test_a_plan_whose_members_do_not_fit_its_own_tensors_contradicts_itself() -> None:
+    member = PLAN.groups[0].members[0]
+    lost = with_group(0, members=(replace(member, tensor="none"), *PLAN.groups[0].members[1:]))
+    with pytest.raises(VerificationError, match="the plan contradicts itself: "):
+        check_source(lost, pruned())
+    check_source(PLAN, MODEL)
+
+
+def test_inputs_that_the_plans_inputs_disagree_with_are_refused() -> None:
+    assert as_planned(PLAN, MODEL, ANALYSIS) is ANALYSIS
+    wide = planc.analyze(planc.trace(MODEL, torch.zeros(7, 3)))
+    again = as_planned(PLAN, MODEL, wide)
+    assert again is not wide
+    assert again.graph.input_spec == PLAN.inputs
+    spec = ("tuple", ("tuple", ("tensor", (2, 5), "float32")), ("dict",))
+    with pytest.raises(VerificationError, match="the model does not run on the plan's inputs: "):
+        as_planned(PLAN.replace(inputs=spec), MODEL, ANALYSIS)
+
+
+class Either(nn.Module):
+    """Another layer on small batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(3, 4), nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(self.a(x) if x.shape[0] > 4 else self.b(x))
+        return y
+
+
+class First(nn.Module):
+    """Calls one of three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.a(x)
+        return y
+
+
+def test_inputs_on_which_the_model_has_other_groups_are_refused() -> None:
+    model = Either().eval()
+    few, many = torch.zeros(2, 3), torch.zeros(8, 3)
+    plan = planc.compile(model, few, ratio=0.5)
+    with pytest.raises(VerificationError, match="on these inputs the model has other groups than"):
+        as_planned(plan, model, planc.analyze(planc.trace(model, many)))
+
+
+def test_tensors_that_no_run_reached_are_named() -> None:
+    assert unreached(ANALYSIS) == ""
+    model = Either().eval()
+    few = planc.analyze(planc.trace(model, torch.zeros(2, 3)))
+    assert unreached(few) == (
+        "2 tensors were not reached and stay whole (a.weight, a.bias): what runs on inputs that "
+        "reach them is not known"
+    )
+    found = unreached(planc.analyze(planc.trace(First(), torch.zeros(1, 2))))
+    assert found.startswith(
+        "4 tensors were not reached and stay whole (b.weight, b.bias, c.weight,"
+    )
+    assert "c.weight, ...)" in found
+
+
+# -- modules --------------------------------------------------------------------------------------
+
+
+def test_a_module_that_is_as_planned_is_accepted() -> None:
+    assert check_modules(PLAN, MODEL, pruned()) == (
+        f"structural attributes of 4 modules, {len(PLAN.attributes)} of them new"
+    )
+
+
+def edited(edit: Callable[[Any], object]) -> nn.Module:
+    smaller = pruned()
+    edit(smaller)
+    return smaller
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda m: setattr(m, "rate", 0.25), "the model itself: rate is 0.25, was 0.5"),
+        (lambda m: setattr(m, "held", [1, (2.0, True)]), "held is [1, (2.0, True)], was [1, (2.0"),
+        (lambda m: setattr(m.up, "extra", 1.5), "up: extra is 1.5, was not there"),
+        (lambda m: delattr(m, "rate"), "the model itself: rate is not there, was 0.5"),
+        (lambda m: m.up.train(), "up: training is True, was False"),
+        (lambda m: m.up.register_forward_pre_hook(print), "up: _forward_pre_hooks is 1, was 0"),
+        (lambda m: m.register_buffer("unseen", torch.zeros(1)), "_non_persistent_buffers_set is "),
+        (lambda m: setattr(m.up, "out_features", 4), "up: expected out_features = 2, found 4"),
+        (lambda m: setattr(m, "up", nn.Bilinear(3, 3, 2)), "structural attributes of the pruned"),
+    ],
+)
+def test_an_attribute_that_is_not_as_planned_is_named(
+    edit: Callable[[Any], object], words: str
+) -> None:
+    with pytest.raises(VerificationError) as caught:
+        check_modules(PLAN, MODEL, edited(edit))
+    assert words in str(caught.value)
+
+
+def test_another_class_is_named() -> None:
+    class Other(Small):
+        pass
+
+    other = pruned()
+    other.__class__ = Other
+    with pytest.raises(
+        VerificationError, match="the pruned model is a Other, the original a Small"
+    ):
+        check_modules(PLAN, MODEL, other)
+
+    class Layer(nn.Linear):
+        pass
+
+    inner = pruned()
+    inner.mid.__class__ = Layer
+    with pytest.raises(VerificationError, match="mid is a Layer, was a Linear"):
+        check_modules(PLAN, MODEL, inner)
+
+
+def test_graph_modules_are_alike_if_their_code_is() -> None:
+    traced = fx.symbolic_trace(MODEL)
+    assert structure._alike(traced, copy.deepcopy(traced))
+    other = fx.symbolic_trace(nn.Sequential(nn.ReLU()))
+    assert not structure._alike(traced, other)
+    assert not structure._alike(traced, MODEL)
+    assert structure._alike(MODEL, small())
+
+
+# -- graphs ---------------------------------------------------------------------------------------
+
+
+def graphs() -> tuple[fx.GraphModule, fx.GraphModule]:
+    first = planc.apply(GRAPH_PLAN, MODEL)
+    assert isinstance(first, fx.GraphModule)
+    return first, copy.deepcopy(first)
+
+
+def test_a_graph_that_is_not_the_rewritten_one_is_refused() -> None:
+    reference, found = graphs()
+    count = len(list(found.graph.nodes))
+    said = f"the {count} nodes of the graph are those of the rewritten one"
+    assert check_graph(reference, found) == said
+    with pytest.raises(VerificationError, match="the pruned model is a Small, the plan is for a"):
+        check_graph(reference, MODEL)
+    relu = next(n for n in found.graph.nodes if "relu" in str(n.target))
+    relu.target = torch.ops.aten.tanh.default
+    with pytest.raises(VerificationError, match=r"the graph has call_function .*tanh.*, expected "):
+        check_graph(reference, found)
+    reference, found = graphs()
+    output = next(n for n in reference.graph.nodes if n.op == "output")
+    reference.graph.erase_node(output)
+    with pytest.raises(
+        VerificationError, match=f"the graph has {count} nodes, expected {count - 1}"
+    ):
+        check_graph(reference, found)
+    reference, found = graphs()
+    found.train()
+    with pytest.raises(VerificationError, match="training is True, was False"):
+        check_graph(reference, found)
+
+
+class Block(nn.Module):
+    """What a graph calls as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.rate = nn.Linear(2, 2), 0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.inner(x)
+        return y
+
+
+class Leaves(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
+        return isinstance(m, Block)
+
+
+def called() -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Two graphs that call a module."""
+    torch.manual_seed(0)
+    root = nn.Sequential(Block(), nn.ReLU())
+    made = fx.GraphModule(root, Leaves().trace(root))
+    return made, copy.deepcopy(made)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda m: setattr(m.get_submodule("0"), "rate", 1.5), "0.: rate is 1.5, expected 0.5"),
+        (lambda m: m.get_submodule("0.inner").train(False), "0.inner: training is False, expected"),
+        (
+            lambda m: setattr(m.get_submodule("0"), "inner", nn.Identity()),
+            "0.inner is a Identity, w",
+        ),
+        (lambda m: delattr(m.get_submodule("0"), "inner"), "0.inner is a GraphModule"),
+    ],
+)
+def test_a_module_that_a_graph_calls_is_compared(
+    edit: Callable[[fx.GraphModule], object], words: str
+) -> None:
+    reference, found = called()
+    assert check_graph(reference, found).startswith("the ")
+    edit(found)
+    with pytest.raises(VerificationError) as caught:
+        check_graph(reference, found)
+    assert words in str(caught.value)
+
+
+# -- shapes ---------------------------------------------------------------------------------------
+
+
+def run_of(model: nn.Module, x: torch.Tensor = X) -> Any:
+    return planc.trace(model, x)
+
+
+def test_a_run_as_predicted_is_accepted_and_counted() -> None:
+    call = ((X,), {})
+    found = run_of(pruned())
+    compare_shapes(PLAN, ANALYSIS, found)
+    assert shapes_digest(found) == PLAN.shapes
+    validate(PLAN, MODEL, pruned(), call)
+    said = check_shapes(PLAN, ANALYSIS, pruned(), call)
+    assert said == f"all {len(found.nodes)} operators have the predicted shapes"
+    assert deciding_alike(PLAN, ANALYSIS, pruned(), call, found) is found
+
+
+class Longer(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+class Otherwise(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down(torch.tanh(self.mid(torch.relu(self.up(x)))))
+        return y
+
+
+class Scaled(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * 0.25
+
+
+def as_class(kind: type[nn.Module]) -> nn.Module:
+    model = pruned()
+    model.__class__ = kind
+    return model
+
+
+@pytest.mark.parametrize(
+    ("smaller", "words"),
+    [
+        (as_class(Longer), "the pruned model runs 6 operators, predicted 5"),
+        (as_class(Otherwise), "operator 3 of the pruned model is "),
+        (MODEL, "the pruned model gives shape (2, 4), predicted (2, 2)"),
+    ],
+)
+def test_a_run_that_was_not_predicted_is_refused(smaller: nn.Module, words: str) -> None:
+    with pytest.raises(VerificationError) as caught:
+        compare_shapes(PLAN, ANALYSIS, run_of(smaller))
+    assert words in str(caught.value)
+    with pytest.raises(VerificationError) as caught:
+        validate(PLAN, MODEL, smaller, ((X,), {}))
+    assert words in str(caught.value)
+
+
+def test_a_number_of_unknown_origin_must_be_what_it_was() -> None:
+    model = Scaled().eval()
+    plan = planc.compile(model, X, ratio=0.5)
+    analysis = planc.analyze(run_of(model))
+    smaller = planc.apply(plan, model)
+    compare_shapes(plan, analysis, run_of(smaller))
+
+    class Halved(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 0.5
+
+    smaller.__class__ = Halved
+    with pytest.raises(
+        VerificationError, match=r"the pruned model computes with 0\.5, the original with 0\.25"
+    ):
+        compare_shapes(plan, analysis, run_of(smaller))
+
+
+@torch.library.custom_op("planc_tests::counted", mutates_args=())
+def counted(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    return x.clone(), x.shape[0]
+
+
+@counted.register_fake
+def _(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    return torch.empty_like(x), x.shape[0]
+
+
+class Counting(Small):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = counted(super().forward(x))[0]
+        return y
+
+
+def test_results_that_are_no_tensors_have_no_shape() -> None:
+    model = Counting().eval()
+    plan = planc.compile(model, X, ratio=0.5)
+    said = str(planc.verify(plan, model, planc.apply(plan, model), X))
+    assert "all 6 operators have the predicted shapes" in said
+
+
+def test_a_model_that_does_not_run_is_refused() -> None:
+    broken = pruned()
+    broken.mid = nn.Linear(9, 3)
+    for check in (
+        lambda: validate(PLAN, MODEL, broken, ((X,), {})),
+        lambda: deciding_alike(PLAN, ANALYSIS, broken, ((X,), {})),
+    ):
+        with pytest.raises(VerificationError, match="the pruned model does not run: ") as caught:
+            check()
+        assert isinstance(caught.value.__cause__, TraceError)
+
+
+def test_other_groups_make_a_plan_stale_and_the_first_is_named() -> None:
+    check_structure(PLAN, ANALYSIS)
+    first, second = PLAN.groups
+
+    def said(plan: Plan, analysis: Analysis = ANALYSIS) -> str:
+        digest = replace(plan.source, structure=bytes(32))
+        with pytest.raises(StalePlan) as caught:
+            check_structure(plan.replace(source=digest), analysis)
+        return str(caught.value)
+
+    assert ": their members differ; compile a plan for this model, or give" in said(PLAN)
+    assert said(PLAN).endswith("give inputs of the shapes that it was compiled with")
+    fewer = said(PLAN.replace(groups=(first,)))
+    assert f"expected none, found {ANALYSIS.groups[1]};" in fewer
+    renamed = said(PLAN.replace(groups=(replace(first, name="zz"), second)))
+    assert f"expected {replace(first, name='zz')}, found none;" in renamed
+    resized = replace(first, size=9)
+    assert f"expected {resized}, found {ANALYSIS.groups[0]};" in said(
+        PLAN.replace(groups=(resized, second))
+    )
+
+
+# -- tensors --------------------------------------------------------------------------------------
+
+
+def test_tensors_that_are_the_kept_slices_are_accepted() -> None:
+    assert (
+        check_tensors(ANALYSIS, GONE, MODEL, pruned()) == "7 tensors hold exactly the kept values"
+    )
+
+
+def moved(smaller: Any) -> None:
+    smaller.mid.weight = nn.Parameter(smaller.mid.weight.t().contiguous().t())
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda m: m.register_buffer("new", X), "the pruned model has other tensors: new"),
+        (lambda m: m._buffers.pop("unseen"), "the pruned model has other tensors: unseen"),
+        (lambda m: setattr(m.up, "bias", m.down.bias), "up.bias: its values are not the kept ones"),
+        (
+            lambda m: setattr(m.up, "bias", nn.Parameter(torch.zeros(3))),
+            "up.bias has shape (3,), pr",
+        ),
+        (lambda m: m.up.bias.requires_grad_(False), "up.bias: requires_grad is False, was True"),
+        (lambda m: m.up.bias.data.add_(1), "up.bias: its values are not the kept ones, in order"),
+        (lambda m: m.up.bias.data.mul_(-1), "up.bias: its values are not the kept ones, in order"),
+        (lambda m: m.double(), "dtype is torch.float64, was torch.float32"),
+        (moved, "mid.weight: its memory format has changed, strides are "),
+    ],
+)
+def test_a_tensor_that_is_not_the_kept_slice_is_named(
+    edit: Callable[[Any], object], words: str
+) -> None:
+    with pytest.raises(VerificationError) as caught:
+        check_tensors(ANALYSIS, GONE, MODEL, edited(edit))
+    assert words in str(caught.value)
+
+
+def test_values_are_compared_by_their_bits() -> None:
+    model = small()
+    whole = planc.compile(model, X, ratio=0.0)
+    with torch.no_grad():
+        model.up.bias.copy_(torch.tensor([torch.nan, 0.0, -0.0, torch.inf]))
+        model.register_buffer("unseen", torch.tensor([0.0, 1.0, 2.0])[::4])
+    analysis = planc.analyze(run_of(model))
+    gone = analysis.gone([group.removed for group in whole.groups])
+    smaller = planc.apply(whole, model)
+    check_tensors(analysis, gone, model, smaller)
+    smaller.up.bias.data[1] = -0.0
+    with pytest.raises(VerificationError, match=r"up\.bias: its values are not the kept ones"):
+        check_tensors(analysis, gone, model, smaller)
+
+
+def test_memory_is_shared_with_nothing_that_it_was_not_shared_with() -> None:
+    def shared(smaller: Any) -> None:
+        memory = torch.cat([smaller.up.bias.detach(), smaller.down.bias.detach()])
+        smaller.up.bias = nn.Parameter(memory[:2])
+        smaller.down.bias = nn.Parameter(memory[2:])
+
+    with pytest.raises(
+        VerificationError, match=r"down\.bias shares memory with up\.bias, which it did not before"
+    ):
+        check_tensors(ANALYSIS, GONE, MODEL, edited(shared))
+
+    def original(smaller: Any) -> None:
+        smaller.down.bias = nn.Parameter(MODEL.down.bias.detach())
+
+    with pytest.raises(
+        VerificationError, match=r"down\.bias shares memory with the original's down\.bias"
+    ):
+        check_tensors(ANALYSIS, GONE, MODEL, edited(original))
