@@ -78,6 +78,7 @@ def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
             "mutation",
             phases=(Phase.explicit, Phase.generate),
             database=None,
+            max_examples=20,
             derandomize=True,
             deadline=None,
         )
@@ -100,7 +101,7 @@ def report(results: Results, known: list[Mutant], equivalent: list[Mutant]) -> N
             sum(m.path == path for m in known),
             sum(m.path == path for m in equivalent),
             sum(m.path == path for m in results.killed),
-            sum(m.path == path for m in [*results.survived, *results.uncovered]),
+            sum(m.path == path for m in results.survived),
         )
         for path in dict.fromkeys(m.path for m in known)
     }
