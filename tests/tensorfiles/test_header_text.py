@@ -101,8 +101,8 @@ def test_bits_are_those_of_the_format() -> None:
     widths = {4: 1, 6: 2, 8: 8, 16: 4, 32: 3, 64: 4}
     assert {bits: list(BITS.values()).count(bits) for bits in widths} == widths
     assert " ".join(BITS) == (
-        "F4 F6_E2M3 F6_E3M2 BOOL F8_E4M3 F8_E4M3FNUZ F8_E5M2 F8_E5M2FNUZ F8_E8M0 I8 U8 BF16 F16 I16 "
-        "U16 F32 I32 U32 C64 F64 I64 U64"
+        "F4 F6_E2M3 F6_E3M2 BOOL F8_E4M3 F8_E4M3FNUZ F8_E5M2 F8_E5M2FNUZ F8_E8M0 I8 U8 BF16 F16 "
+        "I16 U16 F32 I32 U32 C64 F64 I64 U64"
     )
     for dtype, bits in BITS.items():
         assert nbytes(dtype, (8, 3)) == 3 * bits
