@@ -6,7 +6,7 @@ model, reasons of pins, size equations) is computed when first looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planc.collection import paused_collection
+from planc.columns import Columns, Line
 from planc.cost import CostModel, cost_model
 from planc.equations import Constraint, Equations, Operation, equations
 from planc.explain import Pin, explain, pins
@@ -26,7 +27,6 @@ from planc.walk import Walked, walk
 from planc.widths import Poly, Variable
 
 Gone = NDArray[np.bool_]
-Column = tuple[NDArray[np.int64], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,33 +164,39 @@ class Analysis:
 
     def shapes(self, gone: Gone) -> list[tuple[int, ...]]:
         """The predicted shape of every value once the atoms ``gone`` have vanished."""
+        units = np.zeros(int(self._flat[0][-1]) + 1, dtype=bool)
+        units[self._flat[1]] = gone
+        columns, uses = self.columns
+        lost = columns.lost(units).tolist()
         shapes = [labelled.shape for labelled in self.walked.labels]
-        columns, uses = self._columns
-        lost = [_vanishing(column, gone) for column in columns]
-        for value, dims in uses:
+        for value, dims in uses.items():
             shape = list(shapes[value])
-            for dim, column in dims:
+            for dim, column in dims.items():
                 shape[dim] -= lost[column]
             shapes[value] = tuple(shape)
         return shapes
 
     @cached_property
-    def _columns(self) -> tuple[list[Column], list[tuple[int, list[tuple[int, int]]]]]:
-        """The distinct labels of dimensions, and which values have them in which dimension."""
+    def columns(self) -> tuple[Columns, Mapping[int, Mapping[int, int]]]:
+        """The columns of units, numbered through over all groups, that dimensions of values have;
+        and which column each dimension of each value has.
+        """
+        flat = self._flat[1]
         found: dict[tuple[bytes, ...], int] = {}
-        columns: list[Column] = []
-        uses: list[tuple[int, list[tuple[int, int]]]] = []
+        columns: list[tuple[Line, ...]] = []
+        uses: dict[int, dict[int, int]] = {}
         for value, labelled in enumerate(self.walked.labels):
-            dims = []
             for dim in sorted({layer.target for layer in labelled.layers}):
-                column = tuple(layer.along() for layer in labelled.targeting(dim))
-                number = found.setdefault(tuple(line.tobytes() for line in column), len(found))
-                if number == len(columns):
-                    columns.append(column)
-                dims.append((dim, number))
-            if dims:
-                uses.append((value, dims))
-        return columns, uses
+                lines = tuple(layer.along() for layer in labelled.targeting(dim))
+                known = found.setdefault(tuple(line.tobytes() for line in lines), len(found))
+                if known == len(columns):
+                    columns.append(tuple(flat[line] for line in lines))
+                uses.setdefault(value, {})[dim] = known
+        distinct, numbers = Columns(int(self._flat[0][-1])).joined(columns)
+        return distinct, {
+            value: {dim: numbers[known] for dim, known in dims.items()}
+            for value, dims in uses.items()
+        }
 
     def mixing(self, g: int, target: str) -> str:
         """Why removing units of group ``g`` is not the same as zeroing them, empty where it is."""
@@ -206,17 +212,12 @@ def predicted_shape(x: Labelled, gone: Gone) -> tuple[int, ...]:
     """The shape of a labelled value once the atoms ``gone`` have vanished."""
     shape = list(x.shape)
     for dim in {layer.target for layer in x.layers}:
-        shape[dim] -= _vanishing(tuple(layer.along() for layer in x.targeting(dim)), gone)
+        first, *others = (layer.along() for layer in x.targeting(dim))
+        lost = gone[first]
+        for line in others:
+            lost = lost | gone[line]
+        shape[dim] -= int(np.count_nonzero(lost))
     return tuple(shape)
-
-
-def _vanishing(column: Column, gone: Gone) -> int:
-    """How many coordinates of a dimension vanish, by the lines of its layers."""
-    first, *others = column
-    lost = gone[first]
-    for line in others:
-        lost = lost | gone[line]
-    return int(np.count_nonzero(lost))
 
 
 def analyze(graph: Graph, strict: bool = False) -> Analysis:

@@ -6,7 +6,7 @@ where. Digests do not depend on the order of a table, for what a plan does does 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -43,13 +43,12 @@ def canonical(value: Any) -> bytes:
 
 def tensors_digest(tensors: Iterable[TensorLike]) -> bytes:
     """Digest of the names, ties, shapes and kinds of all tensors."""
-    return _digest(sorted((sorted(t.names), list(t.shape), t.kind) for t in tensors))
+    return _digest(tensor_rows(tensors))
 
 
 def attributes_digest(modules: Iterable[ModuleSpec]) -> bytes:
     """Digest of the paths and structural attributes of all modules."""
-    ordered = sorted(modules, key=lambda module: module.path)
-    return _digest((m.path, sorted(m.attributes, key=lambda pair: pair[0])) for m in ordered)
+    return _digest(attribute_rows(modules))
 
 
 def structure_digest(groups: Iterable[Group]) -> bytes:
@@ -58,13 +57,87 @@ def structure_digest(groups: Iterable[Group]) -> bytes:
     return _digest((g.name, g.size, g.rows, [_member(m) for m in g.members]) for g in ordered)
 
 
+def pruned_structure(source: bytes, removed: tuple[tuple[int, ...], ...]) -> bytes:
+    """Names the structure that removing these units of each group leaves of the source's."""
+    return sha256(source + canonical(removed)).digest()
+
+
 def shapes_digest(
     operators: Iterable[tuple[str, Iterable[Shape], tuple[float, ...]]],
 ) -> bytes:
     """Digest of operators, the shapes of their results and the numbers that they are given whose
     origin is not known, in the order they run.
     """
-    return _digest((op, [list(shape) for shape in shapes], list(n)) for op, shapes, n in operators)
+    return _digest(shape_rows(operators))
+
+
+def tensor_rows(tensors: Iterable[TensorLike]) -> list[Any]:
+    """What the digest of tensors is made of."""
+    return sorted((sorted(t.names), list(t.shape), t.kind) for t in tensors)
+
+
+def attribute_rows(modules: Iterable[ModuleSpec]) -> Iterator[Any]:
+    """What the digest of attributes is made of."""
+    for m in sorted(modules, key=lambda module: module.path):
+        yield m.path, sorted(m.attributes, key=lambda pair: pair[0])
+
+
+def shape_rows(
+    operators: Iterable[tuple[str, Iterable[Shape], tuple[float, ...]]],
+) -> Iterator[Any]:
+    """What the digest of shapes is made of."""
+    for op, shapes, numbers in operators:
+        yield op, [list(shape) for shape in shapes], list(numbers)
+
+
+class Gap(int):
+    """Stands in a row for value ``number`` of those that are not yet known."""
+
+    number: int
+
+    def __new__(cls, number: int) -> Gap:
+        gap = super().__new__(cls)
+        gap.number = number
+        return gap
+
+
+class Form:
+    """Rows with gaps, packed once: their digest with any values in the gaps costs little."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._gaps: list[int] = []
+        self._pieces: list[bytes] = []
+        self._open: list[bytes] = []
+        for row in rows:
+            self._add(row)
+        self._close()
+
+    def digest(self, packed: Sequence[bytes]) -> bytes:
+        """The digest of the rows with value ``i``, which is given packed, in the gaps ``i``."""
+        parts = [b""] * (2 * len(self._gaps) + 1)
+        parts[::2], parts[1::2] = self._pieces, map(packed.__getitem__, self._gaps)
+        return sha256(b"".join(parts)).digest()
+
+    def _add(self, value: Any) -> None:
+        if isinstance(value, Gap):
+            self._gaps.append(value.number)
+            self._close()
+        elif _has_gap(value):
+            self._open.append(_PACKER.pack_array_header(len(value)))
+            for item in value:
+                self._add(item)
+        else:
+            self._open.append(canonical(value))
+
+    def _close(self) -> None:
+        self._pieces.append(b"".join(self._open))
+        self._open = []
+
+
+def _has_gap(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_has_gap, value))
+    return type(value) is Gap
 
 
 def tensors_after(tensors: Iterable[TensorSpec], cuts: Mapping[str, Cut]) -> tuple[TensorSpec, ...]:

@@ -63,6 +63,10 @@ class Indices:
     unit: Units
     place: Units
 
+    def of(self, values: NDArray[Number]) -> NDArray[Number]:
+        """Those of the values of all indices whose index belongs to a unit."""
+        return values if len(self.at) == len(values) else values[self.at]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:

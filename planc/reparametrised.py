@@ -131,12 +131,34 @@ def _norm_again(module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
 
 def values_as_used(model: nn.Module) -> dict[str, torch.Tensor]:
     """The parameters and buffers of ``model`` by all their names; what has a mask is masked."""
-    named = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    parameters: dict[str, torch.Tensor] = {}
+    buffers: dict[str, torch.Tensor] = {}
+    hooked = _gather(model, "", parameters, buffers)
+    named = {**parameters, **buffers}
+    if not hooked:
+        return named
     with torch.no_grad():
         return named | {masked.original: masked.compute() for masked in masked_tensors(model)}
+
+
+def _gather(
+    module: nn.Module,
+    prefix: str,
+    parameters: dict[str, torch.Tensor],
+    buffers: dict[str, torch.Tensor],
+) -> bool:
+    """Notes the tensors of a module and of all in it, in one walk; returns whether any has hooks
+    that run before it.
+    """
+    for own, found in ((module._parameters, parameters), (module._buffers, buffers)):
+        for name, tensor in own.items():
+            if tensor is not None:
+                found[prefix + name] = tensor
+    hooked = bool(module._forward_pre_hooks)
+    for name, child in module._modules.items():
+        if child is not None:
+            hooked |= _gather(child, f"{prefix}{name}.", parameters, buffers)
+    return hooked
 
 
 def _prefix(path: str) -> str:

@@ -8,7 +8,7 @@ those that do not mix (so that equality with the masked original is proven). One
 is verified by ``planc.verify``, the others by the same comparisons of outputs against the masked
 original and the rewritten graph, in double precision to 1e-9; and exchanging units of a group must
 leave the outputs of the original as they are. The first plan for each target is undone, saved and
-loaded, applied to a state dict and to a file, too, bit for bit (:mod:`tests.round_trips`), and
+loaded, applied to a state dict and to a file, too, bit for bit (:mod:`tests.executors`), and
 compared with the masked model on three more inputs. A model is *proven* (*for the traced sizes
 alone*, if at others the proof refuses it: it may call a number what is the size of its batch), or
 has *nothing to prune*, or is *refused* with one of planc's documented errors; anything else is
@@ -37,9 +37,9 @@ from planc.analysis import Analysis
 from planc.errors import AnalysisError, PolicyError, TraceError, VerificationError
 from planc.plan import Plan
 from planc.verify.outputs import difference, masked_original, rewritten_graph, run
+from tests.executors import same_everywhere
 from tests.programs import Program, write
 from tests.proving import TARGETS, TOLERANCE, exchange, randomise, removal
-from tests.round_trips import same_everywhere
 
 _REFUSALS = (TraceError, AnalysisError, PolicyError)
 _BOUND = "proven for the traced sizes alone"

@@ -1,125 +1,202 @@
 """Checkpoints of every torchvision classification model, as a script.
 
-    python -m tests.round_trips [NAME ...]
+    python -m tests.round_trips [NAME ...] [--jobs 2]
 
-Each model is pruned by half, saved, loaded by replay into a fresh model on the meta device and by
-verify, and applied to as a file; all must hold the same bits, and compute the same.
+Each model is pruned by half and saved, as float32 and as bfloat16; loaded by replay into a fresh
+model on the meta device, and by verify; its unpruned weights are written with nothing of planc's
+but the header's layout, and the plan is applied to that file. Every result holds the bits of what
+``planc.apply`` makes in memory, computes the same bits, and does so again in a process that never
+saw the model. Each model has two processes of its own, forked from one that has imported torch.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
+import multiprocessing
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
-from torchvision import models
+from torch.nn import init
 
 import planc
-from planc.codec import decode_plan, encode_plan
-from tests.small import contents
+from tests.measure import forked
+from tests.zoo.torchvision import classification_models, example_input, unweighted
 
-State = Mapping[str, torch.Tensor]
+_HEAVY = {"regnet_y_128gf", "vit_h_14"}  # 2.5 GB of weights each
+_LIMIT = 600.0  # seconds for one model
+_PRELOAD = ["planc.checkpoint", "planc.compile", "planc.streaming", "planc.verify", "torchvision"]
+_NOISE = 65_537  # a prime: no two rows of a weight hold the same part of the noise
 
 
-def round_trip(name: str, directory: Path) -> str:
-    """What was found equal, as a line to print."""
-    torch.manual_seed(0)
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}  # slow
-    model = models.get_model(name, weights=None, **options).eval()
-    image = torch.randn(2, 3, *((299, 299) if name == "inception_v3" else (224, 224)))
+def main() -> int:
+    """Runs the round trips and returns the exit code."""
+    options = _options()
+    names = options.models or classification_models()
+    begin, failures, cpu = time.perf_counter(), 0, 0.0
+    calls = {name: (name,) for name in names}
+    preload = [*_PRELOAD, "tests.round_trips"]
+    for name, answer in forked(round_trip, calls, preload, _HEAVY, options.jobs, _LIMIT):
+        cpu += answer.get("cpu", 0.0)
+        failures += "failed" in answer
+        print(f"{name}: {answer.get('failed') or answer['said']}", flush=True)
+    minutes = (time.perf_counter() - begin) / 60
+    print(
+        f"\n{len(names)} models, {failures} failures, {minutes:.1f} minutes, "
+        f"{cpu / 60:.1f} of CPU time"
+    )
+    return int(failures > 0)
+
+
+def round_trip(name: str) -> dict[str, Any]:
+    """What was found equal, as a line to print, or why it was not."""
+    torch.set_num_threads(1)
+    with reopening(name) as reopen, tempfile.TemporaryDirectory() as directory:
+        try:
+            said = _round_trip(name, Path(directory), reopen)
+        except (planc.PlancError, AssertionError) as error:
+            return {"failed": f"{type(error).__name__}: {str(error)[:300]}", "cpu": _cpu()}
+    return {"said": said, "cpu": _cpu()}
+
+
+def _round_trip(name: str, directory: Path, reopen: Connection) -> str:
+    image = example_input(name)
+    model = _fill(fresh(name))
     plan = planc.compile(model, image, ratio=0.5)
-    smaller = planc.apply(plan, model)
-    path = directory / f"{name}.safetensors"
+    smaller = planc.apply(plan, model, validate=False)
+    whole, path = directory / "whole.safetensors", directory / f"{name}.safetensors"
+    _write(model, whole)
+    del model  # two of the largest are more than many machines hold
+    with torch.device("meta"):
+        empty = fresh(name)
     began = time.perf_counter()
     planc.save(path, smaller, plan)
     saved = time.perf_counter()
-    with torch.device("meta"):
-        fresh = models.get_model(name, weights=None, **options).eval()
-    loaded = planc.load(path, fresh)
+    loaded = planc.load(path, empty)
     read = time.perf_counter()
-    assert_same(loaded, smaller)
-    assert_same(planc.load(path, planc.apply(plan, model), "verify"), smaller)
+    assert_same(loaded, smaller, "replay")
     with torch.no_grad():
-        assert torch.equal(loaded(image), smaller(image))
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    save_file(state, directory / "whole.safetensors")
-    applied = directory / "applied.safetensors"
-    planc.apply_files(plan, directory / "whole.safetensors", applied)
-    assert_same(planc.load(applied, model), smaller)
+        expected = smaller(image)
+        assert expected.isfinite().all(), "the outputs are no numbers"
+        assert torch.equal(loaded(image), expected), "replay: other outputs"
+    reopen.send(path)
+    assert_same(planc.load(path, loaded, "verify"), smaller, "verify")
+    planc.apply_files(plan, whole, directory / "applied.safetensors")
+    assert_same(planc.load(directory / "applied.safetensors", empty), smaller, "file")
+    answer = reopen.recv()  # before the file is written again
+    assert answer == expected.numpy().tobytes(), f"a new process: {answer[:300]!r}"
+    smaller.bfloat16()
+    planc.save(path, smaller, plan)
+    assert_same(planc.load(path, empty), smaller, "bfloat16")
     return (
-        f"{name}: {path.stat().st_size >> 10} KiB, saved in {saved - began:.2f} s, loaded in "
+        f"{path.stat().st_size >> 9} KiB, saved in {saved - began:.2f} s, loaded in "
         f"{read - saved:.2f} s, equal"
     )
 
 
-def same_everywhere(plan: planc.Plan, model: nn.Module, fresh: nn.Module) -> None:
-    """A plan does the same to a module, to its state dict and to its file, bit for bit, and is
-    undone; what it makes is saved and loaded as it is. ``fresh`` is as ``model`` was built.
-
-    Raises:
-        AssertionError: something differs.
+@contextmanager
+def reopening(name: str) -> Iterator[Connection]:
+    """Gives the connection to a process that takes the path of a checkpoint and gives the bytes of
+    what the model in it computes. It begins before there is a model.
     """
-    assert decode_plan(encode_plan(plan)) == plan
-    smaller, removed = planc.apply(plan, model, keep_removed=True, validate=False)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    cut, taken = planc.apply(plan, state, keep_removed=True)
-    expected = smaller.state_dict()
-    assert_equal(cut, expected)
-    assert_equal(planc.restore(plan, cut, taken), state)
-    if plan.target == "module":
-        restored = planc.restore(plan, smaller, removed)
-        assert contents(restored) == contents(model)
-    with tempfile.TemporaryDirectory() as name:
-        saved = Path(name) / "saved.safetensors"
-        planc.save(saved, smaller, plan)
-        if plan.target == "module":
-            loaded = planc.load(saved, fresh)
-            _same_as_file(plan, state, expected, Path(name))
-        else:  # what only the model's code can make of a file
-            loaded = planc.load(saved, planc.apply(plan, fresh, validate=False), "verify")
-        assert_same(loaded, smaller)
+    context = multiprocessing.get_context("fork")
+    mine, its = context.Pipe()
+    process = context.Process(target=_reopen, args=(name, its))
+    process.start()
+    its.close()
+    try:
+        yield mine
+    finally:
+        process.kill()
+        process.join()
 
 
-def _same_as_file(plan: planc.Plan, state: State, expected: State, directory: Path) -> None:
-    whole, applied, back = (directory / f"{name}.safetensors" for name in ("whole", "cut", "back"))
-    save_file(dict(state), whole)
-    planc.apply_files(plan, whole, applied, keep_removed=directory / "kept")
-    assert_equal(load_file(applied), expected)
-    assert planc.restore_files(applied, directory / "kept", back)
-    assert back.read_bytes() == whole.read_bytes()
+def _reopen(name: str, connection: Connection) -> None:
+    path = connection.recv()
+    try:
+        with torch.device("meta"):
+            empty = fresh(name)
+        with torch.no_grad():
+            connection.send(planc.load(path, empty)(example_input(name)).numpy().tobytes())
+    except Exception as error:
+        connection.send(f"a new process: {type(error).__name__}: {error}")
 
 
-def assert_equal(found: State, expected: State) -> None:
-    """The same names, and for each the same bits."""
-    assert found.keys() == expected.keys()
+def fresh(name: str) -> nn.Module:
+    """The model as its class makes it, with whatever the memory of its parameters holds."""
+    public = [item for item in vars(init) if item.endswith("_") and not item.startswith("_")]
+    kept = {item: getattr(init, item) for item in public}
+    try:
+        for item in public:
+            setattr(init, item, lambda tensor, *_, **__: tensor)
+        return unweighted(name).eval()
+    finally:
+        for item, function in kept.items():
+            setattr(init, item, function)
+
+
+def _fill(model: nn.Module) -> nn.Module:
+    """Gives every parameter and running statistic values of its own, as fast as memory is."""
+    torch.manual_seed(0)
+    noise = torch.randn(_NOISE)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    with torch.no_grad():
+        for number, (name, tensor) in enumerate(tensors):
+            if not tensor.is_floating_point() or name.endswith(("_index", "_table_index")):
+                continue
+            values = noise.roll(97 * number).repeat(-(-tensor.numel() // _NOISE))
+            values = values[: tensor.numel()].view(tensor.shape)
+            if name.endswith("running_var"):
+                tensor.copy_(values.abs() + 0.5)
+            elif tensor.ndim > 1:
+                tensor.copy_(values / math.sqrt(tensor[0].numel()))
+            else:
+                tensor.copy_(0.1 * values + float(name.endswith("weight")))
+    return model
+
+
+def _write(model: nn.Module, path: Path) -> None:
+    """A safetensors file, tensor by tensor: the package would hold all of them twice."""
+    from planc.checkpoint.elements import bytes_of, dtype_name
+    from planc.tensorfiles.header import aligned, place, write_header
+
+    state = model.state_dict()
+    entries = place(aligned((n, dtype_name(t, n), tuple(t.shape)) for n, t in state.items()))
+    with path.open("wb") as file:
+        file.write(write_header(entries, {"format": "pt"}))
+        for entry in entries:
+            file.write(bytes_of(state[entry.name]).data)
+
+
+def assert_same(first: nn.Module, second: nn.Module, what: str) -> None:
+    """Raises AssertionError if the state dicts of two models do not hold the same bits."""
+    found, expected = first.state_dict(), second.state_dict()
+    assert found.keys() == expected.keys(), what
     for name, tensor in expected.items():
-        assert tensor.dtype == found[name].dtype
-        bits = (t.contiguous().reshape(-1).view(torch.uint8) for t in (found[name], tensor))
-        assert torch.equal(*bits), name
+        assert found[name].dtype == tensor.dtype, f"{what}: {name}"
+        assert torch.equal(found[name], tensor), f"{what}: {name}"
 
 
-def assert_same(first: nn.Module, second: nn.Module) -> None:
-    assert_equal(first.state_dict(), second.state_dict())
+def _cpu() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
-def main() -> None:
-    names = sys.argv[1:] or models.list_models(models)
-    failed = []
-    for name in names:
-        with tempfile.TemporaryDirectory() as directory:
-            try:
-                print(round_trip(name, Path(directory)), flush=True)
-            except (planc.PlancError, AssertionError) as error:
-                failed.append(name)
-                print(f"{name}: {type(error).__name__}: {str(error)[:300]}", flush=True)
-    print(f"{len(names) - len(failed)} of {len(names)} models; failed: {failed}")
-    sys.exit(bool(failed))
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=2)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

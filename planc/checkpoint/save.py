@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -44,7 +44,6 @@ from planc.tensorfiles.writer import TensorWriter
 from planc.trace.structure import owned_tensors
 
 OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimiser's numbers
-_PIECE = 16 << 20
 _FORMAT = {"format": "pt"}  # what others look for in the metadata
 
 
@@ -309,9 +308,9 @@ def _write_part(
         part = Part(digest, b"", tuple((t.names[0], t.digest) for t in stored))
         return {**_FORMAT, KEY: encode_part(part)}
 
-    writer = TensorWriter(descriptor, entries, metadata([c.stored for c in ordered]))
-    stored = _write_tensors(writer, ordered, entries)
-    return writer.finish(metadata(stored)), stored
+    with TensorWriter(descriptor, entries, metadata([c.stored for c in ordered])) as writer:
+        stored = _write_tensors(writer, ordered, entries)
+        return writer.finish(metadata(stored)), stored
 
 
 def _write_first(
@@ -325,9 +324,9 @@ def _write_first(
     ordered, entries = _laid_out(contents)
     drafts = [content.stored for content in ordered]
     shards = _with_own_size(draft, entries, drafts, shards, others)
-    writer = TensorWriter(descriptor, entries, draft.record([*drafts, *others], shards))
-    stored = _write_tensors(writer, ordered, entries)
-    writer.finish(draft.record([*stored, *others], shards))
+    with TensorWriter(descriptor, entries, draft.record([*drafts, *others], shards)) as writer:
+        stored = _write_tensors(writer, ordered, entries)
+        writer.finish(draft.record([*stored, *others], shards))
 
 
 def _with_own_size(
@@ -359,14 +358,7 @@ def _laid_out(contents: list[_Content]) -> tuple[list[_Content], tuple[Entry, ..
 def _write_tensors(
     writer: TensorWriter, contents: list[_Content], entries: tuple[Entry, ...]
 ) -> list[StoredTensor]:
-    stored = []
     for content, entry in zip(contents, entries, strict=True):
-        digest = writer.add(entry, _pieces(content.tensor))
-        stored.append(replace(content.stored, digest=digest))
-    return stored
-
-
-def _pieces(tensor: torch.Tensor) -> Iterator[Any]:
-    values = bytes_of(tensor)
-    for start in range(0, len(values), _PIECE):
-        yield values[start : start + _PIECE]
+        writer.add(entry, [bytes_of(content.tensor)])
+    digests = writer.digests()
+    return [replace(c.stored, digest=d) for c, d in zip(contents, digests, strict=True)]

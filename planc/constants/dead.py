@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.constants.known import Known
 from planc.constants.products import Affine, factors
-from planc.constants.recurrent import recurrent
+from planc.constants.recurrent import parameters, recurrent
 from planc.constants.walk import Visit, walk_constants
 from planc.criteria.scores import Weights
 from planc.errors import PolicyError
@@ -114,8 +114,9 @@ def contributions(analysis: Analysis, units: Units, visit: Visit) -> Iterator[tu
         return
     layers = recurrent(visit.node.op, visit.args) if not visit.kwargs else None
     if layers is not None:
+        weights = parameters(visit.node.args)
         for at, used in layers.reads():
-            yield from _apart(units, labels[visit.node.args[2][at].id], used.cpu().numpy())
+            yield from _apart(units, labels[weights[at].id], used.cpu().numpy())
         return
     product = factors(visit)
     if product is not None:

@@ -24,10 +24,8 @@ from planc.constants.transfer import steady
 from planc.constants.walk import Visit, base, overload, walk_constants
 from planc.groups import Group, Member
 from planc.ir import Node, Ref, refs
-from planc.labels import dense
 
 EVEN = 1e-12  # by how much a constant computed in double precision may differ from place to place
-_PARTED = ("aten._weight_norm.", "aten._weight_norm_interface.")
 
 
 def fold_constants(analysis: Analysis, tensors: Mapping[str, Tensor]) -> None:
@@ -55,7 +53,7 @@ class _Folding:
         self.analysis, self.tensors = analysis, tensors
         # nothing is removed here: of the sizes that a module computes with, none changes
         self.units = Units(analysis, "graph")
-        self.never = self.units.mixing | self._parted()
+        self.never = self.units.mixing.copy()
         self.never[-1] = True
         self.names = {t.value: t.name for t in analysis.graph.tensors}
         norms = (node for node in analysis.graph.nodes if base(node) == "batch_norm")
@@ -66,15 +64,6 @@ class _Folding:
                 self.uses.setdefault(ref.id, []).append(i)
         for ref in analysis.graph.outputs:
             self.uses.setdefault(ref.id, []).append(-1)
-
-    def _parted(self) -> Flags:
-        """Units whose weights are kept as lengths and directions, which zero has none of."""
-        found = self.units.none()
-        for node in self.analysis.graph.nodes:
-            if node.op.startswith(_PARTED) and isinstance(node.args[0], Ref):
-                for layer in dense(self.analysis.walked.labels[node.args[0].id]).layers:
-                    self.units.mark(found, layer.atoms, np.array(True))
-        return found
 
     def step(self) -> bool:
         """Moves constants into biases, then empties units; whether that changed anything."""

@@ -126,11 +126,17 @@ def factors(visit: Visit) -> list[Factor] | None:
         left, right = args[at : at + 2]
         dims = _matrix_letters(left.value.dim(), right.value.dim())
         return _meeting(given[at : at + 2], (left.maybe, right.maybe), dims, "J")
+    if name == "_grouped_mm" and (args[0].value.dim(), args[1].value.dim()) == (2, 3):
+        return _meeting(given[:2], (args[0].maybe, args[1].maybe), ("SK", "EKN"), "K")
     if name == "einsum":
         letters, summed = _einsum_letters(str(args[0]))
-        if len(letters) != 2 or args[2:]:
+        if not letters or args[2:]:
             return None
         return _meeting(given[1], tuple(x.maybe for x in args[1]), letters, summed)
+    if name == "bilinear":
+        batch = string.ascii_lowercase[: args[0].value.dim() - 1]
+        maybe = tuple(x.maybe for x in args[:3])
+        return _meeting(given[:3], maybe, (batch + "I", batch + "J", "OIJ"), "IJ")
     if name == ATTENTION:
         return list(_attention(visit))
     return None
@@ -156,15 +162,17 @@ def _einsum_letters(equation: str) -> tuple[list[str], str]:
 def _meeting(
     refs: tuple[Ref, ...], maybe: tuple[Tensor, ...], dims: Sequence[str], summed: str
 ) -> list[Factor]:
-    """Two operands with a letter for each dimension: each meets the other at equal letters."""
+    """Operands with a letter for each dimension: each meets all others at equal letters."""
     found = []
-    for i in (0, 1):
-        other = _aligned(maybe[1 - i], dims[1 - i], dims[i])
+    for i, mask in enumerate(maybe):
+        meets = mask
+        for j, other in enumerate(maybe):
+            if j != i:
+                meets = meets & _aligned(other, dims[j], dims[i])
+        spread = [d for d, n in enumerate(mask.shape) if n == 1 and meets.shape[d] > 1]
+        if spread:  # others have a batch that this one is broadcast over
+            meets = meets.any(dim=spread, keepdim=True)
         at = tuple(d for d, letter in enumerate(dims[i]) if letter in summed)
-        meets = maybe[i] & other
-        if meets.shape != maybe[i].shape:  # the other has a batch that this one is spread over
-            extra = tuple(d for d, n in enumerate(maybe[i].shape) if n == 1 and meets.shape[d] > 1)
-            meets = meets.any(dim=extra, keepdim=True)
         found.append(Factor(refs[i], _flags(meets), at))
     return found
 

@@ -19,11 +19,13 @@ from planc.constants.known import Known, known
 _CANDIDATE = {"lstm": (4, 2), "gru": (3, 2), "rnn_tanh": (1, 0), "rnn_relu": (1, 0)}
 """How many gates an operator has, and which of them is the candidate for the new state."""
 
+RECURRENT = (*_CANDIDATE, *(f"{name}_cell" for name in _CANDIDATE))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recurrent:
-    """The layers of one call: ``input`` says which features may not be zero, ``states[i]`` which
-    hidden units of layer and direction i.
+    """The layers of one call, or the cell: ``input`` says which features may not be zero,
+    ``states[i]`` which hidden units of layer and direction i.
     """
 
     x: Known
@@ -33,6 +35,7 @@ class Recurrent:
     states: tuple[Tensor, ...]
     directions: int
     step: int
+    cell: bool
 
     def reads(self) -> Iterator[tuple[int, Tensor]]:
         """Where the weights that read features and states may contribute, by their place among the
@@ -47,7 +50,11 @@ class Recurrent:
                 below = torch.cat(self.states[i + 1 - self.directions : i + 1])
 
     def results(self) -> tuple[Known, ...]:
-        """The output of the last layer, and the last states of all."""
+        """The output of the last layer, and the last states of all; of a cell the new states."""
+        if self.cell:
+            return tuple(
+                known(torch.zeros_like(state.value), ~self.states[0]) for state in self.initial
+            )
         top = torch.cat(self.states[-self.directions :])
         shape = (*self.x.value.shape[:-1], len(top))
         y = known(self.x.value.new_zeros(shape), ~top)
@@ -57,31 +64,41 @@ class Recurrent:
 
 
 def recurrent(operator: str, args: tuple[Any, ...]) -> Recurrent | None:
-    """The call of a recurrent operator, ``aten.lstm.input`` or alike; None for others, for packed
-    sequences, and for layers with projections.
+    """The call of a recurrent operator, ``aten.lstm.input``, ``aten.gru_cell.default`` or alike;
+    None for others, for packed sequences, and for layers with projections.
     """
     name, overload = operator.split(".")[1:3]
-    if name not in _CANDIDATE or overload != "input":
+    if name not in RECURRENT or overload == "data":
         return None
-    x, initial, weights, biased, _, _, _, bidirectional, _ = args
-    initial = initial if isinstance(initial, tuple) else (initial,)
+    x, states = args[:2]
+    initial = states if isinstance(states, tuple) else (states,)
+    cell = name.endswith("_cell")
+    weights = parameters(args)
+    step = len(weights) if cell else 4 if args[3] else 2
+    directions = 2 if not cell and args[7] else 1
     if len({state.value.shape for state in initial}) > 1:
         return None  # with projections
-    step, directions = 4 if biased else 2, 2 if bidirectional else 1
     below = x.maybe.flatten(0, -2).any(dim=0)
-    features, states = below, []
+    features, alive = below, []
     for i in range(len(weights) // step):
-        start = torch.stack([_line(state, i) for state in initial]).any(dim=0)
+        lines = [_line(state, i, cell) for state in initial]
         own = weights[i * step : (i + 1) * step]
-        states.append(_alive(own, below, start, *_CANDIDATE[name]))
+        gates = _CANDIDATE[name.removesuffix("_cell")]
+        alive.append(_alive(own, below, torch.stack(lines).any(dim=0), *gates))
         if (i + 1) % directions == 0:
-            below = torch.cat(states[-directions:])
-    return Recurrent(x, initial, weights, features, tuple(states), directions, step)
+            below = torch.cat(alive[-directions:])
+    return Recurrent(x, initial, weights, features, tuple(alive), directions, step, cell)
 
 
-def _line(state: Known, i: int) -> Tensor:
+def parameters(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The weights and biases among the arguments of a recurrent operator."""
+    given = args[2] if isinstance(args[2], tuple) else args[2:]
+    return tuple(weight for weight in given if weight is not None)
+
+
+def _line(state: Known, i: int, cell: bool) -> Tensor:
     """Where the state that one layer and direction starts from may not be zero."""
-    return state.maybe[i].reshape(-1, state.value.shape[-1]).any(dim=0)
+    return (state.maybe if cell else state.maybe[i]).reshape(-1, state.value.shape[-1]).any(dim=0)
 
 
 def _alive(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from planc.constants.known import Known, constant, known, masks, operands, values
-from planc.constants.recurrent import recurrent
+from planc.constants.recurrent import RECURRENT, recurrent
 from planc.rules.registry import per_dim
 
 Operator = Callable[..., Any]
@@ -108,12 +108,19 @@ def _padded(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 def _picked(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """Coordinates picked by positions that are known."""
+    """Coordinates picked by positions; where these are not known, by what is the same at all."""
     x, *others = args
-    if kwargs or not all(operand.everywhere for operand in operands(tuple(others))):
-        return None
     positions = values(tuple(others))
-    return Known(operator(x.value, *positions), operator(x.known.float(), *positions) > 0.5)
+    if not all(operand.everywhere for operand in operands(tuple(others))):
+        given = others[0] if isinstance(others[0], tuple) else (None,) * others[0] + (others[1],)
+        if any(at is not None and at.value.dtype == torch.bool for at in given):
+            return None  # how many it picks is not known
+        for dim, at in enumerate(given):
+            if at is not None:
+                same, value = _alike(x, dim)
+                x = Known(value.expand_as(x.value), same.expand_as(x.known))
+    picked = operator(x.value, *positions, **kwargs)
+    return Known(picked, operator(x.known.float(), *positions, **kwargs) > 0.5)
 
 
 def _embedding(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
@@ -259,13 +266,37 @@ def _addmm(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     return known(operator(*values(args), **kwargs), where)
 
 
-def _einsum(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """A contraction of two operands."""
-    equation, factors = args[:2]
-    if len(factors) != 2 or args[2:] or kwargs:
+def _grouped(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
+    """Rows times one of several matrices each: zero where every term is, whichever it is."""
+    x, matrices, *rest = args
+    if (
+        x.value.dim() != 2
+        or matrices.value.dim() != 3
+        or rest[1:]
+        or kwargs.get("bias") is not None
+    ):
         return None
-    where = _terms(lambda a, b: operator(equation, (a, b)), *factors)
+    where = x.maybe.float() @ matrices.maybe.any(dim=0).float() < 0.5
+    return known(x.value.new_zeros(where.shape), where)
+
+
+def _einsum(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
+    """A contraction; of more than two operands only zeros are known."""
+    equation, factors = args[:2]
+    if args[2:] or kwargs:
+        return None
+    if len(factors) == 2:
+        where = _terms(lambda a, b: operator(equation, (a, b)), *factors)
+    else:
+        where = operator(equation, [factor.maybe.float() for factor in factors]) < 0.5
     return known(operator(equation, values(factors)), where)
+
+
+def _bilinear(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
+    """x weight other + bias: the bias where every term is zero."""
+    bias = (*args, None)[3]
+    where = operator(*(factor.maybe.float() for factor in args[:3]), None) < 0.5
+    return known(operator(*values(args)), where if bias is None else where & bias.known)
 
 
 def _terms(product: Callable[[Tensor, Tensor], Tensor], left: Known, right: Known) -> Tensor:
@@ -413,11 +444,13 @@ _TRANSFERS: dict[str, Transfer] = {
     **dict.fromkeys(("mul", "multiply"), _product),
     **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("softmax", "_softmax", "special_softmax"), _softmax),
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
+    **dict.fromkeys(RECURRENT, _recurrent),
     **dict.fromkeys(["zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"], _zeros),
     "linear": _linear,
     "addmm": _addmm,
+    "_grouped_mm": _grouped,
     "einsum": _einsum,
+    "bilinear": _bilinear,
     "scaled_dot_product_attention": _attention,
     "batch_norm": _batch_norm,
     "group_norm": _group_norm,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from planc.analysis import Analysis
-from planc.criteria.members import Members, Values, flat_values, gathered, spoken, summed_by
+from planc.criteria.members import Members, Values, flat_values, members_of, spoken, summed_by
 from planc.criteria.scores import Opinions, Weights
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import Statistics
@@ -43,7 +44,7 @@ class Additive(ABC):
 
     def sums(
         self, sources: Sources, tensor: Tensor, places: Sequence[Place]
-    ) -> Sequence[torch.Tensor | None]:
+    ) -> Sequence[torch.Tensor | Values | None]:
         """The sums of a parameter's quantity for each index of its places."""
         element = self.element(sources, tensor)
         return [None] * len(places) if element is None else place_sums(element, places)
@@ -52,35 +53,36 @@ class Additive(ABC):
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
     ) -> Members:
         """The importance of every unit in each of its members."""
-        sources = Sources(self, analysis, weights, statistics)
-        return gathered(analysis, self._of_places(sources), self.finish)
+        values, told = self.place_values(Sources(self, analysis, weights, statistics))
+        return members_of(analysis, values, told, self.finish)
 
     def __call__(
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
     ) -> Opinions:
         sources = Sources(self, analysis, weights, statistics)
         places = analysis.places
-        of_places = self._of_places(sources)
         every = places.indices
-        values = flat_values(places, of_places)[every.at]
-        sums = summed_by(every.unit, values, places.count)
+        values, told = self.place_values(sources)
+        sums = summed_by(every.unit, every.of(values), places.count)
         if places.overlaps:
             sums = sums - self._counted_twice(sources)
-        told = np.array([found is not None for found in of_places], dtype=bool)
         if told.all():
             return places.split(self.finish(sums))
         heard = np.bincount(every.unit, weights=told[every.place], minlength=places.count) > 0
         return spoken(places, self.finish(sums), heard)
 
-    def _of_places(self, sources: Sources) -> list[torch.Tensor | None]:
-        places = sources.analysis.places
-        found: list[torch.Tensor | None] = [None] * len(places.places)
+    def place_values(self, sources: Sources) -> tuple[Values, NDArray[np.bool_]]:
+        """The sums for the indices of all places, one after the other, and of which places the
+        criterion says anything.
+        """
+        places, tensors = sources.analysis.places, sources.analysis.graph.tensors
+        found: list[torch.Tensor | Values | None] = [None] * len(places.places)
         for number, positions in places.by_tensor.items():
             own = [places.places[position] for position in positions]
-            summed = self.sums(sources, sources.analysis.graph.tensors[number], own)
+            summed = self.sums(sources, tensors[number], own)
             for position, values in zip(positions, summed, strict=True):
                 found[position] = values
-        return found
+        return flat_values(places, found), np.array([own is not None for own in found], dtype=bool)
 
     def _counted_twice(self, sources: Sources) -> Values:
         """For each unit the sum over what leaves with it through several dimensions at once, by

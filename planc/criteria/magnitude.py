@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from planc.criteria.additive import Additive, positive
-from planc.criteria.members import Values
+from planc.criteria.members import Values, flat_values
+from planc.criteria.reading import reading
 from planc.criteria.sources import Sources
 from planc.criteria.sums import power, power_sums
 from planc.ir import Tensor
@@ -42,9 +44,21 @@ class Magnitude(Additive):
 
     def sums(
         self, sources: Sources, tensor: Tensor, places: Sequence[Place]
-    ) -> Sequence[torch.Tensor | None]:
+    ) -> Sequence[torch.Tensor | Values | None]:
         """Sums of |w|^p, in one pass over the parameter."""
         return power_sums(sources.weight(tensor), self.p, places)
+
+    def place_values(self, sources: Sources) -> tuple[Values, NDArray[np.bool_]]:
+        """The sums for the indices of all places; parameters of one dimension are read at once."""
+        places, order = sources.analysis.places, reading(sources.analysis)
+        found: list[torch.Tensor | Values | None] = [None] * len(places.places)
+        for tensor, own, positions in order.others:
+            summed = self.sums(sources, tensor, own)
+            for position, sums in zip(positions, summed, strict=True):
+                found[position] = sums
+        values = flat_values(places, found)
+        values[order.at] = power(sources.joined(order.vectors), self.p).numpy()
+        return values, np.ones(len(found), dtype=bool)
 
     def finish(self, sums: Values) -> Values:
         """The p-th root."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from itertools import pairwise
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -123,15 +124,28 @@ def gathered(
         finish: what becomes of the sum over the indices that a unit has in one place.
         within: how the values of several indices become one.
     """
+    told = np.array([values is not None for values in of_places], dtype=bool)
+    return members_of(analysis, flat_values(analysis.places, of_places), told, finish, within)
+
+
+def members_of(
+    analysis: Analysis,
+    values: Values,
+    told: NDArray[np.bool_],
+    finish: Callable[[Values], Values] | None = None,
+    within: Literal["sum", "mean"] = "sum",
+) -> Members:
+    """As :func:`gathered`, of the values of all places, one after the other, and whether there are
+    any of each.
+    """
     places = analysis.places
     pairs, indices = places.pairs, places.indices
-    values = flat_values(places, of_places)[indices.at]
-    summed = summed_by(pairs.pair, values, len(pairs.unit))
+    summed = summed_by(pairs.pair, indices.of(values), len(pairs.unit))
     if within == "mean":
         summed = summed / pairs.lengths
-    told = np.array([values is not None for values in of_places], dtype=bool)[pairs.place]
-    summed = summed[told]
-    return Members(analysis, pairs.unit[told], summed if finish is None else finish(summed))
+    heard = told[pairs.place]
+    summed = summed[heard]
+    return Members(analysis, pairs.unit[heard], summed if finish is None else finish(summed))
 
 
 def summed_by(owner: NDArray[np.int64], values: Values, count: int) -> Values:
@@ -140,13 +154,19 @@ def summed_by(owner: NDArray[np.int64], values: Values, count: int) -> Values:
     return summed
 
 
-def flat_values(places: Places, of_places: Sequence[torch.Tensor | None]) -> Values:
+def flat_values(places: Places, of_places: Sequence[torch.Tensor | Values | None]) -> Values:
     """The values of all places, one after the other, as double precision; 0 where there is none."""
-    parts: list[Any] = [
-        torch.zeros(len(place.units)) if values is None else values.reshape(-1)
-        for place, values in zip(places.places, of_places, strict=True)
-    ]
-    if len({part.device for part in parts}) > 1:
-        parts = [part.cpu() for part in parts]
-    joined: Values = torch.cat(parts).cpu().double().numpy() if parts else np.zeros(0)
-    return joined
+    flat: Values = np.zeros(int(places.indices.starts[-1]))
+    elsewhere: dict[torch.device, list[tuple[slice, torch.Tensor]]] = {}
+    bounds = pairwise(places.indices.starts.tolist())
+    for (start, stop), values in zip(bounds, of_places, strict=True):
+        if isinstance(values, torch.Tensor):
+            elsewhere.setdefault(values.device, []).append((slice(start, stop), values))
+        elif values is not None:
+            flat[start:stop] = values
+    for parts in elsewhere.values():  # each device hands over all it has at once
+        joined = torch.cat([values.reshape(-1).double() for _, values in parts]).cpu().numpy()
+        ends = np.cumsum([values.numel() for _, values in parts])[:-1]
+        for (own, _), values in zip(parts, np.split(joined, ends), strict=True):
+            flat[own] = values
+    return flat

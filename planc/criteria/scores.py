@@ -83,12 +83,18 @@ def score(
                 f"{criterion}: group {group} has {group.size} units, its scores have shape "
                 f"{np.shape(values)}; a criterion returns a score for each unit"
             )
-        if not np.isfinite(values).all():
-            raise PolicyError(
-                f"{criterion}: group {group} has scores that are not finite: "
-                f"{_culprit(group, weights, analysis, statistics)}"
-            )
-    return Scores(tuple(values for values in units if values is not None), str(criterion))
+    scored = tuple(values for values in units if values is not None)
+    if scored and not np.isfinite(np.concatenate(scored)).all():
+        group = next(
+            group
+            for group, values in zip(analysis.groups, scored, strict=True)
+            if not np.isfinite(values).all()
+        )
+        raise PolicyError(
+            f"{criterion}: group {group} has scores that are not finite: "
+            f"{_culprit(group, weights, analysis, statistics)}"
+        )
+    return Scores(scored, str(criterion))
 
 
 def opinions(
@@ -125,8 +131,9 @@ def check_weights(analysis: Analysis, weights: Weights) -> None:
 
 def named_in(weights: Weights, tensor: Tensor) -> torch.Tensor | None:
     """The tensor, under whichever of its names is there."""
-    if tensor.name in weights:
-        return weights[tensor.name]
+    first = tensor.names[0]
+    if first in weights:
+        return weights[first]
     return next((weights[name] for name in tensor.names if name in weights), None)
 
 

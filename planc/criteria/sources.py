@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +43,21 @@ class Sources:
         Raises:
             PolicyError: it is on the meta device and has none.
         """
+        return widened(self._stored(tensor).detach())
+
+    def joined(self, tensors: Sequence[Tensor]) -> torch.Tensor:
+        """The values of parameters of one dimension, one after the other, in one tensor on the CPU.
+
+        Raises:
+            PolicyError: one is on the meta device and has none.
+        """
+        stored = [self._stored(tensor) for tensor in tensors]
+        with torch.no_grad():
+            if any(values.device.type != "cpu" for values in stored):
+                stored = [values.cpu() for values in stored]
+            return widened(torch.cat(stored)) if stored else torch.zeros(0)
+
+    def _stored(self, tensor: Tensor) -> torch.Tensor:
         found = named_in(self.weights, tensor)
         assert found is not None  # check_weights has seen it
         if found.is_meta:
@@ -49,7 +65,7 @@ class Sources:
                 f"{tensor.name} is on the meta device and has no values to measure: load the "
                 'weights, or choose the criterion "random"'
             )
-        return widened(found.detach())
+        return found
 
     def mean(self, quantity: str, tensor: Tensor) -> torch.Tensor:
         """The mean over the batches of a quantity of the parameter's shape, beside it.
@@ -81,6 +97,6 @@ class Sources:
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
     """Half precision as single, everything else as it is."""
-    if tensor.is_complex():
+    if tensor.dtype in (torch.float32, torch.float64) or tensor.is_complex():
         return tensor
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    return tensor.float()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -16,6 +17,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from planc.analysis import Analysis
 from planc.equations import Constraint, Equations, Operation, Quantity
 from planc.groups import Group
+from planc.policy.conditions import Conditions
+from planc.policy.order import whole
 from planc.policy.polynomials import Kept
 from planc.policy.ratio import Counts
 from planc.widths import Poly, Variable
@@ -41,29 +44,30 @@ class Constraints:
 
     def __init__(self, analysis: Analysis, equations: Equations) -> None:
         self._analysis, self._whole = analysis, sorted(equations.whole)
-        self._cells = np.array([group.cells for group in analysis.groups], dtype=np.int64)
-        self._clusters = [_Cluster(cluster) for cluster in _clusters(equations.constraints)]
+        self._cells = whole(analysis)
+        self._compiled = _compiled(equations, self._cells)
         self._solved: dict[tuple[int, tuple[int, ...], tuple[int, ...]], dict[int, int]] = {}
 
     @property
     def groups(self) -> frozenset[int]:
         """The groups that a constraint binds."""
-        return frozenset(self._whole).union(*(cluster.members for cluster in self._clusters))
+        return frozenset(self._whole).union(*(c.members for c in self._compiled.clusters))
 
     def __call__(self, wanted: Kept, steps: Sequence[int] | None = None) -> Kept:
         """What is nearest to ``wanted``, see :func:`feasible`."""
         kept: Kept = wanted.copy()
         kept[self._whole] = self._cells[self._whole]
-        if steps is None:
-            steps = (1,) * len(kept)
-        for i, cluster in enumerate(self._clusters):
+        broken = self._compiled.broken(kept)
+        for i, cluster in enumerate(self._compiled.clusters):
             members = cluster.members
-            if cluster.holds(kept.tolist()) and self._rounded(kept, steps, members):
+            if i not in broken and (steps is None or self._rounded(kept, steps, members)):
                 continue
-            key = (i, tuple(kept[members].tolist()), tuple(steps[g] for g in members))
+            own = tuple(1 if steps is None else steps[g] for g in members)
+            key = (i, tuple(kept[members].tolist()), own)
             if key not in self._solved:
                 counts = kept.tolist()
-                self._solved[key] = _solve(self._analysis, cluster, counts, steps)
+                of = (1,) * len(counts) if steps is None else steps
+                self._solved[key] = _solve(self._analysis, cluster, counts, of)
             solved = self._solved[key]
             for g in members:
                 kept[g] = solved[g]
@@ -81,7 +85,7 @@ class _Cluster:
         self.constraints = constraints
         self.members = sorted(frozenset().union(*(c.groups for c in constraints)))
 
-    def holds(self, kept: Sequence[int] | Mapping[int, int]) -> bool:
+    def holds(self, kept: Mapping[int, int]) -> bool:
         """Whether all are true."""
 
         def of(variable: Variable) -> int:
@@ -89,6 +93,30 @@ class _Cluster:
             return kept[variable]
 
         return all(constraint.holds(of) for constraint in self.constraints)
+
+
+class _Compiled:
+    """The clusters of some constraints, and which of them do not hold, found for all at once."""
+
+    def __init__(self, constraints: Sequence[Constraint], cells: Kept) -> None:
+        self.clusters = [_Cluster(cluster) for cluster in _clusters(constraints)]
+        joined = [constraint for cluster in self.clusters for constraint in cluster.constraints]
+        self._owner = [i for i, c in enumerate(self.clusters) for _ in c.constraints]
+        self._conditions = Conditions(joined, cells)
+
+    def broken(self, kept: Kept) -> set[int]:
+        """The places of the clusters of which a constraint does not hold."""
+        return {self._owner[i] for i in self._conditions.broken(kept)}
+
+
+_COMPILED: WeakKeyDictionary[Equations, _Compiled] = WeakKeyDictionary()
+
+
+def _compiled(equations: Equations, cells: Kept) -> _Compiled:
+    """The constraints of equations, compiled once."""
+    if equations not in _COMPILED:
+        _COMPILED[equations] = _Compiled(equations.constraints, cells)
+    return _COMPILED[equations]
 
 
 def _clusters(constraints: Sequence[Constraint]) -> list[list[Constraint]]:

@@ -22,6 +22,7 @@ from planc.policy.order import Order, by_rank, relative, whole
 from planc.policy.ratio import Counts, checked_kind, checked_kinds, checked_ratio
 
 Kinds = tuple[tuple[str, float], ...]
+_EARLY = 1e-9  # of a unit: a step comes that early, so that a ratio as people write it takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class Uniform(Pooled):
     """
 
     NAME = "uniform"
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, None)
+        return chosen.alone(needed(self.ratio))
 
     def pools(self, analysis: Analysis) -> Sequence[Hashable]:
         return range(len(analysis.groups))
@@ -165,6 +170,18 @@ class Chosen:
             start = np.array(order.at(ratio), dtype=np.int64)
         return self._ranked(scores, self.free, pools, normalised, start)
 
+    def alone(self, ratio: float) -> Counts:
+        """What stays at a ratio where no groups compete: that takes no ranking."""
+        groups = self.analysis.groups
+        ratios = np.zeros(len(groups))
+        ratios[self.free] = ratio
+        ratios[self.fixed] = [self.kinds[groups[g].kind] for g in self.fixed]
+        sizes = np.array([group.size for group in groups], dtype=np.int64)
+        rows = np.array([group.rows for group in groups], dtype=np.int64)
+        steps = ((ratios * sizes + _EARLY) / rows).astype(np.int64)
+        cells = whole(self.analysis)
+        return tuple((cells - np.minimum(steps, cells - 1)).tolist())
+
     def _ranked(
         self,
         scores: Scores,
@@ -197,8 +214,7 @@ class Chosen:
         owner, value, size = (np.concatenate(parts) for parts in (owners, values, sizes))
         order = np.argsort(value, kind="stable")
         total = sum(self.analysis.groups[g].size for g in members)
-        # less than a unit's billionth early, so that a ratio as people write it takes its share
-        shares = (np.cumsum(size[order]) - 1e-9) / total
+        shares = (np.cumsum(size[order]) - _EARLY) / total
         return owner[order], value[order], shares
 
 

@@ -3,15 +3,17 @@ one out, piece by piece in their order.
 
 A cut is taken apart into **boxes**: products of index lists, one for each combination of the ranges
 in which it is ragged. The output is made in pieces of rows of one dimension, so small that the rows
-of the source that a piece needs fit in a buffer. Values are moved as bits and never looked at.
+of the source that a piece needs fit in a buffer. Values are moved as bits and never looked at: they
+are read into memory that is used again for the next, and taken from there to where they are written
+from.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,15 @@ from numpy.typing import NDArray
 from planc.errors import PlancError
 from planc.groups import Indices
 from planc.plan import Cut
+from planc.tensorfiles import stream
 from planc.tensorfiles.header import BITS, Entry
 from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import Bytes, TensorFile
+from planc.tensorfiles.stream import Space
 
-BUFFER = 16 << 20  # bytes that are read at once
-_GAP = 4096  # bytes between wanted rows that are read along sooner than skipped
+# Between wanted rows so many bytes are read along sooner than skipped: about as many as come from
+# a disk while it looks for the next ones.
+_GAP = 256 << 10
 Array = NDArray[Any]
 
 
@@ -63,10 +68,63 @@ def boxes(cut: Cut) -> tuple[Box, ...]:
     return tuple(found)
 
 
-def cut_chunks(
-    file: TensorFile | JoinedFile, entry: Entry, cut: Cut, buffer: int = BUFFER
-) -> Iterator[Bytes]:
-    """The bytes of the cut tensor; each piece is only valid until the next is asked for.
+@dataclass(frozen=True, slots=True)
+class Take:
+    """What stays of one dimension: the stretches of ``run`` values with these numbers."""
+
+    axis: int
+    stretches: Indices
+    run: int
+
+    def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of what is taken from an array of ``shape``."""
+        size = len(self.stretches) * self.run
+        return (*shape[: self.axis], size, *shape[self.axis + 1 :])
+
+    def into(self, out: Array, array: Array) -> None:
+        """Takes it from ``array`` to ``out``, both in C order."""
+        split = (*array.shape[: self.axis], -1, self.run, *array.shape[self.axis + 1 :])
+        wide = out.reshape(*split[: self.axis], len(self.stretches), *split[self.axis + 1 :])
+        # clip: numpy makes a copy of the result where an index might be refused
+        np.take(array.reshape(split), self.stretches, axis=self.axis, out=wide, mode="clip")
+
+
+def taking(axis: int, kept: Indices, size: int) -> Take:
+    """The longest stretches that ``kept``, some of ``size`` indices in order, consist of."""
+    assert 0 <= kept[0] <= kept[-1] < size  # np.take would not say so
+    breaks = np.flatnonzero(np.diff(kept) != 1) + 1
+    starts, stops = kept[breaks], kept[breaks - 1] + 1
+    ends = np.concatenate((starts, stops, kept[:1], kept[-1:] + 1, [size]))
+    run = int(np.gcd.reduce(ends))
+    return Take(axis, kept[::run] // run, run)
+
+
+class Memory:
+    """Two pieces of memory for the tensors of one file, one after the other."""
+
+    def __init__(self) -> None:
+        self.size = stream.BLOCK
+        self._halves: list[Bytes | None] = [None, None]
+
+    def array(self, half: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """One of the two as an array of at most ``size`` bytes, with whatever it holds."""
+        memory = self._halves[half]
+        if memory is None:
+            memory = self._halves[half] = np.empty(self.size, dtype=np.uint8)
+        return memory[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def copy_into(file: TensorFile | JoinedFile, entry: Entry, space: Space) -> None:
+    """Copies a whole tensor. Raises TruncatedFile when the file has become shorter."""
+    length = entry.stop - entry.start
+    for start in range(0, length, stream.BLOCK):
+        file.read_into(entry, start, space(min(stream.BLOCK, length - start)))
+
+
+def cut_into(
+    file: TensorFile | JoinedFile, entry: Entry, cut: Cut, space: Space, memory: Memory
+) -> None:
+    """Copies what stays of a tensor.
 
     Raises:
         PlancError: elements are smaller than a byte.
@@ -74,14 +132,15 @@ def cut_chunks(
     """
     if math.prod(cut.shape) == 0:
         return
-    source = Rows(file, entry)
-    dim, rows = chunked(entry.shape, source.width, buffer)
-    parts = boxes(cut)
+    source = Rows(file, entry, memory)
+    dim, rows = chunked(entry.shape, source.width, memory.size)
+    parts = [_Part(box, _inner(box, dim, entry.shape)) for box in boxes(cut)]
     for lead in np.ndindex(*cut.shape[:dim]):
-        here = [box for box in parts if _holds(box, lead)]
+        here = [part for part in parts if _holds(part.box, lead)]
         for start in range(0, cut.shape[dim], rows):
             span = (start, min(start + rows, cut.shape[dim]))
-            yield _piece(source, here, lead, span, cut.shape)
+            shape = (span[1] - span[0], *cut.shape[dim + 1 :])
+            _fill(source, here, lead, span, source.array(space(source.bytes(shape)), shape))
 
 
 def chunked(shape: tuple[int, ...], width: int, buffer: int) -> tuple[int, int]:
@@ -93,6 +152,19 @@ def chunked(shape: tuple[int, ...], width: int, buffer: int) -> tuple[int, int]:
     return 0, 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A box, and what is taken from the dimensions inside its rows; axis 0 is that of the rows."""
+
+    box: Box
+    takes: tuple[Take, ...]
+
+
+def _inner(box: Box, dim: int, shape: tuple[int, ...]) -> tuple[Take, ...]:
+    inner = enumerate(zip(box.kept[dim + 1 :], shape[dim + 1 :], strict=True), 1)
+    return tuple(taking(axis, kept, size) for axis, (kept, size) in inner if kept is not None)
+
+
 def _holds(box: Box, lead: tuple[int, ...]) -> bool:
     return all(start <= at < stop for at, (start, stop) in zip(lead, box.out, strict=False))
 
@@ -100,54 +172,83 @@ def _holds(box: Box, lead: tuple[int, ...]) -> bool:
 class Rows:
     """The rows of a tensor in a file: ``shape[:dim]`` fixed, some indices of ``dim``."""
 
-    def __init__(self, file: TensorFile | JoinedFile, entry: Entry) -> None:
+    def __init__(self, file: TensorFile | JoinedFile, entry: Entry, memory: Memory) -> None:
         if BITS[entry.dtype] % 8:
             raise PlancError(
                 f"{entry.name}: {entry.dtype} has elements of {BITS[entry.dtype]} bits, which "
                 "cannot be cut; leave its groups whole (--keep)"
             )
-        self.file, self.entry, self.shape = file, entry, entry.shape
-        self.width = BITS[entry.dtype] // 8
+        self.shape, self.width = entry.shape, BITS[entry.dtype] // 8
         self.dtype = np.dtype(f"u{self.width}")
+        self._file, self._entry, self._memory = file, entry, memory
 
-    def rows(self, lead: tuple[int, ...], wanted: Indices) -> Array:
-        """The wanted (sorted) rows of dimension ``len(lead)``: [rows, *inner]."""
+    def bytes(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape) * self.width
+
+    def array(self, content: Bytes, shape: tuple[int, ...]) -> Array:
+        return content.view(self.dtype).reshape(shape)
+
+    def read(self, lead: tuple[int, ...], low: int, high: int, into: Array | None = None) -> Array:
+        """The rows from ``low`` to ``high`` of dimension ``len(lead)``: [rows, *inner], in memory
+        that the next call uses again if there is none to read ``into``.
+        """
         dim = len(lead)
         inner = self.shape[dim + 1 :]
-        size = math.prod(inner) * self.width
+        if into is None:
+            into = self._memory.array(0, (high - low, *inner), self.dtype)
         first = 0
         for at, length in zip(lead, self.shape, strict=False):
             first = first * length + at
-        first *= self.shape[dim] * size
-        breaks = np.flatnonzero(np.diff(wanted) - 1 > _GAP // max(size, 1)) + 1
-        starts = np.concatenate(([0], breaks))
-        stops = np.concatenate((breaks, [len(wanted)])) - 1
-        lows, highs = wanted[starts], wanted[stops] + 1
-        total = int((highs - lows).sum())
-        into: Bytes = np.empty(total * size, dtype=np.uint8)
-        at = 0
-        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
-            length = (high - low) * size
-            self.file.read_into(self.entry, first + low * size, into[at : at + length])
-            at += length
-        rows = into.view(self.dtype).reshape(total, *inner)
-        if total == len(wanted):
-            return rows
-        began = np.concatenate(([0], np.cumsum(highs - lows)[:-1]))  # each stretch, in `rows`
-        return np.take(rows, wanted - np.repeat(lows - began, stops - starts + 1), axis=0)
+        start = (first * self.shape[dim] + low) * self.bytes(inner)
+        self._file.read_into(self._entry, start, into.reshape(-1).view(np.uint8))
+        return into
+
+    def gather(
+        self, lead: tuple[int, ...], wanted: Indices, takes: tuple[Take, ...], into: Array
+    ) -> None:
+        """Fills ``into`` with what is taken from the wanted (sorted) rows."""
+        size = self.bytes(self.shape[len(lead) + 1 :])
+        for first, last in _stretches(wanted, _GAP // max(size, 1), self._memory.size // size):
+            low, high = int(wanted[first]), int(wanted[last - 1]) + 1
+            part = into[first:last]
+            whole = high - low == last - first
+            if whole and not takes and part.flags.c_contiguous:
+                self.read(lead, low, high, part)
+                continue
+            rows = self.read(lead, low, high)
+            steps = takes if whole else (taking(0, wanted[first:last] - low, high - low), *takes)
+            self._take(rows, steps, part)
+
+    def _take(self, rows: Array, takes: tuple[Take, ...], into: Array) -> None:
+        for number, take in enumerate(takes, 1):
+            if number == len(takes) and into.flags.c_contiguous:
+                take.into(into, rows)
+                return
+            taken = self._memory.array(number % 2, take.shape(rows.shape), self.dtype)
+            take.into(taken, rows)
+            rows = taken
+        into[:] = rows
 
 
-def _piece(
-    source: Rows,
-    parts: list[Box],
-    lead: tuple[int, ...],
-    span: tuple[int, int],
-    shape: tuple[int, ...],
-) -> Bytes:
-    """The bytes of the result at ``lead`` in the rows ``span`` of the dimension after it."""
+def _stretches(wanted: Indices, gap: int, most: int) -> Iterator[tuple[int, int]]:
+    """Where in ``wanted`` the rows begin and end that are read at once: with at most ``gap``
+    others between two, ``most`` with all of them.
+    """
+    breaks = [0, *(np.flatnonzero(np.diff(wanted) - 1 > gap) + 1).tolist(), len(wanted)]
+    for first, last in pairwise(breaks):
+        while first < last:
+            end = first + int(np.searchsorted(wanted[first:last], wanted[first] + most))
+            yield first, end
+            first = end
+
+
+def _fill(
+    source: Rows, parts: list[_Part], lead: tuple[int, ...], span: tuple[int, int], into: Array
+) -> None:
+    """Fills in the result at ``lead``, the rows ``span`` of the dimension after it."""
     dim = len(lead)
-    result: Array | None = None
-    for box in parts:
+    for part in parts:
+        box = part.box
         start, stop = max(span[0], box.out[dim][0]), min(span[1], box.out[dim][1])
         if start >= stop:
             continue
@@ -158,20 +259,5 @@ def _piece(
             number if indices is None else int(indices[number - out[0]])
             for number, indices, out in zip(lead, box.kept, box.out, strict=False)
         )
-        block = source.rows(at, wanted)
-        for axis, indices in enumerate(box.kept[dim + 1 :], 1):
-            if indices is not None:
-                block = np.take(block, indices, axis=axis)
-        if len(parts) == 1:
-            return as_bytes(block)
-        if result is None:
-            result = np.empty((span[1] - span[0], *shape[dim + 1 :]), dtype=source.dtype)
         where = ((start - span[0], stop - span[0]), *box.out[dim + 1 :])
-        result[tuple(slice(*ends) for ends in where)] = block
-    assert result is not None  # boxes cover the result
-    return as_bytes(result)
-
-
-def as_bytes(array: Array) -> Bytes:
-    flat: Bytes = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return flat
+        source.gather(at, wanted, part.takes, into[tuple(slice(*ends) for ends in where)])

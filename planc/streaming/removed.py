@@ -19,11 +19,12 @@ from planc.codec.limits import Limits
 from planc.errors import MalformedFile
 from planc.plan import Cut, Plan
 from planc.streaming.besides import write_index
-from planc.streaming.cutting import BUFFER
-from planc.streaming.uncutting import removed_chunks
+from planc.streaming.cutting import Memory
+from planc.streaming.uncutting import removed_into
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Header, place
 from planc.tensorfiles.shards import Index, Shard, ShardSet, open_shard
+from planc.tensorfiles.stream import BLOCK
 from planc.tensorfiles.writer import TensorWriter
 
 PLAN = "removed.planc"
@@ -87,14 +88,17 @@ def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Lim
     )
     raw = base64.b64encode(shard.header.raw).decode()
     limits.check("header", 2 * len(raw), f"{shard.path}: its header, kept in a header")
-    writer = TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: "0" * 64})
     digest = sha256(shard.header.raw)
-    by_name = {entry.name: entry for entry in entries}
-    with open_shard(shard) as file:
+    by_name, memory = {entry.name: entry for entry in entries}, Memory()
+    with (
+        open_shard(shard) as file,
+        TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: "0" * 64}) as writer,
+    ):
         for old in file.header.entries:
-            for chunk in file.chunks(old, BUFFER):
-                digest.update(chunk.data)
             if old.name in by_name:
-                chunks = removed_chunks(file, old, cuts[old.name])
-                writer.add(by_name[old.name], chunks)
-    writer.finish({HEADER: raw, DIGEST: digest.hexdigest()})
+                with writer.adding(by_name[old.name]) as space:
+                    removed_into(file, old, cuts[old.name], space, memory, digest.update)
+            else:
+                for chunk in file.chunks(old, BLOCK):
+                    digest.update(chunk.data)
+        writer.finish({HEADER: raw, DIGEST: digest.hexdigest()})

@@ -9,25 +9,25 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from planc.codec import load_plan
-from planc.codec.files import read_file, replacing, write_all
+from planc.codec.files import read_file, replacing
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import ShardMismatch, StalePlan
 from planc.fingerprint import shape_difference, tensors_after
 from planc.plan import Cut, Plan
 from planc.streaming.besides import copy_besides
-from planc.streaming.cutting import BUFFER
+from planc.streaming.cutting import Array, Memory, copy_into
 from planc.streaming.removed import PLAN, source_header
-from planc.streaming.uncutting import restored_chunks
+from planc.streaming.uncutting import restored_into
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Entry, parse_text
-from planc.tensorfiles.reader import Bytes, TensorFile, open_tensors
+from planc.tensorfiles.reader import TensorFile, open_tensors
 from planc.tensorfiles.shards import SUFFIX, find_shards
+from planc.tensorfiles.stream import Stream, fill
 
 
 def restore_files(
@@ -87,26 +87,31 @@ def _restore_shard(
 ) -> bool:
     """Writes one shard of the source; returns whether it is the very file."""
     specs = {name: spec for spec in plan.tensors for name in spec.names}
-    with open_tensors(smaller, limits) as small, open_tensors(removed, limits) as gone:
+    with (
+        open_tensors(smaller, limits, once=True) as small,
+        open_tensors(removed, limits, once=True) as gone,
+    ):
         raw, expected = source_header(gone.header)
         original = parse_text(raw, limits)
         kept = {entry.name: entry for entry in small.header.entries}
         values = {entry.name: entry for entry in gone.header.entries}
-        digest = sha256(raw)
-        write_all(descriptor, raw)
-        for entry in original.entries:
-            spec = specs.get(entry.name)
-            cut = None if spec is None else plan.cuts.get(spec.name)
-            _check(entry, kept.get(entry.name), values.get(entry.name), cut, removed)
-            if cut is None:
-                chunks = small.chunks(kept[entry.name], BUFFER)
-            else:
-                take = _stream(gone, values[entry.name])
-                chunks = restored_chunks(small, kept[entry.name], take, cut, entry.shape)
-            for chunk in chunks:
-                digest.update(chunk.data)
-                write_all(descriptor, chunk)
-    return digest.digest() == expected
+        memory = Memory()
+        with Stream(descriptor, original.size) as stream:
+            stream.begin()
+            fill(stream.space, raw)
+            for entry in original.entries:
+                spec = specs.get(entry.name)
+                cut = None if spec is None else plan.cuts.get(spec.name)
+                _check(entry, kept.get(entry.name), values.get(entry.name), cut, removed)
+                if cut is None:
+                    copy_into(small, kept[entry.name], stream.space)
+                else:
+                    take = _reading(gone, values[entry.name])
+                    args = (cut, entry.shape, stream.space, memory)
+                    restored_into(small, kept[entry.name], take, *args)
+            digest = stream.end()
+            stream.finish()
+    return bool(digest.digest() == expected)
 
 
 def _check(
@@ -124,15 +129,13 @@ def _check(
         )
 
 
-def _stream(file: TensorFile, entry: Entry) -> Callable[[int], Bytes]:
-    """Reads a tensor from its begin on, as many bytes at a time as asked for."""
+def _reading(file: TensorFile, entry: Entry) -> Callable[[Array], None]:
+    """Reads a tensor from its begin on, as many values at a time as there is room for."""
     at = 0
 
-    def take(count: int) -> Bytes:
+    def take(values: Array) -> None:
         nonlocal at
-        values: Bytes = np.empty(count, dtype=np.uint8)
-        file.read_into(entry, at, values)
-        at += count
-        return values
+        file.read_into(entry, at, values.view(np.uint8))
+        at += values.nbytes
 
     return take

@@ -5,19 +5,17 @@ A :class:`Cutting` is plain data, so that a process of its own can carry it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from planc.codec.checkpoint import KEY, Part, decode_part, encode_part
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, ShardMismatch
 from planc.plan import Cut
-from planc.streaming.cutting import BUFFER, cut_chunks
+from planc.streaming.cutting import Memory, copy_into, cut_into
 from planc.tensorfiles.header import Entry
-from planc.tensorfiles.pieces import JoinedFile
-from planc.tensorfiles.reader import TensorFile, read_header
+from planc.tensorfiles.reader import read_header
 from planc.tensorfiles.shards import Shard, open_shard
 from planc.tensorfiles.writer import TensorWriter
 
@@ -57,12 +55,17 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
         if file.header != cutting.source.header:
             raise ShardMismatch(f"{cutting.source.path}: was changed while it was read; run again")
         places = {entry.name: entry for entry in file.header.entries}
-        writer = TensorWriter(descriptor, cutting.entries, cutting.metadata)
-        digests = []
-        for entry in cutting.entries:
-            chunks = _chunks(file, places[entry.name], cutting.cuts.get(entry.name))
-            digests.append((entry.name, writer.add(entry, chunks)))
-    header = writer.finish(_final(cutting, digests))
+        memory, names = Memory(), [entry.name for entry in cutting.entries]
+        with TensorWriter(descriptor, cutting.entries, cutting.metadata) as writer:
+            for entry in cutting.entries:
+                cut = cutting.cuts.get(entry.name)
+                with writer.adding(entry) as space:
+                    if cut is None:
+                        copy_into(file, places[entry.name], space)
+                    else:
+                        cut_into(file, places[entry.name], cut, space, memory)
+            digests = list(zip(names, writer.digests(), strict=True))
+            header = writer.finish(_final(cutting, digests))
     return Done(header.digest, tuple(digests))
 
 
@@ -76,10 +79,6 @@ def finished(path: Path, cutting: Cutting, limits: Limits = DEFAULT) -> Done | N
     digests = list(part.tensors)
     same = header.entries == cutting.entries and header.metadata == _final(cutting, digests)
     return Done(header.digest, tuple(digests)) if same else None
-
-
-def _chunks(file: TensorFile | JoinedFile, entry: Entry, cut: Cut | None) -> Iterator[Any]:
-    return file.chunks(entry, BUFFER) if cut is None else cut_chunks(file, entry, cut)
 
 
 def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str]:

@@ -11,60 +11,70 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planc.groups import Indices
 from planc.plan import Cut
-from planc.streaming.cutting import BUFFER, Array, Box, Rows, as_bytes, boxes, chunked
+from planc.streaming.cutting import Array, Box, Memory, Rows, boxes, chunked
 from planc.tensorfiles.header import Entry
 from planc.tensorfiles.pieces import JoinedFile
-from planc.tensorfiles.reader import Bytes, TensorFile
+from planc.tensorfiles.reader import TensorFile
+from planc.tensorfiles.stream import Space
 
 _Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the next dimension
 
 
-def removed_chunks(
-    file: TensorFile | JoinedFile, entry: Entry, cut: Cut, buffer: int = BUFFER
-) -> Iterator[Bytes]:
-    """The bytes of the values that the cut removes, in C order of their coordinates."""
-    source, parts = Rows(file, entry), boxes(cut)
-    for piece in _pieces(entry.shape, source.width, buffer):
+def removed_into(
+    file: TensorFile | JoinedFile,
+    entry: Entry,
+    cut: Cut,
+    space: Space,
+    memory: Memory,
+    seen: Callable[[memoryview], object],
+) -> None:
+    """Copies the values that the cut removes, in C order of their coordinates.
+
+    Args:
+        seen: is given all bytes of the tensor, in their order.
+    """
+    source, parts = Rows(file, entry, memory), boxes(cut)
+    for piece in _pieces(entry.shape, source.width, memory.size):
         lead, start, stop = piece
-        rows = source.rows(lead, np.arange(start, stop))
-        gone = np.ones(rows.shape, dtype=bool)
-        for box in parts:
-            places = _places(box, piece, entry.shape)
-            if places is not None:
-                gone[np.ix_(*places)] = False
-        yield as_bytes(rows[gone])
+        rows = source.read(lead, start, stop)
+        seen(rows.reshape(-1).view(np.uint8).data)
+        gone = _gone(parts, piece, entry.shape)
+        count = (int(np.count_nonzero(gone)),)
+        source.array(space(source.bytes(count)), count)[:] = rows[gone]
 
 
-def restored_chunks(
+def restored_into(
     small: TensorFile,
     entry: Entry,
-    removed: Callable[[int], Bytes],
+    removed: Callable[[Array], None],
     cut: Cut,
     shape: tuple[int, ...],
-    buffer: int = BUFFER,
-) -> Iterator[Bytes]:
-    """The bytes of the whole tensor of ``shape``.
+    space: Space,
+    memory: Memory,
+) -> None:
+    """Copies the whole tensor of ``shape``.
 
     Args:
         small: the file of the cut tensor, ``entry`` its place.
-        removed: gives the next bytes of the removed values, as many as asked for.
+        removed: fills an array with the next of the removed values.
     """
-    source, parts = Rows(small, entry), boxes(cut)
-    for piece in _pieces(shape, source.width, buffer):
+    source, parts = Rows(small, entry, memory), boxes(cut)
+    for piece in _pieces(shape, source.width, memory.size):
         lead, start, stop = piece
-        rows: Array = np.empty((stop - start, *shape[len(lead) + 1 :]), dtype=source.dtype)
-        gone = np.ones(rows.shape, dtype=bool)
+        whole = (stop - start, *shape[len(lead) + 1 :])
+        rows = source.array(space(source.bytes(whole)), whole)
         for box in parts:
             places = _places(box, piece, shape)
             if places is not None:
                 rows[np.ix_(*places)] = _kept(source, box, piece)
-                gone[np.ix_(*places)] = False
-        count = int(np.count_nonzero(gone))
-        rows[gone] = removed(count * source.width).view(source.dtype)
-        yield as_bytes(rows)
+        gone = _gone(parts, piece, shape)
+        values = memory.array(1, (int(np.count_nonzero(gone)),), source.dtype)
+        removed(values)
+        rows[gone] = values
 
 
 def _pieces(shape: tuple[int, ...], width: int, buffer: int) -> Iterator[_Piece]:
@@ -74,6 +84,17 @@ def _pieces(shape: tuple[int, ...], width: int, buffer: int) -> Iterator[_Piece]
     for lead in np.ndindex(*shape[:dim]):
         for start in range(0, shape[dim], rows):
             yield lead, start, min(start + rows, shape[dim])
+
+
+def _gone(parts: tuple[Box, ...], piece: _Piece, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which values of a piece the cut removes."""
+    lead, start, stop = piece
+    gone = np.ones((stop - start, *shape[len(lead) + 1 :]), dtype=bool)
+    for box in parts:
+        places = _places(box, piece, shape)
+        if places is not None:
+            gone[np.ix_(*places)] = False
+    return gone
 
 
 def _places(box: Box, piece: _Piece, shape: tuple[int, ...]) -> list[Indices] | None:
@@ -106,7 +127,7 @@ def _kept(source: Rows, box: Box, piece: _Piece) -> Array:
         at.append(position + out[0])
     first, last = _span(box, dim, start, stop)
     base = box.out[dim][0]
-    rows = source.rows(tuple(at), np.arange(base + first, base + last))
+    rows = source.read(tuple(at), base + first, base + last)
     inner = ((0, last - first), *box.out[dim + 1 :])
     block: Array = rows[tuple(slice(*ends) for ends in inner)]
     return block

@@ -21,7 +21,7 @@ from planc.codec.files import open_regular
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile, ShardMismatch, TruncatedFile
 from planc.tensorfiles.header import BITS, Entry, Header, aligned, nbytes, place, write_header
-from planc.tensorfiles.reader import Bytes, chunks_of, read_at
+from planc.tensorfiles.reader import Bytes, OpenFile, chunks_of
 
 Shape = tuple[int, ...]
 
@@ -124,9 +124,9 @@ def parts(joined: Joined, size: int) -> list[Joined]:
 class JoinedFile:
     """Reads pieces as the file that they would be if they were put together."""
 
-    def __init__(self, joined: Joined, descriptors: Mapping[Path, int]) -> None:
+    def __init__(self, joined: Joined, files: Mapping[Path, OpenFile]) -> None:
         self.header = joined.header
-        self._tensors, self._descriptors = joined.tensors, descriptors
+        self._tensors, self._files = joined.tensors, files
         self._finders: dict[str, _Finder] = {}
         self._dense: tuple[Piece, Bytes] | None = None
 
@@ -171,12 +171,12 @@ class JoinedFile:
     def _read(self, piece: Piece, width: int, at: int, into: Bytes) -> None:
         """Bytes of a piece, as if it lay in C order."""
         if piece.strides is None:
-            read_at(self._descriptors[piece.path], piece.path, piece.start + at, into)
+            self._files[piece.path].read(piece.start + at, into)
             return
         if self._dense is None or self._dense[0] is not piece:
             self._dense = None
             stored: Bytes = np.empty(piece.span * width, dtype=np.uint8)
-            read_at(self._descriptors[piece.path], piece.path, piece.start, stored)
+            self._files[piece.path].read(piece.start, stored)
             strided = np.lib.stride_tricks.as_strided(
                 stored.view(f"V{width}"), piece.shape, [s * width for s in piece.strides]
             )
@@ -207,21 +207,22 @@ class _Finder:
 
 @contextmanager
 def open_joined(joined: Joined) -> Iterator[JoinedFile]:
-    """Opens the files that pieces lie in.
+    """Opens the files that pieces lie in, to read them once.
 
     Raises:
         ShardMismatch: one of them is not what it was when it was looked at.
         OSError: one cannot be opened.
     """
     with ExitStack() as opened:
-        descriptors = {}
+        files = {}
         for path, seen in joined.files.items():
-            descriptors[path] = open_regular(path)
-            opened.callback(os.close, descriptors[path])
-            status = os.fstat(descriptors[path])
+            descriptor = open_regular(path)
+            opened.callback(os.close, descriptor)
+            status = os.fstat(descriptor)
             if (status.st_size, status.st_mtime_ns) != seen:
                 raise ShardMismatch(f"{path}: was changed while it was read; run again")
-        yield JoinedFile(joined, descriptors)
+            files[path] = OpenFile(path, descriptor, once=True)
+        yield JoinedFile(joined, files)
 
 
 def _look_at(path: Path) -> tuple[int, int]:

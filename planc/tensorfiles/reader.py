@@ -1,7 +1,8 @@
 """Reading safetensors files: a path in, the checked header and any range of the data out.
 
 Files are read with ``pread``, never mapped: one that is cut short meanwhile gives an error, not a
-signal that kills the process.
+signal that kills the process. A long file that is read once need not stay in the system's cache,
+where it would push out what others keep there, unless it was there before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import random
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,14 +25,52 @@ from planc.tensorfiles.header import LENGTH, Entry, Header, parse_header, text_l
 
 Bytes = NDArray[np.uint8]
 
+_LONG = 64 << 20  # bytes of a file from which on it matters what of it is in the cache
+_PROBES = 16
+
+
+class OpenFile:
+    """An open file, of which any part is read at any time.
+
+    Args:
+        once: it is read once, and need not stay in the system's cache for that.
+    """
+
+    def __init__(self, path: Path, descriptor: int, once: bool = False) -> None:
+        self._path, self._descriptor = path, descriptor
+        size = os.fstat(descriptor).st_size
+        self._once = once and size >= _LONG and not _is_cached(descriptor, size)
+
+    def read(self, at: int, into: Bytes) -> None:
+        """Fills ``into`` with the bytes from byte ``at`` on.
+
+        Raises:
+            TruncatedFile: the file has become shorter.
+        """
+        first = at
+        rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
+        while rest:
+            count = _pread_into(self._descriptor, rest, at)
+            if count == 0:
+                raise TruncatedFile(
+                    f"{self._path}: byte {at}: the file ended while it was read; copy it again"
+                )
+            rest, at = rest[count:], at + count
+        if self._once:  # with the end of what was read before, which may have been part of a page
+            first = max(0, first - len(into))
+            os.posix_fadvise(self._descriptor, first, at - first, os.POSIX_FADV_DONTNEED)
+
 
 class TensorFile:
     """An open safetensors file; made by :func:`open_tensors`."""
 
-    def __init__(self, path: str | os.PathLike[str], descriptor: int, limits: Limits) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], descriptor: int, limits: Limits, once: bool = False
+    ) -> None:
         self.path = Path(path)
         self._descriptor = descriptor
         size = os.fstat(descriptor).st_size
+        self._file = OpenFile(self.path, descriptor, once)
         try:
             start = self._some(0, LENGTH + 1)
             raw = self._some(0, LENGTH + text_length(start, size, limits))
@@ -44,7 +84,7 @@ class TensorFile:
         Raises:
             TruncatedFile: the file has become shorter.
         """
-        read_at(self._descriptor, self.path, self.header.data + entry.start + start, into)
+        self._file.read(self.header.data + entry.start + start, into)
 
     def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
         """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
@@ -76,25 +116,14 @@ def chunks_of(file: Readable, entry: Entry, size: int) -> Iterator[Bytes]:
         yield piece
 
 
-def read_at(descriptor: int, path: Path, at: int, into: Bytes) -> None:
-    """Fills ``into`` with the bytes of a file from byte ``at`` on.
-
-    Raises:
-        TruncatedFile: the file has become shorter.
-    """
-    rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
-    while rest:
-        count = _pread_into(descriptor, rest, at)
-        if count == 0:
-            raise TruncatedFile(
-                f"{path}: byte {at}: the file ended while it was read; copy it again"
-            )
-        rest, at = rest[count:], at + count
-
-
 @contextmanager
-def open_tensors(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Iterator[TensorFile]:
+def open_tensors(
+    path: str | os.PathLike[str], limits: Limits = DEFAULT, once: bool = False
+) -> Iterator[TensorFile]:
     """Opens a safetensors file and checks its header.
+
+    Args:
+        once: it will be read once, and need not stay in the system's cache for that.
 
     Raises:
         FileError: it is no regular file, or no safetensors file; its class says which.
@@ -102,7 +131,7 @@ def open_tensors(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Iter
     """
     descriptor = open_regular(path)
     try:
-        yield TensorFile(path, descriptor, limits)
+        yield TensorFile(path, descriptor, limits, once)
     finally:
         os.close(descriptor)
 
@@ -120,6 +149,30 @@ def is_same_file(first: Path, second: Path) -> bool:
     except OSError:
         return False
 
+
+def _is_cached(descriptor: int, size: int) -> bool:
+    """Whether part of a file is in the system's cache, or that cannot be known."""
+    if not _ADVISED or not hasattr(os, "RWF_NOWAIT"):
+        return True
+    # a look brings its page into the cache: one page only, and another one each time
+    places = [int((number + random()) / _PROBES * size) for number in range(_PROBES)]
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    found = any(_is_here(descriptor, at) for at in places)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_NORMAL)
+    return found
+
+
+def _is_here(descriptor: int, at: int) -> bool:
+    """Whether a byte of a file can be read without waiting for the disk."""
+    try:
+        return os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT) > 0
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system cannot tell
+        return True
+
+
+_ADVISED = hasattr(os, "posix_fadvise")
 
 if hasattr(os, "preadv"):
 

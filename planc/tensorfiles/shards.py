@@ -129,9 +129,9 @@ def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (S
 
 @contextmanager
 def open_shard(shard: Shard, limits: Limits = DEFAULT) -> Iterator[TensorFile | JoinedFile]:
-    """Opens a shard to read its tensors. Raises as :func:`find_shards` does."""
+    """Opens a shard to read its tensors once. Raises as :func:`find_shards` does."""
     opened = None if shard.joined is None else open_joined(shard.joined)
-    with opened or open_tensors(shard.path, limits) as file:
+    with opened or open_tensors(shard.path, limits, once=True) as file:
         yield file
 
 

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from itertools import product
 from typing import Any
 
@@ -67,9 +68,11 @@ class Row:
     share: float
     steps: int
 
-    def __str__(self) -> str:
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The first cells of its line in the table."""
         how = "one shot" if self.steps == 1 else f"{self.steps} steps"
-        return f"{self.criterion} | {self.share:.0%} | {how}"
+        return self.criterion, f"{self.share:.0%}", how
 
 
 ROWS = [Row(*row) for row in product(CRITERIA, SHARES, (1, STEPS))]
@@ -77,11 +80,11 @@ ROWS = [Row(*row) for row in product(CRITERIA, SHARES, (1, STEPS))]
 
 @dataclass(frozen=True)
 class Result:
-    """MACs left, accuracy in the three states, and the bits of the pruned model."""
+    """MACs left, accuracy in the three states, and the digest of the pruned model."""
 
     macs: float
     accuracies: tuple[float, float, float]
-    bits: bytes
+    digest: bytes
 
 
 class Split:
@@ -119,7 +122,7 @@ class Split:
 
     def tune(self, model: nn.Module, epochs: int) -> None:
         """Fine-tunes; what is equal to the bit becomes so once."""
-        key = bits(model) + bytes([epochs])
+        key = digest(model) + bytes([epochs])
         if key not in self._tuned:
             self.train(model, epochs, RATE)
             self._tuned[key] = copy.deepcopy(model.state_dict())
@@ -145,9 +148,9 @@ def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     return functional.cross_entropy(model(batch[0]), batch[1])
 
 
-def bits(model: nn.Module) -> bytes:
-    """All that a model holds."""
-    return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+def digest(model: nn.Module) -> bytes:
+    """Of all that a model holds."""
+    return sha256(b"".join(t.numpy().tobytes() for t in model.state_dict().values())).digest()
 
 
 def measured(seed: int) -> list[tuple[Result, Result]]:
@@ -173,9 +176,9 @@ def _followed(models: Iterator[nn.Module], split: Split, row: Row, full: int) ->
     for number, model in enumerate(models, 1):
         if number == row.steps:
             pruned = split.accuracy(model), split.accuracy(split.anew(model))
-            kept, left = bits(model), macs(model, ONE) / full
+            bits, left = digest(model), macs(model, ONE) / full
         split.tune(model, EPOCHS * STEPS // row.steps)
-    return Result(left, (*pruned, split.accuracy(model)), kept)
+    return Result(left, (*pruned, split.accuracy(model)), bits)
 
 
 def _planc(original: nn.Module, split: Split, row: Row, budget: int) -> Iterator[nn.Module]:
@@ -199,11 +202,13 @@ def _torch_pruning(original: nn.Module, split: Split, row: Row) -> Iterator[nn.M
     model = copy.deepcopy(original)
     pruner = _pruner(model, measure, _ratio(row.share, row.steps), row.steps)
     for _ in range(row.steps):
-        for batch in split.batches if row.criterion != "magnitude" else ():
-            if row.criterion == "hessian":
+        if row.criterion == "taylor":
+            for batch in split.batches:
+                loss(model, batch).backward()
+        if row.criterion == "hessian":
+            for batch in split.batches:
                 model.zero_grad()
-            loss(model, batch).backward()
-            if row.criterion == "hessian":
+                loss(model, batch).backward()
                 measure.accumulate_grad(model)
         pruner.step()
         model.zero_grad()
@@ -253,8 +258,8 @@ def table(found: Sequence[Sequence[tuple[Result, Result]]]) -> Iterator[str]:
     yield "| --- | ---: | --- | ---: | ---: |" + " ---: | ---: |" * len(states)
     for row, pairs in zip(ROWS, zip(*found, strict=True), strict=True):
         left = (f"{np.mean([pair[i].macs for pair in pairs]):.2%}" for i in (0, 1))
-        same = sum(theirs.bits == ours.bits for theirs, ours in pairs)
-        cells = [str(row), " → ".join(left), f"{same}/{len(pairs)}"]
+        same = sum(theirs.digest == ours.digest for theirs, ours in pairs)
+        cells = [*row.cells, " → ".join(left), f"{same}/{len(pairs)}"]
         both = np.array([[theirs.accuracies, ours.accuracies] for theirs, ours in pairs])
         for state in range(len(states)):
             theirs, ours = both[:, 0, state], both[:, 1, state]

@@ -3,13 +3,8 @@
     python -m tests.bench.lossless [MODEL ...] [--way zero ...] [--target graph] [--share 0.25]
 
 A MODEL is a name of torchvision's or, ``transformers:NAME``, of tests/zoo/transformers. In each
-group of it that is not mixing, a random share of the units is made superfluous in one ``way``:
-
-* zero: all parameters of the unit, as sparse training leaves them;
-* made: what makes it (filters, biases, scales and shifts), its consumers untouched;
-* factor: one of the weights that make it with its bias, such as the gate or the values alone;
-* unread: what reads it;
-* scale: the scale of its batch norm, the shift is not zero.
+group of it that is not mixing, a random share of the units is silenced in one ``way`` (see
+:mod:`tests.silenced`).
 
 ``superfluous`` counts the units of those whose members, set to zero, leave the output as it is (for
 scale: all, each is constant). ``found`` are the units among them that :func:`planc.fold` and
@@ -30,16 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 import planc
 from planc.analysis import Analysis
 from planc.constants.dead import Dead
-from planc.criteria.roles import roles
-from planc.groups import Member
+from tests.silenced import WAYS, Units, chosen_units, silenced, zero
 from tests.zoo import torchvision, transformers
 
-WAYS = ("zero", "made", "factor", "unread", "scale")
 MODELS = (
     "alexnet",
     "convnext_tiny",
@@ -139,17 +131,14 @@ def main() -> int:
 
 def measured(
     given: Case, analysis: Analysis, way: str, options: argparse.Namespace
-) -> tuple[np.ndarray, float] | None:
+) -> tuple[Units, float] | None:
     """Units made so, superfluous ones, found and removed ones; and the error. None if no group
     has such units.
     """
     rng = np.random.default_rng(options.seed)
     model = copy.deepcopy(given.model)
-    chosen = [_chosen(analysis, g, rng, options) for g in range(len(analysis.groups))]
-    made = [
-        units if _silence(model, analysis, g, units, way, rng) else np.array([], dtype=int)
-        for g, units in enumerate(chosen)
-    ]
+    chosen = chosen_units(analysis, options.share, rng, options.target)
+    made = silenced(model, analysis, chosen, way, rng)
     if not sum(map(len, made)):
         return None
     expected = given.outputs(model)
@@ -169,63 +158,6 @@ def measured(
     return counts, error
 
 
-def _chosen(
-    analysis: Analysis, g: int, rng: np.random.Generator, options: argparse.Namespace
-) -> np.ndarray:
-    """A share of a group's units, equally many in each row; none where they are mixed."""
-    group = analysis.groups[g]
-    count = int(group.cells * options.share) if not analysis.mixing(g, options.target) else 0
-    rows = [rng.permutation(group.cells)[:count] + r * group.cells for r in range(group.rows)]
-    return np.sort(np.concatenate(rows)).astype(int)
-
-
-def _silence(
-    model: nn.Module,
-    analysis: Analysis,
-    g: int,
-    units: np.ndarray,
-    way: str,
-    rng: np.random.Generator,
-) -> bool:
-    """Makes units of a group superfluous; whether the group has what there is to change."""
-    members = [m for m in analysis.groups[g].members if _wanted(model, analysis, m, way)]
-    if way == "factor" and members:
-        matrices = [m for m in members if len(analysis.graph.tensor(m.tensor).shape) > 1]
-        stems = sorted({m.tensor.rpartition(".")[0] for m in matrices})
-        stem = stems[rng.integers(len(stems))] if len(stems) > 1 else None
-        members = [m for m in members if m.tensor.rpartition(".")[0] == stem]
-    for member in members:
-        _zero(model, member, units)
-    return bool(members) and len(units) > 0
-
-
-def _wanted(model: nn.Module, analysis: Analysis, member: Member, way: str) -> bool:
-    """Whether a member is among those that a way sets to zero."""
-    tensor = analysis.graph.tensor(member.tensor)
-    if tensor.kind != "parameter":
-        return False
-    into = None
-    if len(tensor.shape) > 1:
-        role = roles(analysis.graph)[tensor.value]
-        into = role.into
-    makes = member.dim != into
-    if way == "scale":
-        path, _, last = member.tensor.rpartition(".")
-        return last == "weight" and isinstance(model.get_submodule(path), _BatchNorm)
-    return {"zero": True, "made": makes, "factor": makes, "unread": not makes}[way]
-
-
-def _zero(model: nn.Module, member: Member, chosen: np.ndarray) -> None:
-    """Sets the coordinates of units in one tensor to zero."""
-    units, indices = member.expand()
-    path, _, last = member.tensor.rpartition(".")
-    tensor = getattr(model.get_submodule(path), last)
-    if (over := member.over) is not None:
-        tensor = tensor.narrow(over.dim, over.start, over.stop - over.start)
-    with torch.no_grad():
-        tensor.index_fill_(member.dim, torch.from_numpy(indices[np.isin(units, chosen)]), 0)
-
-
 def _superfluous(
     given: Case,
     model: nn.Module,
@@ -237,7 +169,7 @@ def _superfluous(
     for group, units in zip(analysis.groups, made, strict=True):
         masked = copy.deepcopy(model)
         for member in group.members if len(units) else ():
-            _zero(masked, member, units)
+            zero(masked, member, units)
         unnoticed = len(units) and given.error(expected, masked) < EXACT
         yield units if unnoticed else np.array([], dtype=int)
 

@@ -1,12 +1,18 @@
 """Applying a plan to a sharded checkpoint of Llama's kind, beside ``cp`` of what is left.
 
-    python -m tests.bench.streaming --gib 4 --workers 2
+    python -m tests.bench.streaming --gib 4 --workers 1 2
 
 A decoder is built on the meta device, a plan is compiled for it, its weights are made up (bfloat16,
-random) as shards with an index. Then, in one run and on one disk: the bytes that the plan keeps are
-copied with ``cp`` and flushed, the plan is applied to the shards by a process of its own, and the
-two rates are compared. Memory is the peak of that process and of its workers above what they hold
-before they begin. Everything is deleted afterwards.
+random) as shards with an index. Then, in every round and on one disk, one after the other: the
+bytes that the plan keeps are copied with ``cp``, and the plan is applied to the shards by a process
+of its own, with each number of workers. Both end when their files are flushed. Before each of them
+the disk is idle, what it reads is dropped from the system's cache (``--cache warm``: read into it),
+and there is as much free; rounds begin with another one of them in turn. A ratio is that of the two
+rates of one round. The seconds of an apply include the start of its workers, not that of Python.
+
+Memory is the peak of that process and of each worker above what the process holds before it begins.
+CPU is the time of all of them. Every result is compared with the first one by the digests in its
+record. Everything is deleted afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +26,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -31,11 +39,13 @@ import planc
 from planc.codec.files import replacing
 from planc.plan import Plan
 from planc.tensorfiles.header import nbytes, place
+from planc.tensorfiles.reader import read_header
 from planc.tensorfiles.writer import TensorWriter
 
 _PIECE = 16 << 20
+_MIB, _GIB = 1 << 20, 1 << 30
 _APPLY = """
-import multiprocessing, os, sys, threading, time
+import json, multiprocessing, os, resource, sys, threading, time
 from planc.codec import load_plan
 from planc.streaming import apply_files
 
@@ -53,15 +63,29 @@ def watch():
             worker[0] = max(worker[0], peak(child.pid))
         time.sleep(0.01)
 
+def cpu():
+    both = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime + used.ru_stime for used in both)
+
 if __name__ == "__main__":
     plan, source, target, workers = sys.argv[1:]
     loaded, worker = load_plan(plan), [0]
-    before, began, cpu = peak(os.getpid()), time.perf_counter(), time.process_time()
     threading.Thread(target=watch, daemon=True).start()
+    before, used, began = peak(os.getpid()), cpu(), time.perf_counter()
     apply_files(loaded, source, target, workers=int(workers))
-    print(time.perf_counter() - began, peak(os.getpid()) - before, max(worker[0] - before, 0),
-          time.process_time() - cpu)
+    seconds = time.perf_counter() - began
+    memory = max(peak(os.getpid()), worker[0]) - before
+    print(json.dumps({"seconds": seconds, "cpu": cpu() - used, "memory": memory << 10}))
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One copy, or one apply with some workers: seconds, those of CPU, bytes above the baseline."""
+
+    seconds: float
+    cpu: float
+    memory: int = 0
 
 
 class Attention(nn.Module):
@@ -146,8 +170,10 @@ def made_up(directory: Path, model: nn.Module, shard_size: int) -> None:
     for i, specs in enumerate(shards, 1):
         shard = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         entries = place(specs)
-        with replacing(directory / shard) as descriptor:
-            writer = TensorWriter(descriptor, entries, {"format": "pt"})
+        with (
+            replacing(directory / shard) as descriptor,
+            TensorWriter(descriptor, entries, {"format": "pt"}) as writer,
+        ):
             for entry in entries:
                 writer.add(entry, _random(rng, entry.stop - entry.start))
                 shard_of[entry.name] = shard
@@ -161,15 +187,35 @@ def _random(rng: np.random.Generator, size: int) -> Iterator[bytes]:
         yield rng.bytes(min(_PIECE, size - start))
 
 
-def copied(source: Path, target: Path) -> float:
-    """Seconds to copy a directory with ``cp`` and flush it to the disk."""
-    began = time.perf_counter()
+def copied(source: Path, target: Path) -> Run:
+    """Copies a directory with ``cp`` and flushes it to the disk."""
+    began, used = time.perf_counter(), os.times()
     subprocess.run(["cp", "-r", source, target], check=True)
     for path in target.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    return time.perf_counter() - began
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    seconds, now = time.perf_counter() - began, os.times()
+    cpu = sum(now[:4]) - sum(used[:4])
+    return Run(seconds, cpu)
+
+
+def applied(directory: Path, target: Path, workers: int) -> Run:
+    """Applies the plan in a process of its own."""
+    arguments = [directory / "apply_once.py", directory / "plan.planc", directory / "source"]
+    command = [sys.executable, *map(str, [*arguments, target, workers])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Run(**json.loads(done))
+
+
+def prepare(directory: Path, warm: bool) -> None:
+    """What is in a directory is on the disk, and in the system's cache or not."""
+    os.sync()
+    for path in directory.iterdir():
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            piece = bytearray(_PIECE)
+            while warm and file.readinto(piece):
+                pass
 
 
 def main() -> None:
@@ -178,7 +224,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096, help="of the residual stream")
     parser.add_argument("--shard-gib", type=float, default=0.5)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3, help="rounds")
+    parser.add_argument("--cache", choices=["cold", "warm"], default="cold")
     parser.add_argument("--dir", type=Path, default=None, help="a directory on the disk to use")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(dir=options.dir))
@@ -194,38 +241,70 @@ def run(directory: Path, options: argparse.Namespace) -> None:
     plan = compiled(model)
     print(f"planned on the meta device in {time.perf_counter() - began:.1f} s")
     planc.save_plan(plan, directory / "plan.planc")
-    source = directory / "source"
+    (directory / "apply_once.py").write_text(_APPLY)  # workers start by running it again
+    source, kept, target = (directory / name for name in ("source", "kept", "target"))
     source.mkdir()
-    made_up(source, model, int(options.shard_gib * (1 << 30)))
+    made_up(source, model, int(options.shard_gib * _GIB))
+    applied(directory, kept, max(options.workers))
     shards = len(list(source.glob("*.safetensors")))
-    print(f"{len(model.layers)} layers in {shards} shards, {_gib(source):.2f} GiB")
-    script = directory / "apply_once.py"  # workers start by running it again
-    script.write_text(_APPLY)
-    for workers in options.workers:
-        for _ in range(options.repeat):
-            target, copy = directory / "target", directory / "copy"
-            arguments = [directory / "plan.planc", source, target, str(workers)]
-            done = subprocess.run(
-                [sys.executable, script, *map(str, arguments)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout.split()
-            seconds, own, child = float(done[0]), int(done[1]) >> 10, int(done[2]) >> 10
-            kept = _gib(target)
-            cp = copied(target, copy)
-            print(
-                f"workers {workers}: {kept:.2f} GiB kept, {kept / seconds:.2f} GiB/s out and "
-                f"{_gib(source) / seconds:.2f} GiB/s in; cp {kept / cp:.2f} GiB/s; "
-                f"ratio {cp / seconds:.2f}; CPU {float(done[3]):.1f} s; "
-                f"peak above baseline {own} MiB, of a worker {child} MiB"
+    print(
+        f"{len(model.layers)} layers in {shards} shards, {_size(source) / _GIB:.2f} GiB, "
+        f"{_size(kept) / _GIB:.2f} GiB kept; source {options.cache}"
+    )
+    expected = _record(kept)
+    rounds: list[dict[int, Run]] = []
+    for number in range(options.repeat):
+        found: dict[int, Run] = {}
+        order = [0, *options.workers]  # 0 is cp
+        first = number % len(order)
+        for workers in order[first:] + order[:first]:
+            prepare(source if workers else kept, options.cache == "warm")
+            load = os.getloadavg()[0]
+            found[workers] = (
+                applied(directory, target, workers) if workers else copied(kept, target)
             )
+            if _record(target) != expected:
+                raise SystemExit(f"{workers} workers: another result than before")
             shutil.rmtree(target)
-            shutil.rmtree(copy)
+            name = f"{workers} workers" if workers else "cp"
+            rate = _size(kept) / _GIB / found[workers].seconds
+            print(f"  {name}: {rate:.2f} GiB/s, load before it {load:.1f}", flush=True)
+        rounds.append(found)
+    report(rounds, _size(source), _size(kept), _largest_header(source))
 
 
-def _gib(directory: Path) -> float:
-    return sum(path.stat().st_size for path in directory.iterdir()) / (1 << 30)
+def report(rounds: list[dict[int, Run]], source: int, kept: int, header: int) -> None:
+    """Prints a line for cp and for each number of workers: medians, and the worst."""
+    print(f"{len(rounds)} rounds, median (worst); GiB of what is kept")
+    for workers in sorted(rounds[0]):
+        runs = [found[workers] for found in rounds]
+        rates = [kept / _GIB / run.seconds for run in runs]
+        per_core = [kept / _GIB / run.cpu for run in runs]
+        line = f"{median(rates):.2f} ({min(rates):.2f}) GiB/s"
+        line += f", {median(per_core):.2f} ({min(per_core):.2f}) GiB per second of CPU"
+        if not workers:
+            print(f"cp: {line}")
+            continue
+        ratios = [found[0].seconds / found[workers].seconds for found in rounds]
+        print(
+            f"{workers} workers: {line}, of input {source / kept * median(per_core):.2f}; "
+            f"ratio to cp {median(ratios):.2f} ({min(ratios):.2f}); memory above baseline "
+            f"{max(run.memory for run in runs) / _MIB:.0f} MiB of "
+            f"{(256 * _MIB + 16 * header) / _MIB:.0f} allowed"
+        )
+
+
+def _record(directory: Path) -> bytes:
+    """What a result says of all its tensors, digests among it."""
+    return read_header(min(directory.glob("*.safetensors"))).raw
+
+
+def _largest_header(directory: Path) -> int:
+    return max(len(read_header(path).raw) for path in directory.glob("*.safetensors"))
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ def _child(operation: Callable[[], Any], call: int, fault: str, writer: int) -> 
         if fault == "short write":
             if name not in ("write", "pwrite"):
                 return real(*args, **kwargs)
-            part = bytes(args[1])[: max(1, len(args[1]) // 2)]
+            part = memoryview(args[1])[: max(1, len(args[1]) // 2)]
             return real(args[0], part, *args[2:])
         if fault == "ENOSPC":
             if name in ("write", "pwrite"):  # a full disk takes what still fits
-                real(args[0], bytes(args[1])[: len(args[1]) // 2], *args[2:])
+                real(args[0], memoryview(args[1])[: len(args[1]) // 2], *args[2:])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 

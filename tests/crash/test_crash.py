@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 import planc
+from planc.tensorfiles import stream
 from tests.crash.faults import BROKEN, DONE, FAULTS, KILLED, REFUSED, run
-from tests.streaming.test_files import PLAN, sharded
+from tests.streaming.test_files import PLAN, mlp_plan, sharded
 
 Contents = dict[str, bytes]
 Operation = Callable[[Path], Any]
@@ -67,6 +68,17 @@ def apply_and_keep(directory: Path) -> None:
     )
 
 
+WIDE = mlp_plan(width=2048, layers=2)
+
+
+def apply_directly(directory: Path) -> None:
+    """As if the shards were long: each of them is written in several blocks."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stream, "BLOCK", 8192)
+        patched.setattr(stream, "LONG", 0)
+        planc.apply_files(WIDE, directory / "in", directory / "out")
+
+
 def _pruned() -> tuple[nn.Module, planc.Plan]:
     torch.manual_seed(0)
     model = Net().eval()
@@ -99,6 +111,11 @@ def _source(directory: Path) -> None:
     sharded(directory / "in")
 
 
+def _wide_source(directory: Path) -> None:
+    sharded(directory / "in", WIDE)
+    (directory / "in" / "config.json").unlink()
+
+
 # what is written, what was there before, which files of it are the target, and whether those of
 # the target may be moved aside (a directory cannot be exchanged for another in one step)
 CASES: dict[str, tuple[Operation, Operation, str, bool]] = {
@@ -106,6 +123,7 @@ CASES: dict[str, tuple[Operation, Operation, str, bool]] = {
     "checkpoint": (save_file, _old_file, "a", False),
     "sharded checkpoint": (save_directory, _old_directory, "out", True),
     "sharded apply": (apply_shards, _source, "out", False),
+    "sharded apply in blocks": (apply_directly, _wide_source, "out", False),
     "sharded apply with what is removed": (apply_and_keep, _source, "out", False),
 }
 LONGEST = "sharded apply with what is removed"

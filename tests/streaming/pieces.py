@@ -45,7 +45,7 @@ def _parts(state: State, chance: random.Random) -> Iterator[tuple[str, Box, torc
 
 def write_safetensors(state: State, directory: Path, seed: int) -> None:
     """As ``HuggingFaceStorageWriter(save_distributed=True)`` does. A rank holds one box of each."""
-    directory.mkdir()
+
     files: list[tuple[dict[str, torch.Tensor], dict[str, Any]]] = []
     for name, box, part, _ in _parts(state, random.Random(seed)):
         free = next((file for file in files if name not in file[0]), None)
@@ -60,7 +60,7 @@ def write_safetensors(state: State, directory: Path, seed: int) -> None:
 
 def write_native(state: State, directory: Path, seed: int) -> None:
     """As ``FileSystemWriter`` does."""
-    directory.mkdir()
+
     files: dict[str, io.BytesIO] = {}
     places: dict[MetadataIndex, _StorageInfo] = {}
     chunks: dict[str, list[ChunkStorageMetadata]] = {name: [] for name in state}

@@ -4,7 +4,6 @@ does not belong together is refused before there is output; what was interrupted
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -35,7 +34,8 @@ from planc.errors import (
 )
 from planc.groups import Member, Run
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.streaming import cutting, removed, restore, shard, uncutting
+from planc.streaming import shard
+from planc.tensorfiles import stream
 from planc.tensorfiles.shards import find_shards
 from tests.strategies import arrays, complete, cut_array, plans
 
@@ -66,13 +66,7 @@ def test_cutting_and_restoring_files_are_inverse(
     whole = state_of(plan)
     save_file(whole, directory / "a.safetensors", {"format": "np"})
     with pytest.MonkeyPatch.context() as patched:
-        for module, name in (
-            (shard, "cut_chunks"),
-            (removed, "removed_chunks"),
-            (restore, "restored_chunks"),
-        ):
-            home = cutting if name == "cut_chunks" else uncutting
-            patched.setattr(module, name, functools.partial(getattr(home, name), buffer=buffer))
+        patched.setattr(stream, "BLOCK", buffer)
         source, target, kept = (
             directory / "a.safetensors",
             directory / "b.safetensors",

@@ -79,8 +79,7 @@ def test_what_is_written_others_read(
 ) -> None:
     path = tmp_path_factory.mktemp("files") / "a.safetensors"
     entries = place(aligned((name, t[0], t[1]) for name, t in stored.items()))
-    with replacing(path) as descriptor:
-        writer = TensorWriter(descriptor, entries, metadata)
+    with replacing(path) as descriptor, TensorWriter(descriptor, entries, metadata) as writer:
         for entry in entries:
             writer.add(entry, [stored[entry.name][2]])
         writer.finish()
@@ -120,9 +119,12 @@ def test_what_others_write_is_read(tmp_path: Path, metadata: dict[str, str] | No
 
 def test_the_header_is_written_over_when_the_digests_are_known(tmp_path: Path) -> None:
     entries = place([("a", "U8", (3,))])
-    with replacing(tmp_path / "a") as descriptor:
-        writer = TensorWriter(descriptor, entries, {"digest": "0" * 64})
-        digest = writer.add(entries[0], [b"ab", b"c"]).hex()
+    with (
+        replacing(tmp_path / "a") as descriptor,
+        TensorWriter(descriptor, entries, {"digest": "0" * 64}) as writer,
+    ):
+        writer.add(entries[0], [b"ab", b"c"])
+        (digest,) = (digest.hex() for digest in writer.digests())
         header = writer.finish({"digest": digest})
     assert read_header(tmp_path / "a") == header
     assert header.metadata["digest"] == digest

@@ -1,0 +1,199 @@
+"""Writing a long file in one pass: bytes in their order in, the file and the digests of its parts
+out.
+
+Whoever has bytes asks for the space of the next ones and fills it. Meanwhile what was filled before
+is hashed by one thread and written by another. A long file goes to the disk directly, where the
+system can do that: copying it into the system's cache takes longer than writing it, and would push
+out what others keep there.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from planc.tensorfiles.reader import Bytes
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+Space = Callable[[int], Bytes]
+
+BLOCK = 8 << 20  # bytes that are written at once, and that can be asked for
+LONG = 64 << 20  # bytes of a file from which on it is written directly
+_SECTOR = 4096  # what is written directly begins and ends at multiples of it, in file and memory
+_BLOCKS = 3  # one is filled, one hashed, one written
+_DIRECT = getattr(os, "O_DIRECT", 0)
+_REFUSED = (errno.EINVAL, errno.ENOTSUP)
+
+
+class Stream:
+    """Writes a file of ``length`` bytes through a descriptor of an empty one.
+
+    It is a context. When its body fails, what is not written yet is dropped.
+    """
+
+    def __init__(self, descriptor: int, length: int) -> None:
+        self._file = _File(descriptor, direct=length >= LONG)
+        self._size = min(length, BLOCK) + _SECTOR
+        self._blocks = [_Block()]
+        self._turn = 0
+        self._stop = 0  # of what is filled in the block whose turn it is
+        self._hashed = 0  # up to here it is hashed, or need not be
+        self._digest: Any = None
+        self._hashing = ThreadPoolExecutor(1, "planc-hash")
+        self._writing = ThreadPoolExecutor(1, "planc-write")
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the threads; what is not written yet is dropped."""
+        for thread in (self._hashing, self._writing):
+            thread.shutdown(wait=True, cancel_futures=True)
+
+    def space(self, size: int) -> Bytes:
+        """Where the next ``size`` bytes of the file go, at most :data:`BLOCK`; they are to be
+        filled before anything else is asked for.
+
+        Raises:
+            OSError: what was filled earlier could not be written.
+        """
+        if self._stop + size > self._size:
+            self._next_block()
+        start, self._stop = self._stop, self._stop + size
+        return self._room[start : self._stop]
+
+    def begin(self) -> None:
+        """Has everything hashed from here on."""
+        self._hashed, self._digest = self._stop, sha256()
+
+    def end(self) -> Any:
+        """The hash of what came since :meth:`begin`; it is known when :meth:`finish` returns."""
+        self._hash()
+        digest, self._digest = self._digest, None
+        return digest
+
+    def finish(self) -> None:
+        """Returns when everything is written, but not flushed. Raises as :meth:`space` does."""
+        rest = self._hand_over()
+        for block in self._blocks:
+            block.wait()
+        self._file.write_rest(rest)
+        self._hashed = self._stop = 0
+
+    @property
+    def _block(self) -> _Block:
+        return self._blocks[self._turn]
+
+    @property
+    def _room(self) -> Bytes:
+        return self._block.room(self._size)
+
+    def _next_block(self) -> None:
+        """Gives the next block its turn; it begins with what the last one could not write."""
+        rest = self._hand_over()
+        if len(self._blocks) < _BLOCKS:
+            self._blocks.append(_Block())
+        self._turn = (self._turn + 1) % len(self._blocks)
+        self._block.wait()
+        self._room[: len(rest)] = rest
+        self._hashed = self._stop = len(rest)
+
+    def _hand_over(self) -> Bytes:
+        """Has what is filled hashed and written; returns its end that is no whole sector."""
+        self._hash()
+        whole = self._stop - self._stop % _SECTOR
+        self._block.submit(self._writing, self._file.write, self._room[:whole])
+        return self._room[whole : self._stop]
+
+    def _hash(self) -> None:
+        if self._digest is not None and self._hashed < self._stop:
+            part = self._room[self._hashed : self._stop]
+            self._block.submit(self._hashing, self._digest.update, part)
+        self._hashed = self._stop
+
+
+def fill(space: Space, content: Any) -> None:
+    """Copies a buffer of any size. Raises as :meth:`Stream.space` does."""
+    if memoryview(content).nbytes:
+        rest = np.frombuffer(content, dtype=np.uint8)
+        for start in range(0, len(rest), BLOCK):
+            part = rest[start : start + BLOCK]
+            space(len(part))[:] = part
+
+
+class _Block:
+    """Memory that begins at a sector, and what is being done with it."""
+
+    def __init__(self) -> None:
+        self._room: Bytes | None = None
+        self._doing: list[Future[None]] = []
+
+    def room(self, size: int) -> Bytes:
+        if self._room is None:
+            self._room = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
+        return self._room
+
+    def submit(
+        self, thread: ThreadPoolExecutor, call: Callable[[Bytes], None], part: Bytes
+    ) -> None:
+        if len(part):
+            self._doing.append(thread.submit(call, part))
+
+    def wait(self) -> None:
+        """Returns when all is done; raises what one of them raised."""
+        for done in self._doing:
+            done.result()
+        self._doing.clear()
+
+
+class _File:
+    """A file that is written in whole sectors, directly if it can be, and then the rest."""
+
+    def __init__(self, descriptor: int, direct: bool) -> None:
+        self._descriptor = descriptor
+        self._direct = False
+        if direct and _DIRECT:
+            self._set_direct(True)
+
+    def write(self, content: Bytes) -> None:
+        rest = memoryview(content)  # type: ignore[arg-type]  # an array is a buffer
+        while rest:
+            rest = rest[self._write(rest) :]
+
+    def write_rest(self, content: Bytes) -> None:
+        """Writes what is no whole sector; from here on nothing is written directly."""
+        if self._direct:
+            self._set_direct(False)
+        self.write(content)
+
+    def _write(self, rest: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, rest)
+        except OSError as error:
+            if error.errno not in _REFUSED or not self._direct:
+                raise
+        self._set_direct(False)  # its sectors are larger, or it took a part of one
+        return os.write(self._descriptor, rest)
+
+    def _set_direct(self, direct: bool) -> None:
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & ~_DIRECT
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | (_DIRECT if direct else 0))
+            self._direct = direct
+        except OSError as error:  # not every file system can
+            if error.errno not in _REFUSED:
+                raise

@@ -1,0 +1,208 @@
+"""Claims of writing long files: the bytes and their digests are those that came, in whatever pieces
+and whichever way they are written; what is read once leaves the system's cache as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planc.codec.files import replacing
+from planc.errors import PlancError
+from planc.tensorfiles import reader, stream
+from planc.tensorfiles.header import place, write_header
+from planc.tensorfiles.reader import open_tensors
+from planc.tensorfiles.stream import Stream, fill
+from planc.tensorfiles.writer import TensorWriter
+
+BLOCK = 8192
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks so small that tests need several, in files that count as long."""
+    monkeypatch.setattr(stream, "BLOCK", BLOCK)
+    monkeypatch.setattr(stream, "LONG", 0)
+
+
+def goes_directly(directory: Path) -> bool:
+    """Whether files there can be written without the system's cache."""
+    with replacing(directory / "probe") as descriptor:
+        return stream._File(descriptor, direct=True)._direct
+
+
+pieces = st.lists(st.integers(0, BLOCK) | st.sampled_from([4096, 8191, 8192]), max_size=12)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@given(sizes=pieces, parts=st.integers(1, 4), seed=st.integers(0, 99))
+@settings(max_examples=60)
+def test_what_is_filled_in_is_what_the_file_has(
+    tmp_path_factory: Any, direct: bool, sizes: list[int], parts: int, seed: int
+) -> None:
+    content = np.random.default_rng(seed).bytes(sum(sizes))
+    path, at, digests = tmp_path_factory.mktemp("files") / "a", 0, []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stream, "BLOCK", BLOCK)
+        patched.setattr(stream, "LONG", 0 if direct else 1 << 30)
+        with replacing(path) as descriptor, Stream(descriptor, len(content)) as written:
+            for part in range(parts):
+                written.begin()
+                began = at
+                for size in sizes[part::parts]:
+                    written.space(size)[:] = np.frombuffer(content[at : at + size], np.uint8)
+                    at += size
+                digests.append((written.end(), sha256(content[began:at])))
+            written.finish()
+    assert path.read_bytes() == content
+    assert all(found.digest() == expected.digest() for found, expected in digests)
+
+
+@pytest.mark.parametrize("length", [4096, 8192, 40_960, 8191, 40_961])
+def test_the_start_can_be_written_over_when_the_end_is_written(
+    tmp_path: Path, small: None, length: int
+) -> None:
+    with replacing(tmp_path / "a") as descriptor:
+        with Stream(descriptor, length) as written:
+            fill(written.space, bytes(length))
+            written.finish()
+        os.pwrite(descriptor, b"abc", 0)
+    assert (tmp_path / "a").read_bytes() == b"abc" + bytes(length - 3)
+
+
+def test_a_long_file_is_written_directly_where_that_can_be(tmp_path: Path, small: None) -> None:
+    if not goes_directly(tmp_path):
+        pytest.skip("this file system has no direct writes")
+    modes, real = [], os.write
+
+    def write(descriptor: int, content: Any) -> int:
+        modes.append(_is_direct(descriptor))
+        return real(descriptor, content)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with replacing(tmp_path / "a") as descriptor, Stream(descriptor, 20_000) as written:
+            fill(written.space, bytes(20_000))
+            written.finish()
+    assert modes[:-1] == [True] * (len(modes) - 1)
+    assert modes[-1] is False  # 20,000 is no number of whole sectors
+
+
+def _is_direct(descriptor: int) -> bool:
+    import fcntl
+
+    return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2])
+def test_a_system_that_refuses_a_direct_write_gets_another(
+    tmp_path: Path, small: None, refused: int
+) -> None:
+    real, calls = os.write, 0
+
+    def write(descriptor: int, content: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if _is_direct(descriptor):
+            if calls > refused:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            if len(content) > 4096:
+                return real(descriptor, content[:4096])  # takes less than it is given
+        return real(descriptor, content)
+
+    content = np.random.default_rng(0).bytes(50_000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with replacing(tmp_path / "a") as descriptor, Stream(descriptor, len(content)) as written:
+            fill(written.space, content)
+            written.finish()
+    assert (tmp_path / "a").read_bytes() == content
+
+
+def test_a_write_that_fails_is_raised_and_nothing_goes_on(tmp_path: Path, small: None) -> None:
+    real, calls = os.write, 0
+
+    def write(descriptor: int, content: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, content)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(OSError, match="No space"):
+            _write_zeros(tmp_path / "a", 1 << 20)
+    assert list(tmp_path.iterdir()) == []
+    assert calls < 10  # of 128 blocks
+
+
+def _write_zeros(path: Path, size: int) -> None:
+    entries = place([("a", "U8", (size,))])
+    with replacing(path) as descriptor, TensorWriter(descriptor, entries, {}) as writer:
+        writer.add(entries[0], [bytes(size)])
+        writer.finish()
+
+
+def test_a_tensor_of_another_length_than_its_shape_says_is_refused(tmp_path: Path) -> None:
+    entries = place([("a", "U8", (4,)), ("b", "U8", (4,))])
+    for chunks in ([b"abc"], [b"abcd", b"e"], []):
+        with (
+            pytest.raises(PlancError, match=r"a: \d bytes came"),
+            replacing(tmp_path / "a") as descriptor,
+            TensorWriter(descriptor, entries, {}) as writer,
+        ):
+            writer.add(entries[0], chunks)
+    with replacing(tmp_path / "a") as descriptor, TensorWriter(descriptor, entries, {}) as writer:
+        with pytest.raises(PlancError, match="b: not the tensor that follows"):
+            writer.add(entries[1], [b"abcd"])
+        writer.add(entries[0], [b"abcd"])
+        with pytest.raises(PlancError, match="b: this tensor was never written"):
+            writer.digests()
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_what_is_read_once_leaves_the_cache_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_there: bool
+) -> None:
+    if not hasattr(os, "RWF_NOWAIT"):
+        pytest.skip("this system does not tell what is in its cache")
+    size, path = 8 << 20, tmp_path / "a.safetensors"
+    entries = place([("a", "U8", (size,))])
+    content = write_header(entries, {}) + np.random.default_rng(0).bytes(size)
+    for name in ("a.safetensors", "other"):
+        with replacing(tmp_path / name) as descriptor:
+            os.write(descriptor, content)
+        _forget(tmp_path / name)
+    if _places_in_cache(tmp_path / "other", size):
+        pytest.skip("this file system does not tell what is in the cache")
+    if was_there:
+        path.read_bytes()
+    monkeypatch.setattr(reader, "_LONG", 0)
+    with open_tensors(path, once=True) as file:
+        read = sum(len(chunk) for chunk in file.chunks(entries[0], 1 << 20))
+    assert read == size
+    assert _places_in_cache(path, size) == (8 if was_there else 0)
+
+
+def _forget(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def _places_in_cache(path: Path, size: int) -> int:
+    """At how many of eight places a file is in the system's cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    found = sum(reader._is_here(descriptor, at) for at in range(size // 16, size, size // 8))
+    os.close(descriptor)
+    return found
