@@ -86,14 +86,19 @@ def test_what_a_header_knows_of_its_file() -> None:
 
 
 def test_tensors_are_placed_one_after_another_the_widest_first() -> None:
-    specs = (("u", "U8", (3,)), ("d", "F64", (1,)), ("h", "F16", (2,)), ("f", "F32", (0,)))
-    ordered = aligned(specs)
-    assert [name for name, _, _ in ordered] == ["d", "f", "h", "u"]
-    assert place(ordered) == (
-        Entry("d", "F64", (1,), 0, 8),
-        Entry("f", "F32", (0,), 8, 8),
-        Entry("h", "F16", (2,), 8, 12),
-        Entry("u", "U8", (3,), 12, 15),
+    specs = (
+        ("a", "U8", (3,)),
+        ("z", "F64", (1,)),
+        ("c", "F16", (2,)),
+        ("b", "BF16", (1,)),
+        ("x", "F32", (0,)),
+    )
+    assert place(aligned(specs)) == (
+        Entry("z", "F64", (1,), 0, 8),
+        Entry("x", "F32", (0,), 8, 8),
+        Entry("c", "F16", (2,), 8, 12),
+        Entry("b", "BF16", (1,), 12, 14),
+        Entry("a", "U8", (3,), 14, 17),
     )
 
 
@@ -136,7 +141,7 @@ def test_a_length_is_believed_up_to_the_files_size_and_the_limit() -> None:
         ):
             text_length(start[:length], 58, DEFAULT)
     with pytest.raises(MalformedFile, match="byte 8: 5b where a safetensors header begins with 7b"):
-        text_length(start[:8] + b"[", 58, DEFAULT)
+        text_length(start[:8] + b"[xyz", 58, DEFAULT)
 
 
 def test_a_file_has_the_size_that_its_header_says() -> None:
@@ -178,7 +183,9 @@ ALL = "['data_offsets', 'dtype', 'shape']"
             {"a": tensor() | {"x": "y"}},
             "'a': has ['data_offsets', 'dtype', 'shape', 'x'], a tensor",
         ),
-        ({"a" * 90: [1]}, f"'{'a' * 80}': has list"),
+        ({"a" * 90: [1]}, f" '{'a' * 80}': has list"),
+        ({"a" * 90: tensor() | {"dtype": 1}}, f" '{'a' * 80}': a field of the wrong type"),
+        ({"a" * 90: tensor(shape=(3,))}, f" '{'a' * 80}': 3 bytes for U8[3]"),
         ({"a": tensor() | {"y" * 90: "z"}}, f"'{'y' * 44}, a tensor has"),
         ({"a": tensor() | {"dtype": None}}, "'a': a field of the wrong type; write the file again"),
         ({"a": tensor() | {"shape": {}}}, "'a': a field of the wrong type"),
