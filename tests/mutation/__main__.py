@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from tests.mutation.covering import ROOT, modules, tests_of
+from tests.mutation.covering import ROOT, modules, files_for
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.trial import BareServer, Results, Trial
@@ -85,7 +85,7 @@ def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
         settings.load_profile("mutation")
         trial = Trial(chosen, until, bare, lambda text: print(text, flush=True))
         status = pytest.main(
-            [*options, f"--basetemp={folder}/tests", *tests_of(paths)],
+            [*options, f"--basetemp={folder}/tests", *files_for(paths)],
             plugins=[trial],
         )
         bare.close()

@@ -45,7 +45,7 @@ def modules(only: str = "") -> list[str]:
     return [path for path in dict.fromkeys(found) if path.startswith(only)]
 
 
-def tests_of(paths: list[str]) -> list[str]:
+def files_for(paths: list[str]) -> list[str]:
     """The test files and folders for some modules, each once."""
     places = {max((p for p in TESTS if path.startswith(p)), key=len) for path in paths}
     found = dict.fromkeys(test for place in TESTS if place in places for test in TESTS[place])
@@ -54,7 +54,7 @@ def tests_of(paths: list[str]) -> list[str]:
 
 def main() -> int:
     options = ["--cov", "--cov-report=term-missing:skip-covered", *sys.argv[1:]]
-    return int(pytest.main([*options, *tests_of(modules())]))
+    return int(pytest.main([*options, *files_for(modules())]))
 
 
 if __name__ == "__main__":

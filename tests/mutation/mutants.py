@@ -261,6 +261,8 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
 
 def _is_bare(test: ast.expr) -> bool:
     """Whether a condition has nothing in it that is negated by itself."""
+    if _is_name(test, "TYPE_CHECKING"):
+        return False
     return not isinstance(test, (ast.Compare, ast.BoolOp)) and not (
         isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
     )

@@ -178,6 +178,9 @@ ALL = "['data_offsets', 'dtype', 'shape']"
         ({"__metadata__": 1}, "__metadata__: not a map of strings to strings"),
         ({"__metadata__": {"a": 1}}, "__metadata__: not a map of strings to strings"),
         ({"a": [1]}, f"'a': has list, a tensor has {ALL}; write the file again"),
+        ({"a": ["dtype", "shape", "data_offsets"]}, "'a': has list, a tensor has"),
+        ({"a": 1}, "'a': has int, a tensor has"),
+        ({"a": tensor(shape=(-1,))}, "-1 is no size"),
         ({"a": {"dtype": "U8"}}, f"'a': has ['dtype'], a tensor has {ALL}"),
         (
             {"a": tensor() | {"x": "y"}},
