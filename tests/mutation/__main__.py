@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from tests.mutation.covering import ROOT, modules, files_for
+from tests.mutation.covering import ROOT, files_for, modules
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.trial import BareServer, Results, Trial

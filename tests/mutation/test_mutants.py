@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.mutation.covering import ROOT, TESTS, modules, files_for
+from tests.mutation.covering import ROOT, TESTS, files_for, modules
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants, mutated
 from tests.mutation.patching import MutatedImport, exchange, functions_of
