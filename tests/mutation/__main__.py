@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="modules whose path begins so")
     parser.add_argument("--match", default="", help="mutants in whose name this stands")
+    parser.add_argument("--again", type=Path, help="survivors in what an earlier run printed")
     options = parser.parse_args()
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -56,6 +57,9 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
     """In random order, so that the time that there is goes to all modules alike."""
     chance = random.Random(options.seed)
     order = [m for m in known if m.name not in EQUIVALENT and options.match in m.name]
+    if options.again:
+        printed = {line.rpartition("  ")[2] for line in options.again.read_text().splitlines()}
+        order = [m for m in order if m.name in printed]
     chance.shuffle(order)
     if options.sample is None:
         return order

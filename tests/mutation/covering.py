@@ -25,7 +25,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec": _CODEC,
     "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
     "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
-    "planc/fingerprint.py": (*_CODEC, "tests/test_fingerprint.py"),
+    "planc/fingerprint.py": ("tests/test_fingerprint.py",),
     "planc/checkpoint": ("tests/checkpoint",),
     "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
     "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),

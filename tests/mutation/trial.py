@@ -109,7 +109,7 @@ class Trial:
             killer = self._killer(mutant, tests, seen, items)
             if killer is None:
                 self.results.survived.append(mutant)
-                self.tell(f"survived      line {mutant.line} {mutant.name[:400]}")
+                self.tell(f"survived, line {mutant.line}  {mutant.name}")
             else:
                 self.results.killed[mutant] = killer
                 if killer in tests:
