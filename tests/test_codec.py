@@ -378,6 +378,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (set_in("groups.2.members.2.over", [0, 0, 2, 9]), "$.groups[2].members[2].over"),
         (set_in("source.structure", b"0" * 31), "$.source.structure"),
+        (set_in("source.structure", b"0" * 33), "$.source.structure"),
         (set_in("shapes", ""), "$.shapes"),
     ],
 )

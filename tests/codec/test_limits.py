@@ -130,6 +130,23 @@ def test_attributes_are_counted_for_each_module_that_has_them() -> None:
         decode_plan(content, limits=Limits(attribute_bytes=rows - 1))
 
 
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (PLAN.replace(inputs=object()), "TypeError: "),
+        (PLAN.replace(tensors=PLAN.tensors[1:]), "KeyError: 'a.weight'"),
+        (PLAN.replace(groups=(replace(PLAN.groups[0], removed=(6,)),)), "IndexError: "),
+        (PLAN.replace(groups=(replace(PLAN.groups[0], rows=4),)), "ValueError: "),
+        (PLAN.replace(cost_after=replace(PLAN.cost_after, macs=1 << 70)), "OverflowError: "),
+        (PLAN.replace(requires=[]), "it holds something that a file cannot, as a list or an array"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused_with_what_packing_said(plan: Plan, words: str) -> None:
+    with pytest.raises(MalformedFile) as caught:
+        encode_plan(plan)
+    assert str(caught.value).startswith(f"this plan cannot be saved: {words}")
+
+
 def nested(depth: int) -> Any:
     return 1 if depth == 0 else (nested(depth - 1),)
 
