@@ -164,8 +164,8 @@ class Analysis:
 
     def shapes(self, gone: Gone) -> list[tuple[int, ...]]:
         """The predicted shape of every value once the atoms ``gone`` have vanished."""
-        units = np.zeros(int(self._flat[0][-1]) + 1, dtype=bool)
-        units[self._flat[1]] = gone
+        units = np.zeros(int(self.flat[0][-1]) + 1, dtype=bool)
+        units[self.flat[1]] = gone
         columns, uses = self.columns
         lost = columns.lost(units).tolist()
         shapes = [labelled.shape for labelled in self.walked.labels]
@@ -181,7 +181,7 @@ class Analysis:
         """The columns of units, numbered through over all groups, that dimensions of values have;
         and which column each dimension of each value has.
         """
-        flat = self._flat[1]
+        flat = self.flat[1]
         found: dict[tuple[bytes, ...], int] = {}
         columns: list[tuple[Line, ...]] = []
         uses: dict[int, dict[int, int]] = {}
@@ -192,7 +192,7 @@ class Analysis:
                 if known == len(columns):
                     columns.append(tuple(flat[line] for line in lines))
                 uses.setdefault(value, {})[dim] = known
-        distinct, numbers = Columns(int(self._flat[0][-1])).joined(columns)
+        distinct, numbers = Columns(int(self.flat[0][-1])).joined(columns)
         return distinct, {
             value: {dim: numbers[known] for dim, known in dims.items()}
             for value, dims in uses.items()
