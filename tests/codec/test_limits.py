@@ -173,7 +173,15 @@ def test_values_nest_as_deep_as_their_types_do() -> None:
 def test_a_file_of_the_wrong_length_says_where_it_ends_and_should() -> None:
     content = encode_plan(PLAN)
     size = len(content)
-    for length, expected in ((12, 47), (13, 47), (46, 47), (47, 48), (48, 50), (50, size)):
+    for length, expected in (
+        (12, 47),
+        (13, 47),
+        (46, 47),
+        (47, 48),
+        (48, 50),
+        (49, 50),
+        (50, size),
+    ):
         with pytest.raises(TruncatedFile) as caught:
             decode_plan(content[:length])
         assert str(caught.value) == (

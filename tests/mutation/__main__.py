@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="modules whose path begins so")
     parser.add_argument("--match", default="", help="mutants in whose name this stands")
+    parser.add_argument("--tests", nargs="*", help="these alone, and not all of the modules")
     parser.add_argument("--again", type=Path, help="survivors in what an earlier run printed")
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -46,7 +47,7 @@ def main() -> int:
         if name.startswith(tuple(f"{path}:" for path in paths))
         and name not in {m.name for m in known}
     ]
-    results = _tried(chosen, paths, options.minutes)
+    results = _tried(chosen, paths, options.tests or files_for(paths), options.minutes)
     report(results, known, [m for m in known if m.name in EQUIVALENT])
     for name in stale:
         print(f"listed as equivalent, but no mutant: {name}")
@@ -72,7 +73,7 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
     return kept
 
 
-def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
+def _tried(chosen: list[Mutant], paths: list[str], tests: list[str], minutes: float) -> Results:
     until = time.time() + 60 * minutes
     options = ["-q", "-n", "0", "-s", "--noconftest"]
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +90,7 @@ def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
         settings.load_profile("mutation")
         trial = Trial(chosen, until, bare, lambda text: print(text, flush=True))
         status = pytest.main(
-            [*options, f"--basetemp={folder}/tests", *files_for(paths)],
+            [*options, f"--basetemp={folder}/tests", *tests],
             plugins=[trial],
         )
         bare.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 EQUIVALENT: dict[str, str] = {
+    "planc/codec/files.py:: 'O_BINARY' -> 'O_BINARY?'": "only Windows has it, where 0 stands else",
     "planc/codec/kinds.py:load_any: 12 -> 13": "kind_of looks at the first 12 bytes only",
     "planc/codec/checks.py:_check_changes: _same_types(change.before, change.after) -> "
     "_same_types(change.after, change.before)": "whether types are the same is symmetric",
