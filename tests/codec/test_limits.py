@@ -41,6 +41,7 @@ def test_limits_are_those_that_are_promised() -> None:
         "string": 1024,
         "attribute_bytes": 32 * MIB,
         "leaves": 1024,
+        "inputs": 32_768,
         "rank": 32,
         "dimension": 281_474_976_710_655,
         "elements": 4_611_686_018_427_387_903,
