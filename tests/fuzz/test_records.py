@@ -86,9 +86,20 @@ def masks_body() -> bytes:
 
 
 def latency_body() -> bytes:
-    grids = (Grid("aten.linear", ((4, 8), (1, 2, 3)), (5, 6, 7, 8, 9, 300)), Grid("add", (), (4,)))
-    uses = (Use(0, (((0, 2), (1, 1)), ((1, 4),))), Use(1, ()))
-    return latency.to_body(LatencyTable(_DIGEST, "a machine", 12, grids, uses, ("aten.sort",)))
+    table = LatencyTable(
+        structure=_DIGEST,
+        inputs=("tuple", ("tensor", (1, 3), "float32")),
+        machine="a machine",
+        threads=1,
+        rest=12,
+        grids=(
+            Grid("aten.linear", ((4, 8), (1, 2, 3)), (5, 6, 7, 8, 9, 300), (1, 4)),
+            Grid("add", (), (4,)),
+        ),
+        uses=(Use(0, (((0, 2), (1, 1)), ((1, 4),))), Use(1, ())),
+        unmeasured=("aten.sort",),
+    )
+    return latency.to_body(table)
 
 
 KINDS: dict[str, tuple[Callable[[], bytes], Read]] = {
