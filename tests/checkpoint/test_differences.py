@@ -302,7 +302,7 @@ def test_digests_are_compared_unless_told_not_to(path: Path, tmp_path: Path) -> 
 
 
 def test_an_integer_cannot_become_a_trainable_parameter(tmp_path: Path) -> None:
-    state = small().state_dict()
+    state = dict(small().state_dict())
     state["up.bias"] = state["up.bias"].to(torch.int32)
     save_file(state, tmp_path / "whole.safetensors")
     planc.apply_files(PLAN, tmp_path / "whole.safetensors", tmp_path / "i.safetensors")

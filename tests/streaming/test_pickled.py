@@ -210,6 +210,35 @@ def test_ties_and_every_kind_of_tensor_keep_their_bits(tmp_path: Path) -> None:
         assert_same(dict(planc.load(tmp_path / file, empty).state_dict()), dict(expected))
 
 
+def test_pieces_of_every_kind_of_tensor_keep_their_bits(tmp_path: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    model = build()
+    plan = planc.compile(model, torch.arange(4)[None], ratio=0.5)
+    expected = planc.apply(plan, model).state_dict()
+    state = dict(model.state_dict())
+    dcp.save(state, checkpoint_id=tmp_path / "native", no_dist=True)  # a tied tensor, twice
+    del state["last.weight"]
+    writer = dcp.HuggingFaceStorageWriter(str(tmp_path / "pieces"), save_distributed=True)
+    dcp.save(state, storage_writer=writer, no_dist=True)
+    for form in ("native", "pieces"):
+        planc.apply_files(plan, tmp_path / form, tmp_path / f"{form}2", trust_pickle=True)
+        loaded = planc.load(tmp_path / f"{form}2", build())
+        assert loaded.last.weight is loaded.first.weight
+        assert_same(dict(loaded.state_dict()), dict(expected))
+
+
+def test_a_tie_whose_names_hold_different_values_is_no_tie(tmp_path: Path) -> None:
+    model = build()
+    plan = planc.compile(model, torch.arange(4)[None], ratio=0.5)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state["last.weight"] += 1
+    torch.save(state, tmp_path / "a.pt")
+    planc.apply_files(plan, tmp_path / "a.pt", tmp_path / "b.safetensors", trust_pickle=True)
+    with pytest.raises(planc.VerificationError, match="tied in the model, with several values"):
+        planc.load(tmp_path / "b.safetensors", build())
+
+
 def test_a_training_checkpoint_gives_its_state_dict(tmp_path: Path) -> None:
     whole = OrderedDict(state())
     held = {"epoch": 3, "nested": {"model": whole}, "optimizer": {"lr": 0.1, "momentum": [1.0]}}
