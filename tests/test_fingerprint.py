@@ -227,6 +227,20 @@ def test_rows_with_gaps_have_the_digest_of_the_filled_rows(rows: list[Any], data
     assert form.digest([canonical(value) for value in values]) == expected
 
 
+def test_a_gap_is_a_number_that_says_which() -> None:
+    assert (Gap(2).number, int(Gap(2)), isinstance(Gap(2), int)) == (2, 0, True)
+
+
+def test_digests_are_those_of_the_packed_rows() -> None:
+    assert tensors_digest(()) == attributes_digest(()) == structure_digest(()) == sha256().digest()
+    modules = (ModuleSpec("b", (("y", 1), ("x", 2))), ModuleSpec("a", ()))
+    rows = [("a", []), ("b", [("x", 2), ("y", 1)])]
+    assert attributes_digest(modules) == sha256(b"".join(map(canonical, rows))).digest()
+    tensors = (TensorSpec(("w", "t"), (2, 3), "parameter"), TensorSpec(("b",), (), "buffer"))
+    named = [(["b"], [], "buffer"), (["t", "w"], [2, 3], "parameter")]
+    assert tensors_digest(tensors) == sha256(b"".join(map(canonical, named))).digest()
+
+
 def test_what_is_pruned_from_a_structure_names_another() -> None:
     source = PLAN.source.structure
     named = {
