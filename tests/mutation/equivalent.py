@@ -13,6 +13,9 @@ EQUIVALENT: dict[str, str] = {
     "planc/fingerprint.py:Form.digest: b'' -> b'?'": "all parts are replaced",
     "planc/fingerprint.py:_changed: _same(change.after, found[key]) -> "
     "_same(found[key], change.after)": "whether values are the same is symmetric",
+    "planc/fingerprint.py:_tensor_difference: 0 -> -1 #1": (
+        "a tensor of which some names are known and some are not was named before as tied"
+    ),
     "planc/fingerprint.py:_module_difference: _same(value, values[name]) -> "
     "_same(values[name], value)": "whether values are the same is symmetric",
     "planc/fingerprint.py:attribute_rows: sorted(m.attributes, key=lambda pair: pair[0]) -> "
