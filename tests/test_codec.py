@@ -269,6 +269,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("tensors.0.names", ["a" * 1025]), "1024 string"),
         (set_in("modules.1.path", ""), "'' is there twice"),
         (set_in("modules.0.attributes", 1), "row 1 of 2"),
+        (set_in("modules.2.attributes", 2), "modules[2].attributes: row 2 of 2, at most row 2 may"),
         (set_in("modules.1.attributes", 0), "has no attribute 'out_features'"),
         (set_in("structural.1", []), "structural: 2 rows, 1 distinct"),
         (set_in("structural", [[], [["n", 1]], [["n", 2]]]), "structural[2]: no module has it"),
