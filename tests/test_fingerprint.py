@@ -91,6 +91,7 @@ def changed(index: int, **changes: Any) -> tuple[TensorSpec, ...]:
     [
         (TENSORS[:1] + TENSORS[2:], "b.weight: expected a parameter of shape (6, 12), found none"),
         ((*TENSORS, TensorSpec(("new",), (2,), "buffer")), "new: expected no such tensor"),
+        ((*TENSORS, TensorSpec(("new", "twin"), (2,), "buffer")), "new: expected no such tensor"),
         (changed(1, shape=(6, 13)), "b.weight: expected shape (6, 12), found (6, 13)"),
         (changed(4, kind="parameter"), "steps: expected a buffer, found a parameter"),
         (renamed(0, "a.weight"), "tied.weight: expected a parameter of shape (6, 1), found none"),
@@ -144,6 +145,19 @@ def test_the_first_different_module_is_named(modules: tuple[ModuleSpec, ...], wo
 def test_tensors_of_the_result_with_attributes_of_the_source_are_stale() -> None:
     with pytest.raises(StalePlan):
         check_source(PLAN, tensors_after(TENSORS, PLAN.cuts), MODULES)
+
+
+def test_tensors_of_the_result_without_an_attribute_are_stale() -> None:
+    after, modules = tensors_after(TENSORS, PLAN.cuts), modules_after(MODULES, PLAN.attributes)
+    with pytest.raises(AlreadyApplied):
+        check_source(PLAN, after, modules)
+    for name in ("out_features", "shape"):  # which the plan changes, and its table lists
+        fewer = tuple(
+            replace(m, attributes=tuple(pair for pair in m.attributes if pair[0] != name))
+            for m in modules
+        )
+        with pytest.raises(StalePlan):
+            check_source(PLAN, after, fewer)
 
 
 def test_without_modules_only_tensors_are_compared() -> None:
@@ -211,6 +225,20 @@ def test_rows_with_gaps_have_the_digest_of_the_filled_rows(rows: list[Any], data
     form = Form(made := [gapped(row) for row in rows])
     expected = sha256(b"".join(canonical(filled(row)) for row in made)).digest()
     assert form.digest([canonical(value) for value in values]) == expected
+
+
+def test_a_gap_is_a_number_that_says_which() -> None:
+    assert (Gap(2).number, int(Gap(2)), isinstance(Gap(2), int)) == (2, 0, True)
+
+
+def test_digests_are_those_of_the_packed_rows() -> None:
+    assert tensors_digest(()) == attributes_digest(()) == structure_digest(()) == sha256().digest()
+    modules = (ModuleSpec("b", (("y", 1), ("x", 2))), ModuleSpec("a", ()))
+    rows = [("a", []), ("b", [("x", 2), ("y", 1)])]
+    assert attributes_digest(modules) == sha256(b"".join(map(canonical, rows))).digest()
+    tensors = (TensorSpec(("w", "t"), (2, 3), "parameter"), TensorSpec(("b",), (), "buffer"))
+    named = [(["b"], [], "buffer"), (["t", "w"], [2, 3], "parameter")]
+    assert tensors_digest(tensors) == sha256(b"".join(map(canonical, named))).digest()
 
 
 def test_what_is_pruned_from_a_structure_names_another() -> None:

@@ -236,6 +236,18 @@ def test_limits_hold_for_records(limits: Limits, words: str) -> None:
         assert words in refusal(attempt)
 
 
+def test_a_record_is_measured_before_it_is_read() -> None:
+    text = encode_part(PART)
+    size = len(text) // 4 * 3
+    assert decode_part({KEY: text}, limits=Limits(record=size)) == PART
+    with pytest.raises(LimitExceeded, match=f"record: {size} exceeds the limit of {size - 1} rec"):
+        decode_part({KEY: text}, limits=Limits(record=size - 1))
+    body = len(msgpack.packb(body_of(encode_checkpoint(CHECKPOINT), b"planc/ckpt")))
+    assert encode_checkpoint(CHECKPOINT, limits=Limits(record=body))
+    with pytest.raises(LimitExceeded, match=f"record: {body} exceeds the limit of {body - 1} rec"):
+        encode_checkpoint(CHECKPOINT, limits=Limits(record=body - 1))
+
+
 def test_what_is_as_large_as_a_limit_is_read() -> None:
     text = encode_checkpoint(CHECKPOINT)
     used = 2 * len(msgpack.packb(ATTRIBUTES)) + 1

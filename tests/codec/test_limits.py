@@ -118,8 +118,17 @@ def test_a_limit_is_the_most_that_is_accepted() -> None:
 def test_a_plan_is_read_up_to_each_limit_and_not_beyond(name: str, most: int) -> None:
     content = encode_plan(PLAN)
     assert decode_plan(content, limits=Limits(**{name: most})) == PLAN
-    with pytest.raises(LimitExceeded, match=rf"limit of {most - 1} {name}"):
+    where = {"file": "file", "units": "groups", "string": "text"}.get(name, "")
+    with pytest.raises(LimitExceeded, match=rf": .*{where}.*: \d+ exceeds .* {most - 1} {name};"):
         decode_plan(content, limits=Limits(**{name: most - 1}))
+
+
+def test_a_limit_on_a_table_names_the_table() -> None:
+    for name, most in (("tensors", 4), ("modules", 2), ("groups", 2), ("constraints", 1)):
+        with pytest.raises(LimitExceeded) as caught:
+            decode_plan(encode_plan(PLAN), limits=Limits(**{name: most}))
+        said = f"the plan: {name}: {most + 1} exceeds the limit of {most} {name}; if you trust"
+        assert str(caught.value).startswith(said)
 
 
 def test_attributes_are_counted_for_each_module_that_has_them() -> None:
@@ -311,8 +320,12 @@ def test_a_file_of_another_kind_says_what_it_is(kind: bytes) -> None:
         assert said[other] in message
         assert f"{said[kind][3:-2]} begins with 94 aa {kind.hex(' ')}" in message
     writers = {b"planc/plan": "save_plan", b"planc/mask": "save_masks", b"planc/time": "save_lat"}
-    with pytest.raises(NotAPlancFile, match=f"name a file that planc.?{writers.get(kind, '')}"):
-        unseal(kind, b"")
+    for start, shown in ((b"", "nothing"), (b"{}", "7b 7d"), (b"x" * 20, " ".join(["78"] * 12))):
+        with pytest.raises(NotAPlancFile) as caught:
+            unseal(kind, start)
+        message = str(caught.value)
+        assert f"byte 0: the file begins with {shown}, {said[kind][3:-2]} begins with" in message
+        assert f"name a file that planc.{writers.get(kind, '')}".rstrip(".") in message
 
 
 def test_a_mask_plan_is_no_plan() -> None:
