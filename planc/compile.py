@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from planc.analysis import analyze
+from planc.analysis import Analysis, analyze
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
-from planc.latency.table import LatencyTable
+from planc.latency.machine import check_machine
+from planc.latency.table import Prediction
 from planc.plan import Plan
 from planc.policy import (
     Budget,
@@ -29,6 +30,7 @@ from planc.policy import (
     Rounded,
     Uniform,
 )
+from planc.policy.patterns import matching
 from planc.policy.ratio import checked_ratio
 from planc.select import Target, select
 from planc.trace import trace
@@ -53,7 +55,8 @@ def compile(
     params: int | float | None = None,
     bytes: int | float | None = None,
     latency: int | float | None = None,
-    latency_table: LatencyTable | None = None,
+    latency_table: Prediction | None = None,
+    machine: str | None = None,
     criterion: str | Criterion = "l2",
     statistics: Statistics | None = None,
     weights: Weights | None = None,
@@ -86,6 +89,7 @@ def compile(
             what the original costs (a ``float`` up to 1): as much stays as all of them allow.
         latency: one more, in nanoseconds or as a share, by ``latency_table``
             (:func:`planc.measure_latency`).
+        machine: the one that the table was measured on, where the plan is made on another.
         criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
             :mod:`planc.criteria`).
         statistics: what :func:`planc.calibrate` collected, for criteria that need it.
@@ -117,10 +121,22 @@ def compile(
     """
     budget = Budget(macs, params, bytes, latency, latency_table)
     limited = budget != Budget(table=latency_table)
+    if latency is not None and latency_table is not None:
+        check_machine(latency_table, machine)
+    elif latency_table is not None or machine is not None:
+        raise PolicyError(
+            f"{'machine' if latency_table is None else 'latency_table'} is given, but no latency "
+            "that it bounds: say how much of it may stay, as latency=0.5"
+        )
     if limited and ratio is not None:
         raise PolicyError(
             f"ratio={ratio!r} and a budget ({budget}): one says what the other is to find out; "
             "give one of them"
+        )
+    if global_ranking and ranking not in ("uniform", "global"):
+        raise PolicyError(
+            f"global_ranking=True and ranking={ranking!r}: the first says ranking='global'; give "
+            "one of them"
         )
     options = _Options(
         ratio=ratio if ratio is not None or limited or policy is not None else 0.5,
@@ -137,7 +153,7 @@ def compile(
     )
     if policy is not None:
         options.refuse(policy)
-    scorer = named(criterion, seed) if isinstance(criterion, str) else criterion
+    scorer = named(criterion, seed)
     if target is None:
         target = "graph" if isinstance(model, torch.export.ExportedProgram) else "module"
     if args is None and isinstance(model, torch.export.ExportedProgram):
@@ -145,6 +161,7 @@ def compile(
     model = as_module(model)
     chosen = policy or options.policy(next(iter(budget.measured), "macs"))
     analysis = analyze(trace(model, args, kwargs), strict)
+    options.check(analysis)
     if limited:
         budget.limits(analysis)  # a budget that is none is refused before scores are computed
     scores = score(analysis, model if weights is None else weights, scorer, statistics)
@@ -175,6 +192,18 @@ class _Options:
             raise PolicyError(
                 f"policy {policy} and {', '.join(said)}: a policy says all that these would; "
                 "compose them into it (planc.policy)"
+            )
+
+    def check(self, analysis: Analysis) -> None:
+        """Raises PolicyError if what may shrink by ``only`` is what ``keep`` leaves whole."""
+        allowed, whole = (
+            {g for pattern in patterns for g in matching(analysis.groups, pattern)}
+            for patterns in (self.only, self.keep)
+        )
+        if allowed and allowed <= whole:
+            raise PolicyError(
+                f"keep={list(self.keep)} leaves whole all that only={list(self.only)} lets shrink, "
+                f"{analysis.groups[min(allowed)]} among them: leave one of the two out"
             )
 
     def policy(self, of: str) -> Policy:

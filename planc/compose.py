@@ -8,16 +8,32 @@ after the other is not assumed: it is checked before the plan is returned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planc.errors import PolicyError, StalePlan
-from planc.fingerprint import canonical, first_difference, modules_after, tensors_after
-from planc.groups import Group, Indices, Member
-from planc.plan import AttributeChange, Cut, Plan, PlanGroup, TensorSpec
+from planc.fingerprint import (
+    attributes_digest,
+    canonical,
+    first_difference,
+    modules_after,
+    tensors_after,
+    tensors_digest,
+)
+from planc.groups import Indices
+from planc.origin import Origin, own_tensors, units_in
+from planc.plan import (
+    CAPTURED,
+    AttributeChange,
+    Cut,
+    Fingerprints,
+    ModuleSpec,
+    Plan,
+    PlanGroup,
+    TensorSpec,
+)
 from planc.units import marked
 
 
@@ -27,13 +43,18 @@ def compose(first: Plan, second: Plan) -> Plan:
     Composition is associative. Rows of a ragged group that are wholly gone (their heads are
     removed) lose their first remaining units, until every row loses equally many.
 
+    Plans for ``target="graph"`` compose as those for modules do: what ``first`` produces is a graph
+    whose tensors have the original's names, and so the composed plan rewrites the original's graph
+    once. Only what was a constant of the original, and is a buffer of the graph, cannot be cut.
+
     Raises:
         StalePlan: ``second`` was not made for what ``first`` produces, or its groups are not
-            groups of ``first``; names the first difference.
+            groups of ``first``, or it cuts a constant; names the first difference.
         PolicyError: the plans have different targets.
     """
     _check_chain(first, second)
-    origin = _Origin(first, second)
+    _check_constants(first, second)
+    origin = Origin(first, second.tensors)
     groups = list(first.groups)
     for group in second.groups:
         if group.removed:
@@ -49,7 +70,19 @@ def compose(first: Plan, second: Plan) -> Plan:
         requires=tuple(sorted({*first.requires, *second.requires})),
     )
     _check_cuts(first, second, composed, origin)
-    return composed
+    return composed if first.target == "module" else _of_the_original(composed)
+
+
+def _of_the_original(composed: Plan) -> Plan:
+    """A plan for a graph with the digests of what its removals leave of the original: the second
+    plan's are those of a graph, whose modules are mere names and whose constants are buffers.
+    """
+    result = Fingerprints(
+        attributes_digest(modules_after(composed.modules, composed.attributes)),
+        composed.result.structure,
+        tensors_digest(tensors_after(composed.tensors, composed.cuts)),
+    )
+    return composed.replace(result=result)
 
 
 def _check_chain(first: Plan, second: Plan) -> None:
@@ -61,12 +94,15 @@ def _check_chain(first: Plan, second: Plan) -> None:
     same_tensors = first.result.tensors == second.source.tensors
     if same_tensors and first.result.attributes == second.source.attributes:
         return
-    difference = first_difference(
-        tensors_after(first.tensors, first.cuts),
-        modules_after(first.modules, first.attributes),
-        second.tensors,
-        second.modules,
-    )
+    modules = modules_after(first.modules, first.attributes)
+    tensors, found = second.tensors, second.modules
+    if first.target == "graph":
+        tensors, found = own_tensors(first, second.tensors), _called(second.modules)
+        modules = tuple(spec for spec in modules if spec.path in {m.path for m in found})
+        same_tensors = tensors_digest(tensors) == first.result.tensors
+    difference = first_difference(tensors_after(first.tensors, first.cuts), modules, tensors, found)
+    if difference is None and first.target == "graph":
+        return
     what = "attributes" if same_tensors else "tensors"
     raise StalePlan(
         f"the second plan was not made for what the first produces, the {what} differ: "
@@ -74,120 +110,36 @@ def _check_chain(first: Plan, second: Plan) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Indices of one member in the original, in the range ``start:stop`` of dimension ``over``
-    (everywhere if it is None), in the order of the member's units.
-    """
-
-    indices: Indices
-    over: int | None
-    start: int
-    stop: int
+def _called(modules: tuple[ModuleSpec, ...]) -> tuple[ModuleSpec, ...]:
+    """The modules of a rewritten graph that it calls; of the others only names are left."""
+    return tuple(spec for spec in modules if spec.attributes)
 
 
-class _Origin:
-    """Where the coordinates that the second plan speaks of were before the first one."""
-
-    def __init__(self, first: Plan, second: Plan) -> None:
-        self.cuts = first.cuts
-        self.shapes = {spec.name: spec.shape for spec in first.tensors}
-        primary = {name: spec.name for spec in first.tensors for name in spec.names}
-        # of tied names either plan may have chosen another as the first
-        self.names = {spec.name: primary[spec.name] for spec in second.tensors}
-
-    def kept(self, tensor: str, dim: int) -> Indices:
-        """The original indices of a dimension that is not ragged."""
-        kept = self.cuts[tensor].kept[dim] if tensor in self.cuts else None
-        return np.arange(self.shapes[tensor][dim]) if kept is None else kept
-
-    def positions(self, member: Member, dim: int) -> Indices:
-        """The original indices of another dimension at which a member of the second plan holds."""
-        kept = self.kept(self.names[member.tensor], dim)
-        over = member.over
-        return kept[over.start : over.stop] if over is not None and over.dim == dim else kept
-
-    def pieces(self, member: Member, indices: Indices) -> Iterator[_Piece]:
-        """The original indices of a member of the second plan."""
-        tensor = self.names[member.tensor]
-        ragged = self.cuts[tensor].ragged if tensor in self.cuts else ()
-        for dim, over, blocks in ragged:
-            if dim == member.dim:
-                positions = self.positions(member, over)
-                for block in blocks:
-                    if _meets(positions, block.start, block.stop):
-                        yield _Piece(block.kept[indices], over, block.start, block.stop)
-                return
-        yield _Piece(self.kept(tensor, member.dim)[indices], None, 0, 0)
+def _check_constants(first: Plan, second: Plan) -> None:
+    own = {spec.name for spec in own_tensors(first, second.tensors)}
+    for group in second.groups:
+        constants = [m.tensor for m in group.members if m.tensor not in own]
+        if group.removed and constants:
+            raise StalePlan(
+                f"{group} of the second plan cuts {constants[0]}, a constant of the original that "
+                "only its graph holds as a buffer: no plan for the original can cut it; compile "
+                f'the second plan with keep="{CAPTURED}*"'
+            )
 
 
-def _find(origin: _Origin, groups: list[PlanGroup], group: PlanGroup) -> tuple[int, Indices]:
+def _find(origin: Origin, groups: list[PlanGroup], group: PlanGroup) -> tuple[int, Indices]:
     """The group of the first plan that ``group`` is the rest of, and the units to remove there."""
     head = group.members[0]
     tensor, dim = origin.names[head.tensor], head.dim
     for at, candidate in enumerate(groups):
         if any((m.tensor, m.dim) == (tensor, dim) for m in candidate.members):
-            units = _units_in(origin, candidate, group)
+            units = units_in(origin, candidate, group)
             if units is not None and _may_lose(candidate, units[list(group.removed)]):
                 return at, units[list(group.removed)]
     raise StalePlan(
         f"the units of {group} of the second plan are units of no group of the first that may "
         "lose them; compile the second plan with the same planc, from the pruned model"
     )
-
-
-def _units_in(origin: _Origin, candidate: Group, group: Group) -> Indices | None:
-    """For each unit of ``group`` the one unit of ``candidate`` that it is the rest of, or None."""
-    lookup: dict[tuple[str, int], _Owners] = {}
-    lowest = np.full(group.size, candidate.size, dtype=np.int64)
-    highest = np.full(group.size, -1, dtype=np.int64)
-    for member in group.members:
-        place = (origin.names[member.tensor], member.dim)
-        if place not in lookup:
-            lookup[place] = _Owners(candidate, *place, origin.shapes[place[0]][place[1]])
-        units, indices = member.expand()
-        for piece in origin.pieces(member, indices):
-            for owners in lookup[place].of(piece, member, origin):
-                if owners.min() < 0:
-                    return None
-                np.minimum.at(lowest, units, owners)
-                np.maximum.at(highest, units, owners)
-    one_each = np.array_equal(lowest, highest) and len(np.unique(lowest)) == group.size
-    return lowest if one_each else None
-
-
-class _Owners:
-    """Which unit of a group owns each index of one dimension of one tensor."""
-
-    def __init__(self, group: Group, tensor: str, dim: int, size: int) -> None:
-        self.dense: Indices = np.full(size, -1, dtype=np.int64)
-        self.ranges: dict[tuple[int, int, int], Indices] = {}
-        for member in group.members:
-            if (member.tensor, member.dim) != (tensor, dim):
-                continue
-            owners = self.dense
-            if member.over is not None:
-                span = (member.over.dim, member.over.start, member.over.stop)
-                owners = self.ranges.setdefault(span, np.full(size, -1, dtype=np.int64))
-            units, indices = member.expand()
-            owners[indices] = units
-
-    def of(self, piece: _Piece, member: Member, origin: _Origin) -> Iterator[Indices]:
-        """The owners of the indices of a piece, in each range of the group that it meets."""
-        met = False
-        for (over, start, stop), owners in self.ranges.items():
-            if piece.over == over:
-                start, stop = max(start, piece.start), min(stop, piece.stop)
-            if _meets(origin.positions(member, over), start, stop):
-                met = True
-                dense = self.dense[piece.indices]
-                yield np.where(dense < 0, owners[piece.indices], dense)
-        if not met:
-            yield self.dense[piece.indices]
-
-
-def _meets(positions: Indices, start: int, stop: int) -> bool:
-    return bool(np.searchsorted(positions, start) < np.searchsorted(positions, stop))
 
 
 def _populations(group: PlanGroup, units: Indices) -> tuple[NDArray[np.bool_], Indices]:
@@ -240,7 +192,7 @@ def _chained(first: Plan, second: Plan) -> tuple[AttributeChange, ...]:
     )
 
 
-def _check_cuts(first: Plan, second: Plan, composed: Plan, origin: _Origin) -> None:
+def _check_cuts(first: Plan, second: Plan, composed: Plan, origin: Origin) -> None:
     """The composed plan must cut every tensor as the two plans do one after the other."""
     after = {origin.names[name]: cut for name, cut in second.cuts.items()}
     for spec in first.tensors:

@@ -84,16 +84,17 @@ class Followers:
             self._equations, self._values.values(kept).tolist(), strict=True
         ):
             new[key] = _replaced(current(key), index, value) if index else value
-        for key, number, factor in self._sized:
-            new[key] = sizes[number] * factor
+        new.update({key: sizes[number] * factor for key, number, factor in self._sized})
         for key, number, times in self._scaled:
             new[key] = sizes[number] * current(times)
         for key, dividend, divisor in self._quotients:
             new[key] = current(dividend) // current(divisor)
         return tuple(
-            AttributeChange(*key, before, new[key])
-            for key, before in self.traced.items()
-            if new[key] != before
+            [  # of a list: a generator would be resumed for each of thousands
+                AttributeChange(path, name, before, value)
+                for (path, name), before in self.traced.items()
+                if (value := new[path, name]) != before
+            ]
         )
 
 

@@ -12,7 +12,9 @@ steps, for what has been done can be read off it. Nothing here has a state of it
 
 After a crash, ``done = planc.load_plan("pruned.planc")`` and ``model = planc.apply(done,
 original)`` give the structure of the last step, for the weights that were saved with it, and the
-loop goes on.
+loop goes on. Where one file is to hold both, so that a crash cannot part them, it is
+``planc.save("pruned.safetensors", model, done)``, and after a crash ``model =
+planc.load("pruned.safetensors", original)``, ``done = planc.inspect("pruned.safetensors").plan``.
 """
 
 from __future__ import annotations
@@ -22,15 +24,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 from torch import nn
 
 from planc.analysis import analyze
 from planc.compile import compile
 from planc.compose import compose
 from planc.errors import PolicyError
+from planc.latency.carried import Carried
+from planc.latency.table import LatencyTable, Prediction
 from planc.plan import Cost, Plan
 from planc.policy import Budget
-from planc.policy.budget import NAMES
+from planc.policy.budget import NAMES, no_table
 from planc.policy.ratio import checked_count
 from planc.trace import trace
 
@@ -40,17 +45,21 @@ class Schedule:
     """Budgets on the way to a last one, each of them as :class:`planc.policy.Budget` has it.
 
     Of ``steps`` steps, the "geometric" ``shape`` takes the same share of what is left with each,
-    the "linear" one the same amount.
+    the "linear" one the same amount. The ``latency`` is that of the ``latency_table`` of the
+    original, which serves for all steps.
     """
 
     macs: int | float | None = None
     params: int | float | None = None
     bytes: int | float | None = None
+    latency: int | float | None = None
+    latency_table: LatencyTable | None = None
     steps: int = 1
     shape: Literal["geometric", "linear"] = "geometric"
 
-    def figures(self, cost: Cost) -> tuple[Mapping[str, int], ...]:
-        """The most that each step may leave of an original of that ``cost``, by measure.
+    def figures(self, cost: Cost, latency: int = 0) -> tuple[Mapping[str, int], ...]:
+        """The most that each step may leave of an original of that ``cost``, by measure; its
+        ``latency`` is in nanoseconds.
 
         Raises:
             PolicyError: the budget is none, or the number of steps, or the shape.
@@ -58,8 +67,8 @@ class Schedule:
         checked_count(self.steps, "steps", "4 steps, for example")
         if self.shape not in ("geometric", "linear"):
             raise PolicyError(f'shape {self.shape!r}: choose "geometric" or "linear"')
-        full = asdict(cost)
-        last = Budget(self.macs, self.params, self.bytes).figures(full)
+        full = asdict(cost) | {"latency": latency}
+        last = Budget(self.macs, self.params, self.bytes, self.latency).figures(full)
         return tuple(
             {name: self._between(full[name], last[name], i) for name in last}
             for i in range(1, self.steps + 1)
@@ -105,16 +114,28 @@ def next_step(
         InfeasibleBudget: the step cannot be taken; names the closest figure and what stops it.
         TraceError, AnalysisError, PolicyError: as :func:`planc.compile`.
     """
-    for name in ("ratio", *NAMES):
+    for name in ("ratio", *NAMES, "latency", "latency_table"):
         if name in options:
             raise PolicyError(f"{name}={options[name]!r}: the schedule says how far a step goes")
-    cost = done.cost_before if done is not None else None
-    if cost is None:
+    if schedule.latency is not None and schedule.latency_table is None:
+        raise no_table()
+    table: Prediction | None = schedule.latency_table if schedule.latency is not None else None
+    if done is None:
         analysis = analyze(trace(model, args, kwargs))
-        cost = analysis.cost.price([group.cells for group in analysis.groups])
-    left = asdict(done.cost_after) if done is not None else asdict(cost)
-    for number, figures in enumerate(schedule.figures(cost), 1):
+        kept = [group.cells for group in analysis.groups]
+        cost = analysis.cost.price(kept)
+        left = asdict(cost)
+        if table is not None:
+            left["latency"] = table.prediction(analysis)(np.array(kept))
+        latency = left.get("latency", 0)
+    else:
+        cost, left, latency = done.cost_before, asdict(done.cost_after), 0
+        if schedule.latency_table is not None and table is not None:
+            table = Carried(schedule.latency_table, done)
+            left["latency"], latency = table.after, table.before
+    for number, figures in enumerate(schedule.figures(cost, latency), 1):
         if any(left[name] > figure for name, figure in figures.items()):
-            plan = compile(model, args, kwargs, **{**options, **figures})
+            budget = {**figures, "latency_table": table} if table is not None else figures
+            plan = compile(model, args, kwargs, **{**options, **budget})
             return Step(plan, plan if done is None else compose(done, plan), number)
     return None

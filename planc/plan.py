@@ -18,6 +18,8 @@ from planc.groups import Group, Indices
 from planc.units import marked
 
 Attributes = tuple[tuple[str, Any], ...]
+CAPTURED = "captured_"
+"""How the names of buffers begin in which a rewritten graph holds constants of the original."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,27 @@ class Plan:
     def replace(self, **changes: Any) -> Plan:
         """A copy with some fields changed."""
         return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
+
+
+def inputs_text(spec: Any) -> str:
+    """A specification of inputs in the notation of a call, as ``float32[1, 3, 224, 224]``."""
+    match spec:
+        case ("tuple", ("tuple", *args), ("dict", *kwargs)):
+            named = [f"{key}={inputs_text(item)}" for key, item in kwargs]
+            return ", ".join([*map(inputs_text, args), *named]) or "none"
+        case ("tensor", tuple(shape), str(dtype)):
+            return f"{dtype}[{', '.join(map(str, shape))}]"
+        case ("tuple", *items):
+            return f"({', '.join(map(inputs_text, items))})"
+        case ("list", *items):
+            return f"[{', '.join(map(inputs_text, items))}]"
+        case ("dict", *items):
+            return f"{{{', '.join(f'{key}: {inputs_text(item)}' for key, item in items)}}}"
+        case ("value", value):
+            return repr(value)
+        case ("opaque", str(name)):
+            return f"<{name}>"
+    return repr(spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Golden files: files of every format version that was ever released, and what reading them gives.
 
-``python -m tests.golden_files`` writes those of the present version into ``tests/golden/v1``. Once
-a version is released its files are never written again; a new version gets a directory of its own.
+``python -m tests.golden_files`` adds those that ``tests/golden/v1`` lacks. What is there is never
+written again; a new version gets a directory of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import struct
+import tempfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -131,22 +132,31 @@ def outcome(path: Path) -> str:
 
 
 def main() -> None:
-    shutil.rmtree(DIRECTORY, ignore_errors=True)
-    for kind in ("plans", "malformed", "checkpoints/single", "checkpoints/bfloat16"):
-        (DIRECTORY / kind).mkdir(parents=True)
-    for name, plan in plans().items():
-        planc.save_plan(plan, DIRECTORY / "plans" / f"{name}.planc")
-    for name, content in malformed().items():
-        (DIRECTORY / "malformed" / f"{name}.planc").write_bytes(content)
-    checkpoints(DIRECTORY / "checkpoints")
-    manifest = {}
-    for path in sorted(DIRECTORY.rglob("*")):
-        if path.is_file():
-            manifest[path.relative_to(DIRECTORY).as_posix()] = {
-                "sha256": sha256(path.read_bytes()).hexdigest(),
-                "gives": outcome(path),
-            }
-    MANIFEST.write_text(json.dumps(manifest, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as name:
+        made = Path(name)
+        for kind in ("plans", "malformed", "checkpoints/single", "checkpoints/bfloat16"):
+            (made / kind).mkdir(parents=True)
+        for title, plan in plans().items():
+            planc.save_plan(plan, made / "plans" / f"{title}.planc")
+        for title, content in malformed().items():
+            (made / "malformed" / f"{title}.planc").write_bytes(content)
+        checkpoints(made / "checkpoints")
+        add(made)
+
+
+def add(made: Path) -> None:
+    """Takes over the files that are not there yet; a checkpoint that is there stays as it is."""
+    manifest = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
+    whole = {name.rpartition("/")[0] for name in manifest if name.startswith("checkpoints/")}
+    for path in sorted(made.rglob("*")):
+        name = path.relative_to(made).as_posix()
+        if path.is_dir() or name in manifest or name.rpartition("/")[0] in whole:
+            continue
+        (DIRECTORY / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, DIRECTORY / name)
+        digest = sha256(path.read_bytes()).hexdigest()
+        manifest[name] = {"sha256": digest, "gives": outcome(path)}
+    MANIFEST.write_text(json.dumps(dict(sorted(manifest.items())), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ PARTS: dict[str, Part] = {
     "R5 faults": always(
         "write-side calls of saving and applying that are killed or fail: old or new bytes", 1_200
     ),
-    "R5 power": always("states of the disk when the power fails: old or new bytes", 2_000),
+    "R5 power": always("states of the disk when the power fails: old or new bytes", 900),
     "R6 stale": Part(
         "structural edits of random models: refused, the field named", 300, 5_000, 50_000
     ),
@@ -94,7 +94,7 @@ PARTS: dict[str, Part] = {
         "random models: pruned = masked, restored bit exact, saved and loaded; module = state "
         "dict = file",
         200,
-        1_500,
+        2_000,
         20_000,
     ),
     "R8 faults": Part(

@@ -13,6 +13,7 @@ from torch import nn
 
 import planc
 from planc.errors import (
+    CalibrationError,
     FileError,
     NotAPlancFile,
     PlancError,
@@ -174,6 +175,15 @@ def test_a_pattern_given_as_a_string_is_one_pattern(case: Case, option: str) -> 
     ("options", "said"),
     [
         ({"criterion": "l3"}, "unknown criterion 'l3': choose one of activation, apoz"),
+        ({"criterion": "tailor"}, "variance, wanda; did you mean taylor?"),
+        ({"criterion": 3}, "criterion 3 is of type int: give a function, or one of the names"),
+        ({"keep": "9.*"}, "pattern '9.*' matches no group; there are"),
+        ({"rows": "channels"}, "groups of kind 'channels' are no whole rows"),
+        ({"keep": "stem*", "only": "stem.0*"}, "keep=['stem*'] leaves whole all that only=['stem"),
+        ({"global_ranking": True, "ranking": "isomorphic"}, "give one of them"),
+        ({"latency_table": object()}, "latency_table is given, but no latency"),
+        ({"machine": "abacus"}, "machine is given, but no latency"),
+        ({"latency": 0.5, "latency_table": "a.latency"}, "of type str: give what planc.measure_l"),
         ({"kinds": {"heads": 0.5}}, "no group is of kind 'heads': this model has channels"),
         ({"round_to": 0}, "round_to 0 is below 1"),
         ({"round_to": 2.5}, "round_to 2.5 is not a whole number"),
@@ -191,6 +201,37 @@ def test_a_request_that_means_nothing_is_refused(
     with pytest.raises(PolicyError) as refusal:
         planc.compile(model, inputs, **options)
     assert said in str(refusal.value)
+
+
+# -- calibration -----------------------------------------------------------------------------
+
+
+def no_loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = model(batch).square().mean()
+    return result
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        (3, "batches is of type int: give a data loader"),
+        ([], "there are no batches: give at least one"),
+        ([torch.zeros(0, 3, 8, 8)], "batch 0: is empty, its tensors have shapes (0, 3, 8, 8)"),
+        ([torch.zeros(2, 3, 8, 8), torch.zeros(2, 4, 8, 8)], "batch 1: "),
+        ([torch.full((2, 3, 8, 8), float("nan"))], "NaN or inf"),
+    ],
+)
+def test_batches_that_cannot_be_calibrated_with_are_refused(
+    case: Case, batches: Any, said: str
+) -> None:
+    model, _, _ = case
+    with pytest.raises(CalibrationError) as refusal:
+        planc.calibrate(model, batches, "wanda")
+    assert said in str(refusal.value)
+    if isinstance(batches, list) and batches and "NaN" not in said:
+        with pytest.raises(CalibrationError) as refusal:
+            planc.calibrate(model, batches, "taylor", no_loss)
+        assert said in str(refusal.value)
 
 
 # -- stale plans and weights -----------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,9 +17,12 @@ from safetensors.torch import load_file, save_file
 import planc
 from planc import masks
 from planc.cli import run
-from planc.cli.options import CRITERIA, amount
+from planc.cli.options import CRITERIA, amount, duration
 from planc.criteria import NAMES
+from planc.maskplan import mask_plan
 from planc.models import load_model
+from planc.plan import TensorSpec
+from tests.latency.test_latency import macs
 
 FACTORY = """
 from torch import nn
@@ -246,6 +250,127 @@ def test_mask_plans_are_shown_and_compared_too(succeed: Run) -> None:
     assert found["tensors"] == [{"name": "weight", "only_a": 8, "only_b": 0, "both": 8}]
     planned("a.planc")
     assert run(["diff", "a.planc", "a.masks"]) == 1
+
+
+def masked(path: str, *options: str) -> planc.MaskPlan:
+    assert run(["mask", MODEL, *options, "-o", path]) == 0
+    return planc.load_masks(path)
+
+
+def test_mask_plans_are_made_as_the_library_makes_them(succeed: Run) -> None:
+    model = load_model(MODEL, {}, 0)
+    for options, policy in (
+        ((), masks.PerTensor(0.5)),
+        (("--ratio", "0.25"), masks.PerTensor(0.25)),
+        (("--global", "--largest", "0.7"), masks.GlobalElements(0.5, 0.7)),
+        (("--n-of-m", "2:4", "--only", "3.weight"), masks.NofM(2, 4)),
+        (("--n-of-m", "1:2", "--along", "0", "--keep", "3"), masks.NofM(1, 2, 0)),
+    ):
+        named = {"only": ["3.weight"]} if "--only" in options else {}
+        named |= {"keep": ["3"]} if "--keep" in options else {}
+        assert masked("a.masks", *options) == masks.select(model, policy, **named)
+    drawn = masked("a.masks", "--criterion", "random", "--seed", "5")
+    model = load_model(MODEL, {}, 5)
+    assert drawn == masks.select(model, masks.PerTensor(0.5), masks.RandomElements(5), seed=5)
+    assert "lose elements" in succeed("mask", MODEL)
+
+
+def test_mask_plans_make_zeros_in_files_and_are_taken_back(succeed: Run) -> None:
+    plan = masked("a.masks", "--ratio", "0.7")
+    weights("in.safetensors")
+    command = ("apply", "a.masks", "--weights", "in.safetensors", "--keep-removed", "kept")
+    succeed(*command, "-o", "out.safetensors")
+    original, found = load_file("in.safetensors"), load_file("out.safetensors")
+    expected = masks.apply(plan, original)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert sum(int((found[m.tensor] == 0).sum()) for m in plan.masks) == plan.removed
+    succeed("restore", "out.safetensors", "--removed", "kept", "-o", "back.safetensors")
+    assert Path("in.safetensors").read_bytes() == Path("back.safetensors").read_bytes()
+
+
+def test_masked_units_become_a_plan(succeed: Run, fail: Run) -> None:
+    model = load_model(MODEL, {}, 3)
+    tensors = planc.analyze(planc.trace(model, torch.zeros(2, 3, 8, 8))).graph.tensors
+    specs = tuple(TensorSpec(t.names, t.shape, t.kind) for t in tensors)
+    gone = {
+        t.names[0]: np.zeros(t.shape, dtype=bool)
+        for t in tensors
+        if t.names[0] in ("0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias")
+    }
+    for elements in gone.values():
+        elements[[2, 5]] = True
+    planc.save_masks(mask_plan(specs, gone), "a.masks")
+    command = ("plan", MODEL, *INPUT, "--seed", "3", "--from-masks", "a.masks")
+    succeed(*command, "-o", "a.planc")
+    removed = {group.name: group.removed for group in planc.load_plan(Path("a.planc")).groups}
+    assert removed["0.0.weight:0"] == (2, 5)
+    assert "--ratio and --from-masks" in fail(*command, "--ratio", "0.5", code=2)
+
+
+def test_mask_requests_that_mean_nothing_are_refused(fail: Run, succeed: Run) -> None:
+    assert "0.0.weight" in fail("mask", MODEL, "--keep", "0.0.weihgt")
+    assert "write 2:4" in fail("mask", MODEL, "--n-of-m", "two", code=2)
+    assert "leave --ratio" in fail("mask", MODEL, "--n-of-m", "2:4", "--ratio", "0.5", code=2)
+    assert "give --global" in fail("mask", MODEL, "--largest", "0.5", code=2)
+    assert "not a multiple of 4" in fail("mask", MODEL, "--n-of-m", "2:4")
+    assert "keeps more elements" in fail("mask", MODEL, "--n-of-m", "5:4")
+    masked("a.masks")
+    weights("wide.safetensors", width=20)
+    out = ("-o", "out.safetensors")
+    wide = fail("apply", "a.masks", "--weights", "wide.safetensors", *out)
+    assert "0.0.weight: expected shape (16, 3, 3, 3), found (20, 3, 3, 3)" in wide
+    assert "--weights alone" in fail("apply", "a.masks", MODEL, *out, code=2)
+    weights("in.safetensors")
+    planned("a.planc")
+    succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", "small.safetensors")
+    small = fail("apply", "a.masks", "--weights", "small.safetensors", *out)
+    assert "0.0.weight: expected shape (16, 3, 3, 3), found (8, 3, 3, 3)" in small
+    digest = ("--sha256", "0" * 64)
+    assert "SHA-256" in fail("apply", "a.masks", "--weights", "in.safetensors", *out, *digest)
+
+
+# -- latency ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch, succeed: Run) -> planc.LatencyTable:
+    """What planc measure writes, by a clock that counts multiply-accumulates."""
+    import planc.latency.measure as measure
+
+    monkeypatch.setattr(measure, "timer", lambda device: macs)
+    assert "aten.conv2d.default" in succeed("measure", MODEL, *INPUT, "-o", "a.latency")
+    return planc.load_latency("a.latency")
+
+
+def test_a_measured_latency_bounds_a_plan(table: planc.LatencyTable, succeed: Run) -> None:
+    whole = planned("a.planc", "--ratio", "0").cost_before.macs
+    for text, most in (("50%", 0.5 * whole), (f"{whole // 2}ns", whole // 2), ("40us", 40_000)):
+        plan = planned("a.planc", "--latency", text, "--latency-table", "a.latency")
+        assert 0.7 * most < plan.cost_after.macs <= most  # what this clock counts
+    assert table.machine in succeed("show", "a.latency")
+    found = json.loads(succeed("show", "a.latency", "--json"))
+    assert sum(entry["nanoseconds"] for entry in found["operators"]) == whole
+
+
+def test_a_latency_is_a_share_or_a_time_as_it_is_written() -> None:
+    for text, read in (("0.5", 0.5), ("50%", 0.5), ("2ms", 2_000_000), ("1.5us", 1500), ("7", 7)):
+        assert duration(text) == read
+        assert type(duration(text)) is type(read)
+
+
+def test_a_latency_that_means_nothing_is_refused(table: planc.LatencyTable, fail: Run) -> None:
+    given = ("--latency-table", "a.latency")
+    assert "planc measure" in fail("plan", MODEL, *INPUT, "--latency", "0.5")
+    assert "write a share" in fail("plan", MODEL, "--latency", "soon", *given, code=2)
+    other = fail("plan", MODEL, *INPUT, "--set", "width=24", "--latency", "0.5", *given)
+    assert "a model of another structure" in other
+    small = fail("plan", MODEL, "--input", "1x3x8x8", "--latency", "0.5", *given)
+    assert "measured for inputs float32[2, 3, 8, 8]" in small
+    named = fail("plan", MODEL, *INPUT, "--latency", "0.5", *given, "--machine", "abacus")
+    assert f"measured on {table.machine!r}, the plan is for machine 'abacus'" in named
+    assert "closest that can be reached" in fail("plan", MODEL, *INPUT, "--latency", "3ns", *given)
+    assert "it applies to nothing" in fail("apply", "a.latency", "--weights", "x", "-o", "y")
+    assert "name two plans" in fail("diff", "a.latency", "a.latency")
 
 
 def test_apply_to_weights_alone_equals_apply_to_the_model(succeed: Run) -> None:

@@ -336,8 +336,14 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("groups.0.members.0.runs.0", [0, 6, 1, 1, 1, 1, 0]), "indices 1 to 6"),
         (set_in("groups.0.members.0.runs.0", [0, 6, 4, -1, 1, 1, 0]), "indices -1 to 4"),
         (set_in("groups.0.members.0.runs.0", [0, 6, 0, 0, 1, 1, 0]), "listed twice"),
-        (set_in("groups.0.members.0.runs.0", [0, 6, 0, 0, 3, 1, 0]), "18 indices of 6"),
-        (set_in("groups.0.members.1.runs.0", [0, 6, 0, 1, 6, 1, 0]), "36 indices of 12"),
+        (
+            set_in("groups.0.members.0.runs.0", [0, 6, 0, 0, 3, 1, 0]),
+            "groups[0]: a.weight:0: 18 indices of 6, some twice; compile",
+        ),
+        (
+            set_in("groups.0.members.1.runs.0", [0, 6, 0, 1, 6, 1, 0]),
+            "groups[0]: b.weight:1: 36 indices of 12, some twice; compile",
+        ),
         (set_in("groups.0.members.1.runs.0", [0, 6, 0, 1, 2, 1, 0]), "listed twice"),
         (set_in("groups.0.members.1.runs.0", [0, 6, 0, 2, 1, 2, 0]), "listed twice"),
         (set_in("groups.0.members.0.runs.0", [0, 6, 0, 1, 1 << 60, 1 << 60, 1 << 60]), "indices 0"),
@@ -372,6 +378,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (set_in("groups.2.members.2.over", [0, 0, 2, 9]), "$.groups[2].members[2].over"),
         (set_in("source.structure", b"0" * 31), "$.source.structure"),
+        (set_in("source.structure", b"0" * 33), "$.source.structure"),
         (set_in("shapes", ""), "$.shapes"),
     ],
 )

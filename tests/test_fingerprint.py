@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -11,12 +12,16 @@ from hypothesis import strategies as st
 
 from planc.errors import AlreadyApplied, StalePlan
 from planc.fingerprint import (
+    Form,
+    Gap,
     attributes_digest,
+    canonical,
     check_source,
     check_state_dict,
     compare,
     first_difference,
     modules_after,
+    pruned_structure,
     shapes_digest,
     structure_digest,
     tensors_after,
@@ -176,6 +181,56 @@ def test_the_structure_does_not_depend_on_what_people_read() -> None:
     assert structure_digest(described) == PLAN.source.structure
     smaller = [replace(group, members=group.members[:1]) for group in PLAN.groups]
     assert structure_digest(smaller) != PLAN.source.structure
+
+
+ROWS = st.lists(
+    st.recursive(
+        st.integers(-3, 300) | st.text(max_size=3) | st.none() | st.booleans() | st.floats(-2, 2),
+        lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+@given(ROWS, st.data())
+def test_rows_with_gaps_have_the_digest_of_the_filled_rows(rows: list[Any], data: Any) -> None:
+    """Each value may become a gap, in whatever it is nested; a gap may stand several times."""
+    values: list[Any] = [7, "seven", (7, [8])]
+
+    def gapped(value: Any) -> Any:
+        if data.draw(st.integers(0, 3)) == 0:
+            return Gap(data.draw(st.integers(0, 2)))
+        return type(value)(map(gapped, value)) if isinstance(value, list | tuple) else value
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, Gap):
+            return values[value.number]
+        return type(value)(map(filled, value)) if isinstance(value, list | tuple) else value
+
+    form = Form(made := [gapped(row) for row in rows])
+    expected = sha256(b"".join(canonical(filled(row)) for row in made)).digest()
+    assert form.digest([canonical(value) for value in values]) == expected
+
+
+def test_what_is_pruned_from_a_structure_names_another() -> None:
+    source = PLAN.source.structure
+    named = {
+        pruned_structure(source, removed)
+        for removed in (((),), ((1,),), ((1, 2),), ((1,), (2,)), ((), ()))
+    }
+    assert len(named) == 5
+    assert pruned_structure(source, ((1,),)) == sha256(source + b"\x91\x91\x01").digest()
+    assert source not in named
+
+
+def test_attributes_of_objects_that_no_run_read_are_not_missed() -> None:
+    """A dotted name is of an object, of which a table has what the run read."""
+    more = (MODULES[0], with_attribute("config.width", 3)[1], MODULES[2])
+    assert compare(PLAN, TENSORS, more) is None
+    assert compare(PLAN.replace(modules=more), TENSORS, MODULES) == (
+        "a: expected the attribute config.width = 3, found none"
+    )
 
 
 def test_shapes_depend_on_their_order_and_on_numbers() -> None:

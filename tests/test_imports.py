@@ -47,6 +47,7 @@ LAYERS = (
     ("labels",),
     ("facts",),
     ("widths", "layers"),
+    ("origin",),
     ("plan",),
     ("groups", "units"),
     ("ir",),

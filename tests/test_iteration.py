@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +16,9 @@ from torch import nn
 import planc
 from planc.errors import InfeasibleBudget, PolicyError, StalePlan
 from planc.iteration import Schedule, Step, next_step
+from planc.latency.carried import Carried
 from planc.plan import Cost
+from tests.latency.test_latency import macs
 from tests.small import build
 
 
@@ -54,6 +57,59 @@ def test_the_steps_are_one_plan_for_the_original(name: str, shape: Any) -> None:
     assert len(last.provenance) == len(steps)
     expected, found = at_once.state_dict(), planc.apply(last, model).state_dict()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
+@pytest.mark.parametrize("name", ["residual", "dense", "vit", "shuffle", "attention"])
+def test_one_latency_table_serves_for_all_steps(name: str) -> None:
+    model, inputs = build(name)
+    analysis = planc.analyze(planc.trace(model, inputs))
+    table = planc.measure_latency(analysis, timed=macs)
+    schedule = Schedule(latency=0.5, latency_table=table, steps=3)
+    steps = taken(schedule, model, inputs)
+    predict = table.prediction(analysis)
+    full = predict(np.array([group.cells for group in analysis.groups]))
+    for step in steps:
+        kept = np.array([group.kept // group.rows for group in step.total.groups])
+        limit = schedule.figures(step.total.cost_before, full)[step.number - 1]["latency"]
+        assert predict(kept) <= limit
+        assert f"latency={limit}" in step.plan.provenance[0].policy
+    assert len(steps) > 1  # small models come down in large steps, and may pass a budget
+    smallest = planc.apply(steps[-1].total, model)
+    planc.verify(steps[-1].total, model, smallest, inputs)
+
+
+def test_a_carried_table_is_that_of_the_original_where_nothing_has_gone() -> None:
+    model, inputs = build("residual")
+    analysis = planc.analyze(planc.trace(model, inputs))
+    table = planc.measure_latency(analysis, timed=macs)
+    done = planc.compile(model, inputs, ratio=0.4, criterion="random")
+    smaller = planc.analyze(planc.trace(planc.apply(done, model), inputs))
+    carried = Carried(table, done)
+    predict, again = table.prediction(analysis), carried.prediction(smaller)
+    before = {group.name: group.kept for group in done.groups}
+    whole = np.array([group.cells for group in smaller.groups])
+    assert again(whole) == carried.after == predict(np.array(list(before.values())))
+    for g, group in enumerate(smaller.groups):
+        fewer = whole - (np.arange(len(whole)) == g)
+        counts = {**before, group.name: before[group.name] - 1}
+        assert again(fewer) == predict(np.array(list(counts.values())))
+
+
+def test_a_latency_schedule_without_a_table_or_with_another_is_refused() -> None:
+    model, inputs = build("residual")
+    with pytest.raises(PolicyError, match=r"make one with planc\.measure_latency"):
+        next_step(Schedule(latency=0.5), model, inputs)
+    other, others = build("dense")
+    analysis = planc.analyze(planc.trace(other, others))
+    schedule = Schedule(latency=0.5, latency_table=planc.measure_latency(analysis, timed=macs))
+    with pytest.raises(PolicyError, match="a model of another structure"):
+        next_step(schedule, model, inputs)
+    with pytest.raises(PolicyError, match="a model of another structure"):
+        next_step(schedule, model, inputs, planc.compile(model, inputs, ratio=0.2))
+    with pytest.raises(InfeasibleBudget, match="ns at most 3: the closest"):
+        next_step(replace(schedule, latency=3), other, others)
+    with pytest.raises(PolicyError, match="the schedule says how far"):
+        next_step(schedule, other, others, latency=0.5)
 
 
 def test_steps_go_on_from_a_plan_file_and_the_weights(tmp_path: Path) -> None:

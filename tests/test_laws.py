@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import pickle
 import subprocess
 import sys
 from collections import OrderedDict
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import fx, nn
 from torch.nn import functional
 
 import planc
@@ -23,7 +27,9 @@ from planc.codec import encode_plan
 from planc.errors import AlreadyApplied, PlancError, StalePlan
 from planc.plan import Plan
 from tests import small
+from tests.programs import write
 from tests.promises import Goal
+from tests.proving import randomise
 from tests.small import MODELS, Inputs, build, contents, several_call, storages
 
 NAMES = list(MODELS)
@@ -104,10 +110,19 @@ def in_a_process(seed: str, threads: int) -> str:
     return done.stdout
 
 
+def in_this_process() -> str:
+    """The same, of the process that runs the tests."""
+    said = io.StringIO()
+    with redirect_stdout(said), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["", "1"])
+        exec(_CHILD, {})
+    return said.getvalue()
+
+
 @pytest.mark.promise("R10 processes")
 @pytest.mark.parametrize("part", range(PROCESSES // 5))
 def test_fresh_processes_and_threads_give_equal_bytes(part: int, goal: Goal) -> None:
-    first = in_a_process("0", 1)  # the same for each part
+    first = in_this_process()
     for number in range(5 * part, 5 * part + 5):
         assert in_a_process("random" if number % 5 == 4 else str(number), 1 + number % 2) == first
     goal.count(5)
@@ -181,21 +196,87 @@ def test_a_model_with_nothing_to_remove_stays_whole(target: Any, options: Any) -
 # -- composition -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_composed_plan_does_what_its_parts_do_in_turn(name: str) -> None:
-    model, inputs, first = compiled(name)
+def test_a_composed_plan_does_what_its_parts_do_in_turn(name: str, target: Any) -> None:
+    model, inputs, first = compiled(name, target)
     between = planc.apply(first, model)
-    second = uneven(between, inputs, seed=2)
+    second = uneven(between, inputs, seed=2, target=target)
     smallest = planc.apply(second, between)
-    third = uneven(smallest, inputs, seed=3)
+    third = uneven(smallest, inputs, seed=3, target=target)
     both = planc.compose(first, second)
-    assert contents(planc.apply(both, model)) == contents(smallest)
+    at_once = planc.apply(both, model)
+    assert same_result(at_once, smallest, inputs)
     assert both.cost_after == second.cost_after
     left = planc.compose(both, third)
     right = planc.compose(first, planc.compose(second, third))
     assert encode_plan(left) == encode_plan(right)
-    assert contents(planc.apply(left, model)) == contents(planc.apply(third, smallest))
+    assert same_result(planc.apply(left, model), planc.apply(third, smallest), inputs)
+    planc.verify(both, model, at_once, inputs)
     planc.verify(left, model, planc.apply(left, model), inputs)
+
+
+def same_result(left: nn.Module, right: nn.Module, inputs: Inputs) -> bool:
+    """Whether two models are equal; of graphs, which number their values anew, all that is seen."""
+    if not isinstance(left, fx.GraphModule):
+        return contents(left) == contents(right)
+    mine, theirs = left.state_dict(), right.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(bits(mine[name]) == bits(theirs[name]) for name in mine)
+    return bits(outputs(left, inputs)) == bits(outputs(right, inputs))
+
+
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 20_000), st.sampled_from(TARGETS))
+def test_plans_of_random_models_compose(seed: int, target: Any) -> None:
+    program = write(seed, 3 + seed % 5)
+    model, args = program.model(), program.inputs()
+    randomise(model, seed)
+    first = uneven(model, args, target=target)
+    between = planc.apply(first, model, args=args)
+    second = uneven(between, args, seed=2, target=target)
+    smallest = planc.apply(second, between, args=args)
+    both = planc.compose(first, second)
+    at_once = planc.apply(both, model, args=args)
+    mine, theirs = at_once.state_dict(), smallest.state_dict()
+    assert all(bits(mine[name]) == bits(theirs[name]) for name in mine.keys() | theirs.keys())
+    planc.verify(both, model, at_once, args, other_sizes=False, tolerance=1e-3)
+
+
+class Fixed(nn.Module):
+    """Features times constants that are neither parameters nor buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.constants = torch.linspace(0.5, 2, 8)
+        self.inner = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.first(self.inner(x)) * self.constants)
+        return result
+
+
+def test_what_cuts_a_constant_of_the_original_does_not_compose() -> None:
+    model, inputs = Fixed().eval(), small.vectors(2, 6)
+    first = planc.compile(model, inputs, target="graph")
+    between = planc.apply(first, model)
+    second = planc.compile(between, inputs, target="graph")
+    assert planc.apply(second, between).get_parameter("first.weight").shape[0] == 4
+    with pytest.raises(StalePlan, match=r"first.weight:0 .* cuts captured_\d+.*keep=\"captured_"):
+        planc.compose(first, second)
+    second = planc.compile(between, inputs, target="graph", keep="captured_*")
+    both = planc.compose(first, second)
+    planc.verify(both, model, planc.apply(both, model), inputs)
+
+
+def test_a_graph_plan_for_another_graph_is_stale() -> None:
+    _, _, first = compiled("residual", "graph")
+    with pytest.raises(StalePlan, match="not made for what the first produces, the tensors differ"):
+        planc.compose(first, first)
+    other, others, unlike = compiled("dense", "graph")
+    with pytest.raises(StalePlan, match=r"tensors differ: .* expected a parameter"):
+        planc.compose(first, uneven(planc.apply(unlike, other), others, target="graph"))
 
 
 def test_heads_then_their_cells_compose() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 import planc
 from planc.errors import AnalysisError, PolicyError, StalePlan
 from planc.penalties import BatchNormPenalty, GroupNorm, Growing, UnitSquares
+from planc.policy import Zeros
 from tests.criteria import brute
 from tests.small import MODELS, build
 
@@ -110,13 +111,10 @@ def trained(
 
 def without_zeros(model: nn.Module, inputs: tuple[torch.Tensor, ...], least: int) -> None:
     """Removes all units that are zero, at least so many, and compares the outputs."""
-    analysis = planc.analyze(planc.trace(model, inputs))
-    scores = planc.score(analysis, model, planc.criteria.named("l2"))
-    counts = tuple(int((own > 1e-6).sum()) for own in scores.units)
-    assert sum(group.size for group in analysis.groups) - sum(counts) >= least
-    plan = planc.select(analysis, scores, lambda analysis, scores: counts)
+    plan = planc.compile(model, inputs, criterion="l2", policy=Zeros(1e-6))
+    assert sum(len(group.removed) for group in plan.groups) >= least
     smaller = planc.apply(plan, model)
-    assert smaller.stem[0].out_channels == counts[0]
+    assert smaller.stem[0].out_channels == plan.groups[0].kept
     images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
         torch.testing.assert_close(smaller(images), model(images), rtol=1e-4, atol=1e-5)

@@ -22,7 +22,7 @@ from planc.errors import AnalysisError
 from planc.expr import Attribute, Scalar, Size, SizeOf, evaluate
 from planc.facts import Demand
 from planc.ir import Node, Ref, refs
-from planc.plan import Plan
+from planc.plan import CAPTURED, Plan
 from planc.rules import find, parameters
 from planc.trace.clone import clone
 from planc.trace.leaf import named_operands
@@ -100,8 +100,8 @@ class _Rewriter:
                 if value in self.graph.numbers:
                     number = self._number(self.graph.numbers[value])
                     constant = torch.full_like(constant, number)
-                self.root[f"captured_{value}"] = constant.clone()
-                self.values[value] = self.fx.get_attr(f"captured_{value}")
+                self.root[f"{CAPTURED}{value}"] = constant.clone()
+                self.values[value] = self.fx.get_attr(f"{CAPTURED}{value}")
         for i, node in enumerate(self.graph.nodes):
             self._node(i, node)
         self._output()
@@ -110,7 +110,7 @@ class _Rewriter:
             for name in tensor.names:
                 _assign(module, name, self.root[tensor.name])
         for value in self.graph.captured:  # never part of the model's state
-            module._non_persistent_buffers_set.add(f"captured_{value}")
+            module._non_persistent_buffers_set.add(f"{CAPTURED}{value}")
         module.train(self.graph.training)
         return module
 

@@ -56,7 +56,14 @@ def calibrate(
             parameter).
     """
     several = [criterion] if isinstance(criterion, str) or callable(criterion) else criterion
-    scorers = [named(one) if isinstance(one, str) else one for one in several]
+    scorers = [named(one) for one in several]
+    try:
+        iter(batches)
+    except TypeError:
+        raise CalibrationError(
+            f"batches is of type {type(batches).__name__}: give a data loader, a list of batches, "
+            "or any other iterable"
+        ) from None
     needs = tuple(dict.fromkeys(need for one in scorers for need in getattr(one, "needs", ())))
     wanted = ", ".join(map(str, scorers)) or "no criterion"
     if not needs:

@@ -29,6 +29,7 @@ from planc.criteria.statistics import (
 from planc.errors import CalibrationError, PlancError
 from planc.trace import trace
 from planc.trace.clone import clone
+from planc.trace.nesting import leaves
 from planc.trace.structure import owned_tensors
 
 _SAME = ("aten._to_copy", "aten.to", "aten.alias", "aten.detach", "aten.mul")
@@ -74,6 +75,12 @@ class Collector:
         Raises:
             CalibrationError: it cannot be run, or its loss is not one finite number.
         """
+        tensors = [leaf for leaf in leaves(batch) if isinstance(leaf, torch.Tensor)]
+        if tensors and not any(tensor.numel() for tensor in tensors):
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+            raise CalibrationError(
+                f"batch {number}: is empty, its tensors have shapes {shapes}: leave it out"
+            )
         try:
             if INPUTS in self.needs:
                 with torch.inference_mode(), _Reads(self):

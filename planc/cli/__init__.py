@@ -12,9 +12,10 @@ import sys
 import click
 
 from planc import __version__
-from planc.cli.commands import diff, explain, plan, report, show, verify
 from planc.cli.files import apply, inspect, restore
+from planc.cli.making import mask, measure, plan
 from planc.cli.options import EXIT_CODES
+from planc.cli.reading import diff, explain, report, show, verify
 from planc.errors import PlancError, VerificationError
 
 _UNPROVEN = 4
@@ -29,7 +30,9 @@ def cli() -> None:
     """
 
 
-for _command in (plan, show, explain, apply, inspect, restore, verify, diff, report):
+for _command in (
+    *(plan, mask, measure, show, explain, apply, inspect, restore, verify, diff, report),
+):
     cli.add_command(_command)
 
 

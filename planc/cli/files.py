@@ -11,32 +11,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planc.cli.models import build
-from planc.cli.options import EXIT_CODES, FILE, json_option, model_options
+from planc.cli.options import (
+    EXIT_CODES,
+    FILE,
+    json_option,
+    model_options,
+    weights_output_option,
+)
 from planc.cli.terminal import check_writable, note, print_json, status
+from planc.errors import PlancError
 
 if TYPE_CHECKING:
     from planc.streaming import Applied
     from planc.streaming.ranks import Ranks
 
 _MIB = 1 << 20
-_overwrite = click.option(
-    "--overwrite", is_flag=True, help="Replace directories that are there already."
-)
 
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.argument("model", required=False)
 @model_options
-@click.option(
-    "-o",
-    "--output",
-    "--out",
-    type=FILE,
-    metavar="PATH",
-    required=True,
-    help="The smaller weights: a .safetensors file, or a new directory.",
-)
+@weights_output_option("The smaller weights: a .safetensors file, or a new directory.")
 @click.option(
     "--sha256",
     metavar="HEX",
@@ -59,7 +55,6 @@ _overwrite = click.option(
     is_flag=True,
     help="Read weights that are pickles (.pt, .bin, a native torch.distributed.checkpoint).",
 )
-@_overwrite
 def apply(
     plan_file: Path,
     model: str | None,
@@ -73,7 +68,7 @@ def apply(
     trust_pickle: bool,
     overwrite: bool,
 ) -> None:
-    """Apply PLAN to weights; write the smaller ones as safetensors.
+    """Apply PLAN to weights; write the smaller ones as safetensors. A mask plan makes zeros.
 
     The weights are those of --weights, else those of MODEL: a safetensors file, or a directory of
     one or of shards with their index. Without MODEL, tensors are cut by the plan alone, one after
@@ -86,12 +81,30 @@ def apply(
     if keep_removed is not None and model is not None:
         raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
     import planc
+    from planc.codec.kinds import load_any
+    from planc.maskplan import MaskPlan
+    from planc.plan import Plan
+    from planc.streaming.masking import mask_files
 
     with _ranks() as ranks:
         if model is not None and ranks.size > 1:
             raise click.UsageError("a job of several processes cuts files: leave MODEL out")
         ranks.agree(lambda: check_writable(output, directories=True))
-        loaded = ranks.agree(lambda: planc.load_plan(plan_file, sha256=sha256))
+        loaded = ranks.agree(lambda: load_any(plan_file, sha256=sha256))
+        if isinstance(loaded, MaskPlan):
+            if weights is None or model is not None or trust_pickle or ranks.size > 1:
+                raise click.UsageError(
+                    f"{plan_file} is a mask plan: it applies to the safetensors of --weights, in "
+                    "one process; leave MODEL and --trust-pickle out"
+                )
+            with status(f"applying {plan_file}"):
+                count = mask_files(
+                    loaded, weights, output, keep_removed=keep_removed, overwrite=overwrite
+                )
+            note(f"wrote {output}: {count:,} elements are zero now")
+            return
+        if not isinstance(loaded, Plan):
+            raise PlancError(f"{plan_file} is a latency table: it applies to nothing; name a plan")
         if model is not None:
             with status(f"applying {plan_file}"):
                 smaller = planc.apply(loaded, build(model, settings, seed, weights))
@@ -150,10 +163,7 @@ def _note(done: Applied, output: Path) -> None:
     required=True,
     help="What planc apply --keep-removed wrote.",
 )
-@click.option(
-    "-o", "--output", "--out", type=FILE, metavar="PATH", required=True, help="The original."
-)
-@_overwrite
+@weights_output_option("The original.")
 def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None:
     """Undo planc apply on WEIGHTS: write the original, bit for bit.
 
@@ -161,9 +171,11 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
     """
     check_writable(output, directories=True)
     import planc
+    from planc.streaming.masking import holds_masks, unmask_files
 
+    back = unmask_files if holds_masks(removed) else planc.restore_files
     with status(f"restoring {weights}"):
-        exact = planc.restore_files(weights, removed, output, overwrite=overwrite)
+        exact = back(weights, removed, output, overwrite=overwrite)
     same = "the original, byte for byte" if exact else "kept values have changed since"
     note(f"wrote {output}: {same}")
 

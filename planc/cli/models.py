@@ -1,4 +1,4 @@
-"""The model that a command line names."""
+"""The model that a command line names, and the inputs it is traced with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from planc.cli.options import IMAGE, shape
 from planc.cli.terminal import status
+from planc.errors import PlancError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+Settings = tuple[tuple[str, Any], ...]
+Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 
 
 def build(
@@ -30,3 +36,27 @@ def build(
     if stored is not None:
         assign_weights(built, stored, str(weights))
     return built
+
+
+def example_inputs(inputs: Shapes, seed: int) -> tuple[torch.Tensor, ...]:
+    """Random example inputs of those shapes; an image where none are given."""
+    from planc.inputs import materialise
+
+    items = inputs or (shape(IMAGE),)
+    args, _ = materialise(("tuple", ("tuple", *items), ("dict",)), seed=seed)
+    return args
+
+
+def on_device(
+    model: nn.Module, args: tuple[torch.Tensor, ...], device: str
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """The model and its inputs where they are to run.
+
+    Raises:
+        PlancError: there is no such device.
+    """
+    try:
+        return model.to(device), tuple(arg.to(device) for arg in args)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise PlancError(f"--device {device}: {first}; name one that torch has here") from None

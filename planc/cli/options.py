@@ -24,6 +24,7 @@ _CALIBRATED = ("taylor", "obd", "obd_c", "activation", "apoz", "variance", "wand
 CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *_CALIBRATED)
 
 _LARGE = {"k": 10**3, "M": 10**6, "G": 10**9}
+_TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -71,25 +72,60 @@ def amount(text: str) -> int | float:
     return int(text) if text.replace("_", "").isdecimal() else float(text)
 
 
+def duration(text: str) -> int | float:
+    """A latency as it is written: with a unit of time a figure, else as :func:`amount` has it.
+
+    >>> duration("12ms"), duration("1.5s"), duration("800us"), duration("0.5")
+    (12000000, 1500000000, 800000, 0.5)
+    """
+    for unit, nanoseconds in _TIMES.items():
+        if text.endswith(unit):
+            return round(float(text.removesuffix(unit)) * nanoseconds)
+    return amount(text)
+
+
 def budget_options(command: _Command) -> _Command:
     """The options that bound what the pruned model costs."""
+    for option in (
+        click.option(
+            "--machine",
+            metavar="NAME",
+            help="The machine that the latency table was measured on, where it is another one.",
+        ),
+        click.option(
+            "--latency-table",
+            type=FILE,
+            metavar="FILE",
+            help="What planc measure wrote, for --latency.",
+        ),
+        click.option(
+            "--latency",
+            callback=_read(duration, "write a share as 0.5 or 50%, or a time as 12ms or 800us"),
+            metavar="TIME",
+            help="Most time of a run, by --latency-table: 0.5 or 50% for half, 12ms.",
+        ),
+    ):
+        command = option(command)
     for name, what in (("bytes", "bytes"), ("params", "parameters"), ("macs", "MACs")):
         command = click.option(
             f"--{name}",
-            callback=_amount,
+            callback=_read(amount, "write a share as 0.5 or 50%, or a figure as 2000000 or 2M"),
             metavar="AMOUNT",
             help=f"Most {what}, instead of a ratio: 0.5 or 50% for half, 2000000 or 2M.",
         )(command)
     return command
 
 
-def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
-    try:
-        return None if text is None else amount(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r}: write a share as 0.5 or 50%, or a figure as 2000000 or 2M", ctx, param
-        ) from None
+def _read(read: Callable[[str], Any], advice: str) -> Callable[..., Any]:
+    """A click callback for one optional value."""
+
+    def value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else read(text)
+        except ValueError:
+            raise click.BadParameter(f"{text!r}: {advice}", ctx, param) from None
+
+    return value
 
 
 def model_options(command: _Command) -> _Command:
@@ -148,6 +184,63 @@ def input_option(default: str) -> Callable[[_Command], _Command]:
         callback=_shapes,
         help=f"A positional example input, as 2x16:int64; once for each.  [default: {default}]",
     )
+
+
+def output_option(help: str, required: bool = False) -> Callable[[_Command], _Command]:
+    """The option for the file that a command writes."""
+    return click.option("-o", "--output", type=FILE, metavar="FILE", required=required, help=help)
+
+
+def weights_output_option(help: str) -> Callable[[_Command], _Command]:
+    """The option for the weights that a command writes, and whether they replace others."""
+
+    def both(command: _Command) -> _Command:
+        command = click.option(
+            "--overwrite", is_flag=True, help="Replace directories that are there already."
+        )(command)
+        names = ("-o", "--output", "--out")
+        return click.option(*names, type=FILE, metavar="PATH", required=True, help=help)(command)
+
+    return both
+
+
+def ratio_option(help: str) -> Callable[[_Command], _Command]:
+    """The option for the share of something that goes."""
+    return click.option("--ratio", type=click.FloatRange(0, 1, max_open=True), help=help)
+
+
+def repeatable(
+    name: str,
+    metavar: str,
+    help: str,
+    to: str | None = None,
+    read: Callable[[str], Any] | None = None,
+) -> Callable[[_Command], _Command]:
+    """An option that may be given more than once, with ``read`` each time as ``key=value``."""
+    names = (name,) if to is None else (name, to)
+    callback = None if read is None else pairs(read)
+    help = f"{help}; repeatable."
+    return click.option(*names, multiple=True, metavar=metavar, callback=callback, help=help)
+
+
+def name_options(what: str) -> Callable[[_Command], _Command]:
+    """The options that say by name what stays whole, and what alone is touched."""
+
+    def both(command: _Command) -> _Command:
+        command = repeatable("--only", "PATTERN", f"Prune {what} of this name only")(command)
+        return repeatable("--keep", "PATTERN", f"Leave {what} of this name whole")(command)
+
+    return both
+
+
+def n_of_m(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+    """A click callback: "2:4" as two numbers."""
+    if text is None:
+        return None
+    n, colon, m = text.partition(":")
+    if not (colon and n.isdecimal() and m.isdecimal()):
+        raise click.BadParameter(f"{text!r}: write 2:4, for two of four that stay", ctx, param)
+    return int(n), int(m)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")

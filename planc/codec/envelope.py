@@ -115,7 +115,7 @@ def _body(sealed: bytes) -> bytes:
             "body; copy the file again"
         )
     start = _BODY + 1 + width
-    if not width or len(sealed) < start:
+    if len(sealed) < start:
         raise _truncated(len(sealed), start)
     length = int.from_bytes(sealed[_BODY + 1 : start], "big")
     if len(sealed) < start + length:

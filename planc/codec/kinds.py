@@ -1,4 +1,6 @@
-"""Reading a file whose kind is not known beforehand: a path in, a plan or a mask plan out."""
+"""Reading a file whose kind is not known beforehand: a path in, a plan, a mask plan or a latency
+table out.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,28 @@ from planc.codec import decode_plan
 from planc.codec.envelope import kind_of
 from planc.codec.files import read_file
 from planc.codec.formats import Path
+from planc.codec.latency import KIND as LATENCY
+from planc.codec.latency import decode_latency
 from planc.codec.limits import DEFAULT, Limits
-from planc.codec.masks import KIND, decode_masks
+from planc.codec.masks import KIND as MASKS
+from planc.codec.masks import decode_masks
+from planc.latency.table import LatencyTable
 from planc.maskplan import MaskPlan
 from planc.plan import Plan
 
 
-def load_any(path: Path, *, limits: Limits = DEFAULT) -> Plan | MaskPlan:
-    """Reads a plan or a mask plan.
+def load_any(
+    path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT
+) -> Plan | MaskPlan | LatencyTable:
+    """Reads a plan, a mask plan or a latency table.
 
     Raises:
         FileError, OSError: as for :func:`planc.codec.load_plan`.
     """
     content = read_file(path, limits.file)
-    if kind_of(content[:12]) == KIND:
-        return decode_masks(content, name=os.fspath(path), limits=limits)
-    return decode_plan(content, name=os.fspath(path), limits=limits)
+    kind, name = kind_of(content[:12]), os.fspath(path)
+    if kind == MASKS:
+        return decode_masks(content, name=name, sha256=sha256, limits=limits)
+    if kind == LATENCY:
+        return decode_latency(content, name=name, sha256=sha256, limits=limits)
+    return decode_plan(content, name=name, sha256=sha256, limits=limits)

@@ -2,11 +2,14 @@
 
 The envelope is that of plans, with the kind ``planc/time``. The body is a map of
 
-    grids       [{axes, nanoseconds, operator}]   ``axes`` rising widths, one list for each axis;
+    grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
+                axis, ``blocks`` the channels that are taken at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
-    machine     str
-    rest        nanoseconds
+    inputs      the specification of the example inputs (planc.inputs)
+    machine     str, the name of the processor
+    rest        nanoseconds beyond the operators
     structure   SHA-256 of the groups
+    threads     int
     unmeasured  [str]
     uses        [{grid, widths}]   ``grid`` a row of ``grids``; ``widths`` for each of its axes
                 pairs of a group and a factor
@@ -21,16 +24,19 @@ import math
 
 from planc.codec.formats import Format, Path
 from planc.codec.limits import DEFAULT, Limits
-from planc.codec.records import Natural, RecordMap, decode_record
+from planc.codec.records import Inputs, Natural, RecordMap, decode_record
+from planc.codec.specification import check_specification
 from planc.errors import MalformedFile
 from planc.fingerprint import canonical
 from planc.latency.table import Grid, LatencyTable, Use
 
+KIND = b"planc/time"
 _AGAIN = "measure the table again"
 
 
 class GridRecord(RecordMap):
     axes: tuple[tuple[Natural, ...], ...]
+    blocks: tuple[Natural, ...]
     nanoseconds: tuple[Natural, ...]
     operator: str
 
@@ -42,9 +48,11 @@ class UseRecord(RecordMap):
 
 class LatencyRecord(RecordMap):
     grids: tuple[GridRecord, ...]
+    inputs: Inputs
     machine: str
     rest: Natural
     structure: bytes
+    threads: Natural
     unmeasured: tuple[str, ...]
     uses: tuple[UseRecord, ...]
 
@@ -61,17 +69,35 @@ def load_latency(
     return _LATENCY.load(path, sha256, limits)
 
 
+def decode_latency(
+    content: bytes,
+    *,
+    name: str = "the latency table",
+    sha256: str | None = None,
+    limits: Limits = DEFAULT,
+) -> LatencyTable:
+    """The latency table in the content of a file; see :func:`planc.codec.decode_plan`."""
+    return _LATENCY.decode(content, name, sha256, limits)
+
+
 def to_body(table: LatencyTable) -> bytes:
     """The canonical body of a latency table. Nothing is checked here but what packing needs."""
     return canonical(
         {
             "grids": [
-                {"axes": grid.axes, "nanoseconds": grid.nanoseconds, "operator": grid.operator}
+                {
+                    "axes": grid.axes,
+                    "blocks": grid.blocks,
+                    "nanoseconds": grid.nanoseconds,
+                    "operator": grid.operator,
+                }
                 for grid in table.grids
             ],
+            "inputs": table.inputs,
             "machine": table.machine,
             "rest": table.rest,
             "structure": table.structure,
+            "threads": table.threads,
             "unmeasured": table.unmeasured,
             "uses": [{"grid": use.grid, "widths": use.widths} for use in table.uses],
         }
@@ -87,10 +113,16 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     record = decode_record(body, LatencyRecord)
     if len(record.structure) != 32:
         raise MalformedFile(f"structure: {len(record.structure)} bytes, a SHA-256 has 32; {_AGAIN}")
+    check_specification(record.inputs, limits)
     for i, grid in enumerate(record.grids):
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):
                 raise MalformedFile(f"grids[{i}].axes: {axis} does not rise; {_AGAIN}")
+        if len(grid.blocks) not in (0, len(grid.axes)) or 0 in grid.blocks:
+            raise MalformedFile(
+                f"grids[{i}].blocks: {grid.blocks} for {len(grid.axes)} axes: one number above 0 "
+                f"for each; {_AGAIN}"
+            )
         points = math.prod(len(axis) for axis in grid.axes)
         if len(grid.nanoseconds) != points:
             raise MalformedFile(
@@ -110,12 +142,14 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
             )
     return LatencyTable(
         record.structure,
+        record.inputs,
         record.machine,
+        record.threads,
         record.rest,
-        tuple(Grid(grid.operator, grid.axes, grid.nanoseconds) for grid in record.grids),
+        tuple(Grid(g.operator, g.axes, g.nanoseconds, g.blocks) for g in record.grids),
         tuple(Use(use.grid, use.widths) for use in record.uses),
         record.unmeasured,
     )
 
 
-_LATENCY = Format(b"planc/time", "latency table", to_body, from_body)
+_LATENCY = Format(KIND, "latency table", to_body, from_body)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -192,11 +193,17 @@ def decode_record(body: bytes, kind: type[Record]) -> Record:
         UnsupportedVersion: it requires a feature that this reader does not have.
     """
     try:
-        record: Record = _decode(body, kind, "the body")
+        record: Record = _decode(body, _decoder(kind), "the body")
     except MalformedFile:
         _check_future(body)
         raise
     return record
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    """The decoder of a type; it takes longer to make than to use."""
+    return msgspec.msgpack.Decoder(kind)
 
 
 def decode_inputs(raw: msgspec.Raw, limits: Limits) -> Any:
@@ -207,12 +214,12 @@ def decode_inputs(raw: msgspec.Raw, limits: Limits) -> Any:
         LimitExceeded: it is too long.
     """
     limits.check("inputs", len(bytes(raw)), "inputs")
-    return _decode(bytes(raw), Inputs, "inputs")
+    return _decode(bytes(raw), _decoder(Inputs), "inputs")
 
 
-def _decode(packed: bytes, kind: Any, where: str) -> Any:
+def _decode(packed: bytes, decoder: msgspec.msgpack.Decoder[Any], where: str) -> Any:
     try:
-        value = msgspec.msgpack.decode(packed, type=kind)
+        value = decoder.decode(packed)
         again = msgspec.msgpack.encode(value, order="sorted")
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
         raise MalformedFile(f"{where}: {error}; write the file again") from None

@@ -112,7 +112,9 @@ def _picked(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     x, *others = args
     positions = values(tuple(others))
     if not all(operand.everywhere for operand in operands(tuple(others))):
-        given = others[0] if isinstance(others[0], tuple) else (None,) * others[0] + (others[1],)
+        given = others[0]
+        if not isinstance(given, tuple):
+            given = (*(None,) * (given % x.value.dim()), others[1])
         if any(at is not None and at.value.dtype == torch.bool for at in given):
             return None  # how many it picks is not known
         for dim, at in enumerate(given):
@@ -133,8 +135,11 @@ def _embedding(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 def _alike(x: Known, dim: int) -> tuple[Tensor, Tensor]:
     """Where all coordinates along a dimension are known to be the same one, and which."""
-    low, high = x.value.amin(dim, keepdim=True), x.value.amax(dim, keepdim=True)
-    return x.known.all(dim, keepdim=True) & (low == high), low
+    if not x.value.shape[dim]:
+        none = x.known.sum(dim, keepdim=True)
+        return none > 0, none.to(x.value.dtype)
+    first = x.value.narrow(dim, 0, 1)
+    return (x.known & (x.value == first)).all(dim, keepdim=True), first
 
 
 # -- elementwise -----------------------------------------------------------------------------------
@@ -147,6 +152,11 @@ def _pointwise(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, A
     for operand in operands((args, tuple(kwargs.values()))):
         where = where & operand.known
     return known(value, where)
+
+
+def _converted(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
+    """As the other operand's type, of which nothing else counts."""
+    return known(operator(*values(args), **kwargs), args[0].known)
 
 
 def _product(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
@@ -269,12 +279,8 @@ def _addmm(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 def _grouped(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
     """Rows times one of several matrices each: zero where every term is, whichever it is."""
     x, matrices, *rest = args
-    if (
-        x.value.dim() != 2
-        or matrices.value.dim() != 3
-        or rest[1:]
-        or kwargs.get("bias") is not None
-    ):
+    biased = bool(rest[1:]) or kwargs.get("bias") is not None
+    if biased or (x.value.dim(), matrices.value.dim()) != (2, 3):
         return None
     where = x.maybe.float() @ matrices.maybe.any(dim=0).float() < 0.5
     return known(x.value.new_zeros(where.shape), where)
@@ -425,7 +431,7 @@ _POINTWISE = """
     abs add addcmul atan ceil celu clamp clamp_max clamp_min cos div divide elu erf exp expm1 floor
     gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu lerp log1p maximum minimum mish neg
     negative pow reciprocal relu relu6 round rsqrt rsub selu sigmoid sign silu sin softplus
-    softshrink softsign sqrt square sub tanh threshold to _to_copy type_as
+    softshrink softsign sqrt square sub tanh threshold to _to_copy
     eq ne lt le gt ge logical_and logical_not logical_or
 """
 _POOLS = " ".join(f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg") for d in (1, 2, 3))
@@ -456,6 +462,7 @@ _TRANSFERS: dict[str, Transfer] = {
     "group_norm": _group_norm,
     "embedding": _embedding,
     **dict.fromkeys(("index", "index_select", "gather"), _picked),
+    "type_as": _converted,
     "where": _chosen,
     "masked_fill": _filled,
     "glu": _gated,

@@ -9,6 +9,7 @@ an :class:`Importance` of single members, :class:`Normalized` brings scores to o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 
 from planc.criteria.activations import ActivationVariance, MeanActivation, NonzeroActivation, Wanda
 from planc.criteria.additive import Additive
@@ -69,16 +70,25 @@ NAMES = (*sorted([*_NAMED, "random"]),)
 """The criteria that have a name."""
 
 
-def named(name: str, seed: int = 0) -> Criterion:
-    """A criterion by its name: "l1", "l2", "random", "batch_norm" (scales of batch norms), "fpgm",
-    "lamp", and with statistics "taylor", "obd", "obd_c", "activation", "apoz", "variance", "wanda".
+def named(name: str | Criterion, seed: int = 0) -> Criterion:
+    """A criterion as it is, or by its name: "l1", "l2", "random", "batch_norm" (scales of batch
+    norms), "fpgm", "lamp", and with statistics "taylor", "obd", "obd_c", "activation", "apoz",
+    "variance", "wanda".
 
     Raises:
-        PolicyError: there is none of that name.
+        PolicyError: there is none of that name; names the near misses.
     """
+    if not isinstance(name, str):
+        if not callable(name):
+            raise PolicyError(
+                f"criterion {name!r} is of type {type(name).__name__}: give a function, or one of "
+                f"the names {', '.join(NAMES)}"
+            )
+        return name
     if name == "random":
         return Random(seed)
     if name not in _NAMED:
-        known = ", ".join(NAMES)
-        raise PolicyError(f"unknown criterion {name!r}: choose one of {known}")
+        close = get_close_matches(name, NAMES, n=2)
+        near = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise PolicyError(f"unknown criterion {name!r}: choose one of {', '.join(NAMES)}{near}")
     return _NAMED[name]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,6 @@ from planc.criteria.reading import reading
 from planc.criteria.sources import Sources
 from planc.criteria.sums import power, power_sums
 from planc.ir import Tensor
-from planc.places import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +40,17 @@ class Magnitude(Additive):
         """|w|^p."""
         return power(sources.weight(tensor), self.p)
 
-    def sums(
-        self, sources: Sources, tensor: Tensor, places: Sequence[Place]
-    ) -> Sequence[torch.Tensor | Values | None]:
-        """Sums of |w|^p, in one pass over the parameter."""
-        return power_sums(sources.weight(tensor), self.p, places)
-
     def place_values(self, sources: Sources) -> tuple[Values, NDArray[np.bool_]]:
         """The sums for the indices of all places; parameters of one dimension are read at once."""
         places, order = sources.analysis.places, reading(sources.analysis)
         found: list[torch.Tensor | Values | None] = [None] * len(places.places)
-        for tensor, own, positions in order.others:
-            summed = self.sums(sources, tensor, own)
-            for position, sums in zip(positions, summed, strict=True):
-                found[position] = sums
-        values = flat_values(places, found)
-        values[order.at] = power(sources.joined(order.vectors), self.p).numpy()
-        return values, np.ones(len(found), dtype=bool)
+        for tensor, own, positions in order.others:  # one in memory at a time: it may be in a file
+            sums = power_sums(sources.weight(tensor), self.p, own)
+            for position, values in zip(positions, sums, strict=True):
+                found[position] = values
+        flat = flat_values(places, found)
+        flat[order.at] = power(sources.joined(order.vectors), self.p).numpy()
+        return flat, np.ones(len(found), dtype=bool)
 
     def finish(self, sums: Values) -> Values:
         """The p-th root."""

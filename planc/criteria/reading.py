@@ -43,7 +43,7 @@ def _reading(analysis: Analysis) -> Reading:
     starts = places.indices.starts
     vectors: list[Tensor] = []
     at = [np.zeros(0, dtype=np.int64)]
-    others = []
+    others: list[tuple[Tensor, tuple[Place, ...], tuple[int, ...]]] = []
     for number, positions in places.by_tensor.items():
         tensor = tensors[number]
         if len(tensor.shape) == 1:

@@ -131,9 +131,9 @@ def check_weights(analysis: Analysis, weights: Weights) -> None:
 
 def named_in(weights: Weights, tensor: Tensor) -> torch.Tensor | None:
     """The tensor, under whichever of its names is there."""
-    first = tensor.names[0]
-    if first in weights:
-        return weights[first]
+    found = weights.get(tensor.names[0])
+    if found is not None:
+        return found
     return next((weights[name] for name in tensor.names if name in weights), None)
 
 

@@ -53,7 +53,7 @@ class Sources:
         """
         stored = [self._stored(tensor) for tensor in tensors]
         with torch.no_grad():
-            if any(values.device.type != "cpu" for values in stored):
+            if not all(values.is_cpu for values in stored):
                 stored = [values.cpu() for values in stored]
             return widened(torch.cat(stored)) if stored else torch.zeros(0)
 

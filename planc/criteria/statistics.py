@@ -86,6 +86,7 @@ def needed(criterion: object, statistics: Statistics | None) -> Statistics:
         found = f"these have {statistics}" if statistics is not None else "there are none"
         raise PolicyError(
             f"{criterion} needs statistics of {', '.join(missing or needs)}, {found}; collect them "
-            "with planc.calibrate(model, batches, criterion, loss) and pass statistics="
+            "with planc.calibrate(model, batches, criterion, loss) and pass statistics= "
+            "(--statistics, of what planc.save_statistics wrote)"
         )
     return statistics

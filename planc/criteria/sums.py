@@ -17,7 +17,8 @@ from planc.places import Place
 
 Sums = NDArray[Any]
 _PIECE = 1 << 20  # elements: four megabytes in single precision
-_DOT = 1 << 13
+_DOT = 1 << 13  # elements: no BLAS divides a dot product so short among threads, whose number
+# would then decide its last bit
 
 
 def place_sums(element: torch.Tensor, places: Sequence[Place]) -> list[torch.Tensor]:
@@ -49,16 +50,28 @@ def power_sums(
     weight: torch.Tensor, p: float, places: Sequence[Place]
 ) -> Sequence[torch.Tensor | Sums]:
     """:func:`place_sums` of |w|^p, in one pass over the parameter where it is laid out by rows."""
-    plain = all(place.blocks == 1 and place.dim < 2 for place in places)
-    if not (plain and weight.dim() > 1 and weight.is_contiguous() and weight.device.type == "cpu"):
+    matrix = _matrix(weight, places)
+    if matrix is None:
         return place_sums(power(weight, p), places)
-    if weight.is_complex():
-        weight = weight.abs()
-    rows, columns = _rows_and_columns(weight.flatten(1), p, {place.dim for place in places})
-    found = {0: rows, 1: columns}
-    if weight.dim() > 2 and columns is not None:
-        found[1] = columns.reshape(weight.shape[1], -1).sum(axis=1)
-    return [sums for place in places for sums in [found[place.dim]] if sums is not None]
+    found = _sums_by_dim(matrix, p, {place.dim for place in places})
+    return [_without_kernel(found[place.dim], weight.shape[place.dim]) for place in places]
+
+
+def _matrix(weight: torch.Tensor, places: Sequence[Place]) -> Sums | None:
+    """``[out, in * kernel]``, None where the sums are others than those of rows and columns."""
+    plain = all(place.blocks == 1 and place.dim < 2 for place in places)
+    if not (plain and weight.dim() > 1 and weight.is_contiguous() and weight.is_cpu):
+        return None
+    matrix: Sums = weight.numpy()
+    return matrix.reshape(len(matrix), -1) if matrix.ndim > 2 else matrix
+
+
+def _without_kernel(sums: Sums, size: int) -> Sums:
+    """Sums for each index of a dimension, from those that may stand apart for the kernel."""
+    if len(sums) == size:
+        return sums
+    joined: Sums = sums.reshape(size, -1).sum(axis=1)
+    return joined
 
 
 def power(weight: torch.Tensor, p: float) -> torch.Tensor:
@@ -68,47 +81,34 @@ def power(weight: torch.Tensor, p: float) -> torch.Tensor:
     return weight.abs() if p == 1 else weight.abs() ** p
 
 
-def _rows_and_columns(
-    matrix: torch.Tensor, p: float, dims: set[int]
-) -> tuple[Sums | None, Sums | None]:
-    """Sums of |w|^p over columns and over rows, those of ``dims``."""
+def _sums_by_dim(matrix: Sums, p: float, dims: set[int]) -> dict[int, Sums]:
+    """Sums of |w|^p over the other dimension, for each of ``dims``."""
     height = max(1, _PIECE // max(1, matrix.shape[1]))
-    rows: list[Sums] = []
-    columns: list[Sums] = []
-    content = matrix.numpy()
-    for start in range(0, len(content), height):
-        piece = content[start : start + height]
-        if p == 2:  # the columns first: what reads memory may be slow, what reads the cache not
-            if 1 in dims:
-                columns.append(np.einsum("ij,ij->j", piece, piece))
-            if 0 in dims:
-                rows.append(_row_squares(piece))
-        else:
-            powers = power(matrix[start : start + height], p)
-            if 1 in dims:
-                columns.append(powers.sum(0).numpy())
-            if 0 in dims:
-                rows.append(powers.sum(1).numpy())
-    return _joined(rows), _total(columns)
+    parts: dict[int, list[Sums]] = {dim: [] for dim in sorted(dims, reverse=True)}
+    squares = p == 2 and matrix.dtype.kind == "f"
+    for start in range(0, max(1, len(matrix)), height):
+        piece = matrix[start : start + height]
+        powers = None if squares else power(torch.from_numpy(piece), p)
+        for dim, own in parts.items():  # columns first: they may wait for memory, rows need not
+            own.append(_squares(piece, dim) if powers is None else powers.sum(1 - dim).numpy())
+    found = {}
+    for dim, own in parts.items():
+        found[dim] = own[0] if len(own) == 1 else np.concatenate(own) if dim == 0 else _total(own)
+    return found
 
 
-def _joined(rows: list[Sums]) -> Sums | None:
-    return np.concatenate(rows) if len(rows) > 1 else next(iter(rows), None)
+def _squares(piece: Sums, dim: int) -> Sums:
+    """The sums of squares over the other dimension."""
+    if dim == 1:
+        columns: Sums = np.einsum("ij,ij->j", piece, piece)
+        return columns
+    if piece.shape[1] > _DOT:
+        parts = [piece[:, start : start + _DOT] for start in range(0, piece.shape[1], _DOT)]
+        return _total([np.vecdot(part, part) for part in parts])
+    rows: Sums = np.vecdot(piece, piece)
+    return rows
 
 
-def _total(columns: list[Sums]) -> Sums | None:
-    if len(columns) < 2:
-        return next(iter(columns), None)
-    total: Sums = np.add.reduce(columns, axis=0, dtype=np.float64)
+def _total(parts: list[Sums]) -> Sums:
+    total: Sums = np.add.reduce(parts, axis=0, dtype=np.float64)
     return total
-
-
-def _row_squares(piece: NDArray[Any]) -> Sums:
-    """The sum of squares of each row, by dot products so short that BLAS never divides them among
-    threads: the last bit would depend on how many there are.
-    """
-    width = piece.shape[1]
-    parts = [piece[:, start : start + _DOT] for start in range(0, width, _DOT)]
-    sums: list[Sums] = [np.vecdot(part, part) for part in parts]
-    total = _total(sums)
-    return np.zeros(len(piece)) if total is None else total

@@ -127,7 +127,7 @@ def matching(tensors: Sequence[TensorSpec], pattern: str) -> set[str]:
     if not found:
         every = [name for spec in tensors for name in spec.names]
         near = difflib.get_close_matches(pattern, every, n=3, cutoff=0.4)
-        hint = f"; near misses: {', '.join(near)}" if near else ""
+        hint = f"; near misses: {', '.join(near)}" if near else f"; there are {every[0]}, ..."
         raise PolicyError(f"pattern {pattern!r} matches no parameter{hint}")
     return found
 

@@ -16,7 +16,7 @@ from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.equations import Equations
 from planc.errors import InfeasibleBudget, PolicyError
-from planc.latency.table import LatencyTable
+from planc.latency.table import Prediction
 from planc.policy.closure import Closure, modifiers
 from planc.policy.order import Order, Ranking, whole
 from planc.policy.polynomials import Kept, Polynomials
@@ -38,7 +38,7 @@ class Budget:
     params: int | float | None = None
     bytes: int | float | None = None
     latency: int | float | None = None
-    table: LatencyTable | None = None
+    table: Prediction | None = None
 
     def __str__(self) -> str:
         given = ((name, getattr(self, name)) for name in _UNITS)
@@ -64,10 +64,7 @@ class Budget:
         full = asdict(analysis.cost.price(kept.tolist()))
         if self.latency is not None:
             if self.table is None:
-                raise PolicyError(
-                    "a latency budget needs a table of what the operators take on your machine: "
-                    "make one with planc.measure_latency"
-                )
+                raise no_table()
             full["latency"] = self.table.prediction(analysis)(kept)
         return self.figures(full)
 
@@ -85,6 +82,14 @@ class Budget:
         if not found:
             raise PolicyError("the budget is empty: give macs, params, bytes or latency")
         return found
+
+
+def no_table() -> PolicyError:
+    """The error of a latency budget without a table."""
+    return PolicyError(
+        "a latency budget needs a table of what the operators take on your machine: make one with "
+        "planc.measure_latency, or planc measure on the command line"
+    )
 
 
 def _figure(name: str, value: float, full: int) -> int:

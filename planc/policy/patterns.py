@@ -42,7 +42,8 @@ def _matching(
                 found.add(g)
     if not found:
         near = difflib.get_close_matches(pattern, list(names), n=3, cutoff=0.4)
-        hint = f"; near misses: {', '.join(near)}" if near else ""
+        some = ", ".join(list(names)[:3])
+        hint = f"; near misses: {', '.join(near)}" if near else f"; there are {some}, ..."
         raise PolicyError(f"pattern {pattern!r} matches no group{hint}")
     return frozenset(found)
 

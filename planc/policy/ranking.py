@@ -152,6 +152,12 @@ class Chosen:
             checked_kind(analysis, kind)
             if kind in self.kinds:
                 raise PolicyError(f"rows of kind {kind!r} have a ratio of their own: leave one out")
+            there = {analysis.groups[g].kind for g in analysis.grouping.rowed}
+            if kind not in there:
+                raise PolicyError(
+                    f"groups of kind {kind!r} are no whole rows with something inside, which rows= "
+                    f"is for: this model has {', '.join(sorted(there)) or 'none'}; leave it out"
+                )
         members = range(len(analysis.groups)) if among is None else among
         groups, rowed = analysis.groups, analysis.grouping.rowed
         self.fixed = [g for g in members if groups[g].kind in self.kinds]

@@ -6,24 +6,39 @@ from dataclasses import dataclass
 
 from planc.analysis import Analysis
 from planc.criteria.scores import Scores
+from planc.errors import PolicyError
 from planc.policy.ratio import Counts
 
 
 @dataclass(frozen=True, slots=True)
 class Zeros:
-    """Units whose score is zero go, as many from each row of a group as from the row that has the
-    fewest of them; every group keeps a unit.
+    """Units whose score is at most ``threshold`` go, as many from each row of a group as from the
+    row that has the fewest of them; every group keeps a unit.
 
     With the criterion :class:`planc.constants.dead.Dead` these are the units whose removal
-    changes no output; with a magnitude those that sparse training drove to zero.
+    changes no output; with a magnitude those that sparse training drove to zero, or so near to it
+    as it comes.
+
+    Raises:
+        PolicyError: ``threshold`` is no number of at least 0.
     """
 
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+        if not number or not self.threshold >= 0:
+            raise PolicyError(
+                f"Zeros: threshold {self.threshold!r} is the largest score that counts as zero; "
+                "give 0 or more"
+            )
+
     def __str__(self) -> str:
-        return "zeros"
+        return f"zeros({self.threshold:g})" if self.threshold else "zeros"
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
         kept = []
         for group, units in zip(analysis.groups, scores.units, strict=True):
-            zeros = int((units.reshape(group.rows, -1) == 0).sum(axis=1).min())
-            kept.append(max(1, group.cells - zeros))
+            zeros = units.reshape(group.rows, -1) <= self.threshold
+            kept.append(max(1, group.cells - int(zeros.sum(axis=1).min())))
         return tuple(kept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planc.diff import AttributeDiff, GroupDiff, PlanDiff
-from planc.plan import AttributeChange, Cost, Plan, Provenance
+from planc.plan import AttributeChange, Cost, Plan, Provenance, inputs_text
 from planc.report.plain import plan_from_json, plan_json
 
 __all__ = ["diff_table", "plan_from_json", "plan_json", "plan_table"]
@@ -209,27 +208,6 @@ def provenance_text(entry: Provenance) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in entry.versions)
     made = f"{entry.criterion}, {entry.policy}, seed {entry.seed}"
     return f"{made} ({versions})" if versions else made
-
-
-def inputs_text(spec: Any) -> str:
-    """A specification of inputs in the notation of a call, as ``float32[1, 3, 224, 224]``."""
-    match spec:
-        case ("tuple", ("tuple", *args), ("dict", *kwargs)):
-            named = [f"{key}={inputs_text(item)}" for key, item in kwargs]
-            return ", ".join([*map(inputs_text, args), *named]) or "none"
-        case ("tensor", tuple(shape), str(dtype)):
-            return f"{dtype}[{', '.join(map(str, shape))}]"
-        case ("tuple", *items):
-            return f"({', '.join(map(inputs_text, items))})"
-        case ("list", *items):
-            return f"[{', '.join(map(inputs_text, items))}]"
-        case ("dict", *items):
-            return f"{{{', '.join(f'{key}: {inputs_text(item)}' for key, item in items)}}}"
-        case ("value", value):
-            return repr(value)
-        case ("opaque", str(name)):
-            return f"<{name}>"
-    return repr(spec)
 
 
 def share_text(after: int, before: int) -> str:

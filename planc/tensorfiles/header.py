@@ -266,7 +266,8 @@ def _entry(name: str, fields: Any, limits: Limits) -> Entry:
 
 
 def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    # a number that is negative is no size already where it is read
+    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

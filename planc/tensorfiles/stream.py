@@ -10,7 +10,6 @@ out what others keep there.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -144,7 +143,9 @@ class _Block:
 
     def room(self, size: int) -> Bytes:
         if self._room is None:
-            self._room = np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)
+            memory = np.empty(size + _SECTOR, dtype=np.uint8)
+            start = -memory.ctypes.data % _SECTOR
+            self._room = memory[start : start + size]
         return self._room
 
     def submit(

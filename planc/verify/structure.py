@@ -93,6 +93,9 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
         raise VerificationError(f"the plan breaks a constraint: {error}") from error
     if analysis.graph.data_dependent:  # how much is computed depends on the values of the inputs
         plan = _without_work(plan, expected)
+    composed = len(plan.provenance) > 1
+    if composed and plan.target == "graph":  # its last part was made for a graph rewritten before
+        plan = plan.replace(shapes=expected.shapes)
     for field in _DERIVED:
         planned, derived = getattr(plan, field), getattr(expected, field)
         if planned != derived:
@@ -101,7 +104,7 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
                 f"{_first_difference(planned, derived)}"
             )
     # the structure of a composed plan's result bears the name that the last of its parts gave it
-    structure = ("structure",) if len(plan.provenance) == 1 else ()
+    structure = () if composed else ("structure",)
     for field in ("attributes", "tensors", *structure):
         if getattr(plan.result, field) != getattr(expected.result, field):
             raise VerificationError(f"the plan's fingerprint of the result's {field} is wrong")

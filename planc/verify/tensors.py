@@ -7,6 +7,7 @@ from torch import nn
 
 from planc.analysis import Analysis, Gone
 from planc.errors import VerificationError
+from planc.plan import CAPTURED
 from planc.reparametrised import masked_tensors
 from planc.replay import sliced
 
@@ -16,7 +17,7 @@ def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.
     before, after = named(model), named(smaller)
     shapes = analysis.shapes(gone)
     wanted = {name for tensor in analysis.graph.tensors for name in tensor.names}
-    captured = {f"captured_{value}" for value in analysis.graph.captured}
+    captured = {f"{CAPTURED}{value}" for value in analysis.graph.captured}
     after = {name: new for name, new in after.items() if name not in captured}
     if set(after) != wanted:
         names = sorted(set(after) ^ wanted)

@@ -6,7 +6,9 @@
 are planc's two calls, on an analysis that has been used before (what it derives from the graph
 alone, it keeps). Processor time of one thread; the least of the rounds, in which the three take
 turns. ``again`` is (score + select) / read; ``first`` the same for the first score and select of a
-new analysis.
+new analysis. ``sums`` is what magnitudes cannot do without, as NumPy does it: the squares of every
+matrix summed over its rows and over its columns, for its outputs leave with one group and its
+inputs with another; ``floor`` is sums / read.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Callable
 from time import process_time
 
+import numpy as np
 import torch
 
 import planc
@@ -33,8 +36,18 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| model | parameters M | read ms | score ms | select ms | again | first |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    heads = (
+        "parameters M",
+        "read ms",
+        "sums ms",
+        "score ms",
+        "select ms",
+        "floor",
+        "again",
+        "first",
+    )
+    print(f"| model | {' | '.join(heads)} |")
+    print(f"| --- |{' ---: |' * len(heads)}", flush=True)
     for name in options.models:
         print(row(name, options.criterion, options.ratio, options.rounds), flush=True)
     return 0
@@ -53,6 +66,13 @@ def row(name: str, criterion: str, ratio: float, rounds: int) -> str:
     def score() -> None:
         planc.score(analysis, model, scorer)
 
+    matrices = [parameter.flatten(1).numpy() for parameter in parameters if parameter.dim() > 1]
+
+    def sums() -> None:
+        for matrix in matrices:
+            np.einsum("ij,ij->j", matrix, matrix)
+            np.vecdot(matrix, matrix)
+
     read()
     first = seconds(score)
     scores = planc.score(analysis, model, scorer)
@@ -61,13 +81,14 @@ def row(name: str, criterion: str, ratio: float, rounds: int) -> str:
         planc.select(analysis, scores, policy)
 
     first += seconds(select)
-    turns = [(seconds(read), seconds(score), seconds(select)) for _ in range(rounds)]
-    reading, scoring, selecting = (min(turn[i] for turn in turns) for i in range(3))
+    jobs = (read, sums, score, select)
+    turns = [[seconds(job) for job in jobs] for _ in range(rounds)]
+    reading, summing, scoring, selecting = (min(times) for times in zip(*turns, strict=True))
     million = sum(parameter.numel() for parameter in parameters) / 1e6
-    return (
-        f"| {name} | {million:.1f} | {reading * 1e3:.1f} | {scoring * 1e3:.1f} | "
-        f"{selecting * 1e3:.1f} | {(scoring + selecting) / reading:.2f} | {first / reading:.2f} |"
-    )
+    times = [million, *(1e3 * time for time in (reading, summing, scoring, selecting))]
+    ratios = [time / reading for time in (summing, scoring + selecting, first)]
+    cells = [name, *(f"{time:.1f}" for time in times), *(f"{ratio:.2f}" for ratio in ratios)]
+    return f"| {' | '.join(cells)} |"
 
 
 def seconds(action: Callable[[], None]) -> float:

@@ -112,6 +112,11 @@ def test_a_value_of_a_plan_says_that_it_is_a_tuple() -> None:
         (set_in("modules.0.extra", 1), "MalformedFile: "),
         (set_in("structural.1.1", ["n", 1]), "structural: 'n' is there twice"),
         (set_in("tensors.0.names", []), "tensors[0]: names (), role 'state', shard 0 of 2"),
+        (
+            lambda body: body["tensors"][1].update(role="secret", names=["b", "c", "d"]),
+            "tensors[1]: names ('b', 'c'), role 'secret', shard 0 of 2; save again",
+        ),
+        (set_in("tensors.1.role", "s" * 30), f"role '{'s' * 20}', shard 0 of 2"),
         (set_in("tensors.1.role", "secret"), "tensors[1]: names ('b.weight',), role 'secret'"),
         (set_in("tensors.2.shard", 2), "tensors[2]: names ('buffer/steps',), role 'buffer', shard"),
         (set_in("tensors.2.shard", -1), "$.tensors[2].shard"),

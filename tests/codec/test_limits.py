@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -15,10 +16,17 @@ from planc.codec.envelope import KINDS, seal, unseal
 from planc.codec.kinds import load_any
 from planc.codec.limits import DEFAULT, Limits
 from planc.codec.masks import encode_masks, save_masks
-from planc.errors import FileError, LimitExceeded, MalformedFile, NotAPlancFile
+from planc.errors import (
+    FileError,
+    LimitExceeded,
+    MalformedFile,
+    NotAPlancFile,
+    TrailingData,
+    TruncatedFile,
+)
 from planc.groups import Member, Run
 from planc.maskplan import mask_plan
-from planc.plan import AttributeChange, Plan, PlanGroup, TensorSpec
+from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.strategies import complete, example_plan
 
 PLAN = example_plan()
@@ -41,6 +49,7 @@ def test_limits_are_those_that_are_promised() -> None:
         "string": 1024,
         "attribute_bytes": 32 * MIB,
         "leaves": 1024,
+        "inputs": 32_768,
         "rank": 32,
         "dimension": 281_474_976_710_655,
         "elements": 4_611_686_018_427_387_903,
@@ -119,6 +128,91 @@ def test_attributes_are_counted_for_each_module_that_has_them() -> None:
     assert decode_plan(content, limits=Limits(attribute_bytes=rows)) == PLAN
     with pytest.raises(LimitExceeded, match=f"modules: {rows} exceeds the limit of {rows - 1}"):
         decode_plan(content, limits=Limits(attribute_bytes=rows - 1))
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (PLAN.replace(inputs=object()), "TypeError: "),
+        (PLAN.replace(tensors=PLAN.tensors[1:]), "KeyError: 'a.weight'"),
+        (PLAN.replace(groups=(replace(PLAN.groups[0], removed=(6,)),)), "IndexError: "),
+        (PLAN.replace(groups=(replace(PLAN.groups[0], rows=4),)), "ValueError: "),
+        (PLAN.replace(cost_after=replace(PLAN.cost_after, macs=1 << 70)), "OverflowError: "),
+        (PLAN.replace(requires=[]), "it holds something that a file cannot, as a list or an array"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused_with_what_packing_said(plan: Plan, words: str) -> None:
+    with pytest.raises(MalformedFile) as caught:
+        encode_plan(plan)
+    assert str(caught.value).startswith(f"this plan cannot be saved: {words}")
+
+
+def nested(depth: int) -> Any:
+    return 1 if depth == 0 else (nested(depth - 1),)
+
+
+def test_values_nest_as_deep_as_their_types_do() -> None:
+    def with_attribute(depth: int) -> Plan:
+        modules = (ModuleSpec("a", (("n", nested(depth)),)),)
+        return complete(PLAN.tensors, modules, PLAN.groups, ())
+
+    def with_inputs(depth: int) -> Plan:
+        value: Any = ("value", 1)
+        for _ in range(depth - 1):
+            value = ("tuple", value)
+        return PLAN.replace(inputs=value)
+
+    for plan in (with_attribute(4), with_inputs(32)):
+        assert decode_plan(encode_plan(plan)) == plan
+    refused = ((with_attribute(5), r"\$\.structural"), (with_inputs(33), "saved: inputs: Expected"))
+    for plan, where in refused:
+        with pytest.raises(MalformedFile, match=where):
+            encode_plan(plan)
+
+
+def test_a_file_of_the_wrong_length_says_where_it_ends_and_should() -> None:
+    content = encode_plan(PLAN)
+    size = len(content)
+    for length, expected in (
+        (12, 47),
+        (13, 47),
+        (46, 47),
+        (47, 48),
+        (48, 50),
+        (49, 50),
+        (50, size),
+    ):
+        with pytest.raises(TruncatedFile) as caught:
+            decode_plan(content[:length])
+        assert str(caught.value) == (
+            f"the plan: byte {length}: the file ends here, it should go on to byte {expected} at "
+            "least; copy it again"
+        )
+    with pytest.raises(TrailingData) as trailing:
+        decode_plan(content + b"xy")
+    assert str(trailing.value) == (
+        f"the plan: byte {size}: the file should end here and goes on to byte {size + 2}; copy it "
+        "again"
+    )
+
+
+def test_what_is_no_envelope_is_shown() -> None:
+    content = encode_plan(PLAN)
+    for changed, said in (
+        (content[:13] + b"\xc5\x20" + content[15:], "byte 13: c5 20 where c4 20 begins the digest"),
+        (content[:13] + b"\xc4\x21" + content[15:], "byte 13: c4 21 where c4 20 begins the digest"),
+        (
+            content[:47] + b"\xc7" + content[48:],
+            "byte 47: c7 where a bin header (c4, c5 or c6) beg",
+        ),
+        (
+            content[:47] + b"\xc6" + (len(content) - 50).to_bytes(4, "big") + content[50:],
+            f"byte 47: the body's length {len(content) - 50} is written as c6 00 00 ",
+        ),
+    ):
+        with pytest.raises(MalformedFile) as caught:
+            decode_plan(changed)
+        assert said in str(caught.value)
 
 
 def test_strings_are_measured_in_bytes_of_utf_8() -> None:

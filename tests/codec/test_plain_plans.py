@@ -58,6 +58,14 @@ def run(**changes: int) -> dict[str, int]:
             set_in("groups.2.members.2.over", [2, 0, 2]),
             "members[2].over: 2[0:2] is no range of another dimension",
         ),
+        (
+            set_in("inputs.1.2.1", ["value", -(1 << 63) - 1]),
+            "inputs[0][1][0]: ('value', -9223372036854775809) does not specify an input",
+        ),
+        (
+            set_in("modules.1.attributes.2.1", -(1 << 63) - 1),
+            "modules[1].attributes.out_features: -9223372036854775809 has more than 64 bits",
+        ),
         (set_in("tensors.0.shape", [6, -1]), "MalformedFile"),
         (set_in("provenance.0.seed", -(1 << 63) - 1), "provenance[0].seed: -9223372036854775809"),
     ],

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 CALLS = ("open", "write", "pwrite", "fsync", "replace", "rename", "unlink", "mkdir", "rmdir")
-FAULTS = ("kill", "EIO", "EIO from then on", "ENOSPC", "short write", "kill after")
+FAULTS = (
+    "kill", "kill after", "EIO", "EIO from then on", "ENOSPC", "EINTR", "short write", "Ctrl-C"
+)  # fmt: skip
 DONE, REFUSED, BROKEN, KILLED = "done", "refused", "broken", "killed"
 _EXIT = {DONE: 0, REFUSED: 10, BROKEN: 11}
 
@@ -63,6 +65,10 @@ def _child(operation: Callable[[], Any], call: int, fault: str, writer: int) -> 
         if fault == "kill after":
             real(*args, **kwargs)
             os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "Ctrl-C":
+            raise KeyboardInterrupt
+        if fault == "EINTR":
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
         if fault == "short write":
             if name not in ("write", "pwrite"):
                 return real(*args, **kwargs)
@@ -83,6 +89,6 @@ def _child(operation: Callable[[], Any], call: int, fault: str, writer: int) -> 
         setattr(os, name, wrapped)
     try:
         operation()
-    except OSError:
+    except (OSError, KeyboardInterrupt):
         return REFUSED
     return DONE

@@ -19,6 +19,7 @@ from torch import nn
 import planc
 from planc.tensorfiles import stream
 from tests.crash.faults import BROKEN, DONE, FAULTS, KILLED, REFUSED, run
+from tests.promises import Goal
 from tests.streaming.test_files import PLAN, mlp_plan, sharded
 
 Contents = dict[str, bytes]
@@ -141,6 +142,7 @@ def loadable(found: Contents, directory: Path) -> Contents:
     return {path: content for path, content in found.items() if path in names}
 
 
+@pytest.mark.promise("R5 faults")
 @pytest.mark.parametrize(
     ("case", "fault"),
     [
@@ -151,7 +153,7 @@ def loadable(found: Contents, directory: Path) -> Contents:
     ],
 )
 def test_the_target_is_old_or_new_at_every_call(
-    case: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: Goal
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the machine stays up
     operation, prepare, name, moves = CASES[case]
@@ -186,6 +188,7 @@ def test_the_target_is_old_or_new_at_every_call(
     expected = {"kill": KILLED, "kill after": KILLED, "short write": DONE}.get(fault, REFUSED)
     assert endings[expected] > 0
     assert endings[KILLED] == 0 or expected == KILLED
+    goal.count(call - 1)
 
 
 def operation_again(operation: Operation, place: Path, name: str) -> None:

@@ -61,7 +61,7 @@ class Mutants:
             return self._resized()
         if kind < 0.7:
             return self._counted()
-        if kind < 0.75:
+        if kind < 0.75 and self.integers:
             return self._long_form()
         return self._spliced()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import planc
@@ -20,17 +21,21 @@ from planc.analysis import Analysis
 from planc.codec.latency import from_body, to_body
 from planc.codec.limits import DEFAULT
 from planc.errors import CorruptFile, InfeasibleBudget, MalformedFile, NotAPlancFile, PolicyError
-from planc.latency.measure import measure_latency, timer
+from planc.latency.clock import Timer, timer
+from planc.latency.measure import measure_latency
 from planc.latency.table import Grid, LatencyTable, Use
 from planc.policy import Budget, Global, Rounded, Uniform
 from tests.small import MODELS, build
 
 
-def macs(call: Callable[[], Any]) -> int:
+def macs(calls: Sequence[Callable[[], Any]]) -> list[int]:
     """A timer that counts multiply-accumulates: bilinear in widths, and the same every time."""
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops() // 2
+    found = []
+    for call in calls:
+        with FlopCounterMode(display=False) as counter:
+            call()
+        found.append(counter.get_total_flops() // 2)
+    return found
 
 
 def analysed(model: nn.Module, inputs: Any) -> Analysis:
@@ -79,24 +84,41 @@ def test_what_was_measured_is_what_is_predicted(name: str) -> None:
 
 
 def test_operators_that_do_the_same_are_measured_once() -> None:
-    calls = []
+    measured: list[Any] = []
 
-    def counted(call: Callable[[], Any]) -> int:
-        calls.append(call)
-        return 1
+    def counted(calls: Sequence[Callable[[], Any]]) -> list[int]:
+        measured.extend(calls)
+        return [1] * len(calls)
 
     model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(4))).eval()
     table = measure_latency(analysed(model, torch.randn(1, 8)), timed=counted)
     assert len(table.uses) == 4
     assert len(table.grids) == 3  # the first has no width to lose where it reads, the last none
-    assert len(calls) == sum(len(grid.nanoseconds) for grid in table.grids)
+    assert len(measured) == sum(len(grid.nanoseconds) for grid in table.grids)
 
 
-def test_what_a_run_takes_beyond_its_operators_is_added() -> None:
+def test_what_a_run_takes_beyond_its_operators_is_added_to_them() -> None:
     model, images = chain()
     table = measure_latency(CHAIN, run=lambda: [model(images) for _ in range(3)], timed=macs)
-    whole = [group.cells for group in CHAIN.groups]
-    assert table.prediction(CHAIN)(np.array(whole)) == 3 * CHAIN.cost.price(whole).macs
+    whole = CHAIN.cost.price([group.cells for group in CHAIN.groups]).macs
+    for kept in ([group.cells for group in CHAIN.groups], [8, 20, 4]):
+        expected = 2 * whole + CHAIN.cost.price(kept).macs
+        assert table.prediction(CHAIN)(np.array(kept)) == expected
+
+
+def test_where_a_run_takes_less_than_its_operators_each_of_them_takes_less() -> None:
+    def twice(calls: Sequence[Callable[[], Any]]) -> list[int]:
+        taken = zip(calls, macs(calls), strict=True)
+        return [found * (1 if call is run else 2) for call, found in taken]
+
+    model, images = chain()
+
+    def run() -> Any:
+        return model(images)
+
+    table = measure_latency(CHAIN, run=run, timed=twice)
+    for kept in ([group.cells for group in CHAIN.groups], [8, 20, 4]):
+        assert table.prediction(CHAIN)(np.array(kept)) == CHAIN.cost.price(kept).macs
 
 
 def test_a_real_clock_says_that_less_takes_less() -> None:
@@ -147,11 +169,97 @@ def test_a_latency_needs_a_table_of_the_model() -> None:
     with pytest.raises(PolicyError, match=r"make one with planc.measure_latency"):
         planc.compile(model, images, latency=0.5)
     other, inputs = build("residual")
-    with pytest.raises(PolicyError, match="a model of another structure"):
+    with pytest.raises(PolicyError, match=r"a model of another structure \(groups [0-9a-f]{16}"):
         planc.compile(other, inputs, latency=0.5, latency_table=TABLE)
+    with pytest.raises(PolicyError) as refusal:
+        planc.compile(model, torch.randn(1, 3, 8, 8), latency=0.5, latency_table=TABLE)
+    assert "measured for inputs float32[2, 3, 8, 8]" in str(refusal.value)
+    assert "made with float32[1, 3, 8, 8]" in str(refusal.value)
     forged = replace(TABLE, uses=(Use(0, (((99, 1),), ((0, 1),))),))
     with pytest.raises(PolicyError, match="speaks of group 99"):
         planc.compile(model, images, latency=0.5, latency_table=forged)
+
+
+def test_a_table_of_another_machine_is_refused_by_name() -> None:
+    model, images = chain()
+    there = replace(TABLE, machine="abacus")
+    with pytest.raises(PolicyError) as refusal:
+        planc.compile(model, images, latency=0.5, latency_table=there)
+    for said in ("measured on 'abacus'", repr(TABLE.machine), "machine='abacus'"):
+        assert said in str(refusal.value)
+    plan = planc.compile(model, images, latency=0.5, latency_table=there, machine="abacus")
+    assert plan == planc.compile(model, images, latency=0.5, latency_table=TABLE)
+    with pytest.raises(PolicyError, match="measured on 'abacus', the plan is for machine 'sum'"):
+        planc.compile(model, images, latency=0.5, latency_table=there, machine="sum")
+
+
+# -- blocks ----------------------------------------------------------------------------------------
+
+
+def in_blocks(size: int) -> Timer:
+    """A timer of a machine that convolves so many output channels at once."""
+
+    def one(call: Callable[[], Any]) -> int:
+        counted = _Outputs()
+        with counted:
+            call()
+        return sum(-(-width // size) * size * rest for width, rest in counted.found)
+
+    return lambda calls: [one(call) for call in calls]
+
+
+class _Outputs(TorchDispatchMode):
+    """Notes the output channels of convolutions, and what each of them takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if "convolution" in str(func):
+            weight = args[1]
+            self.found.append((weight.shape[0], 100 * weight[0].numel()))
+        return result
+
+
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_a_block_that_is_begun_takes_as_long_as_a_full_one(size: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 96, 1), nn.Flatten(), nn.Linear(96, 2))
+    analysis = analysed(model.eval(), torch.randn(1, 3, 1, 1))
+    table = measure_latency(analysis, timed=in_blocks(size))
+    convolutions = [grid for grid in table.grids if "conv" in grid.operator]
+    assert [grid.blocks for grid in convolutions] == [(size,), (1, size)]
+    predict, names = table.prediction(analysis), [group.name for group in analysis.groups]
+    cells = np.array([group.cells for group in analysis.groups])
+    first = np.arange(len(cells)) == names.index("0.weight:0")
+    for kept in range(33, 65):
+        full = -(-kept // size) * size
+        less = predict(cells) - predict(np.where(first, kept, cells))
+        assert less == 300 * (64 - full) + 100 * 96 * (64 - kept)
+
+
+def test_a_plan_fills_the_blocks_that_it_begins() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 96, 1), nn.Flatten(), nn.Linear(96, 2))
+    images = torch.randn(1, 3, 1, 1)
+    analysis = analysed(model.eval(), images)
+    for share in (0.3, 0.5, 0.8):
+        table = measure_latency(analysis, timed=in_blocks(16))
+        plan = planc.compile(model, images, latency=share, latency_table=table)
+        assert {group.name: group.kept for group in plan.groups}["1.weight:0"] % 16 == 0
+
+
+def test_what_disturbs_a_measurement_does_not_make_less_take_longer() -> None:
+    number = iter(range(10**6))
+
+    def disturbed(calls: Sequence[Callable[[], Any]]) -> list[int]:
+        return [taken + (10**7 if next(number) % 7 == 3 else 0) for taken in macs(calls)]
+
+    table = measure_latency(CHAIN, timed=disturbed)
+    for grid in table.grids:
+        times = np.array(grid.nanoseconds).reshape([len(axis) for axis in grid.axes])
+        for dim in range(times.ndim):
+            assert (np.diff(times, axis=dim) >= 0).all()
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -186,7 +294,11 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         ({"grids": (Grid("op", ((1, 2),), (1,)),)}, "1 times for 2 combinations"),
         ({"uses": (Use(99, ()),)}, r"uses\[0\].grid: row 99"),
         ({"uses": (Use(0, ()),)}, "0 widths for the"),
+        ({"grids": (Grid("op", ((1, 2),), (1, 1), (0,)),)}, r"grids\[0\].blocks: \(0,\) for 1"),
+        ({"grids": (Grid("op", ((1, 2),), (1, 1), (1, 1)),)}, r"grids\[0\].blocks"),
+        ({"inputs": ("tuple", 3)}, "inputs"),
         ({"machine": 5}, "machine"),
+        ({"threads": -1}, "threads"),
         ({"rest": -1}, "rest"),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from tests.mutation.covering import ROOT, modules, tests_of
+from tests.mutation.covering import ROOT, files_for, modules
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.trial import BareServer, Results, Trial
@@ -33,6 +33,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="modules whose path begins so")
     parser.add_argument("--match", default="", help="mutants in whose name this stands")
+    parser.add_argument("--tests", nargs="*", help="these alone, and not all of the modules")
+    parser.add_argument("--again", type=Path, help="survivors in what an earlier run printed")
     options = parser.parse_args()
     os.chdir(ROOT)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -45,7 +47,7 @@ def main() -> int:
         if name.startswith(tuple(f"{path}:" for path in paths))
         and name not in {m.name for m in known}
     ]
-    results = _tried(chosen, paths, options.minutes)
+    results = _tried(chosen, paths, options.tests or files_for(paths), options.minutes)
     report(results, known, [m for m in known if m.name in EQUIVALENT])
     for name in stale:
         print(f"listed as equivalent, but no mutant: {name}")
@@ -56,6 +58,9 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
     """In random order, so that the time that there is goes to all modules alike."""
     chance = random.Random(options.seed)
     order = [m for m in known if m.name not in EQUIVALENT and options.match in m.name]
+    if options.again:
+        printed = {line.rpartition("  ")[2] for line in options.again.read_text().splitlines()}
+        order = [m for m in order if m.name in printed]
     chance.shuffle(order)
     if options.sample is None:
         return order
@@ -68,7 +73,7 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
     return kept
 
 
-def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
+def _tried(chosen: list[Mutant], paths: list[str], tests: list[str], minutes: float) -> Results:
     until = time.time() + 60 * minutes
     options = ["-q", "-n", "0", "-s", "--noconftest"]
     with tempfile.TemporaryDirectory() as folder:
@@ -78,13 +83,14 @@ def _tried(chosen: list[Mutant], paths: list[str], minutes: float) -> Results:
             "mutation",
             phases=(Phase.explicit, Phase.generate),
             database=None,
+            max_examples=20,
             derandomize=True,
             deadline=None,
         )
         settings.load_profile("mutation")
         trial = Trial(chosen, until, bare, lambda text: print(text, flush=True))
         status = pytest.main(
-            [*options, f"--basetemp={folder}/tests", *tests_of(paths)],
+            [*options, f"--basetemp={folder}/tests", *tests],
             plugins=[trial],
         )
         bare.close()
@@ -100,7 +106,7 @@ def report(results: Results, known: list[Mutant], equivalent: list[Mutant]) -> N
             sum(m.path == path for m in known),
             sum(m.path == path for m in equivalent),
             sum(m.path == path for m in results.killed),
-            sum(m.path == path for m in [*results.survived, *results.uncovered]),
+            sum(m.path == path for m in results.survived),
         )
         for path in dict.fromkeys(m.path for m in known)
     }

@@ -26,7 +26,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec": _CODEC,
     "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
     "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
-    "planc/fingerprint.py": (*_CODEC, "tests/test_fingerprint.py"),
+    "planc/fingerprint.py": ("tests/test_fingerprint.py",),
     "planc/checkpoint": ("tests/checkpoint",),
     **{
         f"planc/checkpoint/{name}.py": ("tests/streaming/test_native.py", _PICKLED)
@@ -50,7 +50,7 @@ def modules(only: str = "") -> list[str]:
     return [path for path in dict.fromkeys(found) if path.startswith(only)]
 
 
-def tests_of(paths: list[str]) -> list[str]:
+def files_for(paths: list[str]) -> list[str]:
     """The test files and folders for some modules, each once."""
     places = {max((p for p in TESTS if path.startswith(p)), key=len) for path in paths}
     found = dict.fromkeys(test for place in TESTS if place in places for test in TESTS[place])
@@ -59,7 +59,7 @@ def tests_of(paths: list[str]) -> list[str]:
 
 def main() -> int:
     options = ["--cov", "--cov-report=term-missing:skip-covered", *sys.argv[1:]]
-    return int(pytest.main([*options, *tests_of(modules())]))
+    return int(pytest.main([*options, *files_for(modules())]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 What is changed: comparisons (to their negation, and over their boundary), ``and`` and ``or``,
 ``not`` and conditions, integers by one, booleans, strings, arithmetic, the order of arguments,
 keyword arguments, the exceptions that are caught, returned values; statements are left out, loops
-left early or not. What people read (docstrings, annotations, the words of messages) stays.
+left early or not. What people read stays: docstrings, annotations, strings with a space in them.
 """
 
 from __future__ import annotations
@@ -138,8 +138,6 @@ def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             children = [c for c in children if isinstance(c, ast.FormattedValue)]
         if isinstance(node, ast.FormattedValue) and field != "value":
             continue
-        if isinstance(node, ast.Raise):  # its words are for people, what they name is not
-            children = [c for c in children if not isinstance(c, ast.Constant)]
         if isinstance(node, ast.Assign) and any(_is_name(t, "__all__") for t in node.targets):
             continue
         for child in children:
@@ -196,7 +194,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         case ast.Constant(value=int(value)):
             yield ast.Constant(value + 1)
             yield ast.Constant(value - 1)
-        case ast.Constant(value=str(text)):
+        case ast.Constant(value=str(text)) if " " not in text:  # else words for people
             yield ast.Constant(text + "?")
         case ast.Constant(value=bytes(text)):
             yield ast.Constant(text + b"?")
@@ -263,6 +261,8 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
 
 def _is_bare(test: ast.expr) -> bool:
     """Whether a condition has nothing in it that is negated by itself."""
+    if _is_name(test, "TYPE_CHECKING"):
+        return False
     return not isinstance(test, (ast.Compare, ast.BoolOp)) and not (
         isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
     )

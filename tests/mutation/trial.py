@@ -21,7 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from types import FunctionType
@@ -52,11 +52,10 @@ class Seen:
 class Results:
     killed: dict[Mutant, str] = field(default_factory=dict)  # by which test
     survived: list[Mutant] = field(default_factory=list)
-    uncovered: list[Mutant] = field(default_factory=list)  # no test runs the line
 
     @property
     def tried(self) -> int:
-        return len(self.killed) + len(self.survived) + len(self.uncovered)
+        return len(self.killed) + len(self.survived)
 
 
 class Trial:
@@ -104,14 +103,13 @@ class Trial:
                 told = time.time()
                 self.tell(f"{self.results.tried} of {len(self.chosen)} tried")
             tests = self._tests(mutant, seen)
-            if not tests:
-                self.results.uncovered.append(mutant)
-                self.tell(f"no test runs  line {mutant.line} {mutant.name[:200]}")
-                continue
+            if not tests:  # only importing runs it, if anything does
+                mutant = replace(mutant, function="")
+                tests = self._tests(mutant, seen)
             killer = self._killer(mutant, tests, seen, items)
             if killer is None:
                 self.results.survived.append(mutant)
-                self.tell(f"survived      line {mutant.line} {mutant.name[:400]}")
+                self.tell(f"survived, line {mutant.line}  {mutant.name}")
             else:
                 self.results.killed[mutant] = killer
                 if killer in tests:

@@ -8,7 +8,7 @@ import pytest
 import planc
 from planc.analysis import Analysis
 from planc.criteria import Magnitude, Random, Scores
-from planc.policy import Global
+from planc.policy import Global, Uniform
 from tests.small import MODELS, build
 
 
@@ -89,3 +89,14 @@ def test_scores_that_are_all_zero_are_no_division_by_zero() -> None:
     plan = planc.select(analysis, Scores(zeros, "zero"), Global(0.5))
     assert sum(len(group.removed) for group in plan.groups) == 7
     assert all(group.kept for group in plan.groups)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 1 / 3, 0.5, 0.75, 0.999])
+def test_where_no_groups_compete_the_count_is_that_of_the_order(name: str, ratio: float) -> None:
+    model, args = build(name)
+    analysis = planc.analyze(planc.trace(model, args))
+    scores = planc.score(analysis, model, Random(3))
+    kinds = tuple((kind, 0.4) for kind in {g.kind for g in analysis.groups} & {"heads", "features"})
+    for policy in (Uniform(ratio), Uniform(ratio, kinds)):
+        assert policy(analysis, scores) == policy.order(analysis, scores).at(ratio)

@@ -86,20 +86,29 @@ def test_what_a_header_knows_of_its_file() -> None:
 
 
 def test_tensors_are_placed_one_after_another_the_widest_first() -> None:
-    specs = (("u", "U8", (3,)), ("d", "F64", (1,)), ("h", "F16", (2,)), ("f", "F32", (0,)))
-    ordered = aligned(specs)
-    assert [name for name, _, _ in ordered] == ["d", "f", "h", "u"]
-    assert place(ordered) == (
-        Entry("d", "F64", (1,), 0, 8),
-        Entry("f", "F32", (0,), 8, 8),
-        Entry("h", "F16", (2,), 8, 12),
-        Entry("u", "U8", (3,), 12, 15),
+    specs = (
+        ("a", "U8", (3,)),
+        ("z", "F64", (1,)),
+        ("c", "F16", (2,)),
+        ("b", "BF16", (1,)),
+        ("x", "F32", (0,)),
+    )
+    assert place(aligned(specs)) == (
+        Entry("z", "F64", (1,), 0, 8),
+        Entry("x", "F32", (0,), 8, 8),
+        Entry("c", "F16", (2,), 8, 12),
+        Entry("b", "BF16", (1,), 12, 14),
+        Entry("a", "U8", (3,), 14, 17),
     )
 
 
 def test_bits_are_those_of_the_format() -> None:
     widths = {4: 1, 6: 2, 8: 8, 16: 4, 32: 3, 64: 4}
     assert {bits: list(BITS.values()).count(bits) for bits in widths} == widths
+    assert " ".join(BITS) == (
+        "F4 F6_E2M3 F6_E3M2 BOOL F8_E4M3 F8_E4M3FNUZ F8_E5M2 F8_E5M2FNUZ F8_E8M0 I8 U8 BF16 F16 "
+        "I16 U16 F32 I32 U32 C64 F64 I64 U64"
+    )
     for dtype, bits in BITS.items():
         assert nbytes(dtype, (8, 3)) == 3 * bits
     assert nbytes("U8", ()) == 1
@@ -132,7 +141,7 @@ def test_a_length_is_believed_up_to_the_files_size_and_the_limit() -> None:
         ):
             text_length(start[:length], 58, DEFAULT)
     with pytest.raises(MalformedFile, match="byte 8: 5b where a safetensors header begins with 7b"):
-        text_length(start[:8] + b"[", 58, DEFAULT)
+        text_length(start[:8] + b"[xyz", 58, DEFAULT)
 
 
 def test_a_file_has_the_size_that_its_header_says() -> None:
@@ -165,15 +174,21 @@ ALL = "['data_offsets', 'dtype', 'shape']"
 @pytest.mark.parametrize(
     ("table", "words"),
     [
+        (b"{]", "MalformedFile: the header: not JSON as it should be: "),
         ({"__metadata__": 1}, "__metadata__: not a map of strings to strings"),
         ({"__metadata__": {"a": 1}}, "__metadata__: not a map of strings to strings"),
         ({"a": [1]}, f"'a': has list, a tensor has {ALL}; write the file again"),
+        ({"a": ["dtype", "shape", "data_offsets"]}, "'a': has list, a tensor has"),
+        ({"a": 1}, "'a': has int, a tensor has"),
+        ({"a": tensor(shape=(-1,))}, "-1 is no size"),
         ({"a": {"dtype": "U8"}}, f"'a': has ['dtype'], a tensor has {ALL}"),
         (
             {"a": tensor() | {"x": "y"}},
             "'a': has ['data_offsets', 'dtype', 'shape', 'x'], a tensor",
         ),
-        ({"a" * 90: [1]}, f"'{'a' * 80}': has list"),
+        ({"a" * 90: [1]}, f" '{'a' * 80}': has list"),
+        ({"a" * 90: tensor() | {"dtype": 1}}, f" '{'a' * 80}': a field of the wrong type"),
+        ({"a" * 90: tensor(shape=(3,))}, f" '{'a' * 80}': 3 bytes for U8[3]"),
         ({"a": tensor() | {"y" * 90: "z"}}, f"'{'y' * 44}, a tensor has"),
         ({"a": tensor() | {"dtype": None}}, "'a': a field of the wrong type; write the file again"),
         ({"a": tensor() | {"shape": {}}}, "'a': a field of the wrong type"),
@@ -250,10 +265,10 @@ def test_empty_tensors_share_a_place_with_others_in_any_order() -> None:
         (b'{"a": -1}', "-1 is no size"),
         (b'{"a": -0}', "-0 is no size"),
         (b'{"a": 123456789012345678901}', "123456789012345678901 is no size"),
-        (b'{"a": ' + b"9" * 30 + b"}", f"{'9' * 24} is no size"),
+        (b'{"a": ' + b"9" * 30 + b"}", f" {'9' * 24} is no size"),
         (b'{"a": 1.5}', "1.5 is no size"),
         (b'{"a": 1e3}', "1e3 is no size"),
-        (b'{"a": 1.' + b"5" * 30 + b"}", f"1.{'5' * 22} is no size"),
+        (b'{"a": 1.' + b"5" * 30 + b"}", f" 1.{'5' * 22} is no size"),
         (b'{"a": NaN}', "NaN is no size"),
         (b'{"a": -Infinity}', "-Infinity is no size"),
     ],

@@ -1,0 +1,129 @@
+"""Mask plans on files: zeros where the executor in memory writes them, and the very file again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import planc
+from planc import masks
+from planc.errors import PlancError, ShardMismatch, StalePlan
+from planc.maskplan import MaskPlan, mask_plan
+from planc.plan import TensorSpec
+from planc.streaming import masking
+from planc.streaming.masking import holds_masks, mask_files, unmask_files
+from planc.tensorfiles.shards import INDEX_SUFFIX
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.complex64]
+
+
+def state(dtypes: list[torch.dtype]) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        f"t{i}": (100 * torch.randn(3, 5 + i, generator=generator)).to(dtype)
+        for i, dtype in enumerate(dtypes)
+    }
+
+
+def drawn(tensors: dict[str, torch.Tensor], seed: int) -> MaskPlan:
+    generator = torch.Generator().manual_seed(seed)
+    specs = tuple(TensorSpec((n,), tuple(t.shape), "parameter") for n, t in tensors.items())
+    removed = {
+        name: (torch.rand(tensor.shape, generator=generator) < 0.4).numpy()
+        for name, tensor in list(tensors.items())[:-1]
+    }
+    return mask_plan(specs, removed)
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=6), st.integers(0, 99))
+def test_files_are_masked_as_state_dicts_are_and_come_back_byte_for_byte(
+    tmp_path_factory: pytest.TempPathFactory, dtypes: list[torch.dtype], seed: int
+) -> None:
+    place = tmp_path_factory.mktemp("masked")
+    tensors = state(dtypes)
+    plan = drawn(tensors, seed)
+    save_file(tensors, place / "in.safetensors", {"of": "whom"})
+    out, kept, back = place / "out.safetensors", place / "kept", place / "back.safetensors"
+    assert mask_files(plan, place / "in.safetensors", out, keep_removed=kept) == plan.removed
+    expected, found = masks.apply(plan, tensors), load_file(out)
+    assert all(bits(found[name]) == bits(tensor) for name, tensor in expected.items())
+    assert holds_masks(kept)
+    assert unmask_files(out, kept, back)
+    assert back.read_bytes() == (place / "in.safetensors").read_bytes()
+
+
+def test_pieces_of_a_large_tensor_are_masked_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "BLOCK", 64)
+    tensors = {"a": torch.randn(37, 11), "b": torch.randn(3)}
+    plan = drawn(tensors, 1)
+    save_file(tensors, tmp_path / "in.safetensors")
+    out, kept, back = tmp_path / "out.safetensors", tmp_path / "kept", tmp_path / "b.safetensors"
+    mask_files(plan, tmp_path / "in.safetensors", out, keep_removed=kept)
+    assert torch.equal(load_file(out)["a"], masks.apply(plan, tensors)["a"])
+    assert unmask_files(out, kept, back)
+
+
+def test_shards_stay_shards_and_trained_values_stay_new(tmp_path: Path) -> None:
+    tensors = state([torch.float32] * 3)
+    plan = drawn(tensors, 2)
+    source = tmp_path / "in"
+    source.mkdir()
+    names = {"t0": "a.safetensors", "t1": "b.safetensors", "t2": "b.safetensors"}
+    for shard in ("a.safetensors", "b.safetensors"):
+        save_file({n: tensors[n] for n in tensors if names[n] == shard}, source / shard)
+    table = str({"weight_map": names}).replace("'", '"')
+    (source / f"model{INDEX_SUFFIX}").write_text(table)
+    (source / "config.json").write_text("{}")
+    out, kept, back = tmp_path / "out", tmp_path / "kept", tmp_path / "back"
+    mask_files(plan, source, out, keep_removed=kept)
+    assert sorted(path.name for path in out.iterdir()) == sorted(p.name for p in source.iterdir())
+    assert unmask_files(out, kept, back)
+    assert all((back / p.name).read_bytes() == p.read_bytes() for p in source.iterdir())
+    trained = {name: tensor + 1 for name, tensor in load_file(out / "b.safetensors").items()}
+    save_file(trained, out / "b.safetensors")
+    assert not unmask_files(out, kept, back, overwrite=True)
+    found, gone = load_file(back / "b.safetensors")["t1"], torch.from_numpy(plan.elements("t1"))
+    assert torch.equal(found[gone], tensors["t1"][gone])
+    assert torch.equal(found[~gone], tensors["t1"][~gone] + 1)
+    with pytest.raises(PlancError, match="exists"):
+        mask_files(plan, source, out)
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
+    tensors = state([torch.float32, torch.float32])
+    plan, path = drawn(tensors, 3), tmp_path / "in.safetensors"
+    save_file(tensors, path)
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(PlancError, match="is what is read"):
+        mask_files(plan, path, path)
+    mask_files(plan, path, out, keep_removed=tmp_path / "kept")
+    mask_files(drawn(tensors, 4), path, tmp_path / "o.safetensors", keep_removed=tmp_path / "k")
+    (tmp_path / "k" / "in.safetensors").replace(tmp_path / "kept" / "in.safetensors")
+    with pytest.raises(ShardMismatch, match=r"its values of t0 do not belong.*--keep-removed"):
+        unmask_files(out, tmp_path / "kept", tmp_path / "back.safetensors")
+    save_file({**tensors, "t1": torch.zeros(2)}, path)
+    with pytest.raises(StalePlan, match=r"t1: expected shape \(3, 6\), found \(2,\)"):
+        mask_files(plan, path, out)
+
+
+def test_a_checkpoint_with_digests_is_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).eval()
+    plan = planc.compile(model, torch.zeros(1, 4), ratio=0.5)
+    smaller = planc.apply(plan, model)
+    planc.save(tmp_path / "a.safetensors", smaller, plan)
+    chosen = masks.select(smaller, masks.PerTensor(0.5))
+    with pytest.raises(PlancError, match="digests of its tensors: mask the weights before"):
+        mask_files(chosen, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
