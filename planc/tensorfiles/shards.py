@@ -172,12 +172,18 @@ def indexed(
     names = sorted(set(index.shards.values()))
     limits.check("shards", len(names), str(path))
     check_names(names, str(path), suffixes)
-    missing = next((name for name in names if not (path.parent / name).exists()), None)
-    if missing is not None:
-        raise ShardMismatch(f"{path}: lists {missing}, which is not there; get the missing shard")
-    shards = [opened(path.parent / name) for name in names]
+    shards = [_looked_at(path, name, opened) for name in names]
     _check_cover(index, shards, path)
     return index, tuple(shards)
+
+
+def _looked_at(index: Path, name: str, opened: Callable[[Path], Shard]) -> Shard:
+    try:
+        return opened(index.parent / name)
+    except FileNotFoundError:
+        raise ShardMismatch(
+            f"{index}: lists {name}, which is not there; get the missing shard"
+        ) from None
 
 
 def _shard(path: Path, limits: Limits) -> Shard:

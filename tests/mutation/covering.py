@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 _CODEC = ("tests/test_codec.py", "tests/codec")  # without torch, so that a fork costs little
+_PICKLED = "tests/streaming/test_pickled.py"
 _VERIFY = (
     "tests/verify",
     "tests/test_verify.py",
@@ -27,6 +28,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
     "planc/fingerprint.py": ("tests/test_fingerprint.py",),
     "planc/checkpoint": ("tests/checkpoint",),
+    **{
+        f"planc/checkpoint/{name}.py": ("tests/streaming/test_native.py", _PICKLED)
+        for name in ("archives", "chosen", "native", "pickled")
+    },
     "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
     "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),
     "planc/streaming": ("tests/streaming",),

@@ -251,6 +251,7 @@ WRONG = [
     (edited(compressed), MalformedFile),
     (edited(beyond), MalformedFile),
     (edited(lambda metadata: metadata.state_dict_metadata.pop("2.weight")), StalePlan),
+    (edited(lambda metadata: metadata.planner_data.update({"2.weight": ()})), MalformedFile),
     (edited(lambda metadata: setattr(metadata, "storage_data", 3)), MalformedFile),
     (edited(lambda metadata: setattr(metadata, "planner_data", Bomb())), MalformedFile),
     (lambda path: path.write_bytes(pickle.dumps(Bomb())), MalformedFile),

@@ -4,6 +4,7 @@ cut as they would be in memory, without ever being in it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import planc
+from planc.checkpoint import archives
 from planc.cli import run
 from planc.errors import FileError, MalformedFile, PlancError, ShardMismatch, StalePlan
 from tests.streaming.test_files import PLAN, state_of
@@ -303,6 +305,43 @@ def test_an_archive_that_was_compressed_is_refused(tmp_path: Path) -> None:
             packed.writestr(record.filename, plain.read(record))
     with pytest.raises(MalformedFile, match="is compressed"):
         applied(PLAN, tmp_path / "b.pt", tmp_path / "out")
+
+
+def test_what_an_archive_says_of_its_values_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(state(), tmp_path / "a.pt")
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "big.pt").write_bytes(rewritten(tmp_path / "a.pt", "byteorder", b"big"))
+    (tmp_path / "short.pt").write_bytes(rewritten(tmp_path / "a.pt", "data/0", b"short"))
+    for name, words in (("big", "big-endian"), ("short", r"bytes at byte \d+, where the archive")):
+        with pytest.raises(MalformedFile, match=words):
+            applied(PLAN, tmp_path / f"{name}.pt", tmp_path / "out")
+    assert (tmp_path / "a.pt").read_bytes() == content
+    monkeypatch.setattr(archives, "getattr", lambda *_: None, raising=False)  # as torch once was
+    with pytest.raises(PlancError, match="does not say where in"):
+        applied(PLAN, tmp_path / "a.pt", tmp_path / "out")
+
+
+def rewritten(path: Path, record: str, content: bytes) -> bytes:
+    """An archive with another content of one of its records."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(made, "w") as other:
+        for item in plain.infolist():
+            new = content if item.filename.endswith(record) else plain.read(item)
+            other.writestr(item.filename, new)
+    return made.getvalue()
+
+
+def test_files_that_differ_in_their_suffix_only_are_refused(tmp_path: Path) -> None:
+    whole = state()
+    sharded(tmp_path / "in", whole)
+    index = tmp_path / "in" / "pytorch_model.bin.index.json"
+    first, second = "pytorch_model-00001-of-00003", "pytorch_model-00002-of-00003"
+    (tmp_path / "in" / f"{second}.bin").rename(tmp_path / "in" / f"{first}.pt")
+    index.write_text(index.read_text().replace(f"{second}.bin", f"{first}.pt"))
+    with pytest.raises(ShardMismatch, match="differ in their suffix only"):
+        applied(PLAN, tmp_path / "in", tmp_path / "out")
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
