@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from planc.codec.kinds import load_any
 from planc.codec.latency import from_body, load_latency, save_latency, to_body
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import CorruptFile, FileError, LimitExceeded
@@ -15,10 +16,12 @@ from planc.latency.table import Grid, LatencyTable, Use
 
 TABLE = LatencyTable(
     b"s" * 32,
+    ("tuple", ("tensor", (1, 3, 8, 8), "float32")),
     "a machine",
+    4,
     70,
     (
-        Grid("aten.conv2d", ((1, 8), (2, 4, 16)), (1, 2, 3, 4, 5, 6)),
+        Grid("aten.conv2d", ((1, 8), (2, 4, 16)), (1, 2, 3, 4, 5, 6), (1, 4)),
         Grid("aten.relu", (), (9,)),
         Grid("aten.linear", ((3,),), (7,)),
     ),
@@ -30,6 +33,7 @@ TABLE = LatencyTable(
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     save_latency(TABLE, tmp_path / "t")
     assert load_latency(tmp_path / "t") == TABLE
+    assert load_any(tmp_path / "t") == TABLE
     assert from_body(to_body(TABLE), DEFAULT) == TABLE
     with pytest.raises(CorruptFile, match="was asked for"):
         load_latency(tmp_path / "t", sha256="0" * 64)
@@ -43,6 +47,10 @@ def grid(*axes: tuple[int, ...], times: int = 1) -> dict[str, Any]:
     return {"grids": (Grid("op", axes, (1,) * times), *TABLE.grids[1:])}
 
 
+def blocks(*numbers: int) -> dict[str, Any]:
+    return {"grids": (replace(TABLE.grids[0], blocks=numbers), *TABLE.grids[1:])}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -53,6 +61,10 @@ def grid(*axes: tuple[int, ...], times: int = 1) -> dict[str, Any]:
         (grid((2, 1), (1, 2), times=4), "grids[0].axes: (2, 1) does not rise"),
         (grid((1, 2), (1, 2), times=3), "grids[0].nanoseconds: 3 times for 4 combinations"),
         (grid((1, 2), (1, 2), times=5), "grids[0].nanoseconds: 5 times for 4 combinations"),
+        (blocks(1), "grids[0].blocks: (1,) for 2 axes: one number above 0 for each"),
+        (blocks(1, 2, 3), "grids[0].blocks: (1, 2, 3) for 2 axes: one number above 0 for each"),
+        (blocks(1, 0), "grids[0].blocks: (1, 0) for 2 axes: one number above 0 for each"),
+        ({"inputs": ("tensor", (-1,), "float32")}, "inputs: ('tensor', (-1,), 'float32') does not"),
         ({"uses": (Use(3, ()),)}, "uses[0].grid: row 3 of 3 grids"),
         ({"uses": (Use(1, ()), Use(2, ()))}, "uses[1].widths: 0 widths for the 1 axes of grid 2"),
         ({"uses": (Use(1, (((0, 1),),)),)}, "uses[0].widths: 1 widths for the 0 axes of grid 1"),

@@ -83,3 +83,26 @@ def test_pieces_of_several_kinds_are_refused(tmp_path: Path) -> None:
     save_file({"w": np.zeros(4, "f8")}, tmp_path / "2.safetensors", {KEY: info.replace("0", "4")})
     with pytest.raises(ShardMismatch, match=r"w: is of F64 and 1 dimensions in .*, of F32 and 1"):
         find_pieces(sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "",
+        "3",
+        "{}",
+        '{"v": {"saved_offsets": [0]}}',
+        '{"w": 3}',
+        '{"w": {}}',
+        '{"w": {"saved_offsets": 0}}',
+        '{"w": {"saved_offsets": []}}',
+        '{"w": {"saved_offsets": [0, 0]}}',
+        '{"w": {"saved_offsets": [0.0]}}',
+        '{"w": {"saved_offsets": [true]}}',
+        '{"w": {"saved_offsets": ["0"]}}',
+    ],
+)
+def test_a_piece_whose_place_is_not_said_is_refused(tmp_path: Path, listed: str) -> None:
+    save_file({"w": np.zeros(4, "f4")}, tmp_path / "1.safetensors", {KEY: listed})
+    with pytest.raises(MalformedFile, match=rf"1\.safetensors: {KEY}(:| has .* for w of)"):
+        find_pieces([tmp_path / "1.safetensors"])

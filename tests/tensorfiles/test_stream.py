@@ -206,3 +206,74 @@ def _places_in_cache(path: Path, size: int) -> int:
     found = sum(reader._is_here(descriptor, at) for at in range(size // 16, size, size // 8))
     os.close(descriptor)
     return found
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EPERM])
+def test_a_file_system_without_direct_writes_gets_the_others(
+    tmp_path: Path, small: None, number: int
+) -> None:
+    import fcntl
+
+    content, real = np.random.default_rng(0).bytes(20_000), fcntl.fcntl
+
+    def refused(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL and flags & os.O_DIRECT:
+            raise OSError(number, os.strerror(number))
+        return real(descriptor, command, flags)
+
+    def write() -> None:
+        with replacing(tmp_path / "a") as descriptor, Stream(descriptor, len(content)) as written:
+            fill(written.space, content)
+            written.finish()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fcntl, "fcntl", refused)
+        if number == errno.EPERM:  # says nothing about what the file system can
+            with pytest.raises(PermissionError):
+                write()
+            assert list(tmp_path.iterdir()) == []
+        else:
+            write()
+            assert (tmp_path / "a").read_bytes() == content
+
+
+def test_a_header_of_another_length_is_not_written_over_the_first(tmp_path: Path) -> None:
+    entries = place([("a", "U8", (4,))])
+    with (
+        replacing(tmp_path / "a") as descriptor,
+        TensorWriter(descriptor, entries, {"digest": "0" * 64}) as writer,
+    ):
+        writer.add(entries[0], [b"abcd"])
+        with pytest.raises(PlancError, match=r"a header of \d+ bytes does not fit in \d+"):
+            writer.finish({"digest": "1" * 8000})
+        header = writer.finish({"digest": "1" * 64})
+    assert (tmp_path / "a").read_bytes() == header.raw + b"abcd"
+    assert header.metadata == {"digest": "1" * 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_ADVISED", False),  # Windows
+        ("RWF_NOWAIT", None),  # macOS
+        ("preadv", errno.ENOTSUP),  # a file system that cannot tell
+        ("preadv", errno.EAGAIN),  # not in the cache: no reason to believe otherwise
+    ],
+)
+def test_what_the_system_does_not_tell_counts_as_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    def fail(*_: Any) -> int:
+        raise OSError(value, os.strerror(value))
+
+    (tmp_path / "a").write_bytes(bytes(9000))
+    if name == "_ADVISED":
+        monkeypatch.setattr(reader, name, value)
+    elif value is None:
+        monkeypatch.delattr(os, name, raising=False)
+    else:
+        monkeypatch.setattr(os, "RWF_NOWAIT", 8, raising=False)
+        monkeypatch.setattr(os, name, fail)
+    descriptor = os.open(tmp_path / "a", os.O_RDONLY)
+    assert reader._is_cached(descriptor, 9000) is (value != errno.EAGAIN)
+    os.close(descriptor)
