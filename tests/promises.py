@@ -83,7 +83,7 @@ PARTS: dict[str, Part] = {
     ),
     "R4 sizes": always("hostile files of n bytes: at most 1 MiB + 32 n, or 48 n where nested", 50),
     "R5 faults": always(
-        "write-side calls of saving and applying that are killed or fail: old or new bytes", 1_200
+        "write-side calls of saving and applying that are killed or fail: old or new bytes", 1_650
     ),
     "R5 power": always("states of the disk when the power fails: old or new bytes", 900),
     "R6 stale": Part(

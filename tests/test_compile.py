@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 import planc
+from planc.codec import decode_plan, encode_plan
 from planc.criteria import Magnitude, Random
 from planc.errors import AnalysisError
 from planc.policy import Global, Uniform
 from tests import small
+from tests.proving import Net
 from tests.small import MODELS, build
 
 
@@ -82,3 +84,15 @@ def test_the_graph_may_lose_what_the_module_cannot() -> None:
         assert module.cost_after == module.cost_before
         assert graph.cost_after.params < graph.cost_before.params
         assert graph.attributes == ()
+
+
+def test_a_group_in_ranges_of_one_tensor_alone_is_saved() -> None:
+    """Channels of a grouped transposed convolution that nobody reads: each range has some units."""
+    model = Net(
+        lambda m, x: (m.a(x), m.b(m.a(x)))[0],
+        a=nn.Conv2d(3, 8, 1),
+        b=nn.ConvTranspose2d(8, 4, 3, groups=2, bias=False),
+    )
+    plan = planc.compile(model, torch.randn(1, 3, 8, 8), ratio=0.5)
+    assert [(group.rows, group.kept) for group in plan.groups] == [(2, 2)]
+    assert decode_plan(encode_plan(plan)) == plan

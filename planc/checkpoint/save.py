@@ -36,6 +36,7 @@ from planc.codec.files import replacing, write_file
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import PlancError, StalePlan
 from planc.fingerprint import first_difference, modules_after, tensors_after
+from planc.origin import own_tensors
 from planc.plan import Plan
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Entry, Header, aligned, nbytes, place, write_header
@@ -136,11 +137,12 @@ class _Draft:
 
 
 def _check_result(plan: Plan, model: nn.Module) -> None:
-    modules = plan.target == "module"  # a rewritten graph has modules of its own
+    modules = plan.target == "module"  # a rewritten graph has modules and constants of its own
+    tensors = tensors_of(model)
     difference = first_difference(
         tensors_after(plan.tensors, plan.cuts),
         modules_after(plan.modules, plan.attributes) if modules else None,
-        tensors_of(model),
+        tensors if modules else own_tensors(plan, tensors),
         modules_of(model) if modules else None,
     )
     if difference is not None:

@@ -22,9 +22,11 @@ from __future__ import annotations
 import itertools
 import math
 
+import msgspec
+
 from planc.codec.formats import Format, Path
 from planc.codec.limits import DEFAULT, Limits
-from planc.codec.records import Inputs, Natural, RecordMap, decode_record
+from planc.codec.records import Natural, RecordMap, decode_inputs, decode_record
 from planc.codec.specification import check_specification
 from planc.errors import MalformedFile
 from planc.fingerprint import canonical
@@ -48,7 +50,7 @@ class UseRecord(RecordMap):
 
 class LatencyRecord(RecordMap):
     grids: tuple[GridRecord, ...]
-    inputs: Inputs
+    inputs: msgspec.Raw  # of type Inputs
     machine: str
     rest: Natural
     structure: bytes
@@ -113,7 +115,8 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     record = decode_record(body, LatencyRecord)
     if len(record.structure) != 32:
         raise MalformedFile(f"structure: {len(record.structure)} bytes, a SHA-256 has 32; {_AGAIN}")
-    check_specification(record.inputs, limits)
+    inputs = decode_inputs(record.inputs, limits)
+    check_specification(inputs, limits)
     for i, grid in enumerate(record.grids):
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):
@@ -142,7 +145,7 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
             )
     return LatencyTable(
         record.structure,
-        record.inputs,
+        inputs,
         record.machine,
         record.threads,
         record.rest,

@@ -60,7 +60,7 @@ class Tables:
 
 
 def check_membership(group: PlanGroup, where: str, tables: Tables) -> None:
-    """Every run lies in its tensor, the first member has every unit, no index has two units.
+    """Every run lies in its tensor, every unit in the first one, no index has two units.
 
     Raises:
         MalformedFile, LimitExceeded: one of them does not hold.
@@ -74,7 +74,8 @@ def check_membership(group: PlanGroup, where: str, tables: Tables) -> None:
         if group.removed:
             tables.cut(member, f"{where}.members[{i}]")
         places.setdefault((member.tensor, member.dim), []).append(member)
-    _check_units(group, f"{where}.members[0]")
+    first = group.members[0]
+    _check_units(group, places[first.tensor, first.dim], f"{where}: {first.tensor}:{first.dim}")
     for place, members in places.items():
         size = tables.shapes[place[0]][place[1]]
         ranges: dict[Over | None, list[Run]] = {}
@@ -124,14 +125,15 @@ def _check_member(group: Group, member: Member, where: str, tables: Tables) -> N
             raise MalformedFile(f"{where}.runs: {run} leaps further than any index; {_AGAIN}")
 
 
-def _check_units(group: Group, where: str) -> None:
+def _check_units(group: Group, members: Sequence[Member], where: str) -> None:
+    """The members of a place, of ragged ones all ranges together, have every unit of the group."""
     reached = 0
-    for run in sorted(group.members[0].runs):
+    for run in sorted(run for member in members for run in member.runs):
         if run.unit > reached:
             break
         reached = max(reached, run.unit + run.count)
     if reached < group.size:
-        raise MalformedFile(f"{where}.runs: unit {reached} of {group.size} is missing; {_AGAIN}")
+        raise MalformedFile(f"{where}: unit {reached} of {group.size} is missing; {_AGAIN}")
 
 
 def _check_distinct(runs: Sequence[Run], size: int, where: str, tables: Tables) -> None:

@@ -30,6 +30,7 @@ from planc.errors import (
     VerificationError,
 )
 from planc.tensorfiles.checkpoint import open_checkpoint
+from tests.proving import Net
 
 INPUT = torch.zeros(1, 3)
 
@@ -299,6 +300,22 @@ def test_digests_are_compared_unless_told_not_to(path: Path, tmp_path: Path) -> 
     loaded = planc.load(copy, small(), check_digests=False).state_dict()
     for name, tensor in pruned().state_dict().items():
         assert torch.equal(loaded[name], tensor) == (name != last)
+
+
+def test_a_rewritten_graph_is_saved_with_the_constants_it_holds(tmp_path: Path) -> None:
+    shift = torch.randn(6)  # no parameter and no buffer of the model: the graph captures it
+    model = Net(
+        lambda m, x: m.b(m.a(x) + m.c(x) * shift),
+        a=nn.Linear(4, 6),
+        c=nn.Linear(4, 6),
+        b=nn.Linear(6, 2),
+    ).eval()
+    x = torch.randn(3, 4)
+    plan = planc.compile(model, x, ratio=0.5, target="graph")
+    graph = planc.apply(plan, model)
+    planc.save(tmp_path / "g.safetensors", graph, plan)
+    loaded = planc.load(tmp_path / "g.safetensors", planc.apply(plan, model), mode="verify")
+    assert torch.equal(loaded(x), graph(x))
 
 
 def test_an_integer_cannot_become_a_trainable_parameter(tmp_path: Path) -> None:

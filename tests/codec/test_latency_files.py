@@ -16,9 +16,9 @@ from planc.latency.table import Grid, LatencyTable, Use
 
 TABLE = LatencyTable(
     b"s" * 32,
-    ("tuple", ("tensor", (1, 3, 8, 8), "float32")),
+    ("tuple", ("tensor", (1, 3, 16, 16), "float32")),
     "a machine",
-    4,
+    1,
     70,
     (
         Grid("aten.conv2d", ((1, 8), (2, 4, 16)), (1, 2, 3, 4, 5, 6), (1, 4)),

@@ -127,7 +127,6 @@ CASES: dict[str, tuple[Operation, Operation, str, bool]] = {
     "sharded apply in blocks": (apply_directly, _wide_source, "out", False),
     "sharded apply with what is removed": (apply_and_keep, _source, "out", False),
 }
-LONGEST = "sharded apply with what is removed"
 
 
 def target(found: Contents, name: str) -> Contents:
@@ -143,15 +142,8 @@ def loadable(found: Contents, directory: Path) -> Contents:
 
 
 @pytest.mark.promise("R5 faults")
-@pytest.mark.parametrize(
-    ("case", "fault"),
-    [
-        (case, fault)
-        for case in CASES
-        for fault in FAULTS
-        if case != LONGEST or fault in ("kill", "EIO")
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("case", CASES)
 def test_the_target_is_old_or_new_at_every_call(
     case: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: Goal
 ) -> None:

@@ -1,20 +1,27 @@
-"""Claims of pieces that are put together: what lies outside, ends early, changes meanwhile or is of
+"""Claims of pieces that are put together: they are the whole, whichever part of it is read and
+wherever it was cut; what lies outside, ends early, changes meanwhile or is of
 another kind is refused by name.
 """
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, LimitExceeded, MalformedFile, ShardMismatch, TruncatedFile
+from planc.tensorfiles import shards
 from planc.tensorfiles.distributed import KEY, find_pieces
 from planc.tensorfiles.pieces import Piece, Whole, join, open_joined
+from planc.tensorfiles.shards import find_shards, open_shard
+from planc.tensorfiles.writer import TensorWriter
 
 
 @pytest.fixture
@@ -33,6 +40,78 @@ def test_a_piece_in_another_order_is_read_in_c_order(path: Path) -> None:
             assert np.array_equal(into, expected[start : start + 10])
 
 
+@st.composite
+def cut_arrays(draw: st.DrawFn) -> tuple[np.ndarray[Any, Any], list[tuple[slice, ...]]]:
+    """An array, and boxes that cover it: cut along all dimensions, or one box in two again."""
+    shape = tuple(draw(st.lists(st.integers(0, 5), max_size=3)))
+    bounds = [sorted({0, n, *draw(st.lists(st.integers(0, n), max_size=2))}) for n in shape]
+    sides = [[slice(*pair) for pair in itertools.pairwise(b)] or [slice(0, 0)] for b in bounds]
+    boxes = draw(st.permutations(list(itertools.product(*sides))))
+    if shape and boxes[0][-1].stop - boxes[0][-1].start > 1:
+        start, stop = boxes[0][-1].start, boxes[0][-1].stop
+        ends = ((start, start + 1), (start + 1, stop))
+        boxes = [*boxes[1:], *((*boxes[0][:-1], slice(*end)) for end in ends)]
+    array = np.arange(np.prod(shape, dtype=int), dtype=draw(st.sampled_from(["u1", "<i2", "<f4"])))
+    return array.reshape(shape), boxes
+
+
+@given(cut=cut_arrays(), found=st.data())
+@settings(max_examples=80, deadline=None)
+def test_any_part_of_a_tensor_is_read_wherever_it_was_cut(
+    tmp_path_factory: pytest.TempPathFactory, cut: Any, found: st.DataObject
+) -> None:
+    array, boxes = cut
+    directory, pieces = tmp_path_factory.mktemp("pieces"), []
+    for i, box in enumerate(boxes):
+        part = array[box]
+        transposed = found.draw(st.booleans())  # its values lie in Fortran's order
+        strides = tuple(s // array.itemsize for s in np.empty_like(part, order="F").strides)
+        (directory / str(i)).write_bytes(b"x" * 3 + part.tobytes("F" if transposed else "C"))
+        offsets = tuple(side.start for side in box)
+        pieces.append(
+            Piece(directory / str(i), 3, part.shape, offsets, strides if transposed else None)
+        )
+    kind = {"u1": "U8", "i2": "I16", "f4": "F32"}[array.dtype.str[1:]]
+    start = found.draw(st.integers(0, array.nbytes))
+    into = np.empty(found.draw(st.integers(0, array.nbytes - start)), dtype=np.uint8)
+    with open_joined(join({"w": Whole(kind, array.shape, tuple(pieces))}, DEFAULT)) as file:
+        file.read_into(file.header.entries[0], start, into)
+    assert into.tobytes() == array.tobytes()[start : start + len(into)]
+
+
+@pytest.mark.parametrize(("most", "files"), [(1 << 30, 1), (40, 2), (1, 3)])
+def test_pieces_in_a_directory_become_files_of_at_most_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, files: int
+) -> None:
+    """A tensor that is larger than the most has a file of its own."""
+    monkeypatch.setattr(shards, "SHARD_SIZE", most)
+    (tmp_path / "in").mkdir()
+    whole = {name: np.arange(4, dtype="f4") + i for i, name in enumerate(("u", "v", "w"))}
+    for rank in (0, 1):
+        held = {name: array[2 * rank : 2 * rank + 2] for name, array in whole.items()}
+        listed = ", ".join(f'"{name}": {{"saved_offsets": [{2 * rank}]}}' for name in held)
+        save_file(held, tmp_path / "in" / f"{rank}.safetensors", {KEY: "{" + listed + "}"})
+    found = find_shards(tmp_path / "in")
+    assert len(found.shards) == files
+    assert (found.index is None) == (files == 1)
+    read: dict[str, Any] = {}
+    for shard in found.shards:
+        assert sorted(path.name for path in shard.files) == ["0.safetensors", "1.safetensors"]
+        with (
+            open_shard(shard) as file,
+            (tmp_path / shard.name).open("wb") as out,
+            TensorWriter(out.fileno(), shard.header.entries, shard.header.metadata) as writer,
+        ):
+            for entry in shard.header.entries:
+                writer.add(entry, file.chunks(entry, 5))
+            writer.finish()
+        held = load_file(tmp_path / shard.name)
+        assert found.index is None or {found.index.shards[name] for name in held} == {shard.name}
+        read |= held
+    assert read.keys() == whole.keys()
+    assert all(np.array_equal(read[name], whole[name]) for name in whole)
+
+
 WRONG: list[tuple[Any, type[FileError] | type[ShardMismatch], str]] = [
     ([(0, (4,), (0,)), (4, (4,), (5,))], ShardMismatch, r"has \(4,\) of it at \(5,\)"),
     ([(0, (4,), (-1,))], ShardMismatch, "it is of shape"),
@@ -40,6 +119,7 @@ WRONG: list[tuple[Any, type[FileError] | type[ShardMismatch], str]] = [
     ([(-1, (8,), (0,))], TruncatedFile, "copy it again"),
     ([(0, (5,), (0,)), (4, (4,), (4,))], ShardMismatch, "both have part of it"),
     ([(0, (3,), (0,)), (4, (4,), (4,))], ShardMismatch, "hold 7 of the 8 values"),
+    ([], ShardMismatch, "hold 0 of the 8 values"),
 ]
 
 
@@ -50,6 +130,13 @@ def test_pieces_that_do_not_make_a_tensor_are_refused(
     whole = Whole("U8", (8,), tuple(Piece(path, *piece) for piece in pieces))
     with pytest.raises(kind, match=words):
         join({"w": whole}, DEFAULT)
+
+
+def test_a_scalar_that_two_files_have_is_refused(path: Path) -> None:
+    piece = Piece(path, 0, (), ())
+    join({"w": Whole("U8", (), (piece,))}, DEFAULT)
+    with pytest.raises(ShardMismatch, match=r"w: .* both have part of it"):
+        join({"w": Whole("U8", (), (piece, piece))}, DEFAULT)
 
 
 def test_pieces_of_half_bytes_are_refused(path: Path) -> None:

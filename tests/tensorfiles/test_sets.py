@@ -42,6 +42,16 @@ def test_an_index_that_says_what_the_headers_say_is_read(tmp_path: Path) -> None
         assert [shard.files for shard in found.shards] == [(tmp_path / A,), (tmp_path / B,)]
 
 
+def test_one_file_needs_no_index(tmp_path: Path) -> None:
+    save_file({"one": np.zeros(1, "f4")}, tmp_path / A)
+    for place in (tmp_path, tmp_path / A):
+        found = find_shards(place)
+        assert found.index is None
+        assert [(n, shard.path) for n, (shard, _) in found.entries().items()] == [
+            ("one", tmp_path / A)
+        ]
+
+
 @pytest.mark.parametrize(
     ("weight_map", "held", "words"),
     [

@@ -277,3 +277,11 @@ def test_what_the_system_does_not_tell_counts_as_cached(
     descriptor = os.open(tmp_path / "a", os.O_RDONLY)
     assert reader._is_cached(descriptor, 9000) is (value != errno.EAGAIN)
     os.close(descriptor)
+
+
+def test_one_file_under_two_names_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    (tmp_path / "link").symlink_to("a")
+    same = {n: reader.is_same_file(tmp_path / "a", tmp_path / n) for n in ("a", "b", "link", "no")}
+    assert same == {"a": True, "b": False, "link": True, "no": False}
