@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,13 +26,16 @@ from planc.tensorfiles.pieces import Piece, Whole
 
 _UNREADABLE = (
     pickle.UnpicklingError,
+    struct.error,
     zipfile.BadZipFile,
+    AssertionError,
     AttributeError,
     EOFError,
     ImportError,
     IndexError,
     KeyError,
     NotImplementedError,
+    OverflowError,
     RuntimeError,
     TypeError,
     ValueError,
