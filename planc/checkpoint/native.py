@@ -207,7 +207,7 @@ def _check_sizes(content: bytes) -> None:
     An entry of its memo is a number that the unpickler makes room for, up to 64 GiB of it.
     """
     for opcode, argument, at in pickletools.genops(content):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > len(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
             raise ValueError(f"byte {at}: it has no {argument} values to number")
 
 
