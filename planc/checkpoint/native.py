@@ -45,6 +45,7 @@ _CLASSES = {
     ("torch", "Size"),
     ("collections", "OrderedDict"),
 }
+_PUTS = ("PUT", "LONG_BINPUT")
 _DAMAGED = (
     pickle.UnpicklingError,
     AttributeError,
@@ -176,9 +177,9 @@ def _entry(path: tuple[str, ...], found: Any) -> _Entry:
         raise ValueError(f"a tensor of {dtype} without a name")
     shape = _shape(found.size)
     chunks = tuple((_shape(chunk.offsets), _shape(chunk.sizes)) for chunk in found.chunks)
-    for chunk in chunks:
-        if not len(chunk[0]) == len(chunk[1]) == len(shape):
-            raise ValueError(f"{chunk[1]} at {chunk[0]} of a tensor of shape {shape}")
+    for offsets, sizes in chunks:
+        if {len(offsets), len(sizes)} != {len(shape)}:
+            raise ValueError(f"a piece of shape {sizes} at {offsets} of a tensor of shape {shape}")
     return _Entry(path, dtype, shape, chunks)
 
 
@@ -206,9 +207,11 @@ def _check_sizes(content: bytes) -> None:
 
     An entry of its memo is a number that the unpickler makes room for, up to 64 GiB of it.
     """
-    for opcode, argument, at in pickletools.genops(content):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
-            raise ValueError(f"byte {at}: it has no {argument} values to number")
+    puts: list[Any] = [
+        number for opcode, number, _ in pickletools.genops(content) if opcode.name in _PUTS
+    ]
+    if any(number > len(content) for number in puts):
+        raise ValueError(f"it numbers {max(puts)} values in {len(content)} bytes")
 
 
 class _Metadata(pickle.Unpickler):
@@ -218,11 +221,11 @@ class _Metadata(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if module.split(".")[0] == "pathlib" and name in _PATHS:
-            return _joined_path  # where it was saved, perhaps on another system
+            return _no_path  # where it was saved, perhaps on another system
         if (module, name) not in _CLASSES:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return getattr(importlib.import_module(module), name)
 
 
-def _joined_path(*parts: str) -> str:
-    return "/".join(parts)
+def _no_path(*_: str) -> None:
+    """Stands where a path was."""

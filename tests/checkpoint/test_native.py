@@ -32,6 +32,7 @@ from planc.codec.limits import DEFAULT, Limits
 from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, UnsafePath
 from planc.tensorfiles.shards import open_shard
 from tests.strategies import example_plan
+from tests.tensorfiles.test_directories import open_files
 
 PLAN = example_plan()
 STATE = {
@@ -56,7 +57,7 @@ def written(directory: Path, outer: tuple[str, ...] = ()) -> Path:
     contents = [io.BytesIO(), io.BytesIO()]
     held: dict[str, Any] = {"step": BytesStorageMetadata()}
     paths: dict[str, tuple[str, ...]] = {"step": ("trainer", "step")}
-    stored = {}
+    stored = {MetadataIndex("step"): _StorageInfo(FILES[0], 0, 0)}
     for name, tensor in STATE.items():
         key, parts = ".".join((*outer, name)), chunks(tensor)
         paths[key] = (*outer, name)
@@ -81,7 +82,10 @@ def written(directory: Path, outer: tuple[str, ...] = ()) -> Path:
 
 @pytest.mark.parametrize("outer", [(), ("model",), ("trainer", "model")])
 def test_pieces_by_hand_are_the_tensors(tmp_path: Path, outer: tuple[str, ...]) -> None:
-    found = find_native(written(tmp_path / "in", outer), PLAN, DEFAULT)
+    directory = written(tmp_path / "in", outer)
+    before = open_files()
+    found = find_native(directory, PLAN, DEFAULT)
+    assert open_files() == before
     assert found.outside == (("trainer.step",) if outer[:1] == ("trainer",) else ("trainer",))
     [shard] = found.shards
     assert {path.name for path in shard.files} == set(FILES)
@@ -108,6 +112,10 @@ def edited(change: Callable[[Metadata], Any]) -> Callable[[Path], None]:
         (directory / ".metadata").write_bytes(pickle.dumps(metadata))
 
     return edit
+
+
+def piece(metadata: Metadata, field: str, sizes: tuple[int, ...]) -> None:
+    setattr(held(metadata).chunks[0], field, torch.Size(sizes))
 
 
 def of_dtype(metadata: Metadata, dtype: Any) -> None:
@@ -154,6 +162,8 @@ WRONG: list[tuple[Callable[[Path], Any], type[Exception], str]] = [
     (edited(other_content(STATE[A][:2].clone().half())), ShardMismatch, r"has F16\(2, 1\) where"),
     (edited(lambda m: held(m).chunks.pop()), ShardMismatch, "hold 2 of the 6 values"),
     (edited(lambda m: held(m).chunks.append(held(m).chunks[0])), ShardMismatch, "both have part"),
+    (edited(lambda m: piece(m, "sizes", (2,))), MalformedFile, r"shape \(2,\) at \(0, 0\) of a te"),
+    (edited(lambda m: piece(m, "offsets", (0,))), MalformedFile, r"\(2, 1\) at \(0,\) of a tensor"),
     (edited(lambda m: held(m).chunks.clear()), ShardMismatch, "hold 0 of the 6 values"),
     (edited(lambda m: setattr(held(m), "size", (7, 1))), ShardMismatch, "hold 6 of the 7 values"),
     (edited(lambda m: setattr(held(m), "size", (6,))), MalformedFile, r"of shape \(6,\); s"),
@@ -177,9 +187,13 @@ WRONG: list[tuple[Callable[[Path], Any], type[Exception], str]] = [
     (lambda d: (d / ".metadata").write_bytes(b""), MalformedFile, NOT_WRITTEN),
     (lambda d: (d / ".metadata").write_bytes(pickle.dumps(3)), MalformedFile, NOT_WRITTEN),
     (lambda d: (d / ".metadata").write_bytes(pickle.dumps(Bomb())), MalformedFile, "it names"),
-    (lambda d: (d / ".metadata").write_bytes(b"Nr\xff\xff\xff\xff."), MalformedFile, "to number"),
+    (
+        lambda d: (d / ".metadata").write_bytes(b"Nr\xff\xff\xff\xff."),
+        MalformedFile,
+        "it numbers 4294967295",
+    ),
+    (lambda d: (d / ".metadata").write_bytes(b"Np6\n."), MalformedFile, "numbers 6 values in 5 b"),
     (lambda d: (d / ".metadata").write_bytes(b"(" * 99), MalformedFile, NOT_WRITTEN),
-    (lambda d: (d / ".metadata").write_bytes(b"cos\nsystem\n."), MalformedFile, "names os.system"),
     (lambda d: (d / FILES[0]).write_bytes(b""), MalformedFile, "not tensors in an archive"),
 ]
 
@@ -197,6 +211,50 @@ def test_each_wrong_word_is_refused_by_name_and_runs_nothing(
     with pytest.raises(kind, match=words):
         find_native(tmp_path / "in", PLAN, DEFAULT)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_metadata_in_any_form_that_torch_may_write_is_read(tmp_path: Path, protocol: int) -> None:
+    path = written(tmp_path / "in") / ".metadata"
+    path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()), protocol))
+    assert find_native(tmp_path / "in", PLAN, DEFAULT).entries().keys() == STATE.keys()
+
+
+SHARDED = "torch.distributed._shard.sharded_tensor.metadata"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "known"),
+    [
+        (SHARDED, "TensorProperties", True),
+        (SHARDED, "MEM_FORMAT_ENCODING", True),
+        ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING", True),
+        ("torch.serialization", "_get_layout", True),
+        ("torch", "Size", True),
+        ("torch", "float32", True),
+        ("collections", "OrderedDict", True),
+        ("pathlib", "PosixPath", True),
+        ("pathlib", "WindowsPath", True),
+        ("pathlib._local", "PosixPath", True),  # as Python 3.13 calls it
+        ("pathlib", "os", False),
+        ("planc", "PosixPath", False),
+        ("planc", "float32", False),
+        ("torch", "load", False),
+        ("torch", "nothing", False),
+        ("torch.serialization", "load", False),
+        ("collections", "Counter", False),
+        ("os", "system", False),
+        ("builtins", "eval", False),
+    ],
+)
+def test_a_pickle_names_what_metadata_is_made_of_and_nothing_else(
+    tmp_path: Path, module: str, name: str, known: bool
+) -> None:
+    (tmp_path / ".metadata").write_bytes(f"c{module}\n{name}\n.".encode())
+    with pytest.raises(MalformedFile, match=NOT_WRITTEN) as caught:
+        find_native(tmp_path, PLAN, DEFAULT)
+    assert (f"it names {module}.{name}" in str(caught.value)) is not known
+    assert ("planner_data" in str(caught.value)) is known
 
 
 def test_limits_hold_for_the_metadata_and_what_it_lists(tmp_path: Path) -> None:
