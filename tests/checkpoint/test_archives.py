@@ -132,6 +132,51 @@ def test_what_is_no_archive_of_plain_tensors_is_refused_and_runs_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
+class Own(torch.Tensor):
+    """A kind of tensor of someone's own."""
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(2).as_subclass(Own),
+        torch.eye(2).to_sparse_csr(),
+        torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8),
+        CONJUGATED,
+        NEGATED,
+    ],
+)
+def test_a_tensor_that_is_more_than_its_values_is_refused(tensor: torch.Tensor) -> None:
+    with pytest.raises(PlancError, match=r"f: a: a \w+ \(.*\) that is no plain dense tensor"):
+        archives._whole(Path("f"), 0, {}, "a", tensor)
+
+
+def test_values_that_no_record_has_are_refused() -> None:
+    tensor, nothing = torch.zeros(3, dtype=torch.uint8), torch.zeros(0)
+    for one in (tensor, nothing):
+        one.untyped_storage()._checkpoint_offset = 64
+    assert archives._whole(Path("f"), 0, {}, "a", nothing).shape == (0,)
+    assert archives._whole(Path("f"), 9, {64: 3}, "a", tensor).pieces[0].start == 73
+    for records, held in (({63: 3}, "no record"), ({64: 2}, "2")):
+        with pytest.raises(MalformedFile, match=f"has 3 bytes at byte 64, where .* has {held}; c"):
+            archives._whole(Path("f"), 9, records, "a", tensor)
+
+
+def test_a_range_of_a_file_is_read_as_a_file_of_its_own(tmp_path: Path) -> None:
+    chance, content = random.Random(0), bytes(range(40))
+    (tmp_path / "f").write_bytes(b"before" + content + b"after")
+    descriptor = os.open(tmp_path / "f", os.O_RDONLY)
+    own, other = archives._Range(descriptor, 6, 40), io.BytesIO(content)
+    assert (own.readable(), own.seekable(), own.read(3)) == (True, True, other.read(3))
+    for _ in range(300):
+        whence = chance.choice([os.SEEK_SET, os.SEEK_CUR, os.SEEK_END])
+        offset = chance.randrange(0 if whence == os.SEEK_SET else -50, 50)
+        assert own.seek(offset, whence) == other.seek(offset, whence) == own.tell()
+        count = chance.randrange(-1, 50)
+        assert own.read(count) == other.read(count)
+    os.close(descriptor)
+
+
 def test_a_torch_that_does_not_say_where_values_lie_is_too_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
