@@ -27,7 +27,7 @@ def state_dict_in(
     """
     entries = list(entries)
     names = {name for spec in plan.tensors for name in spec.names}
-    found = Counter(path[:-1] for path, kind in entries if path[-1:] and path[-1] in names)
+    found = Counter(path[:-1] for path, kind in entries if path and path[-1] in names)
     (best, count), *others = [*found.most_common(), ((), 0)]
     twin = next((path for path, other in others if other == count), None)
     if twin is not None and count:

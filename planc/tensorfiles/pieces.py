@@ -244,14 +244,13 @@ def _check(name: str, whole: Whole) -> None:
                     f"{name}: {piece.path} has {piece.shape} of it at {piece.offsets}, it is of "
                     f"shape {whole.shape}; they are of different checkpoints"
                 )
-    filled = [piece for piece in whole.pieces if 0 not in piece.shape]
-    for one, other in _near(filled):
+    for one, other in _near(whole.pieces):
         if _overlap(one, other):
             raise ShardMismatch(
                 f"{name}: {os.fspath(one.path)} and {os.fspath(other.path)} both have part of it; "
                 "one of them is of another checkpoint"
             )
-    held = sum(math.prod(piece.shape) for piece in filled)
+    held = sum(math.prod(piece.shape) for piece in whole.pieces)
     if held != math.prod(whole.shape):
         raise ShardMismatch(
             f"{name}: its pieces hold {held} of the {math.prod(whole.shape)} values of "
@@ -259,7 +258,7 @@ def _check(name: str, whole: Whole) -> None:
         )
 
 
-def _near(pieces: list[Piece]) -> Iterator[tuple[Piece, Piece]]:
+def _near(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, Piece]]:
     """Pairs of pieces that meet in the dimension that is cut most often: no others overlap."""
     if not pieces or not pieces[0].shape:
         yield from ((pieces[0], other) for other in pieces[1:])

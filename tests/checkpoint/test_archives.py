@@ -24,6 +24,7 @@ from planc.codec.limits import DEFAULT
 from planc.errors import MalformedFile, PlancError, ShardMismatch
 from planc.tensorfiles.pieces import join, open_joined
 from tests.strategies import example_plan
+from tests.tensorfiles.test_directories import open_files
 
 PLAN = example_plan()
 STATE = {
@@ -232,6 +233,16 @@ def test_of_names_that_are_tied_in_plan_and_file_one_stays(tmp_path: Path, tied:
     torch.save({**STATE, second: tensor if tied else tensor.clone()}, tmp_path / "a.pt")
     found = find_pickled(tmp_path / "a.pt", PLAN, DEFAULT).entries().keys()
     assert found == STATE.keys() | (set() if tied else {second})
+
+
+def test_of_a_training_checkpoint_the_state_dict_alone_is_taken(tmp_path: Path) -> None:
+    held = {"model": STATE, "optimizer": {"momentum": torch.zeros(3), "lr": 0.1}, "step": 3}
+    torch.save(held, tmp_path / "a.pt")
+    before = open_files()
+    found = find_pickled(tmp_path / "a.pt", PLAN, DEFAULT)
+    assert open_files() == before
+    assert found.entries().keys() == STATE.keys()
+    assert found.outside == ("optimizer", "step")
 
 
 def same_name_twice(directory: Path) -> None:

@@ -33,6 +33,7 @@ LOSSES = [(("losses", "first"), "float"), (("losses", "last"), "float")]
         ([*tensors("model"), *tensors("ema", names=NAMES[1:])], ("model",), ("ema",)),
         ([*tensors("ema", names=NAMES[1:]), *tensors("model")], ("model",), ("ema",)),
         ([*tensors(), *LOSSES], (), ("losses",)),
+        ([*tensors("m"), *tensors("o", names=[*"abcdefghi"])], ("m",), ("o",)),
         ([*tensors("m"), (("m", "state", "x"), "int")], ("m",), ("m.state",)),
         (tensors(names=["other", "names"]), (), ()),
         ([((), "tensor"), *tensors("m")], ("m",), ("",)),

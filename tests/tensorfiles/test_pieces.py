@@ -51,7 +51,9 @@ def cut_arrays(draw: st.DrawFn) -> tuple[np.ndarray[Any, Any], list[tuple[slice,
         start, stop = boxes[0][-1].start, boxes[0][-1].stop
         ends = ((start, start + 1), (start + 1, stop))
         boxes = [*boxes[1:], *((*boxes[0][:-1], slice(*end)) for end in ends)]
-    array = np.arange(np.prod(shape, dtype=int), dtype=draw(st.sampled_from(["u1", "<i2", "<f4"])))
+    array = np.arange(
+        np.prod(shape, dtype=int), dtype=draw(st.sampled_from(["u1", "<i2", "<f4", "<i8"]))
+    )
     return array.reshape(shape), boxes
 
 
@@ -71,7 +73,7 @@ def test_any_part_of_a_tensor_is_read_wherever_it_was_cut(
         pieces.append(
             Piece(directory / str(i), 3, part.shape, offsets, strides if transposed else None)
         )
-    kind = {"u1": "U8", "i2": "I16", "f4": "F32"}[array.dtype.str[1:]]
+    kind = {"u1": "U8", "i2": "I16", "f4": "F32", "i8": "I64"}[array.dtype.str[1:]]
     start = found.draw(st.integers(0, array.nbytes))
     into = np.empty(found.draw(st.integers(0, array.nbytes - start)), dtype=np.uint8)
     with open_joined(join({"w": Whole(kind, array.shape, tuple(pieces))}, DEFAULT)) as file:
@@ -79,14 +81,14 @@ def test_any_part_of_a_tensor_is_read_wherever_it_was_cut(
     assert into.tobytes() == array.tobytes()[start : start + len(into)]
 
 
-@pytest.mark.parametrize(("most", "files"), [(1 << 30, 1), (40, 2), (1, 3)])
+@pytest.mark.parametrize(("most", "files"), [(64, 1), (63, 2), (32, 2), (31, 4), (1, 4)])
 def test_pieces_in_a_directory_become_files_of_at_most_a_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, files: int
 ) -> None:
     """A tensor that is larger than the most has a file of its own."""
     monkeypatch.setattr(shards, "SHARD_SIZE", most)
     (tmp_path / "in").mkdir()
-    whole = {name: np.arange(4, dtype="f4") + i for i, name in enumerate(("u", "v", "w"))}
+    whole = {name: np.arange(4, dtype="f4") + i for i, name in enumerate("uvwx")}
     for rank in (0, 1):
         held = {name: array[2 * rank : 2 * rank + 2] for name, array in whole.items()}
         listed = ", ".join(f'"{name}": {{"saved_offsets": [{2 * rank}]}}' for name in held)
@@ -96,6 +98,7 @@ def test_pieces_in_a_directory_become_files_of_at_most_a_size(
     assert (found.index is None) == (files == 1)
     read: dict[str, Any] = {}
     for shard in found.shards:
+        assert shard.header.metadata == {"format": "pt"}
         assert sorted(path.name for path in shard.files) == ["0.safetensors", "1.safetensors"]
         with (
             open_shard(shard) as file,
@@ -115,10 +118,11 @@ def test_pieces_in_a_directory_become_files_of_at_most_a_size(
 WRONG: list[tuple[Any, type[FileError] | type[ShardMismatch], str]] = [
     ([(0, (4,), (0,)), (4, (4,), (5,))], ShardMismatch, r"has \(4,\) of it at \(5,\)"),
     ([(0, (4,), (-1,))], ShardMismatch, "it is of shape"),
-    ([(60, (8,), (0,))], TruncatedFile, "the file ends here, w goes on to byte 68"),
+    ([(60, (8,), (0,))], TruncatedFile, "byte 64: the file ends here, w goes on to byte 68"),
     ([(-1, (8,), (0,))], TruncatedFile, "copy it again"),
     ([(0, (5,), (0,)), (4, (4,), (4,))], ShardMismatch, "both have part of it"),
     ([(0, (3,), (0,)), (4, (4,), (4,))], ShardMismatch, "hold 7 of the 8 values"),
+    ([(0, (0,), (3,)), (0, (7,), (0,))], ShardMismatch, "hold 7 of the 8 values"),
     ([], ShardMismatch, "hold 0 of the 8 values"),
 ]
 
@@ -139,9 +143,19 @@ def test_a_scalar_that_two_files_have_is_refused(path: Path) -> None:
         join({"w": Whole("U8", (), (piece, piece))}, DEFAULT)
 
 
-def test_pieces_of_half_bytes_are_refused(path: Path) -> None:
-    with pytest.raises(MalformedFile, match="pieces of F4 cannot be joined"):
-        join({"w": Whole("F4", (8,), (Piece(path, 0, (8,), (0,)),))}, DEFAULT)
+@pytest.mark.parametrize("dtype", ["F4", "F99"])
+def test_pieces_of_half_bytes_or_an_unknown_kind_are_refused(path: Path, dtype: str) -> None:
+    with pytest.raises(MalformedFile, match=f"pieces of {dtype} cannot be joined"):
+        join({"w": Whole(dtype, (8,), (Piece(path, 0, (8,), (0,)),))}, DEFAULT)
+
+
+def test_a_piece_of_nothing_may_lie_anywhere(path: Path) -> None:
+    pieces = (Piece(path, 0, (8,), (0,)), Piece(path, 0, (0,), (3,)), Piece(path, 9, (0,), (8,)))
+    joined = join({"w": Whole("U8", (8,), pieces)}, DEFAULT)
+    into = np.empty(8, dtype=np.uint8)
+    with open_joined(joined) as file:
+        file.read_into(file.header.entries[0], 0, into)
+    assert into.tobytes() == bytes(range(8))
 
 
 def test_pieces_in_a_file_that_is_missing_are_refused(path: Path) -> None:
