@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,18 +26,22 @@ from planc.tensorfiles.pieces import Piece, Whole
 
 _UNREADABLE = (
     pickle.UnpicklingError,
+    struct.error,
     zipfile.BadZipFile,
+    AssertionError,
     AttributeError,
     EOFError,
     ImportError,
     IndexError,
     KeyError,
     NotImplementedError,
+    OverflowError,
     RuntimeError,
     TypeError,
     ValueError,
 )
-_LOCAL_HEADER = 30  # bytes of a zip file before the name of a record
+# of a record in a zip file; the lengths of what lies between it and the content come last
+_LOCAL_HEADER = struct.Struct("<26x2H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +132,9 @@ def _records(file: Any) -> dict[int, int]:
             if record.filename.endswith("/byteorder") and archive.read(record) != b"little":
                 raise ValueError("its values are big-endian")
             file.seek(record.header_offset)
-            local = file.read(_LOCAL_HEADER)
-            names = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-            found[record.header_offset + _LOCAL_HEADER + names] = record.file_size
+            lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            begin = record.header_offset + _LOCAL_HEADER.size + sum(lengths)
+            found[begin] = record.file_size
     return found
 
 
@@ -157,9 +162,10 @@ def _whole(
         None if tensor.is_contiguous() else strides,
     )
     end = piece.start - start - begin + piece.span * tensor.element_size()
-    if tensor.numel() and records.get(begin, -1) < end:
+    held = records.get(begin)
+    if tensor.numel() and (held is None or held < end):
         raise MalformedFile(
             f"{path}: {name}: has {end} bytes at byte {begin}, where the archive has "
-            f"{records.get(begin, 'no record')}; copy it again"
+            f"{'no record' if held is None else held}; copy it again"
         )
     return Whole(name_of(tensor.dtype, name), shape, (piece,))

@@ -12,9 +12,11 @@ import importlib
 import io
 import os
 import pickle
+import pickletools
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ _CLASSES = {
     ("torch", "Size"),
     ("collections", "OrderedDict"),
 }
+_PUTS = ("PUT", "LONG_BINPUT")
 _DAMAGED = (
     pickle.UnpicklingError,
     AttributeError,
@@ -50,6 +53,8 @@ _DAMAGED = (
     ImportError,
     IndexError,
     KeyError,
+    OverflowError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
@@ -144,21 +149,18 @@ def _whole(
 
 def _read(path: Path, limits: Limits) -> tuple[dict[str, _Entry], _Places]:
     """What the metadata says, as plain data."""
+    content = read_file(path, limits.index)
     try:
-        metadata = _Metadata(io.BytesIO(read_file(path, limits.index))).load()
+        _check_sizes(content)
+        metadata = _Metadata(io.BytesIO(content)).load()
         paths = dict(metadata.planner_data or {})
         entries = {
-            name: _entry(tuple(map(str, paths.get(name, (name,)))), found)
+            _text(name): _entry(tuple(map(str, paths.get(name, (name,)))), found)
             for name, found in metadata.state_dict_metadata.items()
         }
         places = {
-            (index.fqn, _shape(index.offset or ())): _Place(
-                info.relative_path,
-                int(info.offset),
-                int(info.length),
-                tuple(map(str, getattr(info, "transform_descriptors", None) or ())),
-            )
-            for index, info in metadata.storage_data.items()
+            (_text(key.fqn), _shape(key.offset or ())): _place(info)
+            for key, info in metadata.storage_data.items()
         }
     except _DAMAGED as error:
         raise MalformedFile(
@@ -173,12 +175,43 @@ def _entry(path: tuple[str, ...], found: Any) -> _Entry:
     dtype = found.properties.dtype
     if not path or not isinstance(dtype, torch.dtype):
         raise ValueError(f"a tensor of {dtype} without a name")
+    shape = _shape(found.size)
     chunks = tuple((_shape(chunk.offsets), _shape(chunk.sizes)) for chunk in found.chunks)
-    return _Entry(path, dtype, _shape(found.size), chunks)
+    for offsets, sizes in chunks:
+        if {len(offsets), len(sizes)} != {len(shape)}:
+            raise ValueError(f"a piece of shape {sizes} at {offsets} of a tensor of shape {shape}")
+    return _Entry(path, dtype, shape, chunks)
+
+
+def _place(info: Any) -> _Place:
+    transforms = getattr(info, "transform_descriptors", None) or ()
+    [start, length] = _shape((info.offset, info.length))
+    return _Place(_text(info.relative_path), start, length, tuple(map(str, transforms)))
 
 
 def _shape(sizes: Any) -> Shape:
-    return tuple(int(size) for size in sizes)
+    shape = tuple(map(index, sizes))
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{shape} has a negative size")
+    return shape
+
+
+def _text(name: Any) -> str:
+    if type(name) is not str:
+        raise TypeError(f"{name!r} is no name")
+    return name
+
+
+def _check_sizes(content: bytes) -> None:
+    """Returns if a pickle asks for no more memory than its own length accounts for.
+
+    An entry of its memo is a number that the unpickler makes room for, up to 64 GiB of it.
+    """
+    puts: list[Any] = [
+        number for opcode, number, _ in pickletools.genops(content) if opcode.name in _PUTS
+    ]
+    if any(number > len(content) for number in puts):
+        raise ValueError(f"it numbers {max(puts)} values in {len(content)} bytes")
 
 
 class _Metadata(pickle.Unpickler):
@@ -188,11 +221,11 @@ class _Metadata(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if module.split(".")[0] == "pathlib" and name in _PATHS:
-            return _joined_path  # where it was saved, perhaps on another system
+            return _no_path  # where it was saved, perhaps on another system
         if (module, name) not in _CLASSES:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return getattr(importlib.import_module(module), name)
 
 
-def _joined_path(*parts: str) -> str:
-    return "/".join(parts)
+def _no_path(*_: str) -> None:
+    """Stands where a path was."""

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 _CODEC = ("tests/test_codec.py", "tests/codec")  # without torch, so that a fork costs little
-_PICKLED = "tests/streaming/test_pickled.py"
+_TORCH_FILES = tuple(
+    f"tests/checkpoint/test_{name}.py" for name in ("archives", "chosen", "native")
+)
 _VERIFY = (
     "tests/verify",
     "tests/test_verify.py",
@@ -29,7 +31,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/fingerprint.py": ("tests/test_fingerprint.py",),
     "planc/checkpoint": ("tests/checkpoint",),
     **{
-        f"planc/checkpoint/{name}.py": ("tests/streaming/test_native.py", _PICKLED)
+        f"planc/checkpoint/{name}.py": _TORCH_FILES
         for name in ("archives", "chosen", "native", "pickled")
     },
     "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
