@@ -76,8 +76,7 @@ def _round_trip(name: str, directory: Path, reopen: Connection) -> str:
     whole, path = directory / "whole.safetensors", directory / f"{name}.safetensors"
     _write(model, whole)
     del model  # two of the largest are more than many machines hold
-    with torch.device("meta"):
-        empty = fresh(name)
+    empty = _empty(name)
     began = time.perf_counter()
     planc.save(path, smaller, plan)
     saved = time.perf_counter()
@@ -103,6 +102,15 @@ def _round_trip(name: str, directory: Path, reopen: Connection) -> str:
     )
 
 
+def _empty(name: str) -> nn.Module:
+    """The model without memory for its tensors."""
+    try:
+        with torch.device("meta"):
+            return fresh(name)
+    except NotImplementedError:  # regnets compute their widths with tensors
+        return fresh(name).to("meta")
+
+
 @contextmanager
 def reopening(name: str) -> Iterator[Connection]:
     """Gives the connection to a process that takes the path of a checkpoint and gives the bytes of
@@ -123,8 +131,7 @@ def reopening(name: str) -> Iterator[Connection]:
 def _reopen(name: str, connection: Connection) -> None:
     path = connection.recv()
     try:
-        with torch.device("meta"):
-            empty = fresh(name)
+        empty = _empty(name)
         with torch.no_grad():
             connection.send(planc.load(path, empty)(example_input(name)).numpy().tobytes())
     except Exception as error:

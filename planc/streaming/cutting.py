@@ -144,12 +144,10 @@ def cut_into(
 
 
 def chunked(shape: tuple[int, ...], width: int, buffer: int) -> tuple[int, int]:
-    """The first dimension of which a few rows fit in a buffer, and how many do."""
-    for dim in range(len(shape)):
-        size = math.prod(shape[dim + 1 :]) * width
-        if size <= buffer // 4:
-            return dim, buffer // max(size, 1)
-    return 0, 1
+    """The first dimension of which a few rows fit in a buffer, and how many do; none is empty."""
+    sizes = [math.prod(shape[dim + 1 :]) * width for dim in range(len(shape))]
+    dim = next(dim for dim, size in enumerate(sizes) if size <= buffer // 4)
+    return dim, buffer // sizes[dim]
 
 
 @dataclass(frozen=True, slots=True)

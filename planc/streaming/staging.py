@@ -99,7 +99,7 @@ def _locked(directory: Path, target: Path, exclusive: bool = True) -> Iterator[C
 
     Gives what lets others in.
     """
-    if os.name == "nt":  # pragma: no cover
+    if os.name == "nt":
         yield lambda: None
         return
     import fcntl

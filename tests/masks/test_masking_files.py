@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -127,3 +129,43 @@ def test_a_checkpoint_with_digests_is_refused(tmp_path: Path) -> None:
     chosen = masks.select(smaller, masks.PerTensor(0.5))
     with pytest.raises(PlancError, match="digests of its tensors: mask the weights before"):
         mask_files(chosen, tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_directory_is_made_of_one_file_and_of_a_directory_of_one(
+    tmp_path: Path, alone: bool
+) -> None:
+    tensors, source = state([torch.float32, torch.int8]), tmp_path / "in"
+    source.mkdir()
+    save_file(tensors, source / "a.safetensors")
+    (source / "config.json").write_text("{}")
+    out = tmp_path / "out"
+    mask_files(drawn(tensors, 5), source / "a.safetensors" if alone else source, out)
+    beside = [] if alone else ["config.json"]  # whose neighbours are not its own
+    assert sorted(path.name for path in out.iterdir()) == ["a.safetensors", *beside]
+
+
+def test_a_shard_without_removed_values_is_named(tmp_path: Path) -> None:
+    tensors, source = state([torch.float32, torch.float32]), tmp_path / "in"
+    source.mkdir()
+    for name, tensor in tensors.items():
+        save_file({name: tensor}, source / f"{name}.safetensors")
+    table = {"weight_map": {name: f"{name}.safetensors" for name in tensors}}
+    (source / f"model{INDEX_SUFFIX}").write_text(json.dumps(table))
+    mask_files(drawn(tensors, 6), source, tmp_path / "out", keep_removed=tmp_path / "kept")
+    (tmp_path / "kept" / "t1.safetensors").unlink()
+    with pytest.raises(ShardMismatch, match=r"kept: has no values for t1\.safetensors.*keep_rem"):
+        unmask_files(tmp_path / "out", tmp_path / "kept", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_elements_smaller_than_a_byte_stay_whole(tmp_path: Path) -> None:
+    header = b'{"t0":{"dtype":"F4","shape":[4,2],"data_offsets":[0,4]}}'
+    path, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(range(4)))
+    spec = (TensorSpec(("t0",), (4, 2), "parameter"),)
+    mask_files(mask_plan(spec, {}), path, out)
+    assert out.read_bytes() == path.read_bytes()
+    with pytest.raises(PlancError, match="t0: elements of F4 share bytes: leave it whole"):
+        mask_files(mask_plan(spec, {"t0": np.eye(4, 2, dtype=bool)}), path, tmp_path / "c")
+    assert not (tmp_path / "c").exists()

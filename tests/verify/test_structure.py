@@ -153,6 +153,14 @@ def test_a_composed_plans_result_may_be_named_otherwise() -> None:
     assert check_plan(PLAN, ANALYSIS) == "the plan's 2 groups are those of a fresh analysis"
 
 
+def test_a_composed_plan_for_a_graph_has_the_shapes_of_its_last_part() -> None:
+    plan = planc.compile(small(), X, ratio=0.5, target="graph").replace(shapes=bytes(32))
+    with pytest.raises(VerificationError, match="the plan's shapes differ from what its removals"):
+        check_plan(plan, ANALYSIS)
+    composed = plan.replace(provenance=plan.provenance * 2)
+    assert check_plan(composed, ANALYSIS) == "the plan's 2 groups are those of a fresh analysis"
+
+
 def test_a_plan_whose_members_do_not_fit_its_own_tensors_contradicts_itself() -> None:
     member = PLAN.groups[0].members[0]
     lost = with_group(0, members=(replace(member, tensor="none"), *PLAN.groups[0].members[1:]))
