@@ -10,6 +10,12 @@ EQUIVALENT: dict[str, str] = {
     "planc/codec/kinds.py:load_any: 12 -> 13": "kind_of looks at the first 12 bytes only",
     "planc/codec/checks.py:_check_changes: _same_types(change.before, change.after) -> "
     "_same_types(change.after, change.before)": "whether types are the same is symmetric",
+    "planc/checkpoint/native.py:_whole: assert entry.dtype is not None -> pass": (
+        "it tells the type checker what state_dict_in has made sure of"
+    ),
+    "planc/checkpoint/pickled.py:_safetensors: assert shard.joined is not None -> pass": (
+        "it tells the type checker what _shard has made"
+    ),
     "planc/fingerprint.py:Form.digest: b'' -> b'?'": "all parts are replaced",
     "planc/fingerprint.py:_changed: _same(change.after, found[key]) -> "
     "_same(found[key], change.after)": "whether values are the same is symmetric",
