@@ -11,16 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 import planc
 from planc.errors import PlancError, ShardMismatch
-from planc.groups import Indices
-from planc.plan import Cut, Ragged
+from planc.groups import Indices, Member, Run
+from planc.plan import Cut, PlanGroup, Ragged, TensorSpec
 from planc.streaming import apply, workers
-from planc.streaming.cutting import boxes, chunked
+from planc.streaming.cutting import Memory, boxes, chunked, cut_into
 from planc.streaming.layout import Layout
 from planc.streaming.staging import _locked as staging_locks
+from planc.tensorfiles import stream
+from planc.tensorfiles.header import Entry, place
+from planc.tensorfiles.reader import Bytes
+from tests.strategies import complete
 from tests.streaming.test_besides import WHOLE, plan_of
 
 
@@ -54,6 +59,49 @@ def test_a_tensor_may_be_ragged_twice_over_the_same_rows(
         own = [next(r.kept for r in ranges if r.start <= row < r.stop) for ranges in (one, two)]
         assert found[at].tolist() == whole[row][np.ix_(*own)].tolist()
     assert (filled, len(boxes(cut))) == (found.size, count)
+
+
+class Held:
+    """An array as a tensor in a file."""
+
+    def __init__(self, whole: NDArray[Any]) -> None:
+        self.bytes = whole.reshape(-1).view(np.uint8)
+
+    def read_into(self, entry: Entry, start: int, into: NDArray[np.uint8]) -> None:
+        into[:] = self.bytes[start : start + len(into)]
+
+
+@pytest.mark.parametrize("buffer", [64, 480, 1 << 20])  # pieces of values, of four rows, of all
+def test_a_piece_is_filled_from_the_boxes_that_lie_in_it(
+    monkeypatch: pytest.MonkeyPatch, buffer: int
+) -> None:
+    monkeypatch.setattr(stream, "BLOCK", buffer)
+    whole = np.arange(16 * 6 * 5, dtype=np.int32).reshape(16, 6, 5)
+    kept = (of(0, 5), of(2, 3))
+    ranges = (Ragged(0, 8, kept[0]), Ragged(8, 16, kept[1]))
+    cut = Cut((None, None, None), ((1, 0, ranges),), (16, 2, 5))
+    file: Any = Held(whole)
+    pieces: list[Bytes] = []
+
+    def space(size: int) -> Bytes:
+        pieces.append(np.empty(size, dtype=np.uint8))
+        return pieces[-1]
+
+    cut_into(file, place([("w", "I32", whole.shape)])[0], cut, space, Memory())
+    found = np.concatenate(pieces).view(np.int32).reshape(cut.shape)
+    assert found.tolist() == [whole[row][kept[row // 8]].tolist() for row in range(16)]
+
+
+def test_tensors_without_values_are_cut_and_come_back(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    member = Member("w", 0, (Run(0, 4, 0, 1),))
+    group = PlanGroup("w:0", "channels", 4, 1, (member,), "", (1, 2))
+    plan = complete((TensorSpec(("w",), (4, 0), "parameter"),), (), (group,), ())
+    save_file({"w": np.empty((4, 0), np.int32)}, source)
+    planc.apply_files(plan, source, target, keep_removed=tmp_path / "kept")
+    assert load_file(target)["w"].shape == (2, 0)
+    assert planc.restore_files(target, tmp_path / "kept", tmp_path / "c.safetensors")
+    assert (tmp_path / "c.safetensors").read_bytes() == source.read_bytes()
 
 
 @pytest.mark.parametrize(

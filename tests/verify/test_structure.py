@@ -519,6 +519,12 @@ def moved(smaller: Any) -> None:
     smaller.mid.weight = nn.Parameter(smaller.mid.weight.t().contiguous().t())
 
 
+def buffered(model: Any) -> None:
+    bias = model.up.bias.detach()
+    del model.up.bias
+    model.up.register_buffer("bias", bias)
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -529,6 +535,7 @@ def moved(smaller: Any) -> None:
             lambda m: setattr(m.up, "bias", nn.Parameter(torch.zeros(3))),
             "up.bias has shape (3,), pr",
         ),
+        (buffered, "up.bias is a buffer, was a parameter"),
         (lambda m: m.up.bias.requires_grad_(False), "up.bias: requires_grad is False, was True"),
         (lambda m: m.up.bias.data.add_(1), "up.bias: its values are not the kept ones, in order"),
         (lambda m: m.up.bias.data.mul_(-1), "up.bias: its values are not the kept ones, in order"),
