@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
 import pytest
 import torch
 
@@ -24,3 +29,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def regenerate(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written instead of compared with."""
     return bool(request.config.getoption("--regenerate"))
+
+
+@pytest.fixture
+def unopened_directories() -> AbstractContextManager[None]:
+    """While it is entered, the system is one where directories cannot be opened, and none is."""
+
+    def none(*_: Any) -> int:
+        raise AssertionError("a directory was opened")
+
+    @contextmanager
+    def windows() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "name", "nt")
+            patched.setattr(os, "open", none)
+            yield
+
+    return windows()

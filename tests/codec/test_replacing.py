@@ -10,9 +10,9 @@ import socket
 import stat
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -90,14 +90,9 @@ def test_without_locks_files_are_replaced_and_nothing_is_swept(
 
 
 def test_a_directory_is_not_flushed_where_the_system_cannot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unopened_directories: AbstractContextManager[None]
 ) -> None:
-    def none(*_: Any) -> int:
-        raise AssertionError("a directory was opened")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "name", "nt")
-        patched.setattr(os, "open", none)
+    with unopened_directories:
         files.sync_directory(tmp_path)
 
 

@@ -4,8 +4,8 @@ what plans on files do where little is left to chance.
 
 from __future__ import annotations
 
-import os
 import signal
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +151,7 @@ def test_a_worker_that_dies_is_said_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_directories_are_not_locked_where_they_cannot_be_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unopened_directories: AbstractContextManager[None]
 ) -> None:
-    def none(*_: Any) -> int:
-        raise AssertionError("a directory was opened")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "name", "nt")
-        patched.setattr(os, "open", none)
-        with staging_locks(tmp_path, tmp_path / "out") as share:
-            share()
+    with unopened_directories, staging_locks(tmp_path, tmp_path / "out") as share:
+        share()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +173,9 @@ def test_names_are_flushed_before_and_after(tmp_path: Path) -> None:
 
 
 def test_directories_are_not_held_where_they_cannot_be_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unopened_directories: AbstractContextManager[None]
 ) -> None:
     from planc.tensorfiles import directories
 
-    def none(*_: Any) -> int:
-        raise AssertionError("a directory was opened")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "name", "nt")
-        patched.setattr(os, "open", none)
-        with directories._held(tmp_path):
-            pass
+    with unopened_directories, directories._held(tmp_path):
+        pass
