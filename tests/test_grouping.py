@@ -23,6 +23,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import planc
 from planc.analysis import Analysis
+from planc.codec import decode_plan, encode_plan
 from planc.grouping import PINNED
 from planc.labels import Labelled, dense
 from planc.policy import feasible
@@ -183,3 +184,10 @@ def test_rows_with_one_unit_each_cannot_be_pruned() -> None:
     net = Net(run, a=nn.Conv2d(3, 12, 1), b=nn.Conv2d(12, 12, 1, groups=3))
     found = planc.analyze(planc.trace(net, torch.randn(2, 3, 4, 4)))
     assert not prunable(found, "graph")
+
+
+def test_levels_of_rows_that_become_one_lie_in_a_place_once() -> None:
+    """Seed 834 of the random models: rows of a weight on two levels are one unit."""
+    program = write(834, 6)
+    plan = planc.compile(program.model(), program.inputs(), ratio=0.5)
+    assert decode_plan(encode_plan(plan)) == plan

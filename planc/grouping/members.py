@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,5 +86,21 @@ def _steps(
 
 
 def _united(entries: list[tuple[tuple[int, int, int], Member]]) -> tuple[Member, ...]:
+    """The members in order; levels of rows that have become one lie in one place, once."""
     entries.sort(key=lambda entry: (entry[0], entry[1].runs))
-    return tuple(member for _, member in entries)
+    places: dict[tuple[int, int, int], list[Member]] = {}
+    for key, member in entries:
+        places.setdefault(key, []).append(member)
+    return tuple(member for found in places.values() for member in _apart(found))
+
+
+def _apart(members: list[Member]) -> list[Member]:
+    """The members of one place as they are, or as one where indices stand in several."""
+    if len(members) == 1:
+        return members
+    pairs = [member.expand() for member in members]
+    units, indices = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    distinct, first = np.unique(indices, return_index=True)
+    if len(distinct) == len(indices):
+        return members
+    return [replace(members[0], runs=compress(units[first], distinct))]
