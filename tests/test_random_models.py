@@ -20,5 +20,5 @@ def test_random_models_are_proven(part: int, goal: Goal) -> None:
     outcome = check(range(part * cases, (part + 1) * cases), LENGTH)
     assert outcome.wrong == []
     assert outcome.refusals == []
-    assert outcome.counts["proven"] >= 0.7 * cases  # others have nothing to prune; 92 % of 2,000
+    assert outcome.counts["proven"] >= 0.8 * cases  # the others have nothing to prune
     goal.count(cases)
