@@ -30,8 +30,8 @@ from planc.streaming.sources import find_source
 from planc.streaming.staging import joining, staging
 from planc.streaming.workers import cut_shards, finish_first, shards_done
 from planc.tensorfiles.directories import check_free
-from planc.tensorfiles.reader import is_directory, is_same_file
-from planc.tensorfiles.shards import SUFFIX, ShardSet
+from planc.tensorfiles.reader import is_directory
+from planc.tensorfiles.shards import SUFFIX, ShardSet, check_apart
 from planc.tensorfiles.writer import rewrite
 
 
@@ -196,9 +196,7 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
         check_state_dict(plan, shapes)
     except StalePlan as error:
         raise StalePlan(f"{found.directory}: {error}") from None
-    for path in (found.directory, *(path for shard in found.shards for path in shard.files)):
-        if is_same_file(path, target):
-            raise PlancError(f"{target} is what is read: name another place for the result")
+    check_apart(found, target)
 
 
 def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, bytes]:

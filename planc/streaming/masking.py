@@ -30,8 +30,15 @@ from planc.streaming.removed import DIGEST
 from planc.tensorfiles.directories import check_free, new_directory
 from planc.tensorfiles.header import BITS, Entry, place
 from planc.tensorfiles.pieces import JoinedFile
-from planc.tensorfiles.reader import Bytes, TensorFile, is_directory, is_same_file, open_tensors
-from planc.tensorfiles.shards import SUFFIX, Shard, ShardSet, find_shards, open_shard
+from planc.tensorfiles.reader import Bytes, TensorFile, is_directory, open_tensors
+from planc.tensorfiles.shards import (
+    SUFFIX,
+    Shard,
+    ShardSet,
+    check_apart,
+    find_shards,
+    open_shard,
+)
 from planc.tensorfiles.stream import BLOCK
 from planc.tensorfiles.writer import TensorWriter
 
@@ -145,9 +152,7 @@ def _check(masks: MaskPlan, found: ShardSet, target: Path) -> None:
                 f"{shard.path}: is a checkpoint of a plan, with digests of its tensors: mask the "
                 "weights before the plan is applied, which cuts zeros along"
             )
-    for path in (found.directory, *(path for shard in found.shards for path in shard.files)):
-        if is_same_file(path, target):
-            raise PlancError(f"{target} is what is read: name another place for the result")
+    check_apart(found, target)
 
 
 @contextmanager
@@ -204,17 +209,17 @@ def _keep_shard(
 ) -> None:
     entries = [entry for entry in shard.header.entries if entry.name in changed]
     places = place((e.name, e.dtype, (changed[e.name].count,)) for e in entries)
-    writer = TensorWriter(descriptor, places, {DIGEST: "0" * 64})
+    by_name = {there.name: there for there in places}
     digest = sha256(shard.header.raw)
-    for entry in shard.header.entries:
-        pieces = _hashed(_pieces(file, entry, changed.get(entry.name)), digest.update)
-        if entry.name not in changed:
-            for _ in pieces:
-                pass
-            continue
-        where = next(there for there in places if there.name == entry.name)
-        writer.add(where, (chunk[gone].tobytes() for chunk, gone in pieces))
-    writer.finish({DIGEST: digest.hexdigest()})
+    with TensorWriter(descriptor, places, {DIGEST: "0" * 64}) as writer:
+        for entry in shard.header.entries:
+            pieces = _hashed(_pieces(file, entry, changed.get(entry.name)), digest.update)
+            if entry.name not in changed:
+                for _ in pieces:
+                    pass
+                continue
+            writer.add(by_name[entry.name], (chunk[gone].tobytes() for chunk, gone in pieces))
+        writer.finish({DIGEST: digest.hexdigest()})
 
 
 def _hashed(

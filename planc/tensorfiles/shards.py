@@ -20,7 +20,13 @@ from planc.errors import MalformedFile, PlancError, ShardMismatch, UnsafePath
 from planc.tensorfiles.distributed import find_pieces, is_distributed
 from planc.tensorfiles.header import Entry, Header, parse_object
 from planc.tensorfiles.pieces import Joined, JoinedFile, open_joined, parts
-from planc.tensorfiles.reader import TensorFile, is_directory, open_tensors, read_header
+from planc.tensorfiles.reader import (
+    TensorFile,
+    is_directory,
+    is_same_file,
+    open_tensors,
+    read_header,
+)
 
 SUFFIX = ".safetensors"
 EXTRA_SUFFIX = ".planc-extra"  # also a safetensors file, which other tools leave alone
@@ -125,6 +131,17 @@ def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (S
         twin = seen.setdefault(name.casefold(), name)
         if twin != name:
             raise UnsafePath(f"{where}: {name!r} and {twin!r} are one file where case is ignored")
+
+
+def check_apart(found: ShardSet, target: Path) -> None:
+    """Returns if a result at ``target`` would replace nothing that is read.
+
+    Raises:
+        PlancError: it is one of the files, or their directory.
+    """
+    for path in (found.directory, *(path for shard in found.shards for path in shard.files)):
+        if is_same_file(path, target):
+            raise PlancError(f"{target} is what is read: name another place for the result")
 
 
 @contextmanager
