@@ -1,6 +1,10 @@
 """The one tree of exceptions. Each message names the object, what disagrees and what to do."""
 
 
+class PlancWarning(UserWarning):
+    """A request that is obeyed, but can hardly be meant: a floor above the size of every group."""
+
+
 class PlancError(Exception):
     """Base of every error that planc raises on purpose."""
 

@@ -95,6 +95,16 @@ def weights(path: str, seed: int = 3, width: int = 16) -> None:
     save_file(load_model(MODEL, {"width": width}, seed).state_dict(), path)
 
 
+def test_wishes_that_leave_nothing_to_remove_are_a_line_on_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["plan", MODEL, *INPUT, "--floor", "100"]) == 0
+    assert capsys.readouterr().err == (
+        "planc: warning: floor(..., 100): every group stays whole and nothing is removed; the "
+        "largest, 0.0.weight:0, has 16 units: ask for less\n"
+    )
+
+
 def test_help_answers_in_less_than_300_ms() -> None:
     command = [sys.executable, "-c", "from planc.cli import main; main()", "--help"]
     root = Path(planc.__file__).parent.parent

@@ -16,6 +16,7 @@ from planc.cli.files import apply, inspect, restore
 from planc.cli.making import mask, measure, plan
 from planc.cli.options import EXIT_CODES
 from planc.cli.reading import diff, explain, report, show, verify
+from planc.cli.terminal import plain_warnings
 from planc.errors import PlancError, VerificationError
 
 _UNPROVEN = 4
@@ -44,7 +45,8 @@ def main() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Runs ``arguments`` (by default those of the process) and returns the exit code."""
     try:
-        code = cli.main(arguments, prog_name="planc", standalone_mode=False)
+        with plain_warnings():
+            code = cli.main(arguments, prog_name="planc", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

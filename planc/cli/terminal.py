@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from planc.errors import PlancError
+from planc.errors import PlancError, PlancWarning
 
 _PIPED_WIDTH = 160
 
@@ -35,6 +36,29 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Prints one line to standard error."""
     click.echo(text, err=True)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Prints planc's own warnings as one line each, without the place in planc's code."""
+
+    def printed(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, PlancWarning):
+            note(f"planc: warning: {message}")
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        warnings.showwarning = printed
+        yield
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from planc.equations import Equations
 from planc.errors import InfeasibleBudget, PolicyError
 from planc.latency.table import Prediction
 from planc.policy.closure import Closure, modifiers
+from planc.policy.modifiers import Modifier, in_words
 from planc.policy.order import Order, Ranking, whole
 from planc.policy.polynomials import Kept, Polynomials
 from planc.policy.ratio import Counts, Policy
@@ -158,7 +159,7 @@ def _infeasible(
 ) -> InfeasibleBudget:
     """The error that says how close one can come, and what would have to give way."""
     binding = [equations] if equations.constraints or equations.whole else []
-    every: list[object] = [*modifiers(policy), order, *binding]
+    every: list[Modifier | Order | Equations] = [*modifiers(policy), order, *binding]
 
     def cost(kept: Kept) -> dict[str, int]:
         found = asdict(analysis.cost.price(kept.tolist()))
@@ -185,7 +186,7 @@ def _infeasible(
         found = reached(wishes)
         if any(found[name] < closest[name] for name in missed):
             figures = ", ".join(f"{found[name]:,} {_UNITS[name]}" for name in missed)
-            text = " together with ".join(_wish(wish) for wish in wishes)
+            text = " together with ".join(_stop(wish) for wish in wishes)
             stops.append(f"{text} (without it {figures})")
         if stops and wishes[-1] is every[-1]:
             break  # all of them together are of interest only where none is by itself
@@ -201,13 +202,12 @@ def _all_but_whole(analysis: Analysis) -> Order:
     return Order(cells, groups, np.zeros(len(groups)))
 
 
-def _wish(wish: object) -> str:
-    """A modifier without what it modifies, or what else stops a budget."""
-    if isinstance(wish, Order):
+def _stop(stop: Modifier | Order | Equations) -> str:
+    """What stops a budget, in words."""
+    if isinstance(stop, Order):
         return "what the policy leaves whole, as whole rows and ratios of their own"
-    if isinstance(wish, Equations):
-        reasons = [*(c.reason for c in wish.constraints), *wish.whole.values()]
+    if isinstance(stop, Equations):
+        reasons = [*(c.reason for c in stop.constraints), *stop.whole.values()]
         more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
         return f"what the model's code demands, as {reasons[0]}{more}"
-    inner = str(getattr(wish, "policy", ""))
-    return str(wish).replace(inner, "...", 1)
+    return in_words(stop)

@@ -8,15 +8,18 @@ latest where every group is whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.equations import Equations
+from planc.errors import PlancWarning
 from planc.policy.feasible import Constraints
-from planc.policy.modifiers import Modifier, Raise
+from planc.policy.modifiers import Modifier, Raise, in_words
+from planc.policy.order import whole
 from planc.policy.polynomials import Kept
 from planc.policy.ratio import Counts, Policy
 from planc.policy.rounding import Rounding
@@ -64,7 +67,34 @@ class Closure:
 
 
 def closed(analysis: Analysis, equations: Equations, scores: Scores, policy: Policy) -> Counts:
-    """The counts of a policy, raised until its modifiers and the model's constraints are obeyed."""
-    raises = tuple(modifier.raising(analysis) for modifier in modifiers(policy))
-    kept = np.array(policy(analysis, scores), dtype=np.int64)
-    return tuple(Closure(analysis, equations, raises)(kept).tolist())
+    """The counts of a policy, raised until its modifiers and the model's constraints are obeyed.
+
+    Warns (:class:`planc.errors.PlancWarning`) if its modifiers leave every group whole, however
+    much is to be removed.
+    """
+    wishes = tuple(modifiers(policy))
+    raises = tuple(modifier.raising(analysis) for modifier in wishes)
+    wanted = np.array(policy(analysis, scores), dtype=np.int64)
+    closure, full = Closure(analysis, equations, raises), whole(analysis)
+    kept = closure(wanted)
+    if wishes and np.array_equal(kept, full):
+        least, free = np.ones_like(full), Closure(analysis, equations)
+        if np.array_equal(closure(least), full) and not np.array_equal(free(least), full):
+            _warn_of_nothing(analysis, wishes, raises)
+    return tuple(kept.tolist())
+
+
+def _warn_of_nothing(
+    analysis: Analysis, wishes: Sequence[Modifier], raises: Sequence[Raise]
+) -> None:
+    """Names the wish that by itself leaves nothing to remove, or all of them."""
+    full = whole(analysis)
+    least = np.ones_like(full)
+    alone = [w for w, r in zip(wishes, raises, strict=True) if np.array_equal(r(least), full)]
+    said = " together with ".join(in_words(modifier) for modifier in alone[:1] or wishes)
+    widest = max(analysis.groups, key=lambda group: group.size)
+    text = (
+        f"{said}: every group stays whole and nothing is removed; the largest, {widest.name}, has "
+        f"{widest.size} units: ask for less"
+    )
+    warnings.warn(text, PlancWarning, stacklevel=2)

@@ -47,6 +47,11 @@ def modified(modifier: Modifier, analysis: Analysis, scores: Scores) -> Counts:
     return tuple(modifier.raising(analysis)(np.array(kept, dtype=np.int64)).tolist())
 
 
+def in_words(modifier: Modifier) -> str:
+    """A modifier in words, without what it modifies."""
+    return str(modifier).replace(str(modifier.policy), "...", 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Keep:
     """Groups that a pattern means stay whole (see :func:`planc.policy.patterns.matching`)."""

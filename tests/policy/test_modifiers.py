@@ -12,7 +12,7 @@ from torch import nn
 
 import planc
 from planc.criteria import Magnitude
-from planc.errors import PolicyError
+from planc.errors import PlancWarning, PolicyError
 from planc.plan import Plan
 from planc.policy import Capped, Equal, Floor, Global, Keep, Only, Policy, Rounded, Uniform
 from tests.small import MODELS, build
@@ -120,6 +120,39 @@ def test_round_to_below_one_is_refused() -> None:
 
 
 # -- composition -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"floor": 9}, r"^floor\(\.\.\., 9\): every group stays whole"),
+        ({"round_to": 64}, r"^rounded\(\.\.\., 64\): every group stays whole"),
+        ({"keep": "*"}, r"^keep\(\.\.\., \*\): every group stays whole"),
+        (
+            {"keep": "blocks.*", "floor": 8},
+            r"^keep\(\.\.\., blocks\.\*\): every group stays whole",
+        ),
+        (
+            {"keep": "blocks.0.0*", "only": "blocks.*.0", "floor": 4},
+            r"^keep\(\.\.\., blocks\.0\.0\*\) together with floor\(\.\.\., 4\) together with only",
+        ),
+    ],
+)
+def test_wishes_that_leave_nothing_to_remove_are_named(options: dict[str, Any], said: str) -> None:
+    model, inputs = build("residual")
+    with pytest.warns(PlancWarning, match=said) as warned:
+        plan = planc.compile(model, inputs, ratio=0.5, **options)
+    assert not pruned(plan)
+    assert "the largest, stem.0.weight:0, has 8 units" in str(warned[0].message)
+
+
+@pytest.mark.filterwarnings("error::planc.errors.PlancWarning")
+def test_what_a_small_ratio_leaves_whole_is_no_contradiction() -> None:
+    model, inputs = build("residual")
+    assert not pruned(planc.compile(model, inputs, ratio=0.01, round_to=4))
+    assert pruned(planc.compile(model, inputs, ratio=0.5, floor=7))
+    plan = planc.compile(model, inputs, ratio=0.01)
+    assert not pruned(plan)
 
 
 def test_policies_say_what_they_are_made_of() -> None:
