@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from planc.checkpoint.values import comparable, decoded, modules_of
+from planc.checkpoint.values import alike, decoded, is_known, modules_of
 from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor, plan_value
 from planc.errors import MalformedFile
 from planc.fingerprint import modules_after
@@ -81,9 +81,9 @@ def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[
         own = dict(module.attributes)
         for name, value in stored.attributes:
             if name not in own:
-                if comparable(value) != ("other",):
+                if is_known(value):
                     yield f"{where}.{name}: {_shown(value)} in the checkpoint, not in the model"
-            elif comparable(value) != comparable(own[name]):
+            elif not alike(value, own[name]):
                 yield (
                     f"{where}.{name}: {_shown(value)} in the checkpoint, {_shown(own[name])} in "
                     f"the model ({module.type})"
@@ -91,7 +91,7 @@ def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[
         if checkpoint.modules:  # a plan lists some attributes only
             known = {name for name, _ in stored.attributes}
             for name, value in own.items():
-                if name not in known and comparable(value) != ("other",):
+                if name not in known and is_known(value):
                     yield f"{where}.{name}: {_shown(value)} in the model, not in the checkpoint"
     for path, module in modules.items():
         yield f"{path}: a {module.type} in the model, not in the checkpoint"

@@ -93,6 +93,32 @@ def comparable(value: Any) -> Any:
     return type(value).__name__, value
 
 
+def is_known(value: Any) -> bool:
+    """Whether there is anything to compare: not of what is known by its type only, nor of a
+    dictionary that holds such, as a cache that runs fill with tensors.
+    """
+    return comparable(value) != ("other",) and not _is_cache(value)
+
+
+def alike(some: Any, other: Any) -> bool:
+    """Whether two values may be those of one model."""
+    if _is_cache(some) or _is_cache(other):
+        return _is_dict(some) and _is_dict(other)
+    return bool(comparable(some) == comparable(other))
+
+
+def _is_cache(value: Any) -> bool:
+    return _is_dict(value) and any(_is_unknown(item) or _is_cache(item) for _, item in value[1:])
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, tuple) and value[:1] == ("dict",)
+
+
+def _is_unknown(value: Any) -> bool:
+    return isinstance(value, tuple) and value[:1] == ("type",)
+
+
 def _encoded(value: Any, depth: int) -> tuple[Any, int]:
     """The form of a value, and how many leaves it has."""
     kind = type(value)

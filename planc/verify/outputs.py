@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,29 +46,33 @@ def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Modu
             holes = torch.from_numpy(lost.copy()).to(tensor.device)
             zeroed[id(tensor)] = tensor.detach().masked_fill(holes, 0)
 
-    def replace(tensor: torch.Tensor) -> torch.Tensor:
-        new = zeroed.get(id(tensor), tensor.detach().clone())
-        if isinstance(tensor, nn.Parameter):
-            return nn.Parameter(new, requires_grad=tensor.requires_grad)
-        return new
-
-    return clone(model, replace)
+    return _copied(model, zeroed)
 
 
 def run(
     model: nn.Module, call: Call, seed: int = 0, replay: Replay | None = None
 ) -> list[torch.Tensor]:
-    """Outputs of one run in the model's own mode; buffers and random state stay as they were."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    """Outputs of one run in the model's own mode. The run is that of a copy: what it writes to
+    tensors and attributes (statistics, caches, flags) is not the model's, nor is the random state.
+    """
+    model = _copied(model, {})
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _deciding(replay):
         torch.manual_seed(seed)
         args, kwargs = map_leaves(_own, call)  # the model may write to its inputs
         result = model(*args, **kwargs)
-        outputs = [leaf.clone() for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
-    for name, buffer in model.named_buffers():
-        if not torch.equal(buffer, buffers[name]):
-            buffer.copy_(buffers[name])
-    return outputs
+        return [leaf.clone() for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+def _copied(model: nn.Module, values: Mapping[int, torch.Tensor]) -> nn.Module:
+    """A copy of a model, in which tensors have other ``values``, by the ``id`` of the old one."""
+
+    def replace(tensor: torch.Tensor) -> torch.Tensor:
+        new = values[id(tensor)] if id(tensor) in values else tensor.detach().clone()
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(new, requires_grad=tensor.requires_grad)
+        return new
+
+    return clone(model, replace)
 
 
 @contextmanager

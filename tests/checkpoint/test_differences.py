@@ -18,7 +18,7 @@ import planc
 from planc.checkpoint.differences import differences
 from planc.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
 from planc.checkpoint.stored import StoredWeights
-from planc.checkpoint.values import comparable, decoded, encoded, modules_of, type_name
+from planc.checkpoint.values import alike, comparable, decoded, encoded, modules_of, type_name
 from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor
 from planc.codec.limits import Limits
 from planc.errors import (
@@ -569,6 +569,56 @@ def test_what_is_compared_is_the_value_and_its_type() -> None:
     assert comparable(encoded({})) != comparable(encoded(()))
     assert comparable(1) != comparable(1.0)
     assert comparable(()) == ("tuple", ())
+
+
+class Caching(Small):
+    """Keeps what a run computed, in a dictionary that is there from the start, and in one that is
+    not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache: dict[str, Any] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.cache[str(x.device)] = self.lazy = {"deep": {"er": x}}
+        return super().forward(x)
+
+
+def test_a_cache_that_runs_fill_is_no_difference(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plan = planc.compile(Caching().eval(), INPUT, ratio=0.5)
+    fresh, used = (planc.apply(plan, Caching().eval()) for _ in range(2))
+    used(INPUT)
+    for kept, other in ((fresh, used), (used, fresh), (used, used)):
+        planc.save(tmp_path / "kept.safetensors", kept, plan)
+        loaded = planc.load(tmp_path / "kept.safetensors", other, mode="verify")
+        assert torch.equal(loaded(INPUT), kept(INPUT))
+    used.cache = [used.cache]  # no longer what it was
+    planc.save(tmp_path / "kept.safetensors", used, plan)
+    with pytest.raises(VerificationError, match=r"cache: .* in the checkpoint, \{\} in the model"):
+        planc.load(tmp_path / "kept.safetensors", planc.apply(plan, Caching().eval()), "verify")
+
+
+@pytest.mark.parametrize(
+    ("some", "other", "same"),
+    [
+        ({}, {"a": torch.zeros(1)}, True),
+        ({"b": 1}, {"a": {"b": torch.zeros(1)}}, True),
+        ({"a": torch.zeros(1)}, {"b": {1}, "c": 2}, True),
+        ((), {"a": torch.zeros(1)}, False),
+        (0, {"a": torch.zeros(1)}, False),
+        ("dict", {"a": torch.zeros(1)}, False),
+        ({}, {"a": 1}, False),
+        ({}, {(1,): 1}, False),
+        ([torch.zeros(1)], [torch.zeros(1), 1], False),
+    ],
+)
+def test_of_dictionaries_with_what_is_not_plain_only_that_is_compared(
+    some: Any, other: Any, same: bool
+) -> None:
+    assert alike(encoded(some), encoded(other)) is same
+    assert alike(encoded(other), encoded(some)) is same
 
 
 def test_modules_are_recorded_with_what_is_plain_and_public() -> None:

@@ -188,3 +188,42 @@ def test_an_example_call_is_what_was_given_or_made_from_the_plan() -> None:
     assert kwargs == {}
     (made,), _ = example_call(plan, model.to("meta"))
     assert made.device.type == "cpu"
+
+
+class SelfWriting(nn.Module):
+    """Scales a weight at its first call and keeps what it computed, as some models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.scaled = False
+        self.cache: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.scaled:
+            with torch.no_grad():
+                self.down.weight.div_(2)
+            self.scaled = True
+        self.cache["last"] = x
+        y: torch.Tensor = self.down(torch.relu(self.up(x)))
+        return y
+
+
+def test_a_model_that_writes_to_itself_is_as_it_was_after_a_run() -> None:
+    torch.manual_seed(0)
+    model = SelfWriting().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    call = ((torch.randn(2, 3),), {})
+    first, again = run(model, call), run(model, call)
+    assert torch.equal(first[0], again[0])
+    assert not model.scaled
+    assert not model.cache
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    plan = planc.compile(model, call[0])
+    smaller, removed = planc.apply(plan, model, keep_removed=True)
+    planc.verify(plan, model, smaller, *call)
+    assert not smaller.scaled
+    assert not smaller.cache
+    for name, tensor in planc.restore(plan, smaller, removed).state_dict().items():
+        assert torch.equal(tensor, before[name])
