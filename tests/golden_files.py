@@ -6,26 +6,37 @@ written again; a new version gets a directory of its own.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
 import struct
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import torch
 from torch import nn
 
 import planc
+from planc import masks
 from planc.codec import encode_plan
 from planc.codec.envelope import seal, unseal
+from planc.codec.latency import KIND as TIME
+from planc.codec.latency import to_body
+from planc.codec.masks import KIND as MASK
+from planc.codec.masks import encode_masks
+from planc.maskplan import MaskPlan
 from tests import small
+from tests.codec.test_latency_files import TABLE
 from tests.crash.test_crash import Net
 from tests.fuzz.test_plans import small_plan
+from tests.masks.test_files import FILE, MASKS
 from tests.strategies import example_plan
 from tests.streaming.test_files import PLAN, mlp_plan, sharded
 
@@ -103,6 +114,39 @@ def malformed() -> dict[str, bytes]:
     }
 
 
+def others() -> dict[str, bytes]:
+    """Mask plans and latency tables, of each kind some that must be refused."""
+    model, _ = small.build("residual")
+    half = encode_masks(masks.select(model, masks.NofM(1, 2), keep=("stem.0",)))
+    tables = {
+        "masks/example.masks": FILE,
+        "masks/1-of-2.masks": half,
+        "masks/nothing.masks": encode_masks(MaskPlan(MASKS.tensors, (), ())),
+        "latency/example.latency": seal(TIME, to_body(TABLE)),
+        "latency/unmeasured.latency": seal(TIME, to_body(replace(TABLE, grids=(), uses=()))),
+    }
+    body = msgpack.unpackb(unseal(MASK, FILE))
+    time = msgpack.unpackb(to_body(TABLE))
+
+    def changed(kind: bytes, body: dict[str, Any], **changes: Any) -> bytes:
+        return seal(kind, msgpack.packb(edited(**changes)(copy.deepcopy(body))))
+
+    refused = {
+        "masks/malformed-plan.masks": encode_plan(example_plan()),
+        "masks/malformed-flipped.masks": FILE[:-1] + bytes([FILE[-1] ^ 1]),
+        "masks/malformed-truncated.masks": FILE[:-1],
+        "masks/malformed-future.masks": changed(MASK, body, requires=["blocks"]),
+        "masks/malformed-padding.masks": changed(MASK, body, masks__0__removed=b"\x49\x92"),
+        "masks/malformed-length.masks": changed(MASK, body, masks__0__removed=b"\x49"),
+        "masks/malformed-row.masks": changed(MASK, body, masks__1__tensor=9),
+        "latency/malformed-masks.latency": FILE,
+        "latency/malformed-times.latency": changed(TIME, time, grids__0__nanoseconds=[1]),
+        "latency/malformed-axes.latency": changed(TIME, time, grids__0__axes=[[8, 1], [2, 4, 16]]),
+        "latency/malformed-grid.latency": changed(TIME, time, uses__0__grid=3),
+    }
+    return tables | refused
+
+
 def checkpoints(directory: Path) -> None:
     """Checkpoints: one file, shards, bfloat16, and one that was made from files."""
     torch.manual_seed(0)
@@ -120,26 +164,38 @@ def checkpoints(directory: Path) -> None:
 
 
 def outcome(path: Path) -> str:
-    """What reading a file gives, as the manifest says it: plans by their fingerprint, errors by
-    their class; files of checkpoints are read together, elsewhere.
+    """What reading a file gives, as the manifest says it: plans by their fingerprint, mask
+    plans with how many elements go, latency tables by what they predict where every group has 8
+    units, errors by their class; files of checkpoints are read together, elsewhere.
     """
-    if path.suffix != ".planc":
-        return "part of a checkpoint"
     try:
-        return f"plan {planc.load_plan(path).fingerprint}"
+        match path.suffix:
+            case ".planc":
+                return f"plan {planc.load_plan(path).fingerprint}"
+            case ".masks":
+                plan = planc.load_masks(path)
+                return f"mask plan {plan.fingerprint}, {plan.removed} removed"
+            case ".latency":
+                table = planc.load_latency(path)
+                time = table.function(table.structure, 3)(np.full(3, 8))
+                return f"latency table {time} ns"
     except planc.PlancError as error:
         return type(error).__name__
+    return "part of a checkpoint"
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        made = Path(name)
+    with tempfile.TemporaryDirectory() as directory:
+        made = Path(directory)
         for kind in ("plans", "malformed", "checkpoints/single", "checkpoints/bfloat16"):
             (made / kind).mkdir(parents=True)
         for title, plan in plans().items():
             planc.save_plan(plan, made / "plans" / f"{title}.planc")
         for title, content in malformed().items():
             (made / "malformed" / f"{title}.planc").write_bytes(content)
+        for name, content in others().items():
+            (made / name).parent.mkdir(exist_ok=True)
+            (made / name).write_bytes(content)
         checkpoints(made / "checkpoints")
         add(made)
 

@@ -21,13 +21,14 @@ from planc.codec import encode_plan
 from planc.report.plain import plan_json
 from planc.tensorfiles.checkpoint import open_checkpoint
 from tests.crash.test_crash import Net
-from tests.golden_files import DIRECTORY, MANIFEST, malformed, outcome, plans
+from tests.golden_files import DIRECTORY, MANIFEST, malformed, others, outcome, plans
 from tests.promises import Goal
 from tests.second_reader import read
 
 GOLDEN: dict[str, dict[str, str]] = json.loads(MANIFEST.read_text())
 PLANS = [name for name, entry in GOLDEN.items() if entry["gives"].startswith("plan ")]
 MALFORMED = [name for name in GOLDEN if name.startswith("malformed/")]
+OTHERS = [name for name in GOLDEN if name.startswith(("masks/", "latency/"))]
 CHECKPOINTS = ["single/net.safetensors", "sharded", "bfloat16/net.safetensors", "applied"]
 
 
@@ -44,7 +45,7 @@ def test_no_golden_file_was_changed_or_forgotten() -> None:
 
 
 @pytest.mark.promise("R9 golden")
-@pytest.mark.parametrize("name", [*PLANS, *MALFORMED])
+@pytest.mark.parametrize("name", [*PLANS, *MALFORMED, *OTHERS])
 def test_a_golden_file_gives_what_it_gave(name: str) -> None:
     assert outcome(DIRECTORY / name) == GOLDEN[name]["gives"]
 
@@ -59,6 +60,22 @@ def test_malformed_files_are_refused_by_many_classes() -> None:
 def test_reading_and_writing_a_golden_plan_gives_its_bytes(name: str) -> None:
     content = (DIRECTORY / name).read_bytes()
     assert encode_plan(planc.load_plan(DIRECTORY / name)) == content
+
+
+def test_reading_and_writing_golden_masks_and_tables_gives_their_bytes(tmp_path: Path) -> None:
+    seen = Counter[str]()
+    for name in OTHERS:
+        if "malformed" in name:
+            assert issubclass(getattr(errors, GOLDEN[name]["gives"]), errors.FileError)
+            continue
+        path, again = DIRECTORY / name, tmp_path / "again"
+        if path.suffix == ".masks":
+            planc.save_masks(planc.load_masks(path), again)
+        else:
+            planc.save_latency(planc.load_latency(path), again)
+        assert again.read_bytes() == path.read_bytes()
+        seen[path.suffix] += 1
+    assert seen == {".masks": 3, ".latency": 2}
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -105,6 +122,7 @@ def test_a_golden_checkpoint_loads_into_its_model(name: str) -> None:
 def test_the_script_makes_files_of_the_same_kinds() -> None:
     assert {f"plans/{name}.planc" for name in plans()} == set(PLANS)
     assert {f"malformed/{name}.planc" for name in malformed()} == set(MALFORMED)
+    assert set(others()) == set(OTHERS)
 
 
 # R15
