@@ -94,10 +94,11 @@ def comparable(value: Any) -> Any:
 
 
 def is_known(value: Any) -> bool:
-    """Whether there is anything to compare: not of what is known by its type only, nor of a
-    dictionary that holds such, as a cache that runs fill with tensors.
+    """Whether there is anything to compare where only one side has it: not of what is known by its
+    type only, nor of a dictionary that holds such (a cache that runs fill with tensors), nor of
+    None, in whose place a run may have put a tensor.
     """
-    return comparable(value) != ("other",) and not _is_cache(value)
+    return value is not None and comparable(value) != ("other",) and not _is_cache(value)
 
 
 def alike(some: Any, other: Any) -> bool:

@@ -18,7 +18,15 @@ import planc
 from planc.checkpoint.differences import differences
 from planc.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
 from planc.checkpoint.stored import StoredWeights
-from planc.checkpoint.values import alike, comparable, decoded, encoded, modules_of, type_name
+from planc.checkpoint.values import (
+    alike,
+    comparable,
+    decoded,
+    encoded,
+    is_known,
+    modules_of,
+    type_name,
+)
 from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor
 from planc.codec.limits import Limits
 from planc.errors import (
@@ -572,16 +580,18 @@ def test_what_is_compared_is_the_value_and_its_type() -> None:
 
 
 class Caching(Small):
-    """Keeps what a run computed, in a dictionary that is there from the start, and in one that is
-    not.
+    """Keeps what a run computed: in a dictionary that is there from the start, in one that is not,
+    and in place of None.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.cache: dict[str, Any] = {}
+        self.state: torch.Tensor | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.cache[str(x.device)] = self.lazy = {"deep": {"er": x}}
+        self.state = x
         return super().forward(x)
 
 
@@ -598,6 +608,12 @@ def test_a_cache_that_runs_fill_is_no_difference(tmp_path: Path) -> None:
     planc.save(tmp_path / "kept.safetensors", used, plan)
     with pytest.raises(VerificationError, match=r"cache: .* in the checkpoint, \{\} in the model"):
         planc.load(tmp_path / "kept.safetensors", planc.apply(plan, Caching().eval()), "verify")
+
+
+def test_none_stands_for_what_may_be_a_tensor_and_nothing_else() -> None:
+    assert not any(map(is_known, map(encoded, (None, object(), {"a": object()}))))
+    assert all(map(is_known, map(encoded, (0, False, "", (), {}, [None], {"a": 1}))))
+    assert not alike(None, 3)
 
 
 @pytest.mark.parametrize(
