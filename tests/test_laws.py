@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import io
 import os
 import pickle
 import subprocess
 import sys
 from collections import OrderedDict
-from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from planc.codec import encode_plan
 from planc.errors import AlreadyApplied, PlancError, StalePlan
 from planc.plan import Plan
 from tests import small
+from tests.digests import digests
 from tests.programs import write
 from tests.promises import Goal
 from tests.proving import randomise
@@ -80,49 +79,24 @@ def test_equal_inputs_give_equal_bytes(name: str, target: Any) -> None:
     assert (first, hash(first)) == (again, hash(again))
 
 
-_CHILD = """
-import hashlib, sys, torch
-threads = int(sys.argv[1])
-import planc
-from planc.codec import encode_plan
-from tests.small import build
-torch.set_num_threads(threads)
-for name in ("residual", "attention", "vit"):
-    model, inputs = build(name)
-    torch.set_num_threads(threads)
-    for options in ({}, {"criterion": "l1", "global_ranking": True}, {"criterion": "random"}):
-        plan = planc.compile(model, inputs, **options)
-        print(name, hashlib.sha256(encode_plan(plan)).hexdigest())
-"""
-
-
-def in_a_process(seed: str, threads: int) -> str:
+def in_a_process(seed: str, threads: int) -> list[str]:
     """What a fresh process says the digests of some plans are."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(threads)],
+        [sys.executable, "-m", "tests.digests", "--threads", str(threads)],
         env={**os.environ, "PYTHONHASHSEED": seed},
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert len(done.stdout.splitlines()) == 9
-    return done.stdout
-
-
-def in_this_process() -> str:
-    """The same, of the process that runs the tests."""
-    said = io.StringIO()
-    with redirect_stdout(said), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", ["", "1"])
-        exec(_CHILD, {})
-    return said.getvalue()
+    return done.stdout.splitlines()
 
 
 @pytest.mark.promise("R10 processes")
 @pytest.mark.parametrize("part", range(PROCESSES // 5))
 def test_fresh_processes_and_threads_give_equal_bytes(part: int, goal: Goal) -> None:
-    first = in_this_process()
+    first = list(digests())
+    assert len(set(first)) == 9
     for number in range(5 * part, 5 * part + 5):
         assert in_a_process("random" if number % 5 == 4 else str(number), 1 + number % 2) == first
     goal.count(5)
