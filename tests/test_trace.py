@@ -372,3 +372,9 @@ def test_a_model_that_returns_no_tensor_or_hides_it_is_refused(
     said = refusal(Outer(wrap).eval(), X)
     assert f"Outer could not be traced: it returns no tensor but a {what}" in said
     assert "tuples, lists, dicts or dataclasses" in said
+
+
+def test_what_stand_ins_refuse_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TraceError, match="check that the example inputs"):
+        planc.trace(nn.Sequential(nn.Conv2d(3, 2, 1), nn.Linear(3, 2)), torch.zeros(1, 3, 4, 4))
+    assert not caplog.records

@@ -9,6 +9,7 @@ whose control flow needs the values of tensors on its real ones.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -58,6 +59,7 @@ from planc.trace.sizes import (
 from planc.trace.structure import described, owned_tensors
 from planc.trace.values import CPU, Kind, RunValues, is_empty, on_meta
 
+_FAKES = logging.getLogger("torch._subclasses.fake_tensor")
 _NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -84,7 +86,8 @@ def record(
     with contextlib.suppress(Exception):  # what really is wrong, the others say better
         return _Run(model, "meta").graph(args, kwargs)
     try:
-        return _Run(model, "fake").graph(args, kwargs)
+        with _unlogged():
+            return _Run(model, "fake").graph(args, kwargs)
     except TraceError:
         if any(p.is_meta for p in model.parameters()):
             raise
@@ -96,6 +99,17 @@ def record(
                 "its parameters are on the meta device; build it with real ones to trace it"
             ) from None
         return _Run(model, "real").graph(args, kwargs)
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without torch's log of operators that fail on fake tensors: these are tried on real ones."""
+    level = _FAKES.level
+    _FAKES.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        _FAKES.setLevel(level)
 
 
 class _Run:
