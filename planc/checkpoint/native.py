@@ -136,7 +136,7 @@ def _whole(
                 f"{path}: {name} went through {', '.join(place.transforms)}; save it without"
             )
         found = read_archive(path, descriptors[place.file], place.start, place.length)
-        part = found[0].whole if len(found) == 1 else None
+        part = found.pop().whole if len(found) == 1 else None
         if part is None or (part.dtype, part.shape) != (dtype, sizes):
             held = "no tensor" if part is None else f"{part.dtype}{part.shape}"
             raise ShardMismatch(

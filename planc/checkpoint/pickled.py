@@ -85,7 +85,7 @@ def _safetensors(shard: Shard, plan: Plan, limits: Limits) -> Shard:
 
 
 def _untied(tensors: Mapping[str, Whole], plan: Plan) -> dict[str, Whole]:
-    first = {name: spec.names[0] for spec in plan.tensors for name in spec.names}
+    first = {name: spec.name for spec in plan.tensors for name in spec.names}
     seen: set[tuple[str, Whole]] = set()
     kept = {}
     for name, whole in tensors.items():

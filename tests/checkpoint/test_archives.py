@@ -245,6 +245,23 @@ def test_of_a_training_checkpoint_the_state_dict_alone_is_taken(tmp_path: Path) 
     assert found.outside == ("optimizer", "step")
 
 
+@pytest.mark.parametrize(
+    ("name", "renamed"),
+    [
+        ("pytorch_model-00001-of-00002.bin", "model-00001-of-00002.safetensors"),
+        ("pytorch_model.pt", "model.safetensors"),
+        ("weights", "weights.safetensors"),
+        ("weights?", "weights?.safetensors"),
+    ],
+)
+def test_a_pickle_alone_gets_the_name_of_a_safetensors_file(
+    tmp_path: Path, name: str, renamed: str
+) -> None:
+    torch.save(STATE, tmp_path / name)
+    found = find_pickled(tmp_path / name, PLAN, DEFAULT)
+    assert [shard.name for shard in found.shards] == [renamed]
+
+
 def same_name_twice(directory: Path) -> None:
     (directory / "pytorch_b.bin").rename(directory / "pytorch_a.pt")
     index = directory / "pytorch_model.bin.index.json"

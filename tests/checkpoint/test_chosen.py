@@ -36,6 +36,7 @@ LOSSES = [(("losses", "first"), "float"), (("losses", "last"), "float")]
         ([*tensors("m"), *tensors("o", names=[*"abcdefghi"])], ("m",), ("o",)),
         ([*tensors("m"), (("m", "state", "x"), "int")], ("m",), ("m.state",)),
         (tensors(names=["other", "names"]), (), ()),
+        (tensors("m", names=NAMES[:1]), ("m",), ()),
         ([((), "tensor"), *tensors("m")], ("m",), ("",)),
     ],
 )
