@@ -126,7 +126,7 @@ def _encoded(value: Any, depth: int) -> tuple[Any, int]:
         return value, 1
     if kind is int and value in _INTEGERS:
         return value, 1
-    if kind is str and _is_short(value):
+    if kind is str and _length(value) <= DEFAULT.string:
         return value, 1
     if kind is float:
         return (value if math.isfinite(value) else ("float", str(value))), 1
@@ -154,8 +154,9 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"[:200]
 
 
-def _is_short(text: str) -> bool:
+def _length(text: str) -> float:
+    """Bytes of UTF-8; without end where a text has none."""
     try:
-        return len(text.encode()) <= DEFAULT.string
+        return len(text.encode())
     except UnicodeEncodeError:
-        return False
+        return math.inf

@@ -51,6 +51,11 @@ def test_the_dict_with_most_of_the_names_is_the_models(
     ("entries", "kind", "words"),
     [
         ([*tensors("a"), *tensors("b")], PlancError, "here: holds .* under 'a' and under 'b'; s"),
+        (
+            [*tensors("a"), *tensors("b"), *tensors("c", "d")],
+            PlancError,
+            r"tensors under 'a' and under 'b' and under 'c\.d'; save one of them alone",
+        ),
         ([*tensors(), *tensors("b")], PlancError, "under no name and under 'b'"),
         ([*tensors("m"), (("m", "step"), "int")], MalformedFile, r"here: 'm\.step' is a int; a st"),
         ([*tensors(), *STEP], MalformedFile, "'step' is a int"),

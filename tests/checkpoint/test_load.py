@@ -34,12 +34,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the state of an optimiser, one tensor of which is integer."""
+    """With the state of an optimiser: a tensor of integers, and one in a tuple in a list."""
     model = pruned().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
     model(INPUT + 1).sum().backward()
     optimizer.step()
     optimizer.param_groups[0]["rows"] = torch.arange(3)
+    optimizer.param_groups[0]["pairs"] = [(1, torch.ones(2))]
     found = tmp_path_factory.mktemp("trained") / "small.safetensors"
     planc.save(found, model, PLAN, optimizer=optimizer)
     return found
@@ -237,6 +238,13 @@ def test_damage_of_the_optimiser_is_found_unless_told_not_to_look(
     assert found["param_groups"][0]["rows"].tolist() == [1, 1, 2]
     assert found["param_groups"][0]["rows"].dtype is torch.int64
     assert type(planc.load(tmp_path / trained.name, small())) is Small
+
+
+def test_tensors_in_tuples_and_lists_of_an_optimiser_come_back_in_them(trained: Path) -> None:
+    (found,) = planc.load_optimizer(trained)["param_groups"][0]["pairs"]
+    assert type(found) is tuple
+    assert found[0] == 1
+    assert found[1].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(

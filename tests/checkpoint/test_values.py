@@ -97,7 +97,12 @@ def test_values_know_their_bounds() -> None:
     assert encoded({i: i for i in range(512)}) == ("type", "builtins.dict")
     assert encoded([[[[[1]]]]]) == ("list", ("list", ("list", ("list", ("list", 1)))))
     assert encoded([[[[[[1]]]]]])[1][1][1][1][1] == ("type", "builtins.list")
-    assert encoded({"a": {"b": {"c": {"d": {"e": {}}}}}}) != encoded({})
+    deep = {"a": {"b": {"c": {"d": {"e": 1}}}}}
+    assert decoded(encoded(deep)) == deep
+    deeper = encoded({"z": deep})
+    for _ in range(5):
+        deeper = deeper[1][1]
+    assert deeper == ("type", "builtins.dict")
     assert encoded({(1,): 2}) == ("dict", (("type", "builtins.tuple"), 2))
     assert encoded(torch.device("cuda:0")) == ("device", "cuda:0")
     assert decoded(("device", "cuda:0")) == "cuda:0"
@@ -154,6 +159,7 @@ def test_what_is_compared_is_the_value_and_its_type() -> None:
     assert comparable(encoded({"a": 1})) != comparable(encoded({"a": 2}))
     assert comparable(encoded({})) != comparable(encoded(()))
     assert comparable(encoded([1])) == ("tuple", ("int", 1))
+    assert comparable(encoded({"a": 1})) == ("dict", (("str", "a"), ("int", 1)))
     assert comparable(1) != comparable(1.0)
     assert comparable(()) == ("tuple", ())
 

@@ -10,6 +10,8 @@ EQUIVALENT: dict[str, str] = {
     "planc/codec/kinds.py:load_any: 12 -> 13": "kind_of looks at the first 12 bytes only",
     "planc/codec/checks.py:_check_changes: _same_types(change.before, change.after) -> "
     "_same_types(change.after, change.before)": "whether types are the same is symmetric",
+    "planc/checkpoint/chosen.py:_first_apart: zip(path, best, strict=False) -> "
+    "zip(best, path, strict=False)": "whether keys differ is symmetric",
     "planc/checkpoint/native.py:_whole: assert entry.dtype is not None -> pass": (
         "it tells the type checker what state_dict_in has made sure of"
     ),
