@@ -34,7 +34,7 @@ def state_dict_in(
         places = " and ".join(f"under {_shown(path)}" for path in (best, *twins))
         raise PlancError(f"{where}: holds the plan's tensors {places}; save one of them alone")
     for path, kind in entries:
-        if kind != "tensor" and path[:-1] == best:
+        if path[:-1] == best and (kind != "tensor" or not path):
             raise MalformedFile(
                 f"{where}: {_shown(path)} is a {kind}; a state dict holds names and tensors only: "
                 "save the model's state_dict()"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from planc.errors import PlancError
@@ -84,8 +83,6 @@ def torch_dtype(name: str, tensor: str) -> torch.dtype:
 def bytes_of(tensor: torch.Tensor) -> Bytes:
     """The values in C order; a view of a contiguous CPU tensor's memory, else of a copy."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    if plain.numel() == 0:
-        return np.zeros(0, dtype=np.uint8)
     return _as_bytes(plain.reshape(-1))
 
 

@@ -72,7 +72,7 @@ def _shard(path: Path, plan: Plan, limits: Limits) -> tuple[Shard, tuple[str, ..
     tensors = {
         found.path[-1]: found.whole
         for found in stored
-        if found.whole is not None and found.path and found.path[:-1] == outer
+        if found.whole is not None and found.path[:-1] == outer
     }
     joined = join(tensors, limits)
     return Shard(path.name, path, joined.header, joined), outside

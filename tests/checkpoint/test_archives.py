@@ -235,6 +235,19 @@ def test_of_names_that_are_tied_in_plan_and_file_one_stays(tmp_path: Path, tied:
     assert found == STATE.keys() | (set() if tied else {second})
 
 
+def test_an_index_lists_the_names_that_stay(tmp_path: Path) -> None:
+    first, second = PLAN.tensors[0].names
+    index = sharded(tmp_path)
+    held = torch.load(tmp_path / "pytorch_a.bin")
+    torch.save({**held, second: held[first]}, tmp_path / "pytorch_a.bin")
+    listed = json.loads(index.read_text())
+    listed["weight_map"][second] = "pytorch_a.bin"
+    index.write_text(json.dumps(listed))
+    found = find_pickled(index, PLAN, DEFAULT)
+    assert found.index is not None
+    assert found.index.shards.keys() == found.entries().keys() == STATE.keys()
+
+
 def test_of_a_training_checkpoint_the_state_dict_alone_is_taken(tmp_path: Path) -> None:
     held = {"model": STATE, "optimizer": {"momentum": torch.zeros(3), "lr": 0.1}, "step": 3}
     torch.save(held, tmp_path / "a.pt")

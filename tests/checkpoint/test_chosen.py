@@ -61,6 +61,7 @@ def test_the_dict_with_most_of_the_names_is_the_models(
         ([*tensors(), *STEP], MalformedFile, "'step' is a int"),
         (STEP, MalformedFile, "'step' is a int; .* save the model's state_dict"),
         ([((), "Linear")], MalformedFile, "here: no name is a Linear"),
+        ([((), "tensor")], MalformedFile, "here: no name is a tensor; a state dict holds names"),
     ],
 )
 def test_what_is_no_choice_is_refused(

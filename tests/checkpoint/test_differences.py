@@ -121,6 +121,19 @@ def test_ties_of_the_model_that_the_checkpoint_lacks_are_named(checkpoint: Check
     assert differences(changed(checkpoint, "down.bias", digest=equal), model) == []
     model.register_buffer("count", model.steps, persistent=False)
     assert len(differences(without(checkpoint, "down.bias"), model)) == 1
+    neither = without(without(checkpoint, "up.bias"), "down.bias")
+    assert differences(neither, model) == [
+        "up.bias: a parameter of shape (2,) of the model, not in the checkpoint"
+    ]
+
+
+def test_of_many_names_that_are_tied_the_first_are_named(checkpoint: Checkpoint) -> None:
+    model = pruned()
+    for name in ("c", "d"):
+        model.register_parameter(name, model.up.bias)
+    model.down.bias = model.up.bias
+    two = changed(without(checkpoint, "down.bias"), "up.bias", names=("up.bias", "d"))
+    assert differences(two, model) == ["c: tied to d in the model, not in the checkpoint"]
 
 
 # -- attributes -----------------------------------------------------------------------------------
@@ -184,7 +197,7 @@ def test_other_modules_are_named(checkpoint: Checkpoint) -> None:
     assert differences(fewer, pruned()) == [
         "down: a torch.nn.modules.linear.Linear in the model, not in the checkpoint"
     ]
-    more = replace(checkpoint, modules=(*checkpoint.modules, StoredModule("z", "a.Z", ())))
+    more = replace(checkpoint, modules=(StoredModule("z", "a.Z", ()), *checkpoint.modules))
     assert differences(more, pruned()) == ["z: a a.Z in the checkpoint, not in the model"]
 
 

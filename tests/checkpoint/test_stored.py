@@ -4,6 +4,7 @@ that was saved.
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,19 @@ def test_stored_weights_are_read_when_they_are_asked_for(tmp_path: Path) -> None
     assert weights["a"] is not first
     with pytest.raises(LimitExceeded):
         StoredWeights(tmp_path / "w.safetensors", limits=Limits(header=8))
+
+
+def test_two_weights_are_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"a": torch.ones(3), "b": torch.zeros(3)}, tmp_path / "w.safetensors")
+    weights = StoredWeights(tmp_path / "w.safetensors")
+    first, real = weakref.ref(weights["a"]), StoredWeights._read
+    held = []
+
+    def noted(self: StoredWeights, name: str) -> torch.Tensor:
+        held.append(first())
+        return real(self, name)
+
+    assert first() is not None
+    monkeypatch.setattr(StoredWeights, "_read", noted)
+    assert weights["b"].sum() == 0
+    assert held == [None]

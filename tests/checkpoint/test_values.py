@@ -30,6 +30,7 @@ from planc.errors import MalformedFile
         {"a": [1, {"b": None}], 3: (4,)},
         {True: 1, None: 2, 2.5: 3, float("-inf"): 4, torch.float16: 5},
         torch.Size([2, 3]),
+        torch.Size([]),
         torch.bfloat16,
     ],
 )
@@ -67,6 +68,7 @@ def test_what_is_not_plain_is_known_by_its_type() -> None:
         ("dict", (("float", 1.5), 1)),
         ("dict", (("type", "a.B"), 1)),
         ("size", "a"),
+        ("size", 1, "a"),
         ("size", 2.0),
         ("size", True),
         ("size", 1 << 63),

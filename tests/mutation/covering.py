@@ -17,9 +17,12 @@ _CODEC = ("tests/test_codec.py", "tests/codec")  # without torch, so that a fork
 _TORCH_FILES = {
     "archives": ("archives", "native"),
     "chosen": ("chosen", "archives", "native"),
+    "differences": ("differences", "checkpoint", "load", "save"),
     "elements": ("elements", "archives", "load"),
+    "load": ("load", "checkpoint", "differences"),
     "native": ("native",),
     "pickled": ("archives",),
+    "save": ("save", "checkpoint", "differences", "load"),
     "stored": ("stored", "elements"),
     "values": ("values", "differences", "load"),
 }

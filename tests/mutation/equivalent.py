@@ -15,6 +15,8 @@ EQUIVALENT: dict[str, str] = {
     "planc/checkpoint/native.py:_whole: assert entry.dtype is not None -> pass": (
         "it tells the type checker what state_dict_in has made sure of"
     ),
+    "planc/checkpoint/pickled.py:_shard: found.whole is not None and found.path[:-1] == outer -> "
+    "found.path[:-1] == outer": ("it tells the type checker what state_dict_in has made sure of"),
     "planc/checkpoint/pickled.py:_safetensors: assert shard.joined is not None -> pass": (
         "it tells the type checker what _shard has made"
     ),
