@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from planc.checkpoint.differences import transient_names
 from planc.codec import encode_plan
 from planc.codec.checkpoint import decode_part
 from planc.codec.limits import Limits
-from planc.errors import LimitExceeded, UnsafePath
+from planc.errors import LimitExceeded, PlancError, UnsafePath
 from planc.tensorfiles.reader import read_header
 from tests.checkpoint.small import INPUT, PLAN, Small, pruned, small
 
@@ -147,6 +148,33 @@ def test_the_optimiser_is_under_a_name_that_is_plancs_own(tmp_path: Path) -> Non
         "z",
         "planc.optimizer",
     ]
+
+
+class Tied(Small):
+    """A parameter and a buffer with two names each; a state dict has those of ``held`` only."""
+
+    def __init__(self, held: str) -> None:
+        super().__init__()
+        self.held = held
+        self.first = self.second = nn.Parameter(torch.zeros(1))
+        self.register_buffer("one", torch.zeros(1))
+        self.register_buffer("two", self.one)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        state = super().state_dict(*args, **kwargs)
+        return {n: t for n, t in state.items() if self.held == "all" or "." in n}
+
+
+def test_of_a_tensor_with_several_names_the_first_is_named(tmp_path: Path) -> None:
+    plan = planc.compile(Tied("some").eval(), INPUT, ratio=0.5)
+    with pytest.raises(PlancError, match=r"^first: not in the model's state_dict"):
+        planc.save(tmp_path / "a.safetensors", planc.apply(plan, Tied("some").eval()), plan)
+    plan = planc.compile(Tied("all").eval(), INPUT, ratio=0.5)
+    model = planc.apply(plan, Tied("all").eval())
+    model.one = model.two = torch.zeros(1, dtype=torch.complex128)
+    with pytest.raises(PlancError, match=r"^one: safetensors has no torch\.complex128"):
+        planc.save(tmp_path / "a.safetensors", model, plan)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a*.safetensors", "a:b.safetensors", ".a.safetensors"])

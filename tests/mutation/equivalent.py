@@ -20,6 +20,7 @@ EQUIVALENT: dict[str, str] = {
     "planc/checkpoint/pickled.py:_safetensors: assert shard.joined is not None -> pass": (
         "it tells the type checker what _shard has made"
     ),
+    "planc/checkpoint/save.py:_parts: 1 -> 0": "of the parts there, only the first is ever empty",
     "planc/fingerprint.py:Form.digest: b'' -> b'?'": "all parts are replaced",
     "planc/fingerprint.py:_changed: _same(change.after, found[key]) -> "
     "_same(found[key], change.after)": "whether values are the same is symmetric",
