@@ -133,6 +133,22 @@ def test_what_is_no_archive_of_plain_tensors_is_refused_and_runs_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
+def test_torch_is_told_to_run_nothing_whatever_its_version_does_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 2.6 it ran what a pickle names."""
+    (tmp_path / "f").write_bytes(saved(STATE))
+    told, real = [], torch.load
+
+    def noted(file: Any, **options: Any) -> Any:
+        told.append(options)
+        return real(file, **options)
+
+    monkeypatch.setattr(torch, "load", noted)
+    assert len(stored(tmp_path / "f")) == len(STATE)
+    assert told == [{"map_location": "meta", "weights_only": True}]
+
+
 class Own(torch.Tensor):
     """A kind of tensor of someone's own."""
 
