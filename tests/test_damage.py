@@ -18,6 +18,7 @@ import planc
 from planc.checkpoint.load import read_tensors
 from planc.codec import decode_plan
 from planc.codec.checkpoint import StoredTensor
+from planc.codec.limits import DEFAULT
 from planc.errors import CorruptFile, FileError, ShardMismatch
 from planc.tensorfiles.checkpoint import open_checkpoint
 from planc.tensorfiles.reader import read_header
@@ -170,7 +171,7 @@ def test_a_checkpoint_is_refused_with_any_bit_of_a_tensor_flipped(
     with flips(path, start, start + entry.stop - entry.start) as flipped:
         for _ in flipped:
             with pytest.raises(CorruptFile):
-                read_tensors(opened, target)
+                read_tensors(opened, target, True, DEFAULT)
             cases += 1
-    read_tensors(opened, target)
+    read_tensors(opened, target, True, DEFAULT)
     goal.count(cases)

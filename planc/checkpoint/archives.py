@@ -94,7 +94,7 @@ def read_archive(path: Path, descriptor: int, start: int, length: int) -> list[S
     try:
         with io.BufferedReader(_Range(descriptor, start, length)) as file:
             records = _records(file)
-            file.seek(0)
+        with io.BufferedReader(_Range(descriptor, start, length)) as file:
             value = torch.load(file, map_location="meta", weights_only=True)
     except _UNREADABLE as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

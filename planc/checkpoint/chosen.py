@@ -28,15 +28,13 @@ def state_dict_in(
     entries = list(entries)
     names = {name for spec in plan.tensors for name in spec.names}
     found = Counter(path[:-1] for path, kind in entries if path and path[-1] in names)
-    (best, count), *others = [*found.most_common(), ((), 0)]
-    twin = next((path for path, other in others if other == count), None)
-    if twin is not None and count:
-        raise PlancError(
-            f"{where}: holds the plan's tensors under {_shown(best)} and under {_shown(twin)}; "
-            "save one of them alone"
-        )
+    most = max(found.values(), default=None)
+    best, *twins = [path for path, count in found.items() if count == most] or [()]
+    if twins:
+        places = " and ".join(f"under {_shown(path)}" for path in (best, *twins))
+        raise PlancError(f"{where}: holds the plan's tensors {places}; save one of them alone")
     for path, kind in entries:
-        if kind != "tensor" and path[:-1] == best:
+        if path[:-1] == best and (kind != "tensor" or not path):
             raise MalformedFile(
                 f"{where}: {_shown(path)} is a {kind}; a state dict holds names and tensors only: "
                 "save the model's state_dict()"

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from planc.errors import PlancError
 from planc.tensorfiles.reader import Bytes
 
-DTYPES: dict[str, torch.dtype] = {
-    name: getattr(torch, attribute)
-    for name, attribute in (
-        ("BOOL", "bool"),
-        ("U8", "uint8"),
-        ("I8", "int8"),
-        ("F8_E4M3", "float8_e4m3fn"),
-        ("F8_E4M3FNUZ", "float8_e4m3fnuz"),
-        ("F8_E5M2", "float8_e5m2"),
-        ("F8_E5M2FNUZ", "float8_e5m2fnuz"),
-        ("F8_E8M0", "float8_e8m0fnu"),
-        ("BF16", "bfloat16"),
-        ("F16", "float16"),
-        ("I16", "int16"),
-        ("U16", "uint16"),
-        ("F32", "float32"),
-        ("I32", "int32"),
-        ("U32", "uint32"),
-        ("C64", "complex64"),
-        ("F64", "float64"),
-        ("I64", "int64"),
-        ("U64", "uint64"),
-    )
-    if hasattr(torch, attribute)  # older versions have fewer
+_ATTRIBUTES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "I16": "int16",
+    "U16": "uint16",
+    "F32": "float32",
+    "I32": "int32",
+    "U32": "uint32",
+    "C64": "complex64",
+    "F64": "float64",
+    "I64": "int64",
+    "U64": "uint64",
 }
+
+
+def dtypes_of(library: Any) -> dict[str, torch.dtype]:
+    """The dtypes that a version of torch has, by their names; older ones have fewer."""
+    return {
+        name: getattr(library, attribute)
+        for name, attribute in _ATTRIBUTES.items()
+        if hasattr(library, attribute)
+    }
+
+
+DTYPES = dtypes_of(torch)
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -76,8 +83,6 @@ def torch_dtype(name: str, tensor: str) -> torch.dtype:
 def bytes_of(tensor: torch.Tensor) -> Bytes:
     """The values in C order; a view of a contiguous CPU tensor's memory, else of a copy."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    if plain.numel() == 0:
-        return np.zeros(0, dtype=np.uint8)
     return _as_bytes(plain.reshape(-1))
 
 

@@ -21,10 +21,10 @@ from planc.apply.module import check_objects, named_tensors, rebuilt
 from planc.apply.renewal import Renewal
 from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import cut_tensor
-from planc.checkpoint.differences import differences, model_names, transient_names
+from planc.checkpoint.differences import differences, model_names
 from planc.checkpoint.elements import memory_of, torch_dtype
 from planc.checkpoint.save import OPTIMIZER
-from planc.checkpoint.values import decoded
+from planc.checkpoint.values import decoded, pair
 from planc.codec.checkpoint import StoredTensor
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
@@ -92,7 +92,7 @@ def load(
         _raise_all(differences(opened.checkpoint, loaded), path)
     else:
         raise PlancError(f"mode {mode!r}: choose 'replay' or 'verify'")
-    _fill(opened, loaded, check_digests)
+    _fill(opened, loaded, check_digests, limits)
     return loaded
 
 
@@ -110,18 +110,18 @@ def load_optimizer(
     if numbers is None:
         raise PlancError(f"{path}: was saved without an optimizer")
     tensors: dict[str, torch.Tensor] = {}
-    for tensor in opened.checkpoint.tensors:
-        if tensor.role == "optimizer":
-            dtype = torch_dtype(tensor.dtype, tensor.names[0])
-            tensors[tensor.names[0]] = torch.empty(tensor.shape, dtype=dtype)
-    read_tensors(opened, lambda tensor: tensors.get(tensor.names[0]), check_digests)
+    for stored in opened.checkpoint.tensors:
+        if stored.role == "optimizer":
+            dtype = torch_dtype(stored.dtype, stored.name)
+            tensors[stored.name] = torch.empty(stored.shape, dtype=dtype)
+    read_tensors(opened, lambda stored: tensors.get(stored.name), check_digests, limits)
 
     def with_tensors(value: Any) -> Any:
         match value:
             case ("type", str(name)) if name in tensors:
                 return tensors[name]
             case ("dict", *items):
-                return {decoded(key): with_tensors(item) for key, item in items}
+                return {decoded(key): with_tensors(item) for key, item in map(pair, items)}
             case ("list" | "tuple" as kind, *items):
                 made = [with_tensors(item) for item in items]
                 return made if kind == "list" else tuple(made)
@@ -150,15 +150,15 @@ class _Allocation(Renewal[Cut]):
 
     def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
         """Memory of the stored dtype, in the memory format that the cut tensor would have."""
-        stored = None if name is None else self._stored_as(name)
-        if stored is None or name is None:
+        stored = self._stored_as(name)
+        if stored is None:
             if tensor.is_meta:
                 raise PlancError(
                     f"{name or 'a tensor that is a plain attribute of a module'}: neither the "
                     "checkpoint nor the model has its values; build the model on a real device"
                 )
-            return super().renew(tensor, name).to(self._device or tensor.device)
-        dtype = torch_dtype(stored.dtype, name)
+            return super().renew(tensor, name).to(device=self._device)
+        dtype = torch_dtype(stored.dtype, stored.name)
         if tensor.requires_grad and not (dtype.is_floating_point or dtype.is_complex):
             raise VerificationError(
                 f"{name}: {stored.dtype} in the checkpoint, a trainable {tensor.dtype} in the "
@@ -167,15 +167,18 @@ class _Allocation(Renewal[Cut]):
         return super().renew(tensor, name)
 
     def make(self, tensor: torch.Tensor, change: Cut | None, name: str | None) -> torch.Tensor:
-        stored = None if name is None else self._stored_as(name)
-        if stored is None or name is None:
+        stored = self._stored_as(name)
+        if stored is None:
             return super().make(tensor, change, name)
         device = self._device or ("cpu" if tensor.is_meta else tensor.device)
         shape = tensor.to("meta")
         shape = shape if change is None else cut_tensor(shape, change)
-        return torch.empty_like(shape, dtype=torch_dtype(stored.dtype, name), device=device)
+        dtype = torch_dtype(stored.dtype, stored.name)
+        return torch.empty_like(shape, dtype=dtype, device=device)
 
-    def _stored_as(self, name: str) -> StoredTensor | None:
+    def _stored_as(self, name: str | None) -> StoredTensor | None:
+        if name is None:  # of a plain attribute
+            return None
         spec = self._specs.get(name)
         names = (name,) if spec is None else (name, *spec.names)
         return next((self._stored[n] for n in names if n in self._stored), None)
@@ -187,25 +190,24 @@ def _allocated(
     return rebuilt(model, _Allocation(opened, model, cuts, device))
 
 
-def _fill(opened: Opened, model: nn.Module, check_digests: bool) -> None:
+def _fill(opened: Opened, model: nn.Module, check_digests: bool, limits: Limits) -> None:
     owner = {name: owned.tensor for owned in owned_tensors(model) for name in owned.names}
-    transient = set(transient_names(model))
 
     def target(stored: StoredTensor) -> torch.Tensor | None:
         if stored.role == "optimizer":
             return None
-        name = model_names(stored)[0]
-        assert stored.role == "state" or name in transient or name in owner
+        name, *_ = model_names(stored)
         return owner[name]
 
     with torch.no_grad():
-        read_tensors(opened, target, check_digests)
+        read_tensors(opened, target, check_digests, limits)
 
 
 def read_tensors(
     opened: Opened,
     target: Callable[[StoredTensor], torch.Tensor | None],
-    check_digests: bool = True,
+    check_digests: bool,
+    limits: Limits,
 ) -> None:
     """Reads every tensor for which there is a target, file by file in the order of the bytes.
 
@@ -213,9 +215,9 @@ def read_tensors(
         CorruptFile: the bytes of one are not those that were saved.
     """
     for number, path in enumerate(opened.paths):
-        with open_tensors(path) as file:
+        with open_tensors(path, limits) as file:
             stored = [t for t in opened.checkpoint.tensors if t.shard == number]
-            for tensor in sorted(stored, key=lambda t: opened.places[t.names[0]].start):
+            for tensor in sorted(stored, key=lambda t: opened.places[t.name].start):
                 into = target(tensor)
                 if into is not None:
                     _read_tensor(file, opened, tensor, into, check_digests)
@@ -228,11 +230,11 @@ def _read_tensor(
     into: torch.Tensor,
     check_digests: bool,
 ) -> None:
-    entry = opened.places[stored.names[0]]
+    entry = opened.places[stored.name]
     plain = into.detach()
     staged = plain
     memory = memory_of(plain)
-    if memory is None and plain.numel():  # another device, or another order in memory
+    if memory is None:  # another device, or another order in memory
         staged = torch.empty(tuple(plain.shape), dtype=plain.dtype)
         memory = memory_of(staged)
     digest = sha256()
@@ -244,7 +246,7 @@ def _read_tensor(
                 digest.update(piece.data)
     if check_digests and digest.digest() != stored.digest:
         raise CorruptFile(
-            f"{file.path}: {stored.names[0]}: the bytes have digest {digest.hexdigest()[:16]}..., "
+            f"{file.path}: {stored.name}: the bytes have digest {digest.hexdigest()[:16]}..., "
             f"the record lists {stored.digest.hex()[:16]}...; the file is damaged: copy it again"
         )
     if staged is not plain:

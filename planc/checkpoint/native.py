@@ -29,7 +29,7 @@ from planc.codec.files import open_regular, read_file
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile, ShardMismatch
 from planc.plan import Plan
-from planc.tensorfiles.pieces import Shape, Whole, join
+from planc.tensorfiles.pieces import Piece, Shape, Whole, join
 from planc.tensorfiles.shards import NATIVE, ShardSet, check_names, joined_set
 
 _DCP = "torch.distributed.checkpoint"
@@ -125,7 +125,7 @@ def _whole(
     descriptors: Mapping[str, int],
 ) -> Whole:
     assert entry.dtype is not None
-    dtype, pieces = name_of(entry.dtype, name), []
+    dtype, pieces = name_of(entry.dtype, name), list[Piece]()
     for offsets, sizes in entry.chunks:
         place = places.get((name, offsets))
         if place is None:
@@ -136,14 +136,14 @@ def _whole(
                 f"{path}: {name} went through {', '.join(place.transforms)}; save it without"
             )
         found = read_archive(path, descriptors[place.file], place.start, place.length)
-        part = found[0].whole if len(found) == 1 else None
+        part = found.pop().whole if len(found) == 1 else None
         if part is None or (part.dtype, part.shape) != (dtype, sizes):
             held = "no tensor" if part is None else f"{part.dtype}{part.shape}"
             raise ShardMismatch(
                 f"{path}: byte {place.start}: has {held} where the metadata lists {dtype}{sizes} "
                 f"of {name}; they are of different checkpoints"
             )
-        pieces.append(replace(part.pieces[0], offsets=offsets))
+        pieces += [replace(piece, offsets=offsets) for piece in part.pieces]
     return Whole(dtype, entry.shape, tuple(pieces))
 
 

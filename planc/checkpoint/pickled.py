@@ -72,7 +72,7 @@ def _shard(path: Path, plan: Plan, limits: Limits) -> tuple[Shard, tuple[str, ..
     tensors = {
         found.path[-1]: found.whole
         for found in stored
-        if found.whole is not None and found.path and found.path[:-1] == outer
+        if found.whole is not None and found.path[:-1] == outer
     }
     joined = join(tensors, limits)
     return Shard(path.name, path, joined.header, joined), outside
@@ -85,7 +85,7 @@ def _safetensors(shard: Shard, plan: Plan, limits: Limits) -> Shard:
 
 
 def _untied(tensors: Mapping[str, Whole], plan: Plan) -> dict[str, Whole]:
-    first = {name: spec.names[0] for spec in plan.tensors for name in spec.names}
+    first = {name: spec.name for spec in plan.tensors for name in spec.names}
     seen: set[tuple[str, Whole]] = set()
     kept = {}
     for name, whole in tensors.items():

@@ -6,6 +6,7 @@ and renamed: on return the new checkpoint is on the disk, on an error the old on
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,13 @@ from planc.origin import own_tensors
 from planc.plan import Plan
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Entry, Header, aligned, nbytes, place, write_header
-from planc.tensorfiles.shards import EXTRA_SUFFIX, INDEX_SUFFIX, SHARD_SIZE, SUFFIX
+from planc.tensorfiles.shards import (
+    EXTRA_SUFFIX,
+    INDEX_SUFFIX,
+    SHARD_SIZE,
+    SUFFIX,
+    check_names,
+)
 from planc.tensorfiles.writer import TensorWriter
 from planc.trace.structure import owned_tensors
 
@@ -75,7 +82,8 @@ def save(
 
     Raises:
         StalePlan: the model is not what the plan produces; names the first difference.
-        PlancError: a tensor cannot be saved; the directory exists; a key is reserved.
+        PlancError: a tensor cannot be saved; the directory exists; a key is reserved; the name of
+            the file is none that every system can have.
         FileError: the record is larger than ``limits``.
         OSError: the disk is full, ...
     """
@@ -106,7 +114,7 @@ class _Content:
 
     @property
     def spec(self) -> tuple[str, str, tuple[int, ...]]:
-        return self.stored.names[0], self.stored.dtype, self.stored.shape
+        return self.stored.name, self.stored.dtype, self.stored.shape
 
     @property
     def size(self) -> int:
@@ -154,7 +162,7 @@ def _check_result(plan: Plan, model: nn.Module) -> None:
 
 def _contents(model: nn.Module) -> tuple[list[_Content], list[_Content]]:
     """The tensors of the state dict, and those that it leaves out."""
-    in_state = model.state_dict(keep_vars=True)
+    in_state = model.state_dict()
     state: list[_Content] = []
     extra: list[_Content] = []
     known: set[str] = set()
@@ -210,17 +218,19 @@ def _write_file(target: Path, draft: _Draft, state: list[_Content], extra: list[
     the old one still has the extra file that it was saved with.
     """
     target = Path(os.path.realpath(target))
+    check_names([target.name], str(target.parent))  # the record has it, and is read with it only
     stem = target.name.removesuffix(SUFFIX)
-    shards, done = [StoredShard(target.name, 0, bytes(32))], list[StoredTensor]()
+    others, done = list[StoredShard](), list[StoredTensor]()
     if extra:
-        shard, done = _write_extra(target.parent, stem, draft, extra)
-        shards.append(shard)
+        drafts = [content.stored for content in (*state, *extra)]
+        # raises what the record is refused for, while there is nothing to remove
+        _first_shard(draft, _laid_out(state)[1], drafts, target.name, others)
+        shard, done = _write_extra(target.parent, stem, draft, extra, 1)
+        others.append(shard)
     with replacing(target) as descriptor:
-        _write_first(descriptor, draft, state, shards, done)
-    for old in target.parent.glob(f"{_escaped(stem)}-*{EXTRA_SUFFIX}"):
-        if old.name not in {shard.name for shard in shards} and len(old.name) == len(
-            _extra_name(stem, b"")
-        ):
+        _write_first(descriptor, draft, state, target.name, others, done)
+    for old in target.parent.glob(f"{glob.escape(stem)}-{'[0-9a-f]' * 16}{EXTRA_SUFFIX}"):
+        if old.name not in {shard.name for shard in others}:
             old.unlink(missing_ok=True)
 
 
@@ -236,17 +246,17 @@ def _write_directory(
     names = [f"model-{i:05d}-of-{count:05d}{SUFFIX}" for i in range(1, count + 1)]
     if count == 1:
         names = [f"model{SUFFIX}"]
-    shards, done = [StoredShard(names[0], 0, bytes(32))], list[StoredTensor]()
+    others, done = list[StoredShard](), list[StoredTensor]()
     for i, (name, part) in enumerate(zip(names[1:], parts[1:], strict=True), 1):
         with replacing(directory / name) as descriptor:
             header, stored = _write_part(descriptor, draft, part)
-        shards.append(StoredShard(name, header.size, header.digest))
+        others.append(StoredShard(name, header.size, header.digest))
         done += [replace(tensor, shard=i) for tensor in stored]
     if extra:
-        shard, stored = _write_extra(directory, "model", draft, extra, len(shards))
-        shards, done = [*shards, shard], [*done, *stored]
+        shard, stored = _write_extra(directory, "model", draft, extra, count)
+        others, done = [*others, shard], [*done, *stored]
     with replacing(directory / names[0]) as descriptor:
-        _write_first(descriptor, draft, parts[0], shards, done)
+        _write_first(descriptor, draft, parts[0], names[0], others, done)
     if count > 1:
         write_file(directory / f"model{INDEX_SUFFIX}", _index(names, parts))
 
@@ -267,7 +277,7 @@ def _parts(state: list[_Content], shard_size: int) -> list[list[_Content]]:
 def _index(names: list[str], parts: list[list[_Content]]) -> bytes:
     """The index as other tools write it."""
     shard_of = {
-        content.stored.names[0]: name
+        content.stored.name: name
         for name, part in zip(names, parts, strict=True)
         for content in part
     }
@@ -277,7 +287,7 @@ def _index(names: list[str], parts: list[list[_Content]]) -> bytes:
 
 
 def _write_extra(
-    directory: Path, stem: str, draft: _Draft, extra: list[_Content], number: int = 1
+    directory: Path, stem: str, draft: _Draft, extra: list[_Content], number: int
 ) -> tuple[StoredShard, list[StoredTensor]]:
     """Writes the extra file, named by what is in it, so that it never replaces another."""
     content = sha256()
@@ -292,11 +302,7 @@ def _write_extra(
 
 
 def _extra_name(stem: str, digest: bytes) -> str:
-    return f"{stem}-{digest[:8].hex() or '?' * 16}{EXTRA_SUFFIX}"
-
-
-def _escaped(stem: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in stem)
+    return f"{stem}-{digest[:8].hex()}{EXTRA_SUFFIX}"
 
 
 def _write_part(
@@ -307,7 +313,7 @@ def _write_part(
     digest = sha256(draft.content).digest()
 
     def metadata(stored: Sequence[StoredTensor]) -> dict[str, str]:
-        part = Part(digest, b"", tuple((t.names[0], t.digest) for t in stored))
+        part = Part(digest, b"", tuple((t.name, t.digest) for t in stored))
         return {**_FORMAT, KEY: encode_part(part)}
 
     with TensorWriter(descriptor, entries, metadata([c.stored for c in ordered])) as writer:
@@ -319,40 +325,44 @@ def _write_first(
     descriptor: int,
     draft: _Draft,
     contents: list[_Content],
-    shards: list[StoredShard],
-    others: list[StoredTensor],
+    name: str,
+    others: list[StoredShard],
+    done: list[StoredTensor],
 ) -> None:
-    """Writes the file that has the record, in which its own size stands too."""
+    """Writes the file that has the record, in which its own size stands too; ``others`` are the
+    other files, ``done`` the tensors in them.
+    """
     ordered, entries = _laid_out(contents)
-    drafts = [content.stored for content in ordered]
-    shards = _with_own_size(draft, entries, drafts, shards, others)
-    with TensorWriter(descriptor, entries, draft.record([*drafts, *others], shards)) as writer:
+    drafts = [*(content.stored for content in ordered), *done]
+    shards = [_first_shard(draft, entries, drafts, name, others), *others]
+    with TensorWriter(descriptor, entries, draft.record(drafts, shards)) as writer:
         stored = _write_tensors(writer, ordered, entries)
-        writer.finish(draft.record([*stored, *others], shards))
+        writer.finish(draft.record([*stored, *done], shards))
 
 
-def _with_own_size(
+def _first_shard(
     draft: _Draft,
     entries: tuple[Entry, ...],
     tensors: list[StoredTensor],
-    shards: list[StoredShard],
-    others: list[StoredTensor],
-) -> list[StoredShard]:
+    name: str,
+    others: list[StoredShard],
+) -> StoredShard:
     """The size of the first file depends on the length of its record, which holds that size."""
-    own = replace(shards[0], header=sha256(write_header(entries, _FORMAT)).digest())
+    header = write_header(entries, _FORMAT)
+    own = StoredShard(name, len(header), sha256(header).digest())
 
     def size() -> int:
-        record = draft.record([*tensors, *others], [own, *shards[1:]])
+        record = draft.record(tensors, [own, *others])
         return Header(entries, {}, write_header(entries, record)).size
 
     while own.size != (found := size()):  # a longer number may make the record longer
         own = replace(own, size=found)
-    return [own, *shards[1:]]
+    return own
 
 
 def _laid_out(contents: list[_Content]) -> tuple[list[_Content], tuple[Entry, ...]]:
     """The tensors in the order of the file: widest elements first, then by name."""
-    by_name = {content.stored.names[0]: content for content in contents}
+    by_name = {content.stored.name: content for content in contents}
     entries = place(aligned(sorted(content.spec for content in contents)))
     return [by_name[entry.name] for entry in entries], entries
 

@@ -68,28 +68,54 @@ def decoded(value: Any) -> Any:
     if not isinstance(value, tuple):
         return value
     match value:
-        case ("tuple" | "list" | "size" as name, *items):
+        case ("tuple" | "list" as name, *items):
             return _NAMES[name](map(decoded, items))
-        case ("dict", *items) if all(isinstance(i, tuple) and len(i) == 2 for i in items):
-            return {decoded(key): decoded(item) for key, item in items}
+        case ("size", *items) if all(type(n) is int and n in _INTEGERS for n in items):
+            return torch.Size(items)
+        case ("dict", *items):
+            return {decoded(key): decoded(item) for key, item in map(pair, items)}
         case ("float", "inf" | "-inf" | "nan" as text):
             return float(text)
         case ("device", str(text)):
             return text
         case ("dtype", str(text)) if isinstance(getattr(torch, text, None), torch.dtype):
             return getattr(torch, text)
-    raise MalformedFile(f"{str(value)[:60]} is no value of the record; save the checkpoint again")
+    raise _no_value(value)
+
+
+def pair(value: Any) -> tuple[Any, Any]:
+    """A key of a dict and what stands under it, both still in the form of the record.
+
+    Raises:
+        MalformedFile: there are no two of them, or the first is a container.
+    """
+    match value:
+        case (None | int() | float() | str() as key, item):
+            return key, item
+        case (("float" | "dtype" | "device" | "type", str()) as key, item):
+            return key, item
+    raise _no_value(value)
+
+
+def _no_value(value: Any) -> MalformedFile:
+    shown = str(value)[:60]
+    return MalformedFile(f"{shown} is no value of the record; save the checkpoint again")
 
 
 def comparable(value: Any) -> Any:
     """What must be equal in the model that a checkpoint is loaded into: all but devices, dtypes
     and what is known by its type only. A tuple and a list of the same are, as in plans.
+
+    Raises:
+        MalformedFile: a dict in it has something else than keys and values.
     """
-    if isinstance(value, tuple) and value:
-        if value[0] in _ELSEWHERE:
+    match value:
+        case ("dict", *items):  # a key is never one of the words that say what a value is
+            return ("dict", *(tuple(map(comparable, pair(item))) for item in items))
+        case (kind, *_) if kind in _ELSEWHERE:
             return ("other",)
-        kind = "tuple" if value[0] in _NAMES else value[0]
-        return (kind, *map(comparable, value[1:]))
+        case (kind, *items):
+            return ("tuple" if kind in _NAMES else kind, *map(comparable, items))
     return type(value).__name__, value
 
 
@@ -109,7 +135,9 @@ def alike(some: Any, other: Any) -> bool:
 
 
 def _is_cache(value: Any) -> bool:
-    return _is_dict(value) and any(_is_unknown(item) or _is_cache(item) for _, item in value[1:])
+    if not _is_dict(value):
+        return False
+    return any(_is_unknown(item) or _is_cache(item) for _, item in map(pair, value[1:]))
 
 
 def _is_dict(value: Any) -> bool:
@@ -127,7 +155,7 @@ def _encoded(value: Any, depth: int) -> tuple[Any, int]:
         return value, 1
     if kind is int and value in _INTEGERS:
         return value, 1
-    if kind is str and _is_short(value):
+    if kind is str and _length(value) <= DEFAULT.string:
         return value, 1
     if kind is float:
         return (value if math.isfinite(value) else ("float", str(value))), 1
@@ -155,8 +183,9 @@ def type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"[:200]
 
 
-def _is_short(text: str) -> bool:
+def _length(text: str) -> float:
+    """Bytes of UTF-8; without end where a text has none."""
     try:
-        return len(text.encode()) <= DEFAULT.string
+        return len(text.encode())
     except UnicodeEncodeError:
-        return False
+        return math.inf

@@ -69,6 +69,11 @@ class StoredTensor:
     role: str = "state"
     shard: int = 0
 
+    @property
+    def name(self) -> str:
+        """The first of its names."""
+        return self.names[0]
+
 
 @dataclass(frozen=True, slots=True)
 class StoredModule:

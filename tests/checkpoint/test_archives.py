@@ -104,7 +104,7 @@ REFUSED: list[tuple[bytes, type[PlancError], str]] = [
     (b"", MalformedFile, r"f: not tensors in an archive of torch\.save"),
     (saved(STATE)[:-1], MalformedFile, "not tensors in an archive"),
     (saved(STATE)[5:], MalformedFile, "not tensors in an archive"),
-    (saved(Bomb()), MalformedFile, r"weights_only reads.*; load it with the torch"),
+    (saved(Bomb()), MalformedFile, "reads: Weights only load failed.*; load it with the torch"),
     (saved(SPARSE), MalformedFile, "weights_only reads"),
     (saved(CONJUGATED), PlancError, "no plain dense tensor cannot be cut; make it one"),
     (saved({"a": {"b": NEGATED}}), PlancError, r"f: a\.b: a Tensor .* cannot be cut"),
@@ -131,6 +131,22 @@ def test_what_is_no_archive_of_plain_tensors_is_refused_and_runs_nothing(
     with pytest.raises(kind, match=words):
         stored(tmp_path / "f", length=len(content) or 1)
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_torch_is_told_to_run_nothing_whatever_its_version_does_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 2.6 it ran what a pickle names."""
+    (tmp_path / "f").write_bytes(saved(STATE))
+    told, real = [], torch.load
+
+    def noted(file: Any, **options: Any) -> Any:
+        told.append(options)
+        return real(file, **options)
+
+    monkeypatch.setattr(torch, "load", noted)
+    assert len(stored(tmp_path / "f")) == len(STATE)
+    assert told == [{"map_location": "meta", "weights_only": True}]
 
 
 class Own(torch.Tensor):
@@ -235,6 +251,19 @@ def test_of_names_that_are_tied_in_plan_and_file_one_stays(tmp_path: Path, tied:
     assert found == STATE.keys() | (set() if tied else {second})
 
 
+def test_an_index_lists_the_names_that_stay(tmp_path: Path) -> None:
+    first, second = PLAN.tensors[0].names
+    index = sharded(tmp_path)
+    held = torch.load(tmp_path / "pytorch_a.bin")
+    torch.save({**held, second: held[first]}, tmp_path / "pytorch_a.bin")
+    listed = json.loads(index.read_text())
+    listed["weight_map"][second] = "pytorch_a.bin"
+    index.write_text(json.dumps(listed))
+    found = find_pickled(index, PLAN, DEFAULT)
+    assert found.index is not None
+    assert found.index.shards.keys() == found.entries().keys() == STATE.keys()
+
+
 def test_of_a_training_checkpoint_the_state_dict_alone_is_taken(tmp_path: Path) -> None:
     held = {"model": STATE, "optimizer": {"momentum": torch.zeros(3), "lr": 0.1}, "step": 3}
     torch.save(held, tmp_path / "a.pt")
@@ -243,6 +272,23 @@ def test_of_a_training_checkpoint_the_state_dict_alone_is_taken(tmp_path: Path) 
     assert open_files() == before
     assert found.entries().keys() == STATE.keys()
     assert found.outside == ("optimizer", "step")
+
+
+@pytest.mark.parametrize(
+    ("name", "renamed"),
+    [
+        ("pytorch_model-00001-of-00002.bin", "model-00001-of-00002.safetensors"),
+        ("pytorch_model.pt", "model.safetensors"),
+        ("weights", "weights.safetensors"),
+        ("weights?", "weights?.safetensors"),
+    ],
+)
+def test_a_pickle_alone_gets_the_name_of_a_safetensors_file(
+    tmp_path: Path, name: str, renamed: str
+) -> None:
+    torch.save(STATE, tmp_path / name)
+    found = find_pickled(tmp_path / name, PLAN, DEFAULT)
+    assert [shard.name for shard in found.shards] == [renamed]
 
 
 def same_name_twice(directory: Path) -> None:

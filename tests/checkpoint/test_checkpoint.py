@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import planc
-from planc.checkpoint.values import comparable, decoded, encoded
+from planc.checkpoint.values import decoded
 from planc.errors import (
     AlreadyApplied,
     CorruptFile,
@@ -443,39 +443,3 @@ def test_what_cannot_be_saved_is_named_before_anything_is_written(
     with pytest.raises(PlancError, match="planc's own"):
         planc.save(tmp_path / "a.safetensors", model, plan, metadata={"planc.x": 1})
     assert list(tmp_path.iterdir()) == []
-
-
-# attributes as plain data
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        True,
-        -3,
-        2.5,
-        float("inf"),
-        "text",
-        (1, (2, [3])),
-        [],
-        {"a": [1, {"b": None}], 3: (4,)},
-        torch.Size([2, 3]),
-        torch.bfloat16,
-    ],
-)
-def test_plain_data_comes_back_as_it_was(value: Any) -> None:
-    back = decoded(encoded(value))
-    assert back == value
-    assert type(back) is type(value)
-
-
-def test_what_is_not_plain_is_known_by_its_type() -> None:
-    assert encoded(object()) == ("type", "builtins.object")
-    assert encoded([1, {2}]) == ("list", 1, ("type", "builtins.set"))
-    assert encoded(1 << 70) == ("type", "builtins.int")
-    assert encoded("x" * 5000) == ("type", "builtins.str")
-    assert comparable(encoded(object())) == comparable(encoded({1}))
-    assert comparable(encoded(1)) != comparable(encoded(True))
-    with pytest.raises(MalformedFile):
-        decoded(("type", "os.system"))

@@ -36,6 +36,7 @@ LOSSES = [(("losses", "first"), "float"), (("losses", "last"), "float")]
         ([*tensors("m"), *tensors("o", names=[*"abcdefghi"])], ("m",), ("o",)),
         ([*tensors("m"), (("m", "state", "x"), "int")], ("m",), ("m.state",)),
         (tensors(names=["other", "names"]), (), ()),
+        (tensors("m", names=NAMES[:1]), ("m",), ()),
         ([((), "tensor"), *tensors("m")], ("m",), ("",)),
     ],
 )
@@ -50,11 +51,17 @@ def test_the_dict_with_most_of_the_names_is_the_models(
     ("entries", "kind", "words"),
     [
         ([*tensors("a"), *tensors("b")], PlancError, "here: holds .* under 'a' and under 'b'; s"),
+        (
+            [*tensors("a"), *tensors("b"), *tensors("c", "d")],
+            PlancError,
+            r"tensors under 'a' and under 'b' and under 'c\.d'; save one of them alone",
+        ),
         ([*tensors(), *tensors("b")], PlancError, "under no name and under 'b'"),
         ([*tensors("m"), (("m", "step"), "int")], MalformedFile, r"here: 'm\.step' is a int; a st"),
         ([*tensors(), *STEP], MalformedFile, "'step' is a int"),
         (STEP, MalformedFile, "'step' is a int; .* save the model's state_dict"),
         ([((), "Linear")], MalformedFile, "here: no name is a Linear"),
+        ([((), "tensor")], MalformedFile, "here: no name is a tensor; a state dict holds names"),
     ],
 )
 def test_what_is_no_choice_is_refused(

@@ -16,58 +16,16 @@ from torch import nn
 
 import planc
 from planc.checkpoint.differences import differences
-from planc.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
-from planc.checkpoint.stored import StoredWeights
-from planc.checkpoint.values import (
-    alike,
-    comparable,
-    decoded,
-    encoded,
-    is_known,
-    modules_of,
-    type_name,
-)
 from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor
-from planc.codec.limits import Limits
 from planc.errors import (
     CorruptFile,
-    LimitExceeded,
-    MalformedFile,
     PlancError,
     StalePlan,
     VerificationError,
 )
 from planc.tensorfiles.checkpoint import open_checkpoint
+from tests.checkpoint.small import INPUT, PLAN, Small, pruned, small
 from tests.proving import Net
-
-INPUT = torch.zeros(1, 3)
-
-
-class Small(nn.Module):
-    """Two layers and a counter that no state dict has."""
-
-    def __init__(self, width: int = 4) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(3, width), nn.Linear(width, 2)
-        self.register_buffer("steps", torch.ones(()), persistent=False)
-        self.register_buffer("empty", torch.zeros(0, 2))
-        self.mode, self.sizes, self.rates = "x", [1, (2,)], {"a": 0.5}
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.down(torch.relu(self.up(x)) * self.steps)
-        return y
-
-
-def small(seed: int = 0) -> Small:
-    torch.manual_seed(seed)
-    return Small().eval()
-
-
-PLAN = planc.compile(small(), INPUT, ratio=0.5)
-
-
-def pruned(seed: int = 0) -> nn.Module:
-    return planc.apply(PLAN, small(seed))
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +121,19 @@ def test_ties_of_the_model_that_the_checkpoint_lacks_are_named(checkpoint: Check
     assert differences(changed(checkpoint, "down.bias", digest=equal), model) == []
     model.register_buffer("count", model.steps, persistent=False)
     assert len(differences(without(checkpoint, "down.bias"), model)) == 1
+    neither = without(without(checkpoint, "up.bias"), "down.bias")
+    assert differences(neither, model) == [
+        "up.bias: a parameter of shape (2,) of the model, not in the checkpoint"
+    ]
+
+
+def test_of_many_names_that_are_tied_the_first_are_named(checkpoint: Checkpoint) -> None:
+    model = pruned()
+    for name in ("c", "d"):
+        model.register_parameter(name, model.up.bias)
+    model.down.bias = model.up.bias
+    two = changed(without(checkpoint, "down.bias"), "up.bias", names=("up.bias", "d"))
+    assert differences(two, model) == ["c: tied to d in the model, not in the checkpoint"]
 
 
 # -- attributes -----------------------------------------------------------------------------------
@@ -226,7 +197,7 @@ def test_other_modules_are_named(checkpoint: Checkpoint) -> None:
     assert differences(fewer, pruned()) == [
         "down: a torch.nn.modules.linear.Linear in the model, not in the checkpoint"
     ]
-    more = replace(checkpoint, modules=(*checkpoint.modules, StoredModule("z", "a.Z", ())))
+    more = replace(checkpoint, modules=(StoredModule("z", "a.Z", ()), *checkpoint.modules))
     assert differences(more, pruned()) == ["z: a a.Z in the checkpoint, not in the model"]
 
 
@@ -441,144 +412,6 @@ def test_a_model_without_other_tensors_has_no_other_file(tmp_path: Path) -> None
         assert torch.equal(loaded(INPUT), smaller(INPUT))
 
 
-# -- elements -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("tensor", "words"),
-    [
-        (torch.zeros(2).to_sparse(), "w: a torch.sparse_coo tensor cannot be saved"),
-        (torch.zeros(2, device="meta"), "w: is on the meta device and has no values to save"),
-        (torch.zeros(2, dtype=torch.complex128), "w: safetensors has no torch.complex128"),
-        (torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), "w: a torch.strided"),
-    ],
-)
-def test_a_tensor_without_plain_values_is_refused(tensor: torch.Tensor, words: str) -> None:
-    with pytest.raises(PlancError, match=words):
-        dtype_name(tensor, "w")
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int16, torch.bfloat16, torch.complex64])
-def test_dtypes_have_one_name_each(dtype: torch.dtype) -> None:
-    assert torch_dtype(dtype_name(torch.zeros(1, dtype=dtype), "w"), "w") is dtype
-
-
-def test_a_dtype_that_torch_lacks_is_named() -> None:
-    with pytest.raises(PlancError, match=r"w: torch 2\..* has no dtype for F4"):
-        torch_dtype("F4", "w")
-
-
-def test_values_are_bytes_in_c_order_whatever_the_layout() -> None:
-    plain = torch.arange(6, dtype=torch.int16).reshape(2, 3)
-    twisted = plain.t().contiguous().t()
-    assert bytes(bytes_of(twisted)) == bytes(bytes_of(plain)) == b"\0\0\1\0\2\0\3\0\4\0\5\0"
-    conjugate = torch.tensor([1 + 2j]).conj()
-    assert bytes(bytes_of(conjugate)) == bytes(bytes_of(torch.tensor([1 - 2j])))
-    assert bytes(bytes_of(conjugate.imag)) == bytes(bytes_of(torch.tensor([-2.0])))
-    assert bytes(bytes_of(torch.zeros(0, 3))) == b""
-    assert bytes(bytes_of(torch.tensor(7, dtype=torch.uint8))) == b"\7"
-    assert bytes(bytes_of(nn.Parameter(torch.zeros(1)))) == bytes(4)
-
-
-def test_memory_to_write_into_is_that_of_the_tensor() -> None:
-    tensor = torch.zeros(2, 2, dtype=torch.int16)
-    memory = memory_of(tensor)
-    assert memory is not None
-    memory[:] = range(8)
-    assert tensor.tolist() == [[256, 770], [1284, 1798]]
-    one = torch.zeros(4)[::4]  # whose stride says nothing
-    memory = memory_of(one)
-    assert memory is not None
-    memory[:] = list(bytes_of(torch.ones(1)))
-    assert one.tolist() == [1]
-    assert memory_of(tensor.t()) is None
-    assert memory_of(tensor[:0]) is None
-    assert memory_of(tensor.to("meta")) is None
-    assert memory_of(nn.Parameter(torch.zeros(1))) is not None
-
-
-# -- weights that stay in their files -------------------------------------------------------------
-
-
-def test_stored_weights_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
-    made = {"a": torch.arange(3), "b": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros(0)}
-    save_file(made, tmp_path / "w.safetensors")
-    weights = StoredWeights(tmp_path / "w.safetensors")
-    assert sorted(weights) == ["a", "b", "c"]
-    assert len(weights) == 3
-    assert "a" in weights
-    assert "z" not in weights
-    for name, tensor in made.items():
-        assert torch.equal(weights[name], tensor)
-        assert weights[name].dtype == weights.meta[name].dtype == tensor.dtype
-        assert weights.meta[name].is_meta
-        assert weights.meta[name].shape == tensor.shape
-    with pytest.raises(KeyError):
-        weights["z"]
-    assert weights["a"] is weights["a"]
-    first = weights["a"]
-    assert weights["b"] is not first
-    assert weights["a"] is not first
-    with pytest.raises(LimitExceeded):
-        StoredWeights(tmp_path / "w.safetensors", limits=Limits(header=8))
-
-
-# -- attributes as plain data ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        ("secret", 1),
-        (),
-        ("float", "1.5"),
-        ("float", 1.5),
-        ("dict", ("a", 1, 2)),
-        ("dict", "ab"),
-        ("device", 0),
-        ("dtype", "Tensor"),
-        ("dtype", "nothing"),
-        ("dtype", 5),
-        ("type", "a.B"),
-        ("list", ("type", "a.B")),
-    ],
-)
-def test_a_value_of_no_form_is_refused(value: Any) -> None:
-    with pytest.raises(MalformedFile, match="is no value of the record; save the checkpoint again"):
-        decoded(value)
-
-
-def test_values_know_their_bounds() -> None:
-    assert encoded((1 << 63) - 1) == (1 << 63) - 1
-    assert encoded(-(1 << 63)) == -(1 << 63)
-    for large in (1 << 63, -(1 << 63) - 1):
-        assert encoded(large) == ("type", "builtins.int")
-    assert encoded("x" * 1024) == "x" * 1024
-    assert encoded("é" * 513) == ("type", "builtins.str")
-    assert encoded("\ud800") == ("type", "builtins.str")
-    assert encoded([0] * 1023) == ("list", *[0] * 1023)
-    assert encoded([0] * 1024) == ("type", "builtins.list")
-    assert encoded({i: i for i in range(511)})[0] == "dict"
-    assert encoded({i: i for i in range(512)}) == ("type", "builtins.dict")
-    assert encoded([[[[[1]]]]]) == ("list", ("list", ("list", ("list", ("list", 1)))))
-    assert encoded([[[[[[1]]]]]])[1][1][1][1][1] == ("type", "builtins.list")
-    assert encoded({"a": {"b": {"c": {"d": {"e": {}}}}}}) != encoded({})
-    assert encoded({(1,): 2}) == ("dict", (("type", "builtins.tuple"), 2))
-    assert encoded(torch.device("cuda:0")) == ("device", "cuda:0")
-    assert decoded(("device", "cuda:0")) == "cuda:0"
-    assert encoded(float("-inf")) == ("float", "-inf")
-    assert decoded(encoded(float("nan"))) != decoded(encoded(float("nan")))
-
-
-def test_what_is_compared_is_the_value_and_its_type() -> None:
-    assert comparable(encoded((1, 2))) == comparable(encoded([1, 2]))
-    assert comparable(encoded(torch.Size([1]))) == comparable(encoded([1]))
-    assert comparable(encoded({"a": 1})) != comparable(encoded({"a": 2}))
-    assert comparable(encoded({})) != comparable(encoded(()))
-    assert comparable(1) != comparable(1.0)
-    assert comparable(()) == ("tuple", ())
-
-
 class Caching(Small):
     """Keeps what a run computed: in a dictionary that is there from the start, in one that is not,
     and in place of None.
@@ -608,42 +441,3 @@ def test_a_cache_that_runs_fill_is_no_difference(tmp_path: Path) -> None:
     planc.save(tmp_path / "kept.safetensors", used, plan)
     with pytest.raises(VerificationError, match=r"cache: .* in the checkpoint, \{\} in the model"):
         planc.load(tmp_path / "kept.safetensors", planc.apply(plan, Caching().eval()), "verify")
-
-
-def test_none_stands_for_what_may_be_a_tensor_and_nothing_else() -> None:
-    assert not any(map(is_known, map(encoded, (None, object(), {"a": object()}))))
-    assert all(map(is_known, map(encoded, (0, False, "", (), {}, [None], {"a": 1}))))
-    assert not alike(None, 3)
-
-
-@pytest.mark.parametrize(
-    ("some", "other", "same"),
-    [
-        ({}, {"a": torch.zeros(1)}, True),
-        ({"b": 1}, {"a": {"b": torch.zeros(1)}}, True),
-        ({"a": torch.zeros(1)}, {"b": {1}, "c": 2}, True),
-        ((), {"a": torch.zeros(1)}, False),
-        (0, {"a": torch.zeros(1)}, False),
-        ("dict", {"a": torch.zeros(1)}, False),
-        ({}, {"a": 1}, False),
-        ({}, {(1,): 1}, False),
-        ([torch.zeros(1)], [torch.zeros(1), 1], False),
-    ],
-)
-def test_of_dictionaries_with_what_is_not_plain_only_that_is_compared(
-    some: Any, other: Any, same: bool
-) -> None:
-    assert alike(encoded(some), encoded(other)) is same
-    assert alike(encoded(other), encoded(some)) is same
-
-
-def test_modules_are_recorded_with_what_is_plain_and_public() -> None:
-    model = small()
-    model._hidden, model.hook, model.held = 1, len, torch.zeros(1)
-    model.T_destination = 3
-    named = {module.path: module for module in modules_of(model)}
-    assert [name for name, _ in named[""].attributes] == ["mode", "rates", "sizes"]
-    assert named["up"].type == "torch.nn.modules.linear.Linear"
-    assert dict(named["up"].attributes) == {"in_features": 3, "out_features": 4}
-    kind = type("X" * 300, (), {})
-    assert len(type_name(kind)) == 200

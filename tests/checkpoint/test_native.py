@@ -192,7 +192,13 @@ WRONG: list[tuple[Callable[[Path], Any], type[Exception], str]] = [
         MalformedFile,
         "it numbers 4294967295",
     ),
+    (
+        lambda d: (d / ".metadata").write_bytes(b"Nr\0\0\0\0r\xff\xff\xff\xff."),
+        MalformedFile,
+        "it numbers 4294967295",
+    ),
     (lambda d: (d / ".metadata").write_bytes(b"Np6\n."), MalformedFile, "numbers 6 values in 5 b"),
+    (lambda d: (d / ".metadata").write_bytes(b"Np5\n."), MalformedFile, "'planner_data'"),
     (lambda d: (d / ".metadata").write_bytes(b"(" * 99), MalformedFile, NOT_WRITTEN),
     (lambda d: (d / FILES[0]).write_bytes(b""), MalformedFile, "not tensors in an archive"),
 ]

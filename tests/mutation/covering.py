@@ -13,9 +13,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 _CODEC = ("tests/test_codec.py", "tests/codec")  # without torch, so that a fork costs little
-_TORCH_FILES = tuple(
-    f"tests/checkpoint/test_{name}.py" for name in ("archives", "chosen", "native")
-)
+# the tests that are about one module, and take less time than those of all of them
+_TORCH_FILES = {
+    "archives": ("archives", "native"),
+    "chosen": ("chosen", "archives", "native"),
+    "differences": ("differences", "checkpoint", "load", "save"),
+    "elements": ("elements", "archives", "load"),
+    "load": ("load", "checkpoint", "differences"),
+    "native": ("native",),
+    "pickled": ("archives",),
+    "save": ("save", "checkpoint", "differences", "load"),
+    "stored": ("stored", "elements"),
+    "values": ("values", "differences", "load"),
+}
 _VERIFY = (
     "tests/verify",
     "tests/test_verify.py",
@@ -31,8 +41,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/fingerprint.py": ("tests/test_fingerprint.py",),
     "planc/checkpoint": ("tests/checkpoint",),
     **{
-        f"planc/checkpoint/{name}.py": _TORCH_FILES
-        for name in ("archives", "chosen", "native", "pickled")
+        f"planc/checkpoint/{name}.py": tuple(f"tests/checkpoint/test_{t}.py" for t in tests)
+        for name, tests in _TORCH_FILES.items()
     },
     "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
     "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),

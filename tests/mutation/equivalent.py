@@ -10,12 +10,17 @@ EQUIVALENT: dict[str, str] = {
     "planc/codec/kinds.py:load_any: 12 -> 13": "kind_of looks at the first 12 bytes only",
     "planc/codec/checks.py:_check_changes: _same_types(change.before, change.after) -> "
     "_same_types(change.after, change.before)": "whether types are the same is symmetric",
+    "planc/checkpoint/chosen.py:_first_apart: zip(path, best, strict=False) -> "
+    "zip(best, path, strict=False)": "whether keys differ is symmetric",
     "planc/checkpoint/native.py:_whole: assert entry.dtype is not None -> pass": (
         "it tells the type checker what state_dict_in has made sure of"
     ),
+    "planc/checkpoint/pickled.py:_shard: found.whole is not None and found.path[:-1] == outer -> "
+    "found.path[:-1] == outer": ("it tells the type checker what state_dict_in has made sure of"),
     "planc/checkpoint/pickled.py:_safetensors: assert shard.joined is not None -> pass": (
         "it tells the type checker what _shard has made"
     ),
+    "planc/checkpoint/save.py:_parts: 1 -> 0": "of the parts there, only the first is ever empty",
     "planc/fingerprint.py:Form.digest: b'' -> b'?'": "all parts are replaced",
     "planc/fingerprint.py:_changed: _same(change.after, found[key]) -> "
     "_same(found[key], change.after)": "whether values are the same is symmetric",

@@ -186,6 +186,8 @@ class Trial:
             exchange(mutant, source, file, self.functions[mutant.path])
             for name, following in zip(tests, [*tests[1:], None], strict=True):
                 tell(f"{name}\n")
+                # ends this process, so that what loops for ever takes no longer than its test may
+                signal.setitimer(signal.ITIMER_REAL, _PATIENCE * (1 + seen[name].seconds))
                 self._run(items[name], following and items[following])
                 if self.failed:
                     return
