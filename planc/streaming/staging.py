@@ -104,7 +104,7 @@ def _locked(directory: Path, target: Path, exclusive: bool = True) -> Iterator[C
         return
     import fcntl
 
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY)
 
     def lock(kind: int) -> None:
         try:

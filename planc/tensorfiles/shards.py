@@ -107,7 +107,8 @@ def joined_set(directory: Path, joined: Joined, outside: tuple[str, ...] = ()) -
     holder = {
         name: shard.name for shard, file in zip(shards, files, strict=True) for name in file.tensors
     }
-    index = Index(f"model{INDEX_SUFFIX}", holder, {"metadata": {"total_size": 0}})
+    size = sum(entry.stop - entry.start for shard in shards for entry in shard.header.entries)
+    index = Index(f"model{INDEX_SUFFIX}", holder, {"metadata": {"total_size": size}})
     return ShardSet(directory, shards, index, outside)
 
 
@@ -166,13 +167,14 @@ def checkpoint_in(directory: Path) -> Path:
     names = sorted(path.name for path in directory.iterdir() if path.name[:1] != ".")
     for suffix in (INDEX_SUFFIX, SUFFIX):
         found = [name for name in names if name.endswith(suffix)]
-        if len(found) == 1:
-            return directory / found[0]
-        if found:
-            raise PlancError(
-                f"{directory} holds {len(found)} files of kind *{suffix}, {found[0]} and "
-                f"{found[1]} among them: name the one to read"
-            )
+        match found:
+            case [name]:
+                return directory / name
+            case [one, other, *_]:
+                raise PlancError(
+                    f"{directory} holds {len(found)} files of kind *{suffix}, {one} and {other} "
+                    "among them: name the one to read"
+                )
     raise PlancError(f"{directory} holds neither *{INDEX_SUFFIX} nor *{SUFFIX}")
 
 

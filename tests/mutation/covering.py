@@ -44,7 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 # many cases of what shorter tests take every branch of, or of other processes and their memory
 _LONG = (
     "tests/streaming/test_executors.py",
-    "tests/streaming/test_files.py::test_memory",
+    "tests/streaming/test_processes.py::test_memory",
     "tests/streaming/test_native.py::test_torch_reads_the_result_on_another_number_of_ranks",
     "tests/streaming/test_pickled.py::test_memory",
     "tests/streaming/test_ranks.py::test_torchrun",

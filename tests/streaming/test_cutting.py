@@ -5,7 +5,6 @@ what plans on files do where little is left to chance.
 from __future__ import annotations
 
 import signal
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from planc.plan import Cut, PlanGroup, Ragged, TensorSpec
 from planc.streaming import apply, workers
 from planc.streaming.cutting import Memory, boxes, chunked, cut_into
 from planc.streaming.layout import Layout
-from planc.streaming.staging import _locked as staging_locks
 from planc.tensorfiles import stream
 from planc.tensorfiles.header import Entry, place
 from planc.tensorfiles.reader import Bytes
@@ -148,10 +146,3 @@ def test_a_worker_that_dies_is_said_with_what_to_do(tmp_path: Path) -> None:
     jobs: Any = [Deadly(), Deadly()]
     with pytest.raises(PlancError, match=r"a worker died; guard the calling script.*workers=1"):
         workers._cut(jobs, 2, tmp_path)
-
-
-def test_directories_are_not_locked_where_they_cannot_be_opened(
-    tmp_path: Path, unopened_directories: AbstractContextManager[None]
-) -> None:
-    with unopened_directories, staging_locks(tmp_path, tmp_path / "out") as share:
-        share()

@@ -254,8 +254,7 @@ def test_a_header_of_another_length_is_not_written_over_the_first(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("_ADVISED", False),  # Windows
-        ("RWF_NOWAIT", None),  # macOS
+        ("RWF_NOWAIT", None),  # Windows, macOS
         ("preadv", errno.ENOTSUP),  # a file system that cannot tell
         ("preadv", errno.EAGAIN),  # not in the cache: no reason to believe otherwise
     ],
@@ -267,9 +266,7 @@ def test_what_the_system_does_not_tell_counts_as_cached(
         raise OSError(value, os.strerror(value))
 
     (tmp_path / "a").write_bytes(bytes(9000))
-    if name == "_ADVISED":
-        monkeypatch.setattr(reader, name, value)
-    elif value is None:
+    if value is None:
         monkeypatch.delattr(os, name, raising=False)
     else:
         monkeypatch.setattr(os, "RWF_NOWAIT", 8, raising=False)
