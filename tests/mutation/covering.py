@@ -35,7 +35,20 @@ TESTS: dict[str, tuple[str, ...]] = {
         for name in ("archives", "chosen", "native", "pickled")
     },
     "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
-    "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),
+    "planc/tensorfiles": ("tests/tensorfiles",),
+    **{
+        f"planc/tensorfiles/{module}.py": tuple(f"tests/tensorfiles/test_{n}.py" for n in names)
+        for module, names in {
+            "checkpoint": ("belonging",),
+            "directories": ("directories",),
+            "distributed": ("pieces",),
+            "pieces": ("pieces",),
+            "reader": ("reader",),
+            "shards": ("sets", "pieces"),
+            "stream": ("stream",),
+            "writer": ("writer",),
+        }.items()
+    },
     "planc/streaming": ("tests/streaming",),
     "planc/streaming/masking.py": ("tests/masks/test_masking_files.py",),
     "planc/validate.py": _VERIFY,
