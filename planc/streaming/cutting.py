@@ -52,18 +52,14 @@ def boxes(cut: Cut) -> tuple[Box, ...]:
         kept, out = list(cut.kept), list(whole)
         for (dim, over, _), part in zip(cut.ragged, parts, strict=True):
             dense = cut.kept[over]
-            if dense is None:
-                first, last = part.start, part.stop
-                inside = np.arange(first, last)
-            else:
-                first, last = (int(at) for at in np.searchsorted(dense, (part.start, part.stop)))
-                inside = dense[first:last]
-            before = kept[over]
-            if before is not None and before is not dense:  # another ragged dimension's range
-                inside = np.intersect1d(before, inside, assume_unique=True)
-                first, last = max(first, out[over][0]), min(last, out[over][1])
+            first, last = part.start, part.stop
+            if dense is not None:
+                first, last = np.searchsorted(dense, (first, last)).tolist()
+            # another ragged dimension may have a range of its own
+            first, last = max(first, out[over][0]), min(last, out[over][1])
+            inside = np.arange(first, last) if dense is None else dense[first:last]
             kept[dim], kept[over], out[over] = part.kept, inside, (first, last)
-        if all(start < stop for start, stop in out) or 0 in cut.shape:
+        if all(start < stop for start, stop in out):
             found.append(Box(tuple(kept), tuple(out)))
     return tuple(found)
 
@@ -206,7 +202,7 @@ class Rows:
     ) -> None:
         """Fills ``into`` with what is taken from the wanted (sorted) rows."""
         size = self.bytes(self.shape[len(lead) + 1 :])
-        for first, last in _stretches(wanted, _GAP // max(size, 1), self._memory.size // size):
+        for first, last in _stretches(wanted, _GAP // size, self._memory.size // size):
             low, high = int(wanted[first]), int(wanted[last - 1]) + 1
             part = into[first:last]
             whole = high - low == last - first
@@ -257,5 +253,5 @@ def _fill(
             number if indices is None else int(indices[number - out[0]])
             for number, indices, out in zip(lead, box.kept, box.out, strict=False)
         )
-        where = ((start - span[0], stop - span[0]), *box.out[dim + 1 :])
-        source.gather(at, wanted, part.takes, into[tuple(slice(*ends) for ends in where)])
+        where = (slice(start - span[0], None), *(slice(*ends) for ends in box.out[dim + 1 :]))
+        source.gather(at, wanted, part.takes, into[where])

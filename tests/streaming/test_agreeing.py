@@ -45,6 +45,18 @@ def test_a_process_alone_does_all_itself() -> None:
     assert caught.value is error
 
 
+def test_one_that_is_alone_asks_nobody() -> None:
+    ranks = One(0, {})
+    assert ranks.agree(lambda: 4) == 4
+    assert ranks.given == []
+
+
+def test_two_ask_each_other() -> None:
+    ranks = One(1, {0: ""})
+    assert ranks.agree(lambda: 4) == 4
+    assert ranks.given == [""]
+
+
 def test_what_all_have_done_everyone_gets() -> None:
     ranks = One(1, {0: "", 2: ""})
     assert ranks.agree(lambda: 4) == 4

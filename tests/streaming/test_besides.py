@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,7 @@ def test_an_index_keeps_all_but_its_totals(
     shards = {"b": "2.safetensors", "a": "1.safetensors"}
     write_index(tmp_path, Index("i.json", shards, rest), ENTRIES)
     text = (tmp_path / "i.json").read_text()
-    assert json.loads(text) == {**expected, "weight_map": shards}
-    assert text.endswith("}\n")
-    assert list(json.loads(text)["weight_map"]) == ["b", "a"]
+    assert text == json.dumps({**expected, "weight_map": shards}, indent=2) + "\n"
 
 
 def test_names_in_an_index_stay_readable(tmp_path: Path) -> None:
@@ -111,8 +110,36 @@ def test_fields_are_set_where_they_are_and_the_rest_stays() -> None:
     }
     assert list(json.loads(made)) == ["z", "width", "a", "sizes"]
     assert made.decode().endswith("}\n")
+    assert made.decode().startswith('{\n  "z": "é",\n  "width": 2,\n')
     absent = described(b"{}", plan, "here")
     assert json.loads(absent) == {"a": {"b": 2}, "sizes": [2, [1, 2]], "width": 2}
+
+
+def test_numbers_that_are_no_sizes_stay() -> None:
+    text = b'{"eps": 1e-05, "width": 4, "ids": [-1, 2.5, null]}'
+    made = json.loads(described(text, plan_of(("width", 4, 2)), "here"))
+    assert made == {"eps": 1e-05, "width": 2, "ids": [-1, 2.5, None]}
+
+
+def test_only_fields_of_the_configuration_of_the_model_itself_are_set() -> None:
+    plan = plan_of(("width", 4, 2))
+    others = (
+        AttributeChange("layer", "config.width", 4, 3),
+        AttributeChange("", "out_features", 4, 2),
+        AttributeChange("", "width", 5, 6),
+    )
+    both = plan.replace(attributes=(*others, *plan.attributes))
+    assert json.loads(described(b'{"width": 4}', both, "here")) == {"width": 2}
+    assert described(b"not JSON", plan.replace(attributes=others), "here") == b"not JSON"
+    assert not describes(plan.replace(attributes=others[1:]))
+
+
+def test_a_plan_that_cuts_nothing_is_described_by_what_is_there() -> None:
+    plan = plan_of()
+    assert not describes(plan)
+    [group] = plan.groups
+    whole = replace(group, removed=())
+    assert describes(complete(plan.tensors, plan.modules, (whole,), ()))
 
 
 @pytest.mark.parametrize(

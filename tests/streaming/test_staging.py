@@ -4,11 +4,13 @@ with, if it is about the same; nobody else writes there meanwhile.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from planc.errors import PlancError
+from planc.streaming import staging as module
 from planc.streaming.staging import _locked, joining, staging
 from tests.systems import unopened_directories
 
@@ -129,6 +131,34 @@ def test_nobody_else_writes_there_meanwhile(tmp_path: Path) -> None:
         ):
             with pytest.raises(PlancError, match="out: another process is writing it; wait"), other:
                 pass
+
+
+def test_an_error_after_the_rename_is_raised_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.settle
+
+    def settle(temporary: Path, target: Path) -> None:
+        real(temporary, target)
+        raise OSError("the flush failed")
+
+    monkeypatch.setattr(module, "settle", settle)
+    with (
+        pytest.raises(OSError, match="the flush failed"),
+        staging(tmp_path / "out", "one", False),
+    ):
+        pass
+
+
+def test_an_error_while_cleaning_up_does_not_hide_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("not empty")
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    interrupted(tmp_path / "out")
+    assert names(tmp_path) == [".out.planc-partial"]
 
 
 def test_processes_of_a_job_fill_it_together(tmp_path: Path) -> None:
