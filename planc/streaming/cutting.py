@@ -194,7 +194,7 @@ class Rows:
         for at, length in zip(lead, self.shape, strict=False):
             first = first * length + at
         start = (first * self.shape[dim] + low) * self.bytes(inner)
-        self._file.read_into(self._entry, start, into.reshape(-1).view(np.uint8))
+        self._file.read_into(self._entry, start, into.ravel().view(np.uint8))
         return into
 
     def gather(

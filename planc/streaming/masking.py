@@ -254,7 +254,7 @@ def _restore_shard(
             for chunk, gone in _pieces(file, entry, mask):
                 if gone is not None and there is not None:
                     rows: Bytes = np.empty((int(gone.sum()), chunk.shape[1]), dtype=np.uint8)
-                    values.read_into(there, at, rows.reshape(-1))
+                    values.read_into(there, at, rows.ravel())
                     chunk[gone], at = rows, at + rows.size
                 digest.update(chunk.data)
                 write_all(descriptor, chunk)

@@ -24,6 +24,16 @@ _VERIFY = (
     "tests/test_data_dependent.py",
     "tests/test_leaf.py",
 )
+
+
+def _each(package: str, **modules: str) -> dict[str, tuple[str, ...]]:
+    """The names of the modules' test files, which are quick."""
+    return {
+        f"planc/{package}/{module}.py": tuple(f"tests/{package}/test_{n}.py" for n in names.split())
+        for module, names in modules.items()
+    }
+
+
 TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec": _CODEC,
     "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
@@ -36,20 +46,15 @@ TESTS: dict[str, tuple[str, ...]] = {
     },
     "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
     "planc/tensorfiles": ("tests/tensorfiles",),
-    **{
-        f"planc/tensorfiles/{module}.py": tuple(f"tests/tensorfiles/test_{n}.py" for n in names)
-        for module, names in {
-            "checkpoint": ("belonging",),
-            "directories": ("directories",),
-            "distributed": ("pieces",),
-            "pieces": ("pieces",),
-            "reader": ("reader",),
-            "shards": ("sets", "pieces"),
-            "stream": ("stream",),
-            "writer": ("writer",),
-        }.items()
-    },
+    **_each("tensorfiles", checkpoint="belonging", directories="directories", distributed="pieces"),
+    **_each("tensorfiles", pieces="pieces", reader="reader", shards="sets pieces"),
+    **_each("tensorfiles", stream="stream", writer="writer"),
     "planc/streaming": ("tests/streaming",),
+    **_each("streaming", besides="besides", configuration="besides"),
+    **_each("streaming", cutting="cutting uncutting", uncutting="uncutting", ranks="agreeing"),
+    **_each("streaming", sources="sources", staging="staging"),
+    **_each("streaming", apply="besides files", layout="besides files", removed="besides files"),
+    **_each("streaming", restore="besides files", shard="besides files", workers="cutting files"),
     "planc/streaming/masking.py": ("tests/masks/test_masking_files.py",),
     "planc/validate.py": _VERIFY,
     "planc/verify": _VERIFY,
