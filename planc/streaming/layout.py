@@ -71,7 +71,7 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     cuts = {name: plan.cuts.get(spec.name) for spec in plan.tensors for name in spec.names}
     content = encode_plan(recorded, limits=limits)
     digest = sha256(content).digest()
-    cutting = tuple(_cutting(shard, cuts, digest) for shard in found.shards)
+    cutting = tuple(_cutting(shard, cuts, digest, limits) for shard in found.shards)
     tensors = tuple(
         StoredTensor((entry.name,), entry.dtype, entry.shape, _NO_DIGEST, "state", number)
         for number, shard in enumerate(cutting)
@@ -89,7 +89,9 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     return _with_record(Layout(cutting, draft, content, limits))
 
 
-def _cutting(shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes) -> Cutting:
+def _cutting(
+    shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes, limits: Limits
+) -> Cutting:
     own = {e.name: cut for e in shard.header.entries if (cut := cuts.get(e.name)) is not None}
     entries = place(
         aligned(
@@ -99,7 +101,7 @@ def _cutting(shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes) -> Cut
     )
     part = Part(digest, shard.header.digest, tuple((e.name, _NO_DIGEST) for e in entries))
     metadata = dict(shard.header.metadata) | {KEY: encode_part(part)}
-    return Cutting(shard.name, shard, entries, metadata, part, own)
+    return Cutting(shard.name, shard, entries, metadata, part, own, limits)
 
 
 def _header(cutting: Cutting) -> Header:

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import planc
-from planc.errors import MalformedFile, PlancError, ShardMismatch, StalePlan
+from planc.codec.limits import Limits
+from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, StalePlan
 from planc.groups import Member, Run
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from planc.streaming.besides import copy_besides, write_index
@@ -265,6 +266,31 @@ def test_removed_values_that_do_not_belong_are_refused(
     with pytest.raises(error, match=words):
         planc.restore_files(smaller, removed, tmp_path / "c.safetensors")
     assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_the_limits_that_are_given_hold_for_all_that_is_read(tmp_path: Path) -> None:
+    """A tensor of more dimensions than are read by default, in one file and in several."""
+    shape, wide = (4, *(1,) * 31, 3), Limits(rank=33)
+    group = PlanGroup("w:0", "channels", 4, 1, (Member("w", 0, (Run(0, 4, 0, 1),)),), "", (1, 2))
+    tensors = (TensorSpec(("w",), shape, "parameter"), TensorSpec(("v",), (2,), "parameter"))
+    plan = complete(tensors, (), (group,), ())
+    (tmp_path / "in").mkdir()
+    whole = WHOLE | {"w": WHOLE["w"].reshape(shape)}
+    for name, array in whole.items():
+        save_file({name: array}, tmp_path / "in" / f"{name}.safetensors")
+    table = {"weight_map": {name: f"{name}.safetensors" for name in whole}}
+    (tmp_path / "in" / "m.safetensors.index.json").write_text(json.dumps(table))
+    kept, back = tmp_path / "kept", tmp_path / "back"
+    with pytest.raises(LimitExceeded):
+        planc.apply_files(plan, tmp_path / "in", tmp_path / "out")
+    planc.apply_files(plan, tmp_path / "in", tmp_path / "out", keep_removed=kept, limits=wide)
+    assert load_file(tmp_path / "out" / "w.safetensors")["w"].flatten().tolist() == [
+        0, 1, 2, 9, 10, 11,
+    ]  # fmt: skip
+    with pytest.raises(LimitExceeded):
+        planc.restore_files(tmp_path / "out", kept, back)
+    assert planc.restore_files(tmp_path / "out", kept, back, limits=wide)
+    assert load_file(back / "w.safetensors")["w"].shape == shape
 
 
 def test_a_checkpoint_with_more_than_its_state_is_pruned_by_its_model(tmp_path: Path) -> None:

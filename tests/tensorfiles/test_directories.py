@@ -57,6 +57,8 @@ def test_what_is_there_is_replaced_only_on_request(tmp_path: Path) -> None:
         PlancError, match="there exists: name a new directory, or allow to overwrite"
     ):
         write(target, "new")
+    with pytest.raises(PlancError, match="there exists"), new_directory(target):
+        pass
     assert content(target) == {"a": "old"}
     write(target, "new", overwrite=True)
     assert content(target) == {"a": "new"}

@@ -241,6 +241,7 @@ def test_pieces_in_a_directory_become_files_of_at_most_a_size(
                 writer.add(entry, file.chunks(entry, 5))
             writer.finish()
         held = load_file(tmp_path / shard.name)
+        assert sum(array.nbytes for array in held.values()) <= max(most, 16)
         assert found.index is None or {found.index.shards[name] for name in held} == {shard.name}
         read |= held
     assert read.keys() == whole.keys()

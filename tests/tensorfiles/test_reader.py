@@ -137,7 +137,12 @@ class Advice:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, cached: bool = False) -> None:
         self.given: list[tuple[int, int, int]] = []
         monkeypatch.setattr(os, "posix_fadvise", lambda _, *advice: self.given.append(advice))
-        monkeypatch.setattr(reader, "_is_cached", lambda *_: cached)
+
+        def is_cached(descriptor: int, size: int) -> bool:
+            assert os.fstat(descriptor).st_size == size
+            return cached
+
+        monkeypatch.setattr(reader, "_is_cached", is_cached)
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -217,3 +222,36 @@ def test_a_path_leads_to_a_directory_a_file_or_nowhere(path: Path) -> None:
     assert is_directory(path.parent / "link")
     with pytest.raises(FileNotFoundError):
         is_directory(path.with_name("no"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RWF_NOWAIT", None),  # Windows, macOS
+        ("preadv", errno.ENOTSUP),  # a file system that cannot tell
+        ("preadv", errno.EAGAIN),  # not in the cache: no reason to believe otherwise
+    ],
+)
+def test_what_the_system_does_not_tell_counts_as_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    def fail(*_: Any) -> int:
+        raise OSError(value, os.strerror(value))
+
+    (tmp_path / "a").write_bytes(bytes(9000))
+    if value is None:
+        monkeypatch.delattr(os, name, raising=False)
+    else:
+        monkeypatch.setattr(os, "RWF_NOWAIT", 8, raising=False)
+        monkeypatch.setattr(os, name, fail)
+    descriptor = os.open(tmp_path / "a", os.O_RDONLY)
+    assert reader._is_cached(descriptor, 9000) is (value != errno.EAGAIN)
+    os.close(descriptor)
+
+
+def test_one_file_under_two_names_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    (tmp_path / "link").symlink_to("a")
+    same = {n: reader.is_same_file(tmp_path / "a", tmp_path / n) for n in ("a", "b", "link", "no")}
+    assert same == {"a": True, "b": False, "link": True, "no": False}

@@ -446,36 +446,3 @@ def test_a_header_of_another_length_is_not_written_over_the_first(tmp_path: Path
         header = writer.finish({"digest": "1" * 64})
     assert (tmp_path / "a").read_bytes() == header.raw + b"abcd"
     assert header.metadata == {"digest": "1" * 64}
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("RWF_NOWAIT", None),  # Windows, macOS
-        ("preadv", errno.ENOTSUP),  # a file system that cannot tell
-        ("preadv", errno.EAGAIN),  # not in the cache: no reason to believe otherwise
-    ],
-)
-def test_what_the_system_does_not_tell_counts_as_cached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
-) -> None:
-    def fail(*_: Any) -> int:
-        raise OSError(value, os.strerror(value))
-
-    (tmp_path / "a").write_bytes(bytes(9000))
-    if value is None:
-        monkeypatch.delattr(os, name, raising=False)
-    else:
-        monkeypatch.setattr(os, "RWF_NOWAIT", 8, raising=False)
-        monkeypatch.setattr(os, name, fail)
-    descriptor = os.open(tmp_path / "a", os.O_RDONLY)
-    assert reader._is_cached(descriptor, 9000) is (value != errno.EAGAIN)
-    os.close(descriptor)
-
-
-def test_one_file_under_two_names_is_the_same(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    (tmp_path / "b").touch()
-    (tmp_path / "link").symlink_to("a")
-    same = {n: reader.is_same_file(tmp_path / "a", tmp_path / n) for n in ("a", "b", "link", "no")}
-    assert same == {"a": True, "b": False, "link": True, "no": False}
