@@ -178,7 +178,7 @@ class _File:
             if error.errno not in _REFUSED or not self._direct:
                 raise
         self._set_direct(False)  # its sectors are larger, or it took a part of one
-        return os.write(self._descriptor, rest)
+        return 0
 
     def _set_direct(self, direct: bool) -> None:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
@@ -186,6 +186,6 @@ class _File:
         try:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
             self._direct = direct
-        except OSError as error:  # not every file system can
-            if error.errno not in _REFUSED:
+        except OSError as error:
+            if error.errno not in _REFUSED or not direct:  # not every file system can
                 raise

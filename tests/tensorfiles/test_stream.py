@@ -318,6 +318,26 @@ def test_only_what_a_direct_write_is_refused_for_is_tried_again(
         assert calls == [DIRECT if direct else PLAIN]
 
 
+def test_a_system_that_keeps_on_writing_directly_is_an_error(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = Flags(monkeypatch)
+    file, real = stream._File(descriptor, direct=True), system.fcntl
+
+    def fcntl(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == system.F_SETFL:
+            raise OSError(errno.EINVAL, "flags stay")
+        return real(descriptor, command)
+
+    def write(*_: Any) -> int:
+        raise OSError(errno.EINVAL, "not directly")
+
+    monkeypatch.setattr(system, "fcntl", fcntl)
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="flags stay"):
+        file.write(np.zeros(100, dtype=np.uint8))
+
+
 def test_as_much_is_asked_for_at_once_as_fits() -> None:
     asked: list[int] = []
 

@@ -98,7 +98,7 @@ def test_space_beyond_the_end_of_a_tensor_is_refused_when_it_is_asked_for(descri
         ask(writer)
 
 
-@pytest.mark.parametrize(("entries", "size"), [(ENTRIES, 7), ((), 0)])
+@pytest.mark.parametrize(("entries", "size"), [(ENTRIES, 7), (ENTRIES[:2], 7), ((), 0)])
 def test_the_length_of_the_file_is_known_before(
     descriptor: int, monkeypatch: pytest.MonkeyPatch, entries: tuple[Entry, ...], size: int
 ) -> None:
