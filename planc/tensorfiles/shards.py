@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Index:
 
     name: str
     shards: Mapping[str, str]
-    rest: Mapping[str, Any] = field(default_factory=dict)  # such as metadata.total_size
+    rest: Mapping[str, Any]  # such as metadata.total_size
 
 
 @dataclass(frozen=True, slots=True)

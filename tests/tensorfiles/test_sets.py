@@ -159,7 +159,7 @@ def test_plain_names_are_let_through(name: str) -> None:
 )
 def test_a_name_that_some_system_reads_otherwise_is_refused(name: str) -> None:
     with pytest.raises(UnsafePath) as caught:
-        check_names(["b.safetensors", name], "here")
+        check_names(["b.safetensors", name], "here", (SUFFIX, EXTRA_SUFFIX))
     assert str(caught.value) == (
         f"here: {name[:80]!r} is not the plain name of a .safetensors file beside it"
     )
@@ -169,6 +169,23 @@ def test_names_that_differ_in_case_only_are_refused() -> None:
     check_names(["a.safetensors", "a.safetensors"], "here")
     with pytest.raises(UnsafePath, match=r"here: 'A\.s.*' and 'a\.s.*' are one file where case"):
         check_names(["a.safetensors", "b.safetensors", "A.safetensors"], "here")
+
+
+@pytest.mark.parametrize("name", ["../c.safetensors", "sub/c.safetensors", "c.bin"])
+def test_an_index_cannot_name_a_file_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    path = written(tmp_path / "in", {"one": A, "two": A, "three": B, "four": name})
+    save_file({"four": np.zeros(1, "f4")}, tmp_path / "in" / name)
+    with pytest.raises(UnsafePath, match=f"^{path}: '{name}' is not the plain name of"):
+        find_shards(path)
+
+
+def test_what_else_an_index_says_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / INDEX
+    rest = {"metadata": {"total_size": 3.5, "shift": -1}, "version": None}
+    path.write_text(json.dumps({"weight_map": {"one": A}} | rest))
+    found = read_index(path)
+    assert (found.name, found.shards, found.rest) == (INDEX, {"one": A}, rest)
 
 
 def test_hidden_files_are_no_checkpoint(tmp_path: Path) -> None:

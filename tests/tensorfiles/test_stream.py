@@ -452,17 +452,3 @@ def test_memory_of_a_block_begins_at_a_sector() -> None:
         block = stream._Block(size)
         assert block.room.ctypes.data % 4096 == 0
         assert block.room.nbytes == size
-
-
-def test_a_header_of_another_length_is_not_written_over_the_first(tmp_path: Path) -> None:
-    entries = place([("a", "U8", (4,))])
-    with (
-        replacing(tmp_path / "a") as descriptor,
-        TensorWriter(descriptor, entries, {"digest": "0" * 64}) as writer,
-    ):
-        writer.add(entries[0], [b"abcd"])
-        with pytest.raises(PlancError, match=r"a header of \d+ bytes does not fit in \d+"):
-            writer.finish({"digest": "1" * 8000})
-        header = writer.finish({"digest": "1" * 64})
-    assert (tmp_path / "a").read_bytes() == header.raw + b"abcd"
-    assert header.metadata == {"digest": "1" * 64}

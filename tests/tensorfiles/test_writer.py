@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from planc.codec.files import replacing
 from planc.errors import PlancError
 from planc.tensorfiles import writer as module
 from planc.tensorfiles.header import Entry, place, write_header
@@ -20,6 +21,7 @@ from planc.tensorfiles.stream import Stream
 from planc.tensorfiles.writer import TensorWriter, rewrite
 
 ENTRIES = place([("a", "U8", (2, 2)), ("b", "U8", (3,)), ("c", "U8", (0,))])
+THREE = place([("a", "U8", (4,)), ("b", "U8", (3,)), ("c", "U8", (5,))])
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_space_beyond_the_end_of_a_tensor_is_refused_when_it_is_asked_for(descri
         ask(writer)
 
 
-@pytest.mark.parametrize(("entries", "size"), [(ENTRIES, 7), (ENTRIES[:2], 7), ((), 0)])
+@pytest.mark.parametrize(("entries", "size"), [(ENTRIES, 7), (THREE, 12), ((), 0)])
 def test_the_length_of_the_file_is_known_before(
     descriptor: int, monkeypatch: pytest.MonkeyPatch, entries: tuple[Entry, ...], size: int
 ) -> None:
@@ -135,3 +137,17 @@ def test_a_start_is_written_over_however_little_is_taken(
     monkeypatch.setattr(os, "pwrite", lambda d, rest, at: real(d, rest[:most], at))
     rewrite(descriptor, b"abcde")
     assert content(descriptor) == b"abcde56789"
+
+
+def test_a_header_of_another_length_is_not_written_over_the_first(tmp_path: Path) -> None:
+    entries = place([("a", "U8", (4,))])
+    with (
+        replacing(tmp_path / "a") as descriptor,
+        TensorWriter(descriptor, entries, {"digest": "0" * 64}) as writer,
+    ):
+        writer.add(entries[0], [b"abcd"])
+        with pytest.raises(PlancError, match=r"a header of \d+ bytes does not fit in \d+"):
+            writer.finish({"digest": "1" * 8000})
+        header = writer.finish({"digest": "1" * 64})
+    assert (tmp_path / "a").read_bytes() == header.raw + b"abcd"
+    assert header.metadata == {"digest": "1" * 64}
