@@ -250,8 +250,8 @@ def _fill(
         base = box.out[dim][0]
         wanted = np.arange(start, stop) if kept is None else kept[start - base : stop - base]
         at = tuple(
-            number if indices is None else int(indices[number - out[0]])
-            for number, indices, out in zip(lead, box.kept, box.out, strict=False)
+            number if indices is None else int(indices[number - first])
+            for number, indices, (first, _) in zip(lead, box.kept, box.out, strict=False)
         )
         where = (slice(start - span[0], None), *(slice(*ends) for ends in box.out[dim + 1 :]))
         source.gather(at, wanted, part.takes, into[where])

@@ -156,10 +156,9 @@ def open_shard(shard: Shard, limits: Limits = DEFAULT) -> Iterator[TensorFile | 
 def _pieces_in(directory: Path, limits: Limits) -> list[Path]:
     """The files of a distributed checkpoint, none if the directory holds another one."""
     files = [path for path in sorted(directory.iterdir()) if path.name[:1] != "."]
-    if any(path.name.endswith(INDEX_SUFFIX) for path in files):
-        return []
     paths = [path for path in files if path.name.endswith(SUFFIX)]
-    return paths if is_distributed(paths, limits) else []
+    indexed = any(path.name.endswith(INDEX_SUFFIX) for path in files)
+    return paths if not indexed and is_distributed(paths, limits) else []
 
 
 def checkpoint_in(directory: Path) -> Path:

@@ -228,6 +228,7 @@ def test_pieces_in_a_directory_become_files_of_at_most_a_size(
     found = find_shards(tmp_path / "in")
     assert len(found.shards) == files
     assert (found.index is None) == (files == 1)
+    assert found.index is None or found.index.rest == {"metadata": {"total_size": 64}}
     read: dict[str, Any] = {}
     for shard in found.shards:
         assert shard.header.metadata == {"format": "pt"}
