@@ -149,6 +149,8 @@ def test_the_file_of_a_plan_is_made_once(source: Path, monkeypatch: pytest.Monke
     layout = lay_out(PLAN, find_shards(source), DEFAULT)
     done = [Done(bytes(32), tuple((e.name, bytes(32)) for e in c.entries)) for c in layout.cutting]
     assert layout.first_header(done)
+    with pytest.raises(LimitExceeded, match="record"):
+        replace(layout, limits=Limits(record=1)).first_header(done)
 
 
 def written(path: Path, plan: Plan, modules: tuple[StoredModule, ...], more: bool = False) -> Path:
@@ -194,6 +196,17 @@ def test_a_second_plan_makes_the_record_one_of_the_original(tmp_path: Path) -> N
         modules[2],
     )
     assert load_file(tmp_path / "b.safetensors")["up"].tolist() == [[9, 10, 11]]
+    with pytest.raises(LimitExceeded, match=f"^{source}: .* exceeds the limit of 1 tensors"):
+        lay_out(second, find_shards(source), Limits(tensors=1))
+
+
+def test_a_second_plan_finds_the_record_in_the_first_of_several_files(
+    source: Path, tmp_path: Path
+) -> None:
+    planc.apply_files(PLAN, source, tmp_path / "out")
+    second = plan_of(2, (0,))
+    planc.apply_files(second, tmp_path / "out", tmp_path / "smaller")
+    assert open_checkpoint(tmp_path / "smaller").checkpoint.plan == compose(PLAN, second)
 
 
 def test_tensors_that_only_code_can_prune_are_refused(tmp_path: Path) -> None:
