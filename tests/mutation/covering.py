@@ -57,7 +57,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     **_each("streaming", besides="besides", configuration="besides"),
     **_each("streaming", cutting="cutting uncutting", uncutting="uncutting", ranks="agreeing"),
     **_each("streaming", sources="sources", staging="staging"),
-    **_each("streaming", apply="besides restore files", layout="layout", removed="restore"),
+    **_each("streaming", apply="apply besides", layout="layout", removed="restore"),
     **_each("streaming", restore="restore", shard="workers", workers="workers cutting"),
     "planc/streaming/masking.py": ("tests/masks/test_masking_files.py",),
     "planc/validate.py": _VERIFY,
