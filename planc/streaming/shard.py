@@ -82,8 +82,9 @@ def finished(path: Path, cutting: Cutting) -> Done | None:
     return Done(header.digest, tuple(digests)) if same else None
 
 
-def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str]:
+def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str] | None:
+    """The metadata with the digests; None where they come with the record, when all are done."""
     if cutting.part is None:
-        return cutting.metadata
+        return None
     part = replace(cutting.part, tensors=tuple(digests))
     return {**cutting.metadata, KEY: encode_part(part)}
