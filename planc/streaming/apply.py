@@ -148,8 +148,8 @@ def _check_equal(task: _Task, ranks: Ranks) -> None:
 
 def _write_file(layout: Layout, target: Path) -> None:
     with replacing(target) as descriptor:
-        done = cut_shard(layout.cutting[0], descriptor)
-        rewrite(descriptor, layout.first_header([done]))
+        done = [cut_shard(cutting, descriptor) for cutting in layout.cutting]  # which is one
+        rewrite(descriptor, layout.first_header(done))
 
 
 def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, ranks: Ranks) -> int:

@@ -49,6 +49,9 @@ EQUIVALENT: dict[str, str] = {
     "'(con|prn|aux|nul|com\\\\d|lpt\\\\d)(\\\\..*)??'": _LATE,
     "planc/tensorfiles/shards.py:check_apart: is_same_file(path, target) -> "
     "is_same_file(target, path)": "whether files are the same is symmetric",
+    "planc/streaming/apply.py:_write_directory: assert begun is not None -> pass": (
+        "it tells the type checker what the first process gives"
+    ),
     "planc/streaming/masking.py:_pieces: 'little' -> 'little?'": "numpy looks at the first letter",
     "planc/streaming/ranks.py:: '_T' -> '_T?'": "the name of a type variable is for type checkers",
     "planc/streaming/uncutting.py:_places: first >= last -> first > last": (

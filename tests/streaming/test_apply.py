@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from safetensors.numpy import load_file, save_file
 
 import planc
 from planc.codec.limits import Limits
-from planc.errors import LimitExceeded, PlancError, ShardMismatch, StalePlan
-from planc.streaming import Applied, apply
+from planc.errors import FileError, LimitExceeded, PlancError, ShardMismatch, StalePlan
+from planc.streaming import Applied, apply, staging
 from planc.streaming.ranks import Ranks
+from planc.tensorfiles.checkpoint import open_checkpoint
 from planc.tensorfiles.shards import find_shards
 from tests.streaming import test_layout
 from tests.streaming.test_layout import FILES, PLAN, WHOLE, plan_of
@@ -59,6 +61,9 @@ def test_one_file_becomes_a_file_or_a_directory_of_its_own(tmp_path: Path) -> No
     path = one(tmp_path)
     planc.apply_files(PLAN, path, tmp_path / "b.safetensors")
     assert load_file(tmp_path / "b.safetensors")["bias"].tolist() == [0, 3]
+    opened = open_checkpoint(tmp_path / "b.safetensors")
+    digests = {t.names[0]: t.digest for t in opened.checkpoint.tensors}
+    assert digests["bias"] == sha256(bytes([0, 3])).digest()
     planc.apply_files(PLAN, path, tmp_path / "b.safetensors")  # files are replaced
     planc.apply_files(PLAN, path, tmp_path / "b")
     assert names(tmp_path / "b") == ["a.safetensors"]  # what stands beside it is not its own
@@ -84,6 +89,19 @@ def test_what_is_there_is_refused_before_anything_is_kept(source: Path, tmp_path
     assert names(tmp_path) == ["in", "out"]
     planc.apply_files(PLAN, source, tmp_path / "out", overwrite=True)
     assert names(tmp_path / "out") == sorted([*FILES, INDEX])
+
+
+def test_what_is_read_is_not_replaced(source: Path, tmp_path: Path) -> None:
+    path = one(tmp_path)
+    for place, target in ((source, source), (path, path), (source, source / "1.safetensors")):
+        with pytest.raises(PlancError, match=f"{target} is what is read"):
+            planc.apply_files(PLAN, place, target, overwrite=True)
+
+
+def test_a_pickle_is_not_read_without_trust(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"code")
+    with pytest.raises(FileError, match="is a pickle"):
+        planc.apply_files(PLAN, tmp_path / "a.pt", tmp_path / "b.safetensors")
 
 
 def test_files_of_another_model_are_named(source: Path, tmp_path: Path) -> None:
@@ -194,6 +212,45 @@ def test_the_first_of_ranks_writes_a_single_file(tmp_path: Path) -> None:
     found = in_threads(2, lambda r: planc.apply_files(PLAN, path, target, ranks=r))
     assert found == [Applied(BEFORE, AFTER, 1, 1)] * 2
     assert load_file(target)["bias"].tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(("size", "others"), [(1, 0), (2, 1)])
+def test_only_processes_of_a_job_are_let_in(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, others: int
+) -> None:
+    real_joining, real_finish, target = apply.joining, apply.finish_first, tmp_path / "out"
+    joined: list[Path] = []
+    refused: list[bool] = []
+
+    def joining(place: Path) -> Any:
+        joined.append(place)
+        return real_joining(place)
+
+    def finish(*arguments: Any) -> None:
+        try:
+            with real_joining(target):
+                refused.append(False)
+        except PlancError:
+            refused.append(True)
+        real_finish(*arguments)
+
+    monkeypatch.setattr(apply, "joining", joining)
+    monkeypatch.setattr(apply, "finish_first", finish)
+    found = in_threads(size, lambda r: planc.apply_files(PLAN, source, target, ranks=r))
+    assert found == [Applied(BEFORE, AFTER, 3, 3)] * size
+    assert joined == [target] * others
+    assert refused == [size == 1]
+
+
+def test_a_result_that_cannot_take_its_place_is_none_on_any_rank(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settle(*_: Any) -> None:
+        raise OSError("the rename failed")
+
+    monkeypatch.setattr(staging, "settle", settle)
+    found = in_threads(2, lambda r: planc.apply_files(PLAN, source, tmp_path / "out", ranks=r))
+    assert [str(error) for error in found] == ["the rename failed", "rank 0: the rename failed"]
 
 
 @pytest.mark.parametrize("differs", ["plan", "files"])
