@@ -79,8 +79,9 @@ class Take:
 
     def into(self, out: Array, array: Array) -> None:
         """Takes it from ``array`` to ``out``, both in C order."""
-        split = (*array.shape[: self.axis], -1, self.run, *array.shape[self.axis + 1 :])
-        wide = out.reshape(*split[: self.axis], len(self.stretches), *split[self.axis + 1 :])
+        inner = (self.run, *array.shape[self.axis + 1 :])
+        split = (*array.shape[: self.axis], array.shape[self.axis] // self.run, *inner)
+        wide = out.reshape(*array.shape[: self.axis], len(self.stretches), *inner)
         # clip: numpy makes a copy of the result where an index might be refused
         np.take(array.reshape(split), self.stretches, axis=self.axis, out=wide, mode="clip")
 
@@ -240,18 +241,18 @@ def _fill(
     source: Rows, parts: list[_Part], lead: tuple[int, ...], span: tuple[int, int], into: Array
 ) -> None:
     """Fills in the result at ``lead``, the rows ``span`` of the dimension after it."""
-    dim = len(lead)
+    dim, (low, high) = len(lead), span
     for part in parts:
         box = part.box
-        start, stop = max(span[0], box.out[dim][0]), min(span[1], box.out[dim][1])
+        base, end = box.out[dim]
+        start, stop = max(low, base), min(high, end)
         if start >= stop:
             continue
         kept = box.kept[dim]
-        base = box.out[dim][0]
         wanted = np.arange(start, stop) if kept is None else kept[start - base : stop - base]
         at = tuple(
             number if indices is None else int(indices[number - first])
             for number, indices, (first, _) in zip(lead, box.kept, box.out, strict=False)
         )
-        where = (slice(start - span[0], None), *(slice(*ends) for ends in box.out[dim + 1 :]))
+        where = (slice(start - low, None), *(slice(*ends) for ends in box.out[dim + 1 :]))
         source.gather(at, wanted, part.takes, into[where])

@@ -198,6 +198,52 @@ def test_rows_together_are_read_to_where_they_go(monkeypatch: pytest.MonkeyPatch
     assert [np.shares_memory(part, into) for _, part in file.reads] == [True, False]
 
 
+def test_rows_that_lie_together_are_read_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "_GAP", 24)
+    whole = np.arange(40 * 6, dtype=np.int32).reshape(40, 6)
+    rows, file = rows_of(whole, "I32")
+    wanted = of(3, 4, 30, 31, 32)
+    into = np.empty((5, 6), dtype=rows.dtype)
+    rows.gather((), wanted, (), into)
+    assert into.tolist() == whole[wanted].tolist()
+    assert [np.shares_memory(part, into) for _, part in file.reads] == [True, True]
+
+
+@pytest.mark.parametrize(("last", "reads"), [(257, 1), (258, 2)])
+def test_256_kib_are_sooner_read_than_skipped(last: int, reads: int) -> None:
+    whole = np.zeros((300, 1 << 10), dtype=np.uint8)
+    rows, file = rows_of(whole, "U8")
+    rows.gather((), of(0, last), (), np.empty((2, 1 << 10), dtype=np.uint8))
+    assert len(file.reads) == reads
+
+
+def test_rows_of_half_bytes_cannot_be_cut() -> None:
+    with pytest.raises(PlancError, match="w: F4 has elements of 4 bits, which cannot be cut; leav"):
+        rows_of(np.zeros((2, 2), dtype=np.uint8), "F4")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_taking_in_turn_needs_no_more_than_two_pieces_of_memory(
+    together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apart(take: Take, out: NDArray[Any], array: NDArray[Any]) -> None:
+        assert not np.shares_memory(out, array)
+        real(take, out, array)
+
+    real = Take.into
+    monkeypatch.setattr(Take, "into", apart)
+    monkeypatch.setattr(stream, "BLOCK", 1 << 20)
+    whole = np.zeros((16, 64, 1 << 10), dtype=np.uint8)
+    rows, _ = rows_of(whole, "U8")
+    takes = (taking(1, np.arange(0, 64, 2), 64), taking(2, np.arange(0, 1 << 10, 2), 1 << 10))
+    room = np.empty((8, 32, 512 + (not together)), dtype=np.uint8)
+    tracemalloc.start()
+    rows.gather((), np.arange(0, 16, 2), takes, room[..., :512])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < (2 << 20) + room.nbytes // 2
+
+
 def test_rows_are_read_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "BLOCK", 3 * 24)
     whole = np.arange(20 * 6, dtype=np.int32).reshape(20, 6)

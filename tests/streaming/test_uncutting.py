@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from planc.plan import Cut, Ragged
-from planc.streaming.cutting import Memory
+from planc.streaming.cutting import Memory, cut_into
 from planc.streaming.uncutting import removed_into, restored_into
 from planc.tensorfiles import stream
 from planc.tensorfiles.header import Entry, place
@@ -97,10 +97,48 @@ def test_what_a_cut_removes_comes_in_order_and_makes_the_tensor_again(
     assert at == len(gone)
 
 
-def test_a_tensor_without_values_has_no_pieces() -> None:
-    cut, found = Cut((None, of(1)), (), (0, 1)), list[Bytes]()
-    whole = np.empty((0, 3), dtype="i4")
+@pytest.mark.parametrize("buffer", [64, 96, 480, 1 << 20])
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_what_a_cut_leaves_comes_in_order(
+    cut: Cut, buffer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "BLOCK", buffer)
+    whole = np.arange(4 * 6 * 5, dtype="i4").reshape(SHAPE)
     file: Any = Held(whole)
-    removed_into(file, entry_of(whole), cut, spaces(found), Memory(), found.append)  # type: ignore[arg-type]
-    restored_into(file, entry_of(whole), found.append, cut, (0, 3), spaces(found), Memory())
+    found: list[Bytes] = []
+    cut_into(file, entry_of(whole), cut, spaces(found), Memory())
+    stay = np.array([stays(cut, at) for at in np.ndindex(SHAPE)]).reshape(SHAPE)
+    assert b"".join(map(bytes, found)) == whole[stay].tobytes()
+    assert max(map(len, found)) <= buffer
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_a_tensor_without_values_has_no_pieces(shape: tuple[int, ...]) -> None:
+    cut = Cut((None, None), (), shape)
+    whole, found = np.empty(shape, dtype="i4"), list[Bytes]()
+    file: Any = Held(whole)
+    never: Any = None
+    removed_into(file, entry_of(whole), cut, spaces(found), Memory(), never)
+    restored_into(file, entry_of(whole), never, cut, shape, spaces(found), Memory())
+    cut_into(file, entry_of(whole), cut, spaces(found), Memory())
     assert found == []
+
+
+def test_a_tensor_of_one_value_has_one_piece() -> None:
+    cut = Cut((None,), (), (1,))
+    whole, found = np.array([7], dtype="i4"), list[Bytes]()
+    file: Any = Held(whole)
+    seen: list[bytes] = []
+    removed_into(
+        file, entry_of(whole), cut, spaces(found), Memory(), lambda part: seen.append(bytes(part))
+    )
+    assert (b"".join(seen), b"".join(map(bytes, found))) == (whole.tobytes(), b"")
+    for call in (
+        lambda space: restored_into(
+            file, entry_of(whole), lambda values: None, cut, (1,), space, Memory()
+        ),
+        lambda space: cut_into(file, entry_of(whole), cut, space, Memory()),
+    ):
+        pieces: list[Bytes] = []
+        call(spaces(pieces))
+        assert b"".join(map(bytes, pieces)) == whole.tobytes()
