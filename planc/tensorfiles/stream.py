@@ -92,7 +92,7 @@ class Stream:
         for block in (*self._earlier, self._block):
             block.wait()
         self._file.write_rest(rest)
-        self._stop = 0
+        self._hashed = self._stop = 0
 
     def _next_block(self) -> None:
         """Takes another block, which begins with what the last one could not write."""

@@ -394,6 +394,18 @@ def test_finishing_twice_writes_once(descriptor: int) -> None:
     assert os.pread(descriptor, 200, 0) == bytes(100)
 
 
+def test_a_digest_goes_on_over_an_end(descriptor: int) -> None:
+    with Stream(descriptor, 100) as written:
+        fill(written.space, b"before")
+        written.begin()
+        fill(written.space, b"abc")
+        written.finish()
+        fill(written.space, b"defghijk")
+        digest = written.end()
+        written.finish()
+    assert digest.digest() == sha256(b"abcdefghijk").digest()
+
+
 def threads() -> set[str]:
     names = (thread.name.rpartition("_")[0] for thread in threading.enumerate())
     return {name for name in names if name.startswith("planc")}
