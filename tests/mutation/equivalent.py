@@ -54,6 +54,8 @@ EQUIVALENT: dict[str, str] = {
     ),
     "planc/streaming/masking.py:_pieces: 'little' -> 'little?'": "numpy looks at the first letter",
     "planc/streaming/ranks.py:: '_T' -> '_T?'": "the name of a type variable is for type checkers",
+    "planc/streaming/staging.py:_begin: suppress(FileError, OSError) -> "
+    "suppress(OSError, FileError)": "both are suppressed in either order",
     "planc/streaming/uncutting.py:_kept: assert position is not None -> pass": (
         "it tells the type checker that the box lies in the piece"
     ),
