@@ -105,11 +105,11 @@ class Trial:
             if time.time() - told > 60:
                 told = time.time()
                 self.tell(f"{self.results.tried} of {len(self.chosen)} tried")
-            tests = self._tests(mutant, seen)
+            known_as, tests = mutant, self._tests(mutant, seen)
             if not tests:  # only importing runs it, if anything does
-                mutant = replace(mutant, function="")
-                tests = self._tests(mutant, seen)
-            killer = self._killer(mutant, tests, seen, items)
+                known_as = replace(mutant, function="")
+                tests = self._tests(known_as, seen)
+            killer = self._killer(known_as, tests, seen, items)
             if killer is None:
                 self.results.survived.append(mutant)
                 self.tell(f"survived, line {mutant.line}  {mutant.name}")
