@@ -49,6 +49,9 @@ EQUIVALENT: dict[str, str] = {
     "'(con|prn|aux|nul|com\\\\d|lpt\\\\d)(\\\\..*)??'": _LATE,
     "planc/tensorfiles/shards.py:check_apart: is_same_file(path, target) -> "
     "is_same_file(target, path)": "whether files are the same is symmetric",
+    "planc/tensorfiles/stream.py:_File._write: return 0 -> return None": (
+        "a slice from None on is one from 0 on"
+    ),
     "planc/streaming/apply.py:_write_directory: assert begun is not None -> pass": (
         "it tells the type checker what the first process gives"
     ),
