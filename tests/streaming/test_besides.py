@@ -17,10 +17,10 @@ from planc.codec.limits import Limits
 from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, StalePlan
 from planc.groups import Member, Run
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.streaming.besides import copy_besides, write_index
+from planc.streaming.besides import copy_besides, copy_index, write_index
 from planc.streaming.configuration import FILE, described, describes
 from planc.tensorfiles.header import place
-from planc.tensorfiles.shards import Index
+from planc.tensorfiles.shards import Index, find_shards
 from tests.strategies import complete
 
 
@@ -62,6 +62,27 @@ def test_an_index_keeps_all_but_its_totals(
     write_index(tmp_path, Index("i.json", shards, rest), ENTRIES)
     text = (tmp_path / "i.json").read_text()
     assert text == json.dumps({**expected, "weight_map": shards}, indent=2) + "\n"
+
+
+def test_an_index_is_copied_as_it_stands_or_made(tmp_path: Path) -> None:
+    source, target = tmp_path / "from", tmp_path / "to"
+    source.mkdir()
+    target.mkdir()
+    save_file(WHOLE, source / "a.safetensors")
+    text = '{"weight_map":{"v":"a.safetensors","w":"a.safetensors"},"metadata":{"total_size":1}}'
+    (source / "m.safetensors.index.json").write_text(text)
+    found = find_shards(source)
+    copy_index(found, target, Limits(index=len(text)))
+    assert (target / "m.safetensors.index.json").read_text() == text
+    with pytest.raises(LimitExceeded):
+        copy_index(found, target, Limits(index=len(text) - 1))
+    (source / "m.safetensors.index.json").unlink()
+    copy_index(found, target, Limits())
+    made = json.loads((target / "m.safetensors.index.json").read_text())
+    assert made == {
+        "metadata": {"total_size": 56},
+        "weight_map": {"v": "a.safetensors", "w": "a.safetensors"},
+    }
 
 
 def test_names_in_an_index_stay_readable(tmp_path: Path) -> None:
