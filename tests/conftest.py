@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
 
-from tests import promises
+from tests import promises, systems
 from tests.promises import goal, pytest_collection_modifyitems, pytest_configure
 
 __all__ = ["goal", "pytest_collection_modifyitems", "pytest_configure"]
@@ -34,15 +31,4 @@ def regenerate(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def unopened_directories() -> AbstractContextManager[None]:
     """While it is entered, the system is one where directories cannot be opened, and none is."""
-
-    def none(*_: Any) -> int:
-        raise AssertionError("a directory was opened")
-
-    @contextmanager
-    def windows() -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(os, "name", "nt")
-            patched.setattr(os, "open", none)
-            yield
-
-    return windows()
+    return systems.unopened_directories()

@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -200,9 +201,17 @@ def decode_record(body: bytes, kind: type[Record]) -> Record:
     return record
 
 
-@cache
 def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    """The decoder of a type; it takes longer to make than to use."""
+    """The decoder of a type; two threads that make those of one type at once crash in msgspec."""
+    with _MAKING:
+        return _made(kind)
+
+
+_MAKING = Lock()
+
+
+@cache  # it takes longer to make than to use
+def _made(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(kind)
 
 
@@ -246,4 +255,4 @@ def check_features(requires: Iterable[str]) -> None:
 def _check_future(body: bytes) -> None:
     """A newer planc may write fields that are unknown here: it then says what it requires."""
     with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
-        check_features(msgspec.msgpack.decode(body, type=_Future).requires)
+        check_features(_decoder(_Future).decode(body).requires)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from planc.codec import encode_plan
 from planc.codec.files import read_file, replacing
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import PlancError, StalePlan
@@ -114,7 +113,6 @@ def apply_files(
 class _Task:
     """What is to be done, known from the plan and from headers."""
 
-    plan: Plan
     found: ShardSet
     layout: Layout
     besides: dict[str, bytes]  # files beside the shards that say something else afterwards
@@ -132,7 +130,7 @@ def _task(
     if not single:
         check_free(target, overwrite)
     besides = {} if alone else _changed_besides(plan, found, limits)
-    return _Task(plan, found, lay_out(plan, found, limits), besides, alone, single)
+    return _Task(found, lay_out(plan, found, limits), besides, alone, single)
 
 
 def _check_equal(task: _Task, ranks: Ranks) -> None:
@@ -150,8 +148,8 @@ def _check_equal(task: _Task, ranks: Ranks) -> None:
 
 def _write_file(layout: Layout, target: Path) -> None:
     with replacing(target) as descriptor:
-        done = cut_shard(layout.cutting[0], descriptor)
-        rewrite(descriptor, layout.first_header([done]))
+        done = [cut_shard(cutting, descriptor) for cutting in layout.cutting]  # which is one
+        rewrite(descriptor, layout.first_header(done))
 
 
 def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, ranks: Ranks) -> int:
@@ -160,7 +158,7 @@ def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, r
     with ExitStack() as held:
 
         def begin() -> tuple[Path, dict[int, Done]]:
-            stage = staging(target, _identity(task.plan, found), overwrite, ranks.size > 1)
+            stage = staging(target, _identity(layout.plan, found), overwrite, ranks.size > 1)
             directory = held.enter_context(stage)
             return directory, shards_done(layout, directory)
 
@@ -208,9 +206,9 @@ def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, b
     return {path.name: configuration.described(text, plan, str(path))}
 
 
-def _identity(plan: Plan, found: ShardSet) -> str:
+def _identity(plan: bytes, found: ShardSet) -> str:
     """Names what an interrupted run was about: the same plan and the same files, untouched."""
-    digest = sha256(encode_plan(plan))
+    digest = sha256(plan)
     for shard in found.shards:
         digest.update(shard.header.digest)
         for path in shard.files:

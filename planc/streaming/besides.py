@@ -9,9 +9,10 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from planc.codec.files import replacing, write_all, write_file
+from planc.codec.files import read_file, replacing, write_all, write_file
+from planc.codec.limits import Limits
 from planc.tensorfiles.header import Entry
-from planc.tensorfiles.shards import Index
+from planc.tensorfiles.shards import Index, ShardSet
 
 _PIECE = 1 << 20
 _WEIGHTS = (
@@ -45,6 +46,17 @@ def write_index(directory: Path, index: Index, entries: Iterable[Entry]) -> None
     table = {**rest, "weight_map": dict(index.shards)}
     text = json.dumps(table, indent=2, ensure_ascii=False) + "\n"
     write_file(directory / index.name, text.encode())
+
+
+def copy_index(found: ShardSet, directory: Path, limits: Limits) -> None:
+    """The index as it is; as it would be, where what is read has none or one of pickles."""
+    if found.index is None:
+        return
+    path = found.directory / found.index.name
+    if path.exists():
+        write_file(directory / path.name, read_file(path, limits.index))
+    else:
+        write_index(directory, found.index, (entry for _, entry in found.entries().values()))
 
 
 def copy_besides(source: Path, directory: Path, other: Mapping[str, bytes]) -> None:

@@ -52,18 +52,14 @@ def boxes(cut: Cut) -> tuple[Box, ...]:
         kept, out = list(cut.kept), list(whole)
         for (dim, over, _), part in zip(cut.ragged, parts, strict=True):
             dense = cut.kept[over]
-            if dense is None:
-                first, last = part.start, part.stop
-                inside = np.arange(first, last)
-            else:
-                first, last = (int(at) for at in np.searchsorted(dense, (part.start, part.stop)))
-                inside = dense[first:last]
-            before = kept[over]
-            if before is not None and before is not dense:  # another ragged dimension's range
-                inside = np.intersect1d(before, inside, assume_unique=True)
-                first, last = max(first, out[over][0]), min(last, out[over][1])
+            first, last = part.start, part.stop
+            if dense is not None:
+                first, last = np.searchsorted(dense, (first, last)).tolist()
+            # another ragged dimension may have a range of its own
+            first, last = max(first, out[over][0]), min(last, out[over][1])
+            inside = np.arange(first, last) if dense is None else dense[first:last]
             kept[dim], kept[over], out[over] = part.kept, inside, (first, last)
-        if all(start < stop for start, stop in out) or 0 in cut.shape:
+        if all(start < stop for start, stop in out):
             found.append(Box(tuple(kept), tuple(out)))
     return tuple(found)
 
@@ -83,8 +79,9 @@ class Take:
 
     def into(self, out: Array, array: Array) -> None:
         """Takes it from ``array`` to ``out``, both in C order."""
-        split = (*array.shape[: self.axis], -1, self.run, *array.shape[self.axis + 1 :])
-        wide = out.reshape(*split[: self.axis], len(self.stretches), *split[self.axis + 1 :])
+        inner = (self.run, *array.shape[self.axis + 1 :])
+        split = (*array.shape[: self.axis], array.shape[self.axis] // self.run, *inner)
+        wide = out.reshape(*array.shape[: self.axis], len(self.stretches), *inner)
         # clip: numpy makes a copy of the result where an index might be refused
         np.take(array.reshape(split), self.stretches, axis=self.axis, out=wide, mode="clip")
 
@@ -198,7 +195,7 @@ class Rows:
         for at, length in zip(lead, self.shape, strict=False):
             first = first * length + at
         start = (first * self.shape[dim] + low) * self.bytes(inner)
-        self._file.read_into(self._entry, start, into.reshape(-1).view(np.uint8))
+        self._file.read_into(self._entry, start, into.ravel().view(np.uint8))
         return into
 
     def gather(
@@ -206,7 +203,7 @@ class Rows:
     ) -> None:
         """Fills ``into`` with what is taken from the wanted (sorted) rows."""
         size = self.bytes(self.shape[len(lead) + 1 :])
-        for first, last in _stretches(wanted, _GAP // max(size, 1), self._memory.size // size):
+        for first, last in _stretches(wanted, _GAP // size, self._memory.size // size):
             low, high = int(wanted[first]), int(wanted[last - 1]) + 1
             part = into[first:last]
             whole = high - low == last - first
@@ -244,18 +241,18 @@ def _fill(
     source: Rows, parts: list[_Part], lead: tuple[int, ...], span: tuple[int, int], into: Array
 ) -> None:
     """Fills in the result at ``lead``, the rows ``span`` of the dimension after it."""
-    dim = len(lead)
+    dim, (low, high) = len(lead), span
     for part in parts:
         box = part.box
-        start, stop = max(span[0], box.out[dim][0]), min(span[1], box.out[dim][1])
+        base, end = box.out[dim]
+        start, stop = max(low, base), min(high, end)
         if start >= stop:
             continue
         kept = box.kept[dim]
-        base = box.out[dim][0]
         wanted = np.arange(start, stop) if kept is None else kept[start - base : stop - base]
         at = tuple(
-            number if indices is None else int(indices[number - out[0]])
-            for number, indices, out in zip(lead, box.kept, box.out, strict=False)
+            number if indices is None else int(indices[number - first])
+            for number, indices, (first, _) in zip(lead, box.kept, box.out, strict=False)
         )
-        where = ((start - span[0], stop - span[0]), *box.out[dim + 1 :])
-        source.gather(at, wanted, part.takes, into[tuple(slice(*ends) for ends in where)])
+        where = (slice(start - low, None), *(slice(*ends) for ends in box.out[dim + 1 :]))
+        source.gather(at, wanted, part.takes, into[where])

@@ -4,7 +4,7 @@ where every tensor will lie and what every header will say out. No tensor is rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -71,11 +71,12 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     cuts = {name: plan.cuts.get(spec.name) for spec in plan.tensors for name in spec.names}
     content = encode_plan(recorded, limits=limits)
     digest = sha256(content).digest()
-    cutting = tuple(_cutting(shard, cuts, digest) for shard in found.shards)
+    cutting = tuple(_cutting(shard, cuts, digest, limits) for shard in found.shards)
+    ties = _ties(plan, found.entries())
     tensors = tuple(
-        StoredTensor((entry.name,), entry.dtype, entry.shape, _NO_DIGEST, "state", number)
+        StoredTensor((e.name, *ties.get(e.name, ())), e.dtype, e.shape, _NO_DIGEST, "state", number)
         for number, shard in enumerate(cutting)
-        for entry in shard.entries
+        for e in shard.entries
     )
     shards = tuple(
         StoredShard(
@@ -85,11 +86,13 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
         )
         for number, shard in enumerate(cutting)
     )
-    draft = Checkpoint(recorded, modules, _with_ties(tensors, plan), shards)
+    draft = Checkpoint(recorded, modules, tensors, shards)
     return _with_record(Layout(cutting, draft, content, limits))
 
 
-def _cutting(shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes) -> Cutting:
+def _cutting(
+    shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes, limits: Limits
+) -> Cutting:
     own = {e.name: cut for e in shard.header.entries if (cut := cuts.get(e.name)) is not None}
     entries = place(
         aligned(
@@ -99,7 +102,7 @@ def _cutting(shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes) -> Cut
     )
     part = Part(digest, shard.header.digest, tuple((e.name, _NO_DIGEST) for e in entries))
     metadata = dict(shard.header.metadata) | {KEY: encode_part(part)}
-    return Cutting(shard.name, shard, entries, metadata, part, own)
+    return Cutting(shard.name, shard, entries, metadata, part, own, limits)
 
 
 def _header(cutting: Cutting) -> Header:
@@ -122,15 +125,14 @@ def _with_record(layout: Layout) -> Layout:
         shards = (replace(shards[0], size=size), *shards[1:])
 
 
-def _with_ties(tensors: Sequence[StoredTensor], plan: Plan) -> tuple[StoredTensor, ...]:
-    """The tensors with the names that the model ties to theirs and that no file has."""
-    present = {tensor.names[0] for tensor in tensors}
-    tied: dict[str, tuple[str, ...]] = {}
+def _ties(plan: Plan, present: Container[str]) -> dict[str, tuple[str, ...]]:
+    """The names that the model ties to that of a tensor, where no file has them."""
+    found: dict[str, tuple[str, ...]] = {}
     for spec in plan.tensors:
-        stored = [name for name in spec.names if name in present]
-        if len(stored) == 1:
-            tied[stored[0]] = tuple(name for name in spec.names if name != stored[0])
-    return tuple(replace(t, names=(*t.names, *tied.get(t.names[0], ()))) for t in tensors)
+        match [name for name in spec.names if name in present]:
+            case [stored]:
+                found[stored] = tuple(name for name in spec.names if name != stored)
+    return found
 
 
 def _recorded(plan: Plan, first: Shard, limits: Limits) -> tuple[Plan, tuple[StoredModule, ...]]:

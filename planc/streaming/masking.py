@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from planc.codec.checkpoint import KEY
-from planc.codec.files import read_file, replacing, write_all
+from planc.codec.files import replacing, write_all
 from planc.codec.limits import DEFAULT, Limits
 from planc.codec.masks import load_masks, save_masks
 from planc.errors import PlancError, ShardMismatch
 from planc.fingerprint import shape_difference
 from planc.maskplan import MaskPlan, TensorMask, stale_masks
-from planc.streaming.besides import copy_besides
+from planc.streaming.besides import copy_besides, copy_index
 from planc.streaming.removed import DIGEST
-from planc.tensorfiles.directories import check_free, new_directory
+from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import BITS, Entry, place
 from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import Bytes, TensorFile, is_directory, open_tensors
@@ -79,10 +79,10 @@ def mask_files(
     _check(masks, found, target)
     changed = _by_every_name(masks)
     if keep_removed is not None:
-        _keep(masks, changed, found, Path(os.path.realpath(keep_removed)), overwrite)
-    with _destinations(found, Path(source), target, overwrite) as destinations:
+        _keep(masks, changed, found, Path(os.path.realpath(keep_removed)), overwrite, limits)
+    with _destinations(found, Path(source), target, overwrite, limits) as destinations:
         for shard, path in destinations:
-            with open_shard(shard) as file, replacing(path) as descriptor:
+            with open_shard(shard, limits) as file, replacing(path) as descriptor:
                 write_all(descriptor, shard.header.raw)
                 for entry in shard.header.entries:
                     for chunk, gone in _pieces(file, entry, changed.get(entry.name)):
@@ -118,9 +118,9 @@ def unmask_files(
     names = [path.name for path in kept.iterdir() if path.name.endswith(SUFFIX)]
     single = len(found.shards) == len(names) == 1  # the file may have another name by now
     exact = True
-    with _destinations(found, Path(masked), target, overwrite) as destinations:
+    with _destinations(found, Path(masked), target, overwrite, limits) as destinations:
         for shard, path in destinations:
-            values = kept / (names[0] if single else shard.name)
+            values = kept.joinpath(*(names if single else [shard.name]))
             if not values.exists():
                 raise ShardMismatch(f"{kept}: has no values for {shard.name}: {_AGAIN}")
             exact &= _restore_shard(shard, values, changed, path, limits)
@@ -157,22 +157,18 @@ def _check(masks: MaskPlan, found: ShardSet, target: Path) -> None:
 
 @contextmanager
 def _destinations(
-    found: ShardSet, source: Path, target: Path, overwrite: bool
+    found: ShardSet, source: Path, target: Path, overwrite: bool, limits: Limits
 ) -> Iterator[list[tuple[Shard, Path]]]:
     """Where each shard goes; what stands beside them is copied in the end."""
     alone = found.index is None and not is_directory(source)
     if alone and target.name.endswith(SUFFIX):
-        yield [(found.shards[0], target)]
+        yield [(shard, target) for shard in found.shards]
         return
-    check_free(target, overwrite)
     with new_directory(target, overwrite) as directory:
         yield [(shard, directory / shard.name) for shard in found.shards]
-        index = {}
-        if found.index is not None:
-            path = found.directory / found.index.name
-            index = {path.name: read_file(path, DEFAULT.index)}
+        copy_index(found, directory, limits)
         if not alone:
-            copy_besides(found.directory, directory, index)
+            copy_besides(found.directory, directory, {})
 
 
 def _pieces(
@@ -187,20 +183,27 @@ def _pieces(
         return
     if BITS[entry.dtype] % 8:
         raise PlancError(f"{entry.name}: elements of {entry.dtype} share bytes: leave it whole")
-    width, at = BITS[entry.dtype] // 8, 0
+    width = BITS[entry.dtype] // 8
     bitmap = np.frombuffer(mask.removed, dtype=np.uint8)
     for chunk in file.chunks(entry, BLOCK):  # a multiple of eight elements, but for the last
         count = len(chunk) // width
-        bits = np.unpackbits(bitmap[at // 8 :][: -(-count // 8)], count=count, bitorder="little")
+        bits = np.unpackbits(bitmap, count=count, bitorder="little")
         yield chunk.reshape(count, width), bits.view(np.bool_)
-        at += count
+        bitmap = bitmap[count // 8 :]
 
 
-def _keep(masks: MaskPlan, changed: _Masks, found: ShardSet, target: Path, overwrite: bool) -> None:
+def _keep(
+    masks: MaskPlan,
+    changed: _Masks,
+    found: ShardSet,
+    target: Path,
+    overwrite: bool,
+    limits: Limits,
+) -> None:
     with new_directory(target, overwrite) as directory:
-        save_masks(masks, directory / MASKS)
+        save_masks(masks, directory / MASKS, limits=limits)
         for shard in found.shards:
-            with open_shard(shard) as file, replacing(directory / shard.name) as descriptor:
+            with open_shard(shard, limits) as file, replacing(directory / shard.name) as descriptor:
                 _keep_shard(shard, file, changed, descriptor)
 
 
@@ -211,7 +214,7 @@ def _keep_shard(
     places = place((e.name, e.dtype, (changed[e.name].count,)) for e in entries)
     by_name = {there.name: there for there in places}
     digest = sha256(shard.header.raw)
-    with TensorWriter(descriptor, places, {DIGEST: "0" * 64}) as writer:
+    with TensorWriter(descriptor, places, {DIGEST: digest.hexdigest()}) as writer:
         for entry in shard.header.entries:
             pieces = _hashed(_pieces(file, entry, changed.get(entry.name)), digest.update)
             if entry.name not in changed:
@@ -252,9 +255,9 @@ def _restore_shard(
                     f"{_AGAIN}"
                 )
             for chunk, gone in _pieces(file, entry, mask):
-                if gone is not None and there is not None:
+                if gone is not None:
                     rows: Bytes = np.empty((int(gone.sum()), chunk.shape[1]), dtype=np.uint8)
-                    values.read_into(there, at, rows.reshape(-1))
+                    values.read_into(places[entry.name], at, rows.ravel())
                     chunk[gone], at = rows, at + rows.size
                 digest.update(chunk.data)
                 write_all(descriptor, chunk)

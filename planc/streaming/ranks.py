@@ -4,6 +4,7 @@ first failure on all of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -40,19 +41,15 @@ class Ranks:
         """
         if self.size == 1:
             return work()
-        failed: Exception | None = None
-        done: list[_T] = []
         try:
-            done.append(work())
+            done = work()
         except Exception as error:
-            failed = error
-        everyone = self.gather(_said(failed))
-        if failed is not None:
-            raise failed
-        for rank, said in enumerate(everyone):
+            self.gather(_said(error))
+            raise
+        for rank, said in enumerate(self.gather("")):
             if said:
                 raise PlancError(f"rank {rank}: {said}")
-        return done[0]
+        return done
 
     def results(self, work: Callable[[], _T]) -> list[_T]:
         """Does the work; returns the results of all processes. Raises as :meth:`agree` does."""
@@ -66,7 +63,7 @@ class Ranks:
 def shares(sizes: list[int], count: int) -> list[list[int]]:
     """The numbers of jobs of these sizes in ``count`` shares of about the same size."""
     found: list[list[int]] = [[] for _ in range(count)]
-    held = [0] * count
+    held = Counter[int]()
     for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
         least = min(range(count), key=held.__getitem__)
         found[least].append(number)
@@ -74,8 +71,6 @@ def shares(sizes: list[int], count: int) -> list[list[int]]:
     return [sorted(numbers) for numbers in found]
 
 
-def _said(error: Exception | None) -> str:
-    if error is None:
-        return ""
+def _said(error: Exception) -> str:
     text = str(error) or type(error).__name__
     return text if isinstance(error, PlancError | OSError) else f"{type(error).__name__}: {text}"

@@ -18,12 +18,12 @@ from planc.codec.files import read_file, replacing, write_file
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile
 from planc.plan import Cut, Plan
-from planc.streaming.besides import write_index
+from planc.streaming.besides import copy_index
 from planc.streaming.cutting import Memory
 from planc.streaming.uncutting import removed_into
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Header, place
-from planc.tensorfiles.shards import Index, Shard, ShardSet, open_shard
+from planc.tensorfiles.shards import Shard, ShardSet, open_shard
 from planc.tensorfiles.stream import BLOCK
 from planc.tensorfiles.writer import TensorWriter
 
@@ -47,23 +47,13 @@ def keep_removed(
     """
     cuts = {name: cut for s in plan.tensors for name in s.names if (cut := plan.cuts.get(s.name))}
     with new_directory(target, overwrite) as directory:
-        save_plan(plan, directory / PLAN)
+        save_plan(plan, directory / PLAN, limits=limits)
         for shard in found.shards:
             with replacing(directory / shard.name) as descriptor:
                 _keep_shard(shard, cuts, descriptor, limits)
-        if found.index is not None:
-            _keep_index(found, found.index, directory, limits)
+        copy_index(found, directory, limits)
         for name in besides:
             write_file(directory / name, read_file(found.directory / name, limits.index))
-
-
-def _keep_index(found: ShardSet, index: Index, directory: Path, limits: Limits) -> None:
-    """The index as it is; as it would be, where what is read has none or one of pickles."""
-    path = found.directory / index.name
-    if path.exists():
-        write_file(directory / index.name, read_file(path, limits.index))
-    else:
-        write_index(directory, index, (entry for _, entry in found.entries().values()))
 
 
 def source_header(header: Header) -> tuple[bytes, bytes]:
@@ -91,8 +81,8 @@ def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Lim
     digest = sha256(shard.header.raw)
     by_name, memory = {entry.name: entry for entry in entries}, Memory()
     with (
-        open_shard(shard) as file,
-        TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: "0" * 64}) as writer,
+        open_shard(shard, limits) as file,
+        TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: digest.hexdigest()}) as writer,
     ):
         for old in file.header.entries:
             if old.name in by_name:

@@ -64,10 +64,9 @@ def restore_files(
         names = [path.name for path in removed.iterdir() if path.name.endswith(SUFFIX)]
         if len(names) != 1:
             raise ShardMismatch(f"{removed}: holds {len(names)} shards, {smaller} is one file")
+        [shard] = found.shards
         with replacing(target) as descriptor:
-            return _restore_shard(
-                plan, found.shards[0].path, removed / names[0], descriptor, limits
-            )
+            return _restore_shard(plan, shard.path, removed.joinpath(*names), descriptor, limits)
     exact = True
     with new_directory(target, overwrite) as directory:
         for shard in found.shards:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planc.codec.checkpoint import KEY, Part, decode_part, encode_part
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import Limits
 from planc.errors import FileError, ShardMismatch
 from planc.plan import Cut
 from planc.streaming.cutting import Memory, copy_into, cut_into
@@ -34,6 +34,7 @@ class Cutting:
     metadata: Mapping[str, str]
     part: Part | None
     cuts: Mapping[str, Cut]
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
         ShardMismatch, TruncatedFile: the source has changed since it was looked at.
         OSError: it cannot be read, or the disk is full.
     """
-    with open_shard(cutting.source) as file:
+    with open_shard(cutting.source, cutting.limits) as file:
         if file.header != cutting.source.header:
             raise ShardMismatch(f"{cutting.source.path}: was changed while it was read; run again")
         places = {entry.name: entry for entry in file.header.entries}
@@ -69,11 +70,11 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
     return Done(header.digest, tuple(digests))
 
 
-def finished(path: Path, cutting: Cutting, limits: Limits = DEFAULT) -> Done | None:
+def finished(path: Path, cutting: Cutting) -> Done | None:
     """What an interrupted run had finished at a path, None if it had not."""
     try:
-        header = read_header(path, limits)
-        part = decode_part(header.metadata, limits=limits)
+        header = read_header(path, cutting.limits)
+        part = decode_part(header.metadata, limits=cutting.limits)
     except (FileError, FileNotFoundError):
         return None
     digests = list(part.tensors)
@@ -81,8 +82,9 @@ def finished(path: Path, cutting: Cutting, limits: Limits = DEFAULT) -> Done | N
     return Done(header.digest, tuple(digests)) if same else None
 
 
-def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str]:
+def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str] | None:
+    """The metadata with the digests; None where they come with the record, when all are done."""
     if cutting.part is None:
-        return cutting.metadata
+        return None
     part = replace(cutting.part, tensors=tuple(digests))
     return {**cutting.metadata, KEY: encode_part(part)}

@@ -55,11 +55,12 @@ def _pickle_at(path: Path) -> Path | None:
         return path / NATIVE
     for suffixes in ((PICKLED_INDEX,), PICKLES):
         found = [name for name in names if name.endswith(suffixes) and name[:1] != "."]
-        if len(found) == 1:
-            return path / found[0]
-        if found:
-            raise PlancError(
-                f"{path} holds {len(found)} files that may be meant, {found[0]} and {found[1]} "
-                "among them: name the one to read"
-            )
+        match found:
+            case [name]:
+                return path / name
+            case [one, other, *_]:
+                raise PlancError(
+                    f"{path} holds {len(found)} files that may be meant, {one} and {other} among "
+                    "them: name the one to read"
+                )
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from planc.codec.files import read_file, write_file
@@ -77,16 +77,14 @@ def _partial(target: Path) -> Path:
 
 def _begin(directory: Path, identity: str) -> None:
     """Keeps what a run about the same thing has finished, and nothing else."""
-    about = directory / _ABOUT
-    try:
-        known = read_file(about, 1 << 10).decode(errors="replace")
-    except (FileError, OSError):
-        known = ""
+    about, wanted, known = directory / _ABOUT, identity.encode(), None
+    with suppress(FileError, OSError):
+        known = read_file(about, len(wanted))
     for path in directory.iterdir():
         temporary = path.name.startswith(".") and path.name.endswith(f".{TEMPORARY}")
-        if known != identity or temporary:
+        if known != wanted or temporary:
             path.unlink()
-    write_file(about, identity.encode())
+    write_file(about, wanted)
 
 
 def _files(directory: Path) -> list[Path]:
@@ -104,7 +102,7 @@ def _locked(directory: Path, target: Path, exclusive: bool = True) -> Iterator[C
         return
     import fcntl
 
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY)
 
     def lock(kind: int) -> None:
         try:

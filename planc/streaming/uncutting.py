@@ -41,7 +41,7 @@ def removed_into(
     for piece in _pieces(entry.shape, source.width, memory.size):
         lead, start, stop = piece
         rows = source.read(lead, start, stop)
-        seen(rows.reshape(-1).view(np.uint8).data)
+        seen(rows.ravel().view(np.uint8).data)
         gone = _gone(parts, piece, entry.shape)
         count = (int(np.count_nonzero(gone)),)
         source.array(space(source.bytes(count)), count)[:] = rows[gone]
@@ -128,8 +128,8 @@ def _kept(source: Rows, box: Box, piece: _Piece) -> Array:
     first, last = _span(box, dim, start, stop)
     base = box.out[dim][0]
     rows = source.read(tuple(at), base + first, base + last)
-    inner = ((0, last - first), *box.out[dim + 1 :])
-    block: Array = rows[tuple(slice(*ends) for ends in inner)]
+    inside = (slice(None), *(slice(*ends) for ends in box.out[dim + 1 :]))
+    block: Array = rows[inside]
     return block
 
 

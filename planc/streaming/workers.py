@@ -26,7 +26,7 @@ def shards_done(layout: Layout, directory: Path) -> dict[int, Done]:
     """The shards that an earlier run has finished, by their numbers; never the first one."""
     found = {}
     for number, cutting in enumerate(layout.cutting[1:], 1):
-        there = finished(directory / cutting.name, cutting, layout.limits)
+        there = finished(directory / cutting.name, cutting)
         if there is not None:
             found[number] = there
     return found

@@ -63,19 +63,21 @@ def open_checkpoint(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -
     first = _first_file(Path(path), limits)
     header = read_header(first, limits)
     checkpoint = _record(first, header, limits)
-    paths, places = [first], {}
+    paths, places = [], {}
     for number, shard in enumerate(checkpoint.shards):
+        path = first
         if number:
-            paths.append(first.parent / shard.name)
-            header = _header(paths[-1], limits)
-        _check_header(paths[-1], header, shard.header, is_first=number == 0)
+            path = first.parent / shard.name
+            header = _header(path, limits)
+        _check_header(path, header, shard.header, is_first=number == 0)
         if header.size != shard.size:
             raise ShardMismatch(
-                f"{paths[-1]}: has {header.size} bytes, {first.name} lists {shard.size}; they are "
+                f"{path}: has {header.size} bytes, {first.name} lists {shard.size}; they are "
                 "of different checkpoints"
             )
         expected = [t for t in checkpoint.tensors if t.shard == number]
-        _check_tensors(paths[-1], header, expected, limits, has_record=number == 0)
+        _check_tensors(path, header, expected, limits, has_record=number == 0)
+        paths.append(path)
         places.update({entry.name: entry for entry in header.entries})
     return Opened(checkpoint, tuple(paths), places)
 

@@ -45,7 +45,7 @@ def _held(directory: Path) -> Iterator[None]:
     if os.name == "nt":
         yield
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         hold(descriptor)
         yield
@@ -75,7 +75,7 @@ def settle(temporary: Path, target: Path) -> None:
     """
     sync_directory(temporary)
     old = target.with_name(f".{target.name[:50]}{_OLD}")
-    if target.exists() and any(target.iterdir()):
+    if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     temporary.rename(target)
@@ -86,7 +86,7 @@ def settle(temporary: Path, target: Path) -> None:
 def recover(target: Path) -> None:
     """Puts an old directory back that an interrupted run had moved away, or removes it."""
     old = target.with_name(f".{target.name[:50]}{_OLD}")
-    if old.exists() and target.exists():
+    if target.exists():
         shutil.rmtree(old, ignore_errors=True)
     elif old.exists():
         old.rename(target)

@@ -36,7 +36,7 @@ def find_pieces(paths: Iterable[Path], limits: Limits = DEFAULT) -> Joined:
     dtypes: dict[str, tuple[str, int]] = {}
     for path in paths:
         header = read_header(path, limits)
-        offsets = parse_object(header.metadata.get(KEY, "").encode(), f"{path}: {KEY}")
+        offsets = parse_object(header.metadata.get(KEY, "{}").encode(), f"{path}: {KEY}")
         for entry in header.entries:
             piece = _piece(path, header, entry, offsets.get(entry.name))
             kind = entry.dtype, len(entry.shape)
@@ -56,8 +56,11 @@ def find_pieces(paths: Iterable[Path], limits: Limits = DEFAULT) -> Joined:
 
 def _piece(path: Path, header: Header, entry: Entry, listed: object) -> Piece:
     offsets = listed.get(_OFFSETS) if isinstance(listed, dict) else None
-    fits = isinstance(offsets, list) and len(offsets) == len(entry.shape)
-    if not fits or not isinstance(offsets, list) or not all(type(i) is int for i in offsets):
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != len(entry.shape)
+        or not all(type(i) is int for i in offsets)
+    ):
         raise MalformedFile(
             f"{path}: {KEY} has {str(listed)[:60]} for {entry.name} of shape {entry.shape}; "
             "save the checkpoint again"

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -109,11 +110,11 @@ def parts(joined: Joined, size: int) -> list[Joined]:
     found: list[dict[str, Whole]] = [{}]
     held = 0
     for name, whole in joined.tensors.items():
-        more = nbytes(whole.dtype, whole.shape)
-        if found[-1] and held + more > size:
-            found.append({})
-            held = 0
-        found[-1][name] = whole
+        more, file = nbytes(whole.dtype, whole.shape), found[-1]
+        if file and held + more > size:
+            file, held = {}, 0
+            found.append(file)
+        file[name] = whole
         held += more
     return [
         Joined(tensors, {p.path: joined.files[p.path] for w in tensors.values() for p in w.pieces})
@@ -141,9 +142,9 @@ class JoinedFile:
         while done < len(into):
             element, inside = divmod(start + done, width)
             piece, first, run = self._stretch(entry.name, whole, element)
-            length = min(run * width - inside, len(into) - done)
-            self._read(piece, width, first * width + inside, into[done : done + length])
-            done += length
+            stop = done + run * width - inside
+            self._read(piece, width, first * width + inside, into[done:stop])
+            done = stop
 
     def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
         """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
@@ -158,15 +159,13 @@ class JoinedFile:
             finder = self._finders[name] = _Finder(whole)
         at = _coordinates(element, whole.shape)
         piece = finder.piece(at)
-        local, run = 0, 1
+        local = 0
         for i, first, size in zip(at, piece.offsets, piece.shape, strict=True):
             local = local * size + i - first
-        for dim in reversed(range(len(piece.shape))):  # the last dimensions that it has whole
-            size = math.prod(piece.shape[dim:])
-            run = size - local % size
-            if piece.shape[dim] != whole.shape[dim]:
-                break
-        return piece, local, run
+        sizes = enumerate(zip(piece.shape, whole.shape, strict=True))
+        dim = max((dim for dim, (own, all_of) in sizes if own != all_of), default=0)
+        size = math.prod(piece.shape[dim:])  # it has the dimensions after this one whole
+        return piece, local, size - local % size
 
     def _read(self, piece: Piece, width: int, at: int, into: Bytes) -> None:
         """Bytes of a piece, as if it lay in C order."""
@@ -180,7 +179,7 @@ class JoinedFile:
             strided = np.lib.stride_tricks.as_strided(
                 stored.view(f"V{width}"), piece.shape, [s * width for s in piece.strides]
             )
-            self._dense = piece, np.ascontiguousarray(strided).reshape(-1).view(np.uint8)
+            self._dense = piece, np.ascontiguousarray(strided).ravel().view(np.uint8)
         into[:] = self._dense[1][at : at + len(into)]
 
 
@@ -235,7 +234,7 @@ def _look_at(path: Path) -> tuple[int, int]:
 
 def _check(name: str, whole: Whole) -> None:
     """Pieces that do not overlap and are as large as the whole between them cover it."""
-    if BITS.get(whole.dtype, 1) % 8:
+    if whole.dtype not in BITS or BITS[whole.dtype] % 8:
         raise MalformedFile(f"{name}: pieces of {whole.dtype} cannot be joined")
     for piece in whole.pieces:
         for first, size, total in zip(piece.offsets, piece.shape, whole.shape, strict=True):
@@ -244,7 +243,7 @@ def _check(name: str, whole: Whole) -> None:
                     f"{name}: {piece.path} has {piece.shape} of it at {piece.offsets}, it is of "
                     f"shape {whole.shape}; they are of different checkpoints"
                 )
-    for one, other in _near(whole.pieces):
+    for one, other in _near(whole):
         if _overlap(one, other):
             raise ShardMismatch(
                 f"{name}: {os.fspath(one.path)} and {os.fspath(other.path)} both have part of it; "
@@ -258,15 +257,15 @@ def _check(name: str, whole: Whole) -> None:
         )
 
 
-def _near(pieces: tuple[Piece, ...]) -> Iterator[tuple[Piece, Piece]]:
+def _near(whole: Whole) -> Iterator[tuple[Piece, Piece]]:
     """Pairs of pieces that meet in the dimension that is cut most often: no others overlap."""
-    if not pieces or not pieces[0].shape:
-        yield from ((pieces[0], other) for other in pieces[1:])
+    if not whole.shape:
+        yield from combinations(whole.pieces, 2)
         return
-    dims = range(len(pieces[0].shape))
-    dim = max(dims, key=lambda d: len({piece.offsets[d] for piece in pieces}))
+    dims = range(len(whole.shape))
+    dim = max(dims, key=lambda d: len({piece.offsets[d] for piece in whole.pieces}))
     open_ones: list[Piece] = []
-    for piece in sorted(pieces, key=lambda piece: piece.offsets[dim]):
+    for piece in sorted(whole.pieces, key=lambda piece: piece.offsets[dim]):
         begin = piece.offsets[dim]
         open_ones = [p for p in open_ones if p.offsets[dim] + p.shape[dim] > begin]
         yield from ((other, piece) for other in open_ones)

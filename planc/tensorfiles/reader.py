@@ -1,6 +1,6 @@
 """Reading safetensors files: a path in, the checked header and any range of the data out.
 
-Files are read with ``pread``, never mapped: one that is cut short meanwhile gives an error, not a
+Files are read, never mapped: one that is cut short meanwhile gives an error, not a
 signal that kills the process. A long file that is read once need not stay in the system's cache,
 where it would push out what others keep there, unless it was there before.
 """
@@ -11,9 +11,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from random import random
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +31,15 @@ _PROBES = 16
 
 
 class OpenFile:
-    """An open file, of which any part is read at any time.
+    """An open file, of which any part is read at any time, by one thread.
 
     Args:
         once: it is read once, and need not stay in the system's cache for that.
     """
 
-    def __init__(self, path: Path, descriptor: int, once: bool = False) -> None:
+    def __init__(self, path: Path, descriptor: int, once: bool) -> None:
         self._path, self._descriptor = path, descriptor
+        self._raw = FileIO(descriptor, closefd=False)
         size = os.fstat(descriptor).st_size
         self._once = once and size >= _LONG and not _is_cached(descriptor, size)
 
@@ -47,34 +49,36 @@ class OpenFile:
         Raises:
             TruncatedFile: the file has become shorter.
         """
-        first = at
+        self._raw.seek(at)
         rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
         while rest:
-            count = _pread_into(self._descriptor, rest, at)
+            count = self._raw.readinto(rest)
             if count == 0:
                 raise TruncatedFile(
-                    f"{self._path}: byte {at}: the file ended while it was read; copy it again"
+                    f"{self._path}: byte {self._raw.tell()}: the file ended while it was read; "
+                    "copy it again"
                 )
-            rest, at = rest[count:], at + count
+            rest = rest[count:]
         if self._once:  # with the end of what was read before, which may have been part of a page
-            first = max(0, first - len(into))
-            os.posix_fadvise(self._descriptor, first, at - first, os.POSIX_FADV_DONTNEED)
+            first, last = max(0, at - len(into)), at + len(into)
+            os.posix_fadvise(self._descriptor, first, last - first, os.POSIX_FADV_DONTNEED)
 
 
 class TensorFile:
     """An open safetensors file; made by :func:`open_tensors`."""
 
     def __init__(
-        self, path: str | os.PathLike[str], descriptor: int, limits: Limits, once: bool = False
+        self, path: str | os.PathLike[str], descriptor: int, limits: Limits, once: bool
     ) -> None:
         self.path = Path(path)
-        self._descriptor = descriptor
         size = os.fstat(descriptor).st_size
         self._file = OpenFile(self.path, descriptor, once)
         try:
-            start = self._some(0, LENGTH + 1)
-            raw = self._some(0, LENGTH + text_length(start, size, limits))
-            self.header: Header = parse_header(raw, size, limits)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                start = file.read(LENGTH + 1)
+                length = text_length(start, size, limits)
+                file.seek(0)
+                self.header: Header = parse_header(file.read(LENGTH + length), size, limits)
         except FileError as error:
             raise type(error)(f"{path}: {error}") from None
 
@@ -89,14 +93,6 @@ class TensorFile:
     def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
         """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
         return chunks_of(self, entry, size)
-
-    def _some(self, at: int, length: int) -> bytes:
-        """At most ``length`` bytes from ``at`` on."""
-        parts = []
-        while length and (part := _pread(self._descriptor, length, at)):
-            parts.append(part)
-            at, length = at + len(part), length - len(part)
-        return b"".join(parts)
 
 
 class Readable(Protocol):
@@ -152,7 +148,7 @@ def is_same_file(first: Path, second: Path) -> bool:
 
 def _is_cached(descriptor: int, size: int) -> bool:
     """Whether part of a file is in the system's cache, or that cannot be known."""
-    if not _ADVISED or not hasattr(os, "RWF_NOWAIT"):
+    if not hasattr(os, "RWF_NOWAIT"):
         return True
     # a look brings its page into the cache: one page only, and another one each time
     places = [int((number + random()) / _PROBES * size) for number in range(_PROBES)]
@@ -165,33 +161,12 @@ def _is_cached(descriptor: int, size: int) -> bool:
 def _is_here(descriptor: int, at: int) -> bool:
     """Whether a byte of a file can be read without waiting for the disk."""
     try:
-        return os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT) > 0
+        os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT)
     except BlockingIOError:
         return False
     except OSError:  # the file system cannot tell
         return True
-
-
-_ADVISED = hasattr(os, "posix_fadvise")
-
-if hasattr(os, "preadv"):
-
-    def _pread_into(descriptor: int, into: Any, at: int) -> int:
-        return os.preadv(descriptor, [into], at)
-
-    def _pread(descriptor: int, length: int, at: int) -> bytes:
-        return os.pread(descriptor, length, at)
-
-else:  # pragma: no cover  # Windows: each file is read by one thread only
-
-    def _pread_into(descriptor: int, into: Any, at: int) -> int:
-        part = _pread(descriptor, len(into), at)
-        into[: len(part)] = part
-        return len(part)
-
-    def _pread(descriptor: int, length: int, at: int) -> bytes:
-        os.lseek(descriptor, at, os.SEEK_SET)
-        return os.read(descriptor, length)
+    return True
 
 
 def is_directory(path: Path) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Index:
 
     name: str
     shards: Mapping[str, str]
-    rest: Mapping[str, Any] = field(default_factory=dict)  # such as metadata.total_size
+    rest: Mapping[str, Any]  # such as metadata.total_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ def joined_set(directory: Path, joined: Joined, outside: tuple[str, ...] = ()) -
     holder = {
         name: shard.name for shard, file in zip(shards, files, strict=True) for name in file.tensors
     }
-    index = Index(f"model{INDEX_SUFFIX}", holder, {"metadata": {"total_size": 0}})
+    size = sum(entry.stop - entry.start for shard in shards for entry in shard.header.entries)
+    index = Index(f"model{INDEX_SUFFIX}", holder, {"metadata": {"total_size": size}})
     return ShardSet(directory, shards, index, outside)
 
 
@@ -155,10 +156,9 @@ def open_shard(shard: Shard, limits: Limits = DEFAULT) -> Iterator[TensorFile | 
 def _pieces_in(directory: Path, limits: Limits) -> list[Path]:
     """The files of a distributed checkpoint, none if the directory holds another one."""
     files = [path for path in sorted(directory.iterdir()) if path.name[:1] != "."]
-    if any(path.name.endswith(INDEX_SUFFIX) for path in files):
-        return []
     paths = [path for path in files if path.name.endswith(SUFFIX)]
-    return paths if is_distributed(paths, limits) else []
+    indexed = any(path.name.endswith(INDEX_SUFFIX) for path in files)
+    return paths if not indexed and is_distributed(paths, limits) else []
 
 
 def checkpoint_in(directory: Path) -> Path:
@@ -166,13 +166,14 @@ def checkpoint_in(directory: Path) -> Path:
     names = sorted(path.name for path in directory.iterdir() if path.name[:1] != ".")
     for suffix in (INDEX_SUFFIX, SUFFIX):
         found = [name for name in names if name.endswith(suffix)]
-        if len(found) == 1:
-            return directory / found[0]
-        if found:
-            raise PlancError(
-                f"{directory} holds {len(found)} files of kind *{suffix}, {found[0]} and "
-                f"{found[1]} among them: name the one to read"
-            )
+        match found:
+            case [name]:
+                return directory / name
+            case [one, other, *_]:
+                raise PlancError(
+                    f"{directory} holds {len(found)} files of kind *{suffix}, {one} and {other} "
+                    "among them: name the one to read"
+                )
     raise PlancError(f"{directory} holds neither *{INDEX_SUFFIX} nor *{SUFFIX}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
@@ -31,7 +32,7 @@ BLOCK = 8 << 20  # bytes that are written at once, and that can be asked for
 LONG = 64 << 20  # bytes of a file from which on it is written directly
 _SECTOR = 4096  # what is written directly begins and ends at multiples of it, in file and memory
 _BLOCKS = 3  # one is filled, one hashed, one written
-_DIRECT = getattr(os, "O_DIRECT", 0)
+_CAN_DIRECTLY = hasattr(os, "O_DIRECT")
 _REFUSED = (errno.EINVAL, errno.ENOTSUP)
 
 
@@ -44,11 +45,11 @@ class Stream:
     def __init__(self, descriptor: int, length: int) -> None:
         self._file = _File(descriptor, direct=length >= LONG)
         self._size = min(length, BLOCK) + _SECTOR
-        self._blocks = [_Block()]
-        self._turn = 0
-        self._stop = 0  # of what is filled in the block whose turn it is
-        self._hashed = 0  # up to here it is hashed, or need not be
+        self._block = _Block(self._size)
+        self._earlier = deque[_Block]()  # the oldest first
+        self._stop = 0  # of what is filled in the block
         self._digest: Any = None
+        self._hashed: int  # up to here it is hashed, if there is a digest
         self._hashing = ThreadPoolExecutor(1, "planc-hash")
         self._writing = ThreadPoolExecutor(1, "planc-write")
 
@@ -61,7 +62,7 @@ class Stream:
     def close(self) -> None:
         """Ends the threads; what is not written yet is dropped."""
         for thread in (self._hashing, self._writing):
-            thread.shutdown(wait=True, cancel_futures=True)
+            thread.shutdown(cancel_futures=True)
 
     def space(self, size: int) -> Bytes:
         """Where the next ``size`` bytes of the file go, at most :data:`BLOCK`; they are to be
@@ -73,7 +74,7 @@ class Stream:
         if self._stop + size > self._size:
             self._next_block()
         start, self._stop = self._stop, self._stop + size
-        return self._room[start : self._stop]
+        return self._block.room[start : self._stop]
 
     def begin(self) -> None:
         """Has everything hashed from here on."""
@@ -88,41 +89,35 @@ class Stream:
     def finish(self) -> None:
         """Returns when everything is written, but not flushed. Raises as :meth:`space` does."""
         rest = self._hand_over()
-        for block in self._blocks:
+        for block in (*self._earlier, self._block):
             block.wait()
         self._file.write_rest(rest)
         self._hashed = self._stop = 0
 
-    @property
-    def _block(self) -> _Block:
-        return self._blocks[self._turn]
-
-    @property
-    def _room(self) -> Bytes:
-        return self._block.room(self._size)
-
     def _next_block(self) -> None:
-        """Gives the next block its turn; it begins with what the last one could not write."""
+        """Takes another block, which begins with what the last one could not write."""
         rest = self._hand_over()
-        if len(self._blocks) < _BLOCKS:
-            self._blocks.append(_Block())
-        self._turn = (self._turn + 1) % len(self._blocks)
-        self._block.wait()
-        self._room[: len(rest)] = rest
+        self._earlier.append(self._block)
+        if len(self._earlier) < _BLOCKS:
+            self._block = _Block(self._size)
+        else:
+            self._block = self._earlier.popleft()
+            self._block.wait()
+        self._block.room[: len(rest)] = rest
         self._hashed = self._stop = len(rest)
 
     def _hand_over(self) -> Bytes:
         """Has what is filled hashed and written; returns its end that is no whole sector."""
         self._hash()
         whole = self._stop - self._stop % _SECTOR
-        self._block.submit(self._writing, self._file.write, self._room[:whole])
-        return self._room[whole : self._stop]
+        room = self._block.room
+        self._block.submit(self._writing, self._file.write, room[:whole])
+        return room[whole : self._stop]
 
     def _hash(self) -> None:
-        if self._digest is not None and self._hashed < self._stop:
-            part = self._room[self._hashed : self._stop]
+        if self._digest is not None:
+            part = self._block.room[self._hashed : self._stop]
             self._block.submit(self._hashing, self._digest.update, part)
-        self._hashed = self._stop
 
 
 def fill(space: Space, content: Any) -> None:
@@ -137,16 +132,11 @@ def fill(space: Space, content: Any) -> None:
 class _Block:
     """Memory that begins at a sector, and what is being done with it."""
 
-    def __init__(self) -> None:
-        self._room: Bytes | None = None
+    def __init__(self, size: int) -> None:
+        memory = np.empty(size + _SECTOR, dtype=np.uint8)
+        start = -memory.ctypes.data % _SECTOR
+        self.room: Bytes = memory[start : start + size]
         self._doing: list[Future[None]] = []
-
-    def room(self, size: int) -> Bytes:
-        if self._room is None:
-            memory = np.empty(size + _SECTOR, dtype=np.uint8)
-            start = -memory.ctypes.data % _SECTOR
-            self._room = memory[start : start + size]
-        return self._room
 
     def submit(
         self, thread: ThreadPoolExecutor, call: Callable[[Bytes], None], part: Bytes
@@ -167,7 +157,7 @@ class _File:
     def __init__(self, descriptor: int, direct: bool) -> None:
         self._descriptor = descriptor
         self._direct = False
-        if direct and _DIRECT:
+        if direct and _CAN_DIRECTLY:
             self._set_direct(True)
 
     def write(self, content: Bytes) -> None:
@@ -188,13 +178,14 @@ class _File:
             if error.errno not in _REFUSED or not self._direct:
                 raise
         self._set_direct(False)  # its sectors are larger, or it took a part of one
-        return os.write(self._descriptor, rest)
+        return 0
 
     def _set_direct(self, direct: bool) -> None:
-        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & ~_DIRECT
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        flags = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
         try:
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | (_DIRECT if direct else 0))
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
             self._direct = direct
-        except OSError as error:  # not every file system can
-            if error.errno not in _REFUSED:
+        except OSError as error:
+            if error.errno not in _REFUSED or not direct:  # not every file system can
                 raise

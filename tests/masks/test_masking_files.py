@@ -10,16 +10,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import planc
 from planc import masks
-from planc.errors import PlancError, ShardMismatch, StalePlan
+from planc.codec.limits import Limits
+from planc.errors import LimitExceeded, PlancError, ShardMismatch, StalePlan
 from planc.maskplan import MaskPlan, mask_plan
 from planc.plan import TensorSpec
 from planc.streaming import masking
 from planc.streaming.masking import holds_masks, mask_files, unmask_files
+from planc.tensorfiles import shards
+from planc.tensorfiles.distributed import KEY
 from planc.tensorfiles.shards import INDEX_SUFFIX
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.complex64]
@@ -169,3 +173,114 @@ def test_elements_smaller_than_a_byte_stay_whole(tmp_path: Path) -> None:
     with pytest.raises(PlancError, match="t0: elements of F4 share bytes: leave it whole"):
         mask_files(mask_plan(spec, {"t0": np.eye(4, 2, dtype=bool)}), path, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def sharded(directory: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    """Each tensor in a file of its own, with an index."""
+    directory.mkdir()
+    for name, tensor in tensors.items():
+        save_file({name: tensor}, directory / f"{name}.safetensors")
+    table = {"weight_map": {name: f"{name}.safetensors" for name in tensors}}
+    (directory / f"model{INDEX_SUFFIX}").write_text(json.dumps(table))
+    return directory / f"model{INDEX_SUFFIX}"
+
+
+def test_an_index_leads_to_its_directory(tmp_path: Path) -> None:
+    tensors = state([torch.float32, torch.int8])
+    index = sharded(tmp_path / "in", tensors)
+    (tmp_path / "in" / "config.json").write_text("{}")
+    mask_files(drawn(tensors, 5), index, tmp_path / "out")
+    names = ["config.json", index.name, "t0.safetensors", "t1.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert (tmp_path / "out" / index.name).read_bytes() == index.read_bytes()
+
+
+def test_a_directory_stays_one_under_the_name_of_a_file(tmp_path: Path) -> None:
+    tensors, source = state([torch.float32, torch.int8]), tmp_path / "in"
+    source.mkdir()
+    save_file(tensors, source / "a.safetensors")
+    mask_files(drawn(tensors, 5), source, tmp_path / "out.safetensors")
+    assert [path.name for path in (tmp_path / "out.safetensors").iterdir()] == ["a.safetensors"]
+
+
+def test_pieces_of_ranks_become_files_with_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_SIZE", 64)
+    tensors, source = state([torch.float32] * 3), tmp_path / "in"
+    source.mkdir()
+    offsets = {name: {"saved_offsets": [0, 0]} for name in tensors}
+    save_file(tensors, source / "1.safetensors", {KEY: json.dumps(offsets)})
+    plan, kept = drawn(tensors, 7), tmp_path / "kept"
+    mask_files(plan, source, tmp_path / "out", keep_removed=kept)
+    expected = masks.apply(plan, tensors)
+    found = {
+        name: tensor
+        for path in (tmp_path / "out").glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    table = json.loads((tmp_path / "out" / f"model{INDEX_SUFFIX}").read_text())
+    assert table["weight_map"] == {
+        f"t{i}": f"model-0000{i + 1}-of-00003.safetensors" for i in range(3)
+    }
+    assert table["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    assert unmask_files(tmp_path / "out", kept, tmp_path / "back")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_limits_that_are_given_hold_for_all_that_is_read(tmp_path: Path, kept: bool) -> None:
+    """Of more dimensions than are read by default."""
+    shape, wide = (1,) * 32 + (8,), Limits(rank=33)
+    tensors = {"t": torch.arange(8.0).reshape(shape)}
+    removed = (torch.arange(8) % 2 == 0).reshape(shape).numpy()
+    plan = mask_plan((TensorSpec(("t",), shape, "parameter"),), {"t": removed})
+    source, out, values = tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "kept"
+    save_file(tensors, source)
+    options = {"keep_removed": values} if kept else {}
+    with pytest.raises(LimitExceeded, match="33 exceeds the limit of 32 rank"):
+        mask_files(plan, source, out, **options)
+    assert mask_files(plan, source, out, limits=wide, **options) == 4
+    assert load_file(out)["t"].flatten().tolist() == [0, 1, 0, 3, 0, 5, 0, 7]
+    if kept:
+        with pytest.raises(LimitExceeded):
+            unmask_files(out, values, tmp_path / "c.safetensors")
+        assert unmask_files(out, values, tmp_path / "c.safetensors", limits=wide)
+        with pytest.raises(LimitExceeded, match="exceeds the limit of 10"):
+            unmask_files(out, values, tmp_path / "d", limits=Limits(rank=33, file=10))
+
+
+def test_what_removed_values_are_put_into_is_looked_at_first(tmp_path: Path) -> None:
+    tensors, source = state([torch.float32, torch.float32]), tmp_path / "in.safetensors"
+    save_file(tensors, source)
+    out, kept = tmp_path / "out.safetensors", tmp_path / "kept"
+    mask_files(drawn(tensors, 3), source, out, keep_removed=kept)
+    with pytest.raises(PlancError, match="is what is read"):
+        unmask_files(out, kept, out)
+    save_file(load_file(kept / "in.safetensors") | {"t0": torch.zeros(1)}, kept / "in.safetensors")
+    with pytest.raises(ShardMismatch, match="its values of t0 do not belong"):
+        unmask_files(out, kept, tmp_path / "back.safetensors")
+    save_file({"other": torch.zeros(1)}, kept / "in.safetensors")
+    with pytest.raises(ShardMismatch, match="its values of t0 do not belong"):
+        unmask_files(out, kept, tmp_path / "back.safetensors")
+    save_file({"t1": tensors["t1"]}, out)
+    with pytest.raises(StalePlan, match="t0"):
+        unmask_files(out, kept, tmp_path / "back.safetensors")
+    assert not (tmp_path / "back.safetensors").exists()
+
+
+def test_elements_are_those_of_their_place_in_every_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "BLOCK", 64)
+    whole = np.arange(1, 180, dtype=np.uint8)
+    gone = [1, 63, 64, 65, 71, 72, 128, 129, 136, 137, 179]
+    removed = np.isin(whole, gone)
+    save_numpy({"t": whole}, tmp_path / "a")
+    plan = mask_plan((TensorSpec(("t",), (179,), "parameter"),), {"t": removed})
+    mask_files(plan, tmp_path / "a", tmp_path / "b.safetensors", keep_removed=tmp_path / "kept")
+    found = load_file(tmp_path / "b.safetensors")["t"].numpy()
+    assert found.tolist() == np.where(removed, 0, whole).tolist()
+    kept = load_file(tmp_path / "kept" / "a")["t"]
+    assert kept.tolist() == gone

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,17 @@ from hypothesis import Phase, settings
 from tests.mutation.covering import ROOT, files_for, modules
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants
-from tests.mutation.trial import BareServer, Results, Trial
+from tests.mutation.trial import WITHOUT_CONFTEST, BareServer, Results, Trial
 
 GOAL = 95.0  # per cent
 
 
 def all_mutants(paths: list[str]) -> list[Mutant]:
     return [mutant for path in paths for mutant in mutants(path, (ROOT / path).read_text())]
+
+
+def paths_of(chosen: list[Mutant]) -> list[str]:
+    return sorted({mutant.path for mutant in chosen})
 
 
 def main() -> int:
@@ -47,7 +52,8 @@ def main() -> int:
         if name.startswith(tuple(f"{path}:" for path in paths))
         and name not in {m.name for m in known}
     ]
-    results = _tried(chosen, paths, options.tests or files_for(paths), options.minutes)
+    tests = {path: options.tests or files_for([path]) for path in paths_of(chosen)}
+    results = _tried(chosen, tests, options.minutes) if chosen else Results()
     report(results, known, [m for m in known if m.name in EQUIVALENT])
     for name in stale:
         print(f"listed as equivalent, but no mutant: {name}")
@@ -73,11 +79,12 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
     return kept
 
 
-def _tried(chosen: list[Mutant], paths: list[str], tests: list[str], minutes: float) -> Results:
+def _tried(chosen: list[Mutant], tests: dict[str, list[str]], minutes: float) -> Results:
+    """Tries mutants with the test files of their modules."""
     until = time.time() + 60 * minutes
-    options = ["-q", "-n", "0", "-s", "--noconftest"]
+    options = ["-q", "-s", *WITHOUT_CONFTEST]
     with tempfile.TemporaryDirectory() as folder:
-        with_torch = any("import torch" in (ROOT / path).read_text() for path in paths)
+        with_torch = any("import torch" in (ROOT / path).read_text() for path in tests)
         bare = BareServer(Path(folder) / "fresh", with_torch)
         settings.register_profile(  # what is found need not be made small, nor found again
             "mutation",
@@ -88,9 +95,9 @@ def _tried(chosen: list[Mutant], paths: list[str], tests: list[str], minutes: fl
             deadline=None,
         )
         settings.load_profile("mutation")
-        trial = Trial(chosen, until, bare, lambda text: print(text, flush=True))
+        trial = Trial(chosen, tests, until, bare, lambda text: print(text, flush=True))
         status = pytest.main(
-            [*options, f"--basetemp={folder}/tests", *tests],
+            [*options, f"--basetemp={folder}/tests", *dict.fromkeys(chain(*tests.values()))],
             plugins=[trial],
         )
         bare.close()

@@ -34,6 +34,16 @@ _VERIFY = (
     "tests/test_data_dependent.py",
     "tests/test_leaf.py",
 )
+
+
+def _each(package: str, **modules: str) -> dict[str, tuple[str, ...]]:
+    """The names of the modules' test files, which are quick."""
+    return {
+        f"planc/{package}/{module}.py": tuple(f"tests/{package}/test_{n}.py" for n in names.split())
+        for module, names in modules.items()
+    }
+
+
 TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec": _CODEC,
     "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
@@ -45,8 +55,20 @@ TESTS: dict[str, tuple[str, ...]] = {
         for name, tests in _TORCH_FILES.items()
     },
     "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
-    "planc/tensorfiles": ("tests/tensorfiles", "tests/checkpoint", "tests/streaming"),
+    "planc/tensorfiles": ("tests/tensorfiles",),
+    **_each("tensorfiles", checkpoint="belonging", directories="directories", distributed="pieces"),
+    **_each("tensorfiles", pieces="pieces", reader="reader", stream="stream", writer="writer"),
+    "planc/tensorfiles/shards.py": (
+        "tests/tensorfiles/test_pieces.py",
+        "tests/tensorfiles/test_sets.py",
+        "tests/streaming/test_sources.py",
+    ),
     "planc/streaming": ("tests/streaming",),
+    **_each("streaming", besides="besides", configuration="besides"),
+    **_each("streaming", cutting="cutting uncutting", uncutting="uncutting", ranks="agreeing"),
+    **_each("streaming", sources="sources", staging="staging"),
+    **_each("streaming", apply="apply besides", layout="layout", removed="restore besides"),
+    **_each("streaming", restore="restore besides", shard="workers", workers="workers cutting"),
     "planc/streaming/masking.py": ("tests/masks/test_masking_files.py",),
     "planc/validate.py": _VERIFY,
     "planc/verify": _VERIFY,
@@ -54,7 +76,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 # many cases of what shorter tests take every branch of, or of other processes and their memory
 _LONG = (
     "tests/streaming/test_executors.py",
-    "tests/streaming/test_files.py::test_memory",
+    "tests/streaming/test_processes.py::test_memory",
     "tests/streaming/test_native.py::test_torch_reads_the_result_on_another_number_of_ranks",
     "tests/streaming/test_pickled.py::test_memory",
     "tests/streaming/test_ranks.py::test_torchrun",

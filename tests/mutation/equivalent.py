@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_LATE = "fullmatch takes all of a name, be it late"
 EQUIVALENT: dict[str, str] = {
     "planc/codec/files.py:: 'O_BINARY' -> 'O_BINARY?'": "only Windows has it, where 0 stands else",
     "planc/codec/checks.py:_check_modules: seen.add(id(module.attributes)) -> pass": (
@@ -31,6 +32,48 @@ EQUIVALENT: dict[str, str] = {
     "_same(values[name], value)": "whether values are the same is symmetric",
     "planc/fingerprint.py:attribute_rows: sorted(m.attributes, key=lambda pair: pair[0]) -> "
     "sorted(m.attributes)": "names are unique, so that they decide",
+    "planc/tensorfiles/distributed.py:_shape: zip(p.offsets, p.shape, strict=True) -> "
+    "zip(p.shape, p.offsets, strict=True)": "a sum is symmetric",
+    "planc/tensorfiles/pieces.py:JoinedFile._stretch: zip(piece.shape, whole.shape, strict=True) "
+    "-> zip(whole.shape, piece.shape, strict=True)": "whether sizes differ is symmetric",
+    "planc/tensorfiles/pieces.py:_check: _overlap(one, other) -> _overlap(other, one)": (
+        "whether two overlap is symmetric"
+    ),
+    "planc/tensorfiles/reader.py:TensorFile.__init__: 1 -> 2": (
+        "text_length looks at the length and one byte more"
+    ),
+    "planc/tensorfiles/reader.py:is_same_file: os.path.samestat(first.stat(), second.stat()) -> "
+    "os.path.samestat(second.stat(), first.stat())": "whether files are the same is symmetric",
+    "planc/tensorfiles/reader.py:_is_cached: os.posix_fadvise(descriptor, 0, 0, "
+    "os.POSIX_FADV_NORMAL) -> os.posix_fadvise(descriptor, 0, os.POSIX_FADV_NORMAL, 0)": (
+        "POSIX_FADV_NORMAL is 0"
+    ),
+    "planc/tensorfiles/shards.py:: '[^\\\\x00-\\\\x1f\\\\x7f/\\\\\\\\:*?\\\\\"<>|]+' -> "
+    "'[^\\\\x00-\\\\x1f\\\\x7f/\\\\\\\\:*?\\\\\"<>|]+?'": _LATE,
+    "planc/tensorfiles/shards.py:: '(con|prn|aux|nul|com\\\\d|lpt\\\\d)(\\\\..*)?' -> "
+    "'(con|prn|aux|nul|com\\\\d|lpt\\\\d)(\\\\..*)??'": _LATE,
+    "planc/tensorfiles/shards.py:check_apart: is_same_file(path, target) -> "
+    "is_same_file(target, path)": "whether files are the same is symmetric",
+    "planc/tensorfiles/stream.py:_File._write: return 0 -> return None": (
+        "a slice from None on is one from 0 on"
+    ),
+    "planc/streaming/apply.py:_write_directory: assert begun is not None -> pass": (
+        "it tells the type checker what the first process gives"
+    ),
+    "planc/streaming/masking.py:_pieces: 'little' -> 'little?'": "numpy looks at the first letter",
+    "planc/streaming/ranks.py:: '_T' -> '_T?'": "the name of a type variable is for type checkers",
+    "planc/streaming/staging.py:_begin: suppress(FileError, OSError) -> "
+    "suppress(OSError, FileError)": "both are suppressed in either order",
+    "planc/streaming/uncutting.py:_kept: assert position is not None -> pass": (
+        "it tells the type checker that the box lies in the piece"
+    ),
+    "planc/streaming/uncutting.py:_places: first >= last -> first > last": (
+        "no rows are read, and put nowhere"
+    ),
+    "planc/streaming/uncutting.py:restored_into: 1 -> 0": (
+        "both pieces of memory are free when removed values are read"
+    ),
+    "planc/streaming/cutting.py:_fill: start >= stop -> start > stop": "no rows are gathered",
     "planc/tensorfiles/header.py:parse_text: entry.start > end -> entry.start >= end": (
         "the two are known to differ there"
     ),

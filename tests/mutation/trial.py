@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -35,6 +35,7 @@ from tests.mutation.mutants import Mutant
 from tests.mutation.patching import Place, exchange, functions_of, import_mutated
 
 MEMORY = ROOT / ".mutation.json"  # the lines that each test runs
+WITHOUT_CONFTEST = ("-n", "0", "--noconftest", "-o", "markers=promise")  # which imports torch
 _PATIENCE = 5.0  # seconds beyond which, and times the usual, a run is taken to go on for ever
 _MOST = 60.0  # seconds of tests for one mutant
 _MEMORY = 3 << 30  # bytes that a run may take beyond what it begins with
@@ -64,11 +65,13 @@ class Trial:
     def __init__(
         self,
         chosen: list[Mutant],
+        files: Mapping[str, Sequence[str]],
         until: float,
         bare: BareServer,
         tell: Callable[[str], None],
     ) -> None:
         self.chosen, self.until, self.bare, self.tell = chosen, until, bare, tell
+        self.files = files  # those with the tests of each module
         self.results = Results()
         paths = sorted({mutant.path for mutant in chosen})
         self.sources = {path: (ROOT / path).read_text() for path in paths}
@@ -102,11 +105,11 @@ class Trial:
             if time.time() - told > 60:
                 told = time.time()
                 self.tell(f"{self.results.tried} of {len(self.chosen)} tried")
-            tests = self._tests(mutant, seen)
+            known_as, tests = mutant, self._tests(mutant, seen)
             if not tests:  # only importing runs it, if anything does
-                mutant = replace(mutant, function="")
-                tests = self._tests(mutant, seen)
-            killer = self._killer(mutant, tests, seen, items)
+                known_as = replace(mutant, function="")
+                tests = self._tests(known_as, seen)
+            killer = self._killer(known_as, tests, seen, items)
             if killer is None:
                 self.results.survived.append(mutant)
                 self.tell(f"survived, line {mutant.line}  {mutant.name}")
@@ -159,9 +162,9 @@ class Trial:
 
     def _tests(self, mutant: Mutant, seen: dict[str, Seen]) -> list[str]:
         """The tests to run, in order."""
-        running = list(seen)  # for what importing runs: any test may see what that does
-        if mutant.function:
-            running = [name for name in seen if mutant.line in seen[name].lines[mutant.path]]
+        running = [name for name in seen if name.startswith(tuple(self.files[mutant.path]))]
+        if mutant.function:  # else any test may see what importing does
+            running = [name for name in running if mutant.line in seen[name].lines[mutant.path]]
         running.sort(key=lambda name: seen[name].seconds)
         known = [n for n in self.killers[f"{mutant.path}:{mutant.function}"] if n in running]
         order = [*known, *(name for name in running if name not in known)]
@@ -245,7 +248,7 @@ def _serve(requests: Any, answers: Any, folder: Path) -> None:
         ) -> None:
             file = ROOT / mutant.path
             import_mutated(mutant, file.read_text(), file)
-            options = ["-x", "-q", "-n", "0", "--noconftest", f"--basetemp={folder}"]
+            options = ["-x", "-q", *WITHOUT_CONFTEST, f"--basetemp={folder}"]
             status = pytest.main([*options, *tests])
             tell("none" if status == 0 else "a fresh run")
 

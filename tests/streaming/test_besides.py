@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import planc
-from planc.errors import MalformedFile, PlancError, ShardMismatch, StalePlan
+from planc.codec.limits import Limits
+from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, StalePlan
 from planc.groups import Member, Run
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.streaming.besides import copy_besides, write_index
+from planc.streaming.besides import copy_besides, copy_index, write_index
 from planc.streaming.configuration import FILE, described, describes
 from planc.tensorfiles.header import place
-from planc.tensorfiles.shards import Index
+from planc.tensorfiles.shards import Index, find_shards
 from tests.strategies import complete
 
 
@@ -59,9 +61,28 @@ def test_an_index_keeps_all_but_its_totals(
     shards = {"b": "2.safetensors", "a": "1.safetensors"}
     write_index(tmp_path, Index("i.json", shards, rest), ENTRIES)
     text = (tmp_path / "i.json").read_text()
-    assert json.loads(text) == {**expected, "weight_map": shards}
-    assert text.endswith("}\n")
-    assert list(json.loads(text)["weight_map"]) == ["b", "a"]
+    assert text == json.dumps({**expected, "weight_map": shards}, indent=2) + "\n"
+
+
+def test_an_index_is_copied_as_it_stands_or_made(tmp_path: Path) -> None:
+    source, target = tmp_path / "from", tmp_path / "to"
+    source.mkdir()
+    target.mkdir()
+    save_file(WHOLE, source / "a.safetensors")
+    text = '{"weight_map":{"v":"a.safetensors","w":"a.safetensors"},"metadata":{"total_size":1}}'
+    (source / "m.safetensors.index.json").write_text(text)
+    found = find_shards(source)
+    copy_index(found, target, Limits(index=len(text)))
+    assert (target / "m.safetensors.index.json").read_text() == text
+    with pytest.raises(LimitExceeded):
+        copy_index(found, target, Limits(index=len(text) - 1))
+    (source / "m.safetensors.index.json").unlink()
+    copy_index(found, target, Limits())
+    made = json.loads((target / "m.safetensors.index.json").read_text())
+    assert made == {
+        "metadata": {"total_size": 56},
+        "weight_map": {"v": "a.safetensors", "w": "a.safetensors"},
+    }
 
 
 def test_names_in_an_index_stay_readable(tmp_path: Path) -> None:
@@ -111,8 +132,36 @@ def test_fields_are_set_where_they_are_and_the_rest_stays() -> None:
     }
     assert list(json.loads(made)) == ["z", "width", "a", "sizes"]
     assert made.decode().endswith("}\n")
+    assert made.decode().startswith('{\n  "z": "é",\n  "width": 2,\n')
     absent = described(b"{}", plan, "here")
     assert json.loads(absent) == {"a": {"b": 2}, "sizes": [2, [1, 2]], "width": 2}
+
+
+def test_numbers_that_are_no_sizes_stay() -> None:
+    text = b'{"eps": 1e-05, "width": 4, "ids": [-1, 2.5, null]}'
+    made = json.loads(described(text, plan_of(("width", 4, 2)), "here"))
+    assert made == {"eps": 1e-05, "width": 2, "ids": [-1, 2.5, None]}
+
+
+def test_only_fields_of_the_configuration_of_the_model_itself_are_set() -> None:
+    plan = plan_of(("width", 4, 2))
+    others = (
+        AttributeChange("layer", "config.width", 4, 3),
+        AttributeChange("", "out_features", 4, 2),
+        AttributeChange("", "width", 5, 6),
+    )
+    both = plan.replace(attributes=(*others, *plan.attributes))
+    assert json.loads(described(b'{"width": 4}', both, "here")) == {"width": 2}
+    assert described(b"not JSON", plan.replace(attributes=others), "here") == b"not JSON"
+    assert not describes(plan.replace(attributes=others[1:]))
+
+
+def test_a_plan_that_cuts_nothing_is_described_by_what_is_there() -> None:
+    plan = plan_of()
+    assert not describes(plan)
+    [group] = plan.groups
+    whole = replace(group, removed=())
+    assert describes(complete(plan.tensors, plan.modules, (whole,), ()))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +287,31 @@ def test_removed_values_that_do_not_belong_are_refused(
     with pytest.raises(error, match=words):
         planc.restore_files(smaller, removed, tmp_path / "c.safetensors")
     assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_the_limits_that_are_given_hold_for_all_that_is_read(tmp_path: Path) -> None:
+    """A tensor of more dimensions than are read by default, in one file and in several."""
+    shape, wide = (4, *(1,) * 31, 3), Limits(rank=33)
+    group = PlanGroup("w:0", "channels", 4, 1, (Member("w", 0, (Run(0, 4, 0, 1),)),), "", (1, 2))
+    tensors = (TensorSpec(("w",), shape, "parameter"), TensorSpec(("v",), (2,), "parameter"))
+    plan = complete(tensors, (), (group,), ())
+    (tmp_path / "in").mkdir()
+    whole = WHOLE | {"w": WHOLE["w"].reshape(shape)}
+    for name, array in whole.items():
+        save_file({name: array}, tmp_path / "in" / f"{name}.safetensors")
+    table = {"weight_map": {name: f"{name}.safetensors" for name in whole}}
+    (tmp_path / "in" / "m.safetensors.index.json").write_text(json.dumps(table))
+    kept, back = tmp_path / "kept", tmp_path / "back"
+    with pytest.raises(LimitExceeded):
+        planc.apply_files(plan, tmp_path / "in", tmp_path / "out")
+    planc.apply_files(plan, tmp_path / "in", tmp_path / "out", keep_removed=kept, limits=wide)
+    assert load_file(tmp_path / "out" / "w.safetensors")["w"].flatten().tolist() == [
+        0, 1, 2, 9, 10, 11,
+    ]  # fmt: skip
+    with pytest.raises(LimitExceeded):
+        planc.restore_files(tmp_path / "out", kept, back)
+    assert planc.restore_files(tmp_path / "out", kept, back, limits=wide)
+    assert load_file(back / "w.safetensors")["w"].shape == shape
 
 
 def test_a_checkpoint_with_more_than_its_state_is_pruned_by_its_model(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ does not belong together is refused before there is output; what was interrupted
 from __future__ import annotations
 
 import json
-import math
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
@@ -35,9 +32,8 @@ from planc.errors import (
 from planc.groups import Member, Run
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from planc.streaming import shard
-from planc.tensorfiles import stream
 from planc.tensorfiles.shards import find_shards
-from tests.strategies import arrays, complete, cut_array, plans
+from tests.strategies import arrays, complete, cut_array
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -48,38 +44,6 @@ def state_of(plan: Plan, dtype: str = "int32") -> Arrays:
 
 def one_by_one(plan: Plan, whole: Arrays) -> Arrays:
     return {name: cut_array(array, plan.cuts.get(name)) for name, array in whole.items()}
-
-
-def changes_shapes(plan: Plan) -> bool:
-    return any(
-        plan.cuts[spec.name].shape != spec.shape for spec in plan.tensors if spec.name in plan.cuts
-    )
-
-
-@pytest.mark.parametrize("buffer", [48, 1 << 20])
-@given(plan=plans().filter(changes_shapes))
-@settings(max_examples=40)
-def test_cutting_and_restoring_files_are_inverse(
-    tmp_path_factory: pytest.TempPathFactory, plan: Plan, buffer: int
-) -> None:
-    directory = tmp_path_factory.mktemp("files")
-    whole = state_of(plan)
-    save_file(whole, directory / "a.safetensors", {"format": "np"})
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stream, "BLOCK", buffer)
-        source, target, kept = (
-            directory / "a.safetensors",
-            directory / "b.safetensors",
-            directory / "kept",
-        )
-        planc.apply_files(plan, source, target, keep_removed=kept)
-        found = load_file(target)
-        assert {n: a.tolist() for n, a in found.items()} == {
-            n: a.tolist() for n, a in one_by_one(plan, whole).items()
-        }
-        assert planc.restore_files(target, kept, directory / "c.safetensors")
-    assert (directory / "c.safetensors").read_bytes() == source.read_bytes()
-    assert planc.inspect(target).plan == plan
 
 
 def test_every_width_of_elements_is_moved_as_bits(tmp_path: Path) -> None:
@@ -263,33 +227,6 @@ def test_a_second_plan_makes_a_checkpoint_of_the_composed_one(tmp_path: Path) ->
     assert planc.inspect(tmp_path / "b").plan == planc.compose(first, second)
     with pytest.raises(AlreadyApplied):
         planc.apply_files(first, tmp_path / "a", tmp_path / "c")
-
-
-def test_the_commands_need_neither_torch_nor_the_model(tmp_path: Path) -> None:
-    sharded(tmp_path / "in")
-    planc.save_plan(PLAN, tmp_path / "p.planc")
-    script = (
-        "import sys\n"
-        "sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        "from planc.cli import run\n"
-        "assert run(['apply', 'p.planc', '--weights', 'in', '--out', 'out', '--keep-removed',"
-        " 'kept', '--workers', '2']) == 0\n"
-        "assert run(['inspect', 'out']) == 0\n"
-        "assert run(['restore', 'out', '--removed', 'kept', '--out', 'back']) == 0\n"
-    )
-    path = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "byte for byte" in done.stderr
-    (tmp_path / "in" / "pytorch_model.bin").unlink()
-    assert contents(tmp_path / "back") == contents(tmp_path / "in")
 
 
 # interruptions
@@ -566,51 +503,3 @@ sys.addaudithook(_hook)
 
 def listen(into: list[str] | None) -> None:
     _heard[0] = into
-
-
-# memory and time
-
-
-@pytest.mark.promise("R12 memory")
-def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
-    """R12, by the peak of a process of its own: 384 MiB of tensors."""
-    rows, width = 48 << 10, 2048
-    tensors = tuple(
-        TensorSpec((name,), shape, "parameter")
-        for name, shape in (("up", (rows, width)), ("down", (width, rows)))
-    )
-    members = (Member("up", 0, (Run(0, rows, 0, 1),)), Member("down", 1, (Run(0, rows, 0, 1),)))
-    gone = tuple(np.flatnonzero(np.random.default_rng(0).random(rows) < 0.5).tolist())
-    plan = complete(tensors, (), (PlanGroup("up:0", "features", rows, 1, members, "", gone),), ())
-    planc.save_plan(plan, tmp_path / "p.planc")
-    make_sparse(tmp_path / "a.safetensors", tensors)
-    script = (
-        "import sys\n"
-        "from planc.codec import load_plan\n"
-        "from planc.streaming import apply_files\n"
-        "def peak():\n"
-        "    return int(next(l for l in open('/proc/self/status') if 'VmHWM' in l).split()[1])\n"
-        "plan = load_plan('p.planc')\n"
-        "before = peak()\n"
-        "apply_files(plan, 'a.safetensors', 'b.safetensors')\n"
-        "print(peak() - before)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(done.stdout) << 10 < 128 << 20
-
-
-def make_sparse(path: Path, tensors: tuple[TensorSpec, ...]) -> None:
-    """A file of zeros, which takes no room on the disk."""
-    from planc.tensorfiles.header import place, write_header
-
-    entries = place((spec.name, "F16", spec.shape) for spec in tensors)
-    with path.open("wb") as file:
-        file.write(write_header(entries, {}))
-        file.truncate(file.tell() + 2 * sum(math.prod(spec.shape) for spec in tensors))

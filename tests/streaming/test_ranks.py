@@ -8,10 +8,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -19,12 +16,12 @@ from hypothesis import strategies as st
 
 import planc
 from planc.errors import PlancError
-from planc.streaming.ranks import Ranks, shares
+from planc.streaming.ranks import shares
 from planc.streaming.staging import joining
 from tests.ranks import ROOT, in_ranks
 from tests.streaming.test_files import contents, mlp_plan, sharded
+from tests.streaming.threads import in_threads
 
-_T = TypeVar("_T")
 PLAN = mlp_plan(layers=6)
 
 
@@ -135,48 +132,6 @@ def test_torchrun_starts_the_command(prepared: Path) -> None:
 
 
 # ranks as threads: what processes agree on, without their start
-
-
-class Meeting:
-    """Where threads exchange what they give."""
-
-    def __init__(self, size: int) -> None:
-        self.barrier = threading.Barrier(size, timeout=20)
-        self.given: list[Any] = [None] * size
-
-
-class Thread(Ranks):
-    """One of several threads."""
-
-    def __init__(self, rank: int, meeting: Meeting) -> None:
-        super().__init__(rank, len(meeting.given))
-        self.meeting = meeting
-
-    def gather(self, mine: _T) -> list[_T]:
-        self.meeting.given[self.rank] = mine
-        self.meeting.barrier.wait()
-        found = list(self.meeting.given)
-        self.meeting.barrier.wait()
-        return found
-
-
-def in_threads(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
-    """What the work returned or raised in each of the threads."""
-    meeting = Meeting(size)
-    found: list[Any] = [None] * size
-
-    def one(rank: int) -> None:
-        try:
-            found[rank] = work(Thread(rank, meeting))
-        except Exception as error:
-            found[rank] = error
-
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 9])

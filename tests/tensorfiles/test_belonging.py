@@ -35,6 +35,7 @@ from planc.errors import (
 )
 from planc.tensorfiles.checkpoint import inspect, open_checkpoint
 from planc.tensorfiles.header import Entry, Header, place, write_header
+from planc.tensorfiles.reader import read_header
 from tests.strategies import example_plan
 
 PLAN = example_plan()
@@ -158,7 +159,18 @@ def test_a_header_of_another_checkpoint_is_told_by_its_digest(tmp_path: Path) ->
     tensors = (*Files(Path()).tensors[:2], stored("c", "F32", (), b"CCCC", 1))
     Files(tmp_path, tensors=tensors).write()
     (tmp_path / SECOND).write_bytes(second)
-    with pytest.raises(ShardMismatch, match=f"{SECOND}: its header's digest is .*, the checkpoint"):
+    words = r"its header's digest is [0-9a-f]{16}\.\.\., the checkpoint lists [0-9a-f]{16}\.\.\.;"
+    with pytest.raises(ShardMismatch, match=f"{SECOND}: {words}"):
+        open_checkpoint(path)
+
+
+def test_a_tied_tensor_is_known_by_its_first_name(tmp_path: Path) -> None:
+    a, b, c = Files(Path()).tensors
+    tensors = (replace(a, names=("a", "a.tied")), b, replace(c, names=("c", "c.tied")))
+    opened = open_checkpoint(Files(tmp_path, tensors=tensors).write())
+    assert list(opened.places) == ["a", "b", "c"]
+    path = Files(tmp_path, tensors=tensors, part=part_of(("b", D[1]), ("c", D[1]))).write()
+    with pytest.raises(ShardMismatch, match="the digest of c is another one"):
         open_checkpoint(path)
 
 
@@ -228,6 +240,11 @@ def test_limits_hold_for_every_file(tmp_path: Path) -> None:
             read(path, limits=Limits(header=first - 1))
         with pytest.raises(LimitExceeded, match="tensors=3"):
             read(path, limits=Limits(tensors=2))
+    record = len(read_header(path).metadata[KEY])
+    many = part_of(("b", D[1]), ("c", D[2]), *((f"d{i}", D[0]) for i in range(record // 32)))
+    assert open_checkpoint(Files(tmp_path, part=many).write()).places
+    with pytest.raises(LimitExceeded, match=f"{SECOND}: .* exceeds the limit of {record} record"):
+        open_checkpoint(path, limits=Limits(record=record))
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": FIRST}}))
     for read in (open_checkpoint, inspect):

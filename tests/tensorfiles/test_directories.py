@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import pytest
 
 from planc.codec.files import sweep, temporary_name
 from planc.errors import PlancError
+from planc.tensorfiles import directories
 from planc.tensorfiles.directories import check_free, new_directory, recover, settle
+from tests.systems import unopened_directories
 
 
 def open_files() -> int:
@@ -56,6 +57,8 @@ def test_what_is_there_is_replaced_only_on_request(tmp_path: Path) -> None:
         PlancError, match="there exists: name a new directory, or allow to overwrite"
     ):
         write(target, "new")
+    with pytest.raises(PlancError, match="there exists"), new_directory(target):
+        pass
     assert content(target) == {"a": "old"}
     write(target, "new", overwrite=True)
     assert content(target) == {"a": "new"}
@@ -172,10 +175,33 @@ def test_names_are_flushed_before_and_after(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_directories_are_not_held_where_they_cannot_be_opened(
-    tmp_path: Path, unopened_directories: AbstractContextManager[None]
-) -> None:
-    from planc.tensorfiles import directories
-
-    with unopened_directories, directories._held(tmp_path):
+def test_directories_are_not_held_where_they_cannot_be_opened(tmp_path: Path) -> None:
+    with unopened_directories(), directories._held(tmp_path):
         pass
+
+
+def test_old_directories_with_long_names_are_put_back(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 200)
+    filled(tmp_path / f".{'x' * 50}.planc-old", "old")
+    recover(target)
+    assert content(target) == {"a": "old"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_an_exchange_left_does_not_hinder_the_next(tmp_path: Path) -> None:
+    target = filled(tmp_path / "there", "there")
+    filled(old(target), "old")
+    settle(filled(tmp_path / "made", "new"), target)
+    assert content(target) == {"a": "new"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_error_of_a_body_that_removed_its_directory_is_raised(tmp_path: Path) -> None:
+    def fail() -> None:
+        with new_directory(tmp_path / "new") as directory:
+            directory.rmdir()
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        fail()
+    assert list(tmp_path.iterdir()) == []

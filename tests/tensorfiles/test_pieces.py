@@ -6,6 +6,8 @@ another kind is refused by name.
 from __future__ import annotations
 
 import itertools
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, LimitExceeded, MalformedFile, ShardMismatch, TruncatedFile
-from planc.tensorfiles import shards
-from planc.tensorfiles.distributed import KEY, find_pieces
-from planc.tensorfiles.pieces import Piece, Whole, join, open_joined
+from planc.tensorfiles import reader, shards
+from planc.tensorfiles.distributed import KEY, find_pieces, is_distributed
+from planc.tensorfiles.pieces import JoinedFile, Piece, Whole, _near, join, open_joined
 from planc.tensorfiles.shards import find_shards, open_shard
 from planc.tensorfiles.writer import TensorWriter
 
@@ -38,6 +40,136 @@ def test_a_piece_in_another_order_is_read_in_c_order(path: Path) -> None:
             file.read_into(file.header.entries[0], start, into)
             expected = np.arange(8, 32, dtype=np.uint8).reshape(6, 4).T.reshape(-1)
             assert np.array_equal(into, expected[start : start + 10])
+
+
+class Noting:
+    """A file of which is noted what is read."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.read_at = content, list[tuple[int, int]]()
+
+    def read(self, at: int, into: np.ndarray[Any, Any]) -> None:
+        self.read_at.append((at, into.nbytes))
+        into[:] = np.frombuffer(self.content[at : at + into.nbytes], into.dtype)
+
+
+def read_from(path: Path, whole: Whole) -> tuple[JoinedFile, Noting]:
+    noting: Any = Noting(path.read_bytes())
+    return JoinedFile(join({"w": whole}, DEFAULT), {path: noting}), noting
+
+
+def all_of(file: JoinedFile) -> list[int]:
+    [entry] = file.header.entries
+    into = np.empty(entry.stop - entry.start, dtype=np.uint8)
+    file.read_into(entry, 0, into)
+    found: list[int] = into.tolist()
+    return found
+
+
+def test_what_lies_together_is_read_at_once(path: Path) -> None:
+    file, noting = read_from(path, Whole("U8", (4, 6), (Piece(path, 8, (4, 6), (0, 0)),)))
+    assert all_of(file) == [*range(8, 32)]
+    assert noting.read_at == [(8, 24)]
+    rows = (Piece(path, 8, (1, 6), (0, 0)), Piece(path, 20, (3, 6), (1, 0)))
+    file, noting = read_from(path, Whole("U8", (4, 6), rows))
+    assert all_of(file) == [*range(8, 14), *range(20, 38)]
+    assert noting.read_at == [(8, 6), (20, 18)]
+    columns = (Piece(path, 0, (2, 2, 3), (0, 0, 0)), Piece(path, 12, (2, 1, 3), (0, 2, 0)))
+    file, noting = read_from(path, Whole("U8", (2, 3, 3), columns))
+    assert noting.read_at == []
+    all_of(file)
+    assert noting.read_at == [(0, 6), (12, 3), (6, 6), (15, 3)]
+
+
+def test_a_piece_in_another_order_is_read_once_and_alone(path: Path) -> None:
+    rows = (Piece(path, 8, (2, 6), (0, 0), (1, 2)), Piece(path, 20, (2, 6), (2, 0), (1, 2)))
+    file, noting = read_from(path, Whole("U8", (4, 6), rows))
+    [entry] = file.header.entries
+    for start in range(0, 24, 5):
+        file.read_into(entry, start, np.empty(min(5, 24 - start), dtype=np.uint8))
+    assert noting.read_at == [(8, 12), (20, 12)]
+
+
+def test_one_piece_in_another_order_is_held_at_a_time(tmp_path: Path) -> None:
+    size = 1 << 20
+    (tmp_path / "a").write_bytes(bytes(2 * size))
+    whole = Whole(
+        "U8",
+        (2, 1024, 1024),
+        tuple(
+            Piece(tmp_path / "a", i * size, (1, 1024, 1024), (i, 0, 0), (0, 1, 1024))
+            for i in (0, 1)
+        ),
+    )
+    with open_joined(join({"w": whole}, DEFAULT)) as file:
+        tracemalloc.start()
+        for start in (0, size):
+            file.read_into(file.header.entries[0], start, np.empty(1, dtype=np.uint8))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 2.5 * size
+
+
+def test_a_piece_is_looked_for_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    real = Piece.holds
+    monkeypatch.setattr(Piece, "holds", lambda *args: looked.append(args) or real(*args))
+    columns = (Piece(path, 0, (9, 1), (0, 0)), Piece(path, 9, (9, 1), (0, 1)))
+    file, _ = read_from(path, Whole("U8", (9, 2), columns))
+    assert all_of(file) == [n for row in range(9) for n in (row, 9 + row)]
+    assert len(looked) == 3  # the first is looked at for both
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_pieces_that_lie_apart_are_not_compared(path: Path, dim: int) -> None:
+    def piece(i: int) -> Piece:
+        return Piece(path, 0, (4, 2)[:: 1 if dim else -1], (0, 2 * i)[:: 1 if dim else -1])
+
+    whole = Whole("U8", (4, 8)[:: 1 if dim else -1], tuple(map(piece, (2, 0, 3, 1))))
+    assert list(_near(whole)) == []
+    again = Whole(whole.dtype, whole.shape, (*whole.pieces, piece(3)))
+    assert list(_near(again)) == [(piece(3), piece(3))]
+
+
+def test_files_are_closed_when_pieces_were_read(path: Path) -> None:
+    joined = join({"w": Whole("U8", (8,), (Piece(path, 0, (8,), (0,)),))}, DEFAULT)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with open_joined(joined):
+        assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_files_of_pieces_are_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long file that was not in the system's cache, nothing stays there."""
+    monkeypatch.setattr(reader, "_LONG", 0)
+    monkeypatch.setattr(reader, "_is_cached", lambda *_: False)
+    forgotten: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        reader.os, "posix_fadvise", lambda _, at, length, __: forgotten.append((at, length))
+    )
+    with open_joined(join({"w": Whole("U8", (8,), (Piece(path, 5, (8,), (0,)),))}, DEFAULT)) as f:
+        all_of(f)
+    assert forgotten == [(0, 13)]
+
+
+def test_files_of_pieces_hold_as_much_as_those_of_other_tools(tmp_path: Path) -> None:
+    """5 GiB; the files are without content, and take no room."""
+    half = 5 << 29
+    for more, expected in ((0, [["u", "v"]]), (1, [["u"], ["v"]])):
+        os.truncate(_touched(tmp_path / "a"), 2 * half + more)
+        pieces = {
+            name: Whole("U8", (size,), (Piece(tmp_path / "a", start, (size,), (0,)),))
+            for name, start, size in (("u", 0, half), ("v", half, half + more))
+        }
+        found = shards.joined_set(tmp_path, join(pieces, DEFAULT))
+        assert [[e.name for e in shard.header.entries] for shard in found.shards] == expected
+    assert found.index is not None
+    assert found.index.rest == {"metadata": {"total_size": 2 * half + 1}}
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
 
 
 @st.composite
@@ -96,6 +228,7 @@ def test_pieces_in_a_directory_become_files_of_at_most_a_size(
     found = find_shards(tmp_path / "in")
     assert len(found.shards) == files
     assert (found.index is None) == (files == 1)
+    assert found.index is None or found.index.rest == {"metadata": {"total_size": 64}}
     read: dict[str, Any] = {}
     for shard in found.shards:
         assert shard.header.metadata == {"format": "pt"}
@@ -109,6 +242,7 @@ def test_pieces_in_a_directory_become_files_of_at_most_a_size(
                 writer.add(entry, file.chunks(entry, 5))
             writer.finish()
         held = load_file(tmp_path / shard.name)
+        assert sum(array.nbytes for array in held.values()) <= max(most, 16)
         assert found.index is None or {found.index.shards[name] for name in held} == {shard.name}
         read |= held
     assert read.keys() == whole.keys()
@@ -201,9 +335,44 @@ def test_pieces_of_several_kinds_are_refused(tmp_path: Path) -> None:
         '{"w": {"saved_offsets": [0.0]}}',
         '{"w": {"saved_offsets": [true]}}',
         '{"w": {"saved_offsets": ["0"]}}',
+        None,
     ],
 )
-def test_a_piece_whose_place_is_not_said_is_refused(tmp_path: Path, listed: str) -> None:
-    save_file({"w": np.zeros(4, "f4")}, tmp_path / "1.safetensors", {KEY: listed})
+def test_a_piece_whose_place_is_not_said_is_refused(tmp_path: Path, listed: str | None) -> None:
+    metadata = {} if listed is None else {KEY: listed}
+    save_file({"w": np.zeros(4, "f4")}, tmp_path / "1.safetensors", metadata)
     with pytest.raises(MalformedFile, match=rf"1\.safetensors: {KEY}(:| has .* for w of)"):
         find_pieces([tmp_path / "1.safetensors"])
+
+
+def test_what_is_listed_for_a_piece_is_quoted_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "1.safetensors"
+    save_file({"w": np.zeros((4, 2), "f4")}, path, {KEY: f'{{"w": "{"x" * 99}"}}'})
+    with pytest.raises(MalformedFile) as caught:
+        find_pieces([path])
+    assert str(caught.value) == (
+        f"{path}: {KEY} has {'x' * 60} for w of shape (4, 2); save the checkpoint again"
+    )
+
+
+def test_all_places_of_a_piece_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "1.safetensors"
+    save_file({"w": np.zeros((4, 2), "f4")}, path, {KEY: '{"w": {"saved_offsets": [0, true]}}'})
+    with pytest.raises(MalformedFile, match=r"has {'saved_offsets': \[0, True\]} for w of shape"):
+        find_pieces([path])
+
+
+def test_pieces_that_do_not_say_where_they_lie_are_named(tmp_path: Path) -> None:
+    save_file({"w": np.zeros(4, "f4")}, tmp_path / "1.safetensors")
+    with pytest.raises(MalformedFile, match=f"{KEY} has None for w of shape"):
+        find_pieces([tmp_path / "1.safetensors"])
+
+
+def test_files_are_pieces_if_all_say_so(tmp_path: Path) -> None:
+    for name, metadata in (("1", {KEY: "{}"}), ("2", {KEY: "{}"}), ("3", {"format": "pt"})):
+        save_file({"w": np.zeros(4, "f4")}, tmp_path / name, metadata)
+    one, two, other = (tmp_path / name for name in "123")
+    assert is_distributed([one, two])
+    assert not is_distributed([one, two, other])
+    assert not is_distributed([other])
+    assert not is_distributed([])

@@ -5,7 +5,16 @@ and whichever way they are written; what is read once leaves the system's cache 
 from __future__ import annotations
 
 import errno
+import fcntl
+import gc
 import os
+import re
+import threading
+import time
+import tracemalloc
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +28,7 @@ from planc.codec.files import replacing
 from planc.errors import PlancError
 from planc.tensorfiles import reader, stream
 from planc.tensorfiles.header import place, write_header
-from planc.tensorfiles.reader import open_tensors
+from planc.tensorfiles.reader import Bytes, open_tensors
 from planc.tensorfiles.stream import Stream, fill
 from planc.tensorfiles.writer import TensorWriter
 
@@ -97,8 +106,6 @@ def test_a_long_file_is_written_directly_where_that_can_be(tmp_path: Path, small
 
 
 def _is_direct(descriptor: int) -> bool:
-    import fcntl
-
     return bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)
 
 
@@ -212,8 +219,6 @@ def _places_in_cache(path: Path, size: int) -> int:
 def test_a_file_system_without_direct_writes_gets_the_others(
     tmp_path: Path, small: None, number: int
 ) -> None:
-    import fcntl
-
     content, real = np.random.default_rng(0).bytes(20_000), fcntl.fcntl
 
     def refused(descriptor: int, command: int, flags: int = 0) -> int:
@@ -237,51 +242,225 @@ def test_a_file_system_without_direct_writes_gets_the_others(
             assert (tmp_path / "a").read_bytes() == content
 
 
-def test_a_header_of_another_length_is_not_written_over_the_first(tmp_path: Path) -> None:
-    entries = place([("a", "U8", (4,))])
-    with (
-        replacing(tmp_path / "a") as descriptor,
-        TensorWriter(descriptor, entries, {"digest": "0" * 64}) as writer,
-    ):
-        writer.add(entries[0], [b"abcd"])
-        with pytest.raises(PlancError, match=r"a header of \d+ bytes does not fit in \d+"):
-            writer.finish({"digest": "1" * 8000})
-        header = writer.finish({"digest": "1" * 64})
-    assert (tmp_path / "a").read_bytes() == header.raw + b"abcd"
-    assert header.metadata == {"digest": "1" * 64}
+class Flags:
+    """A system's ``fcntl`` whose file systems all write directly, in sectors."""
+
+    F_GETFL, F_SETFL = fcntl.F_GETFL, fcntl.F_SETFL
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.flags, self.set = os.O_RDWR, list[int]()
+        monkeypatch.setattr(stream, "fcntl", self)
+
+    def fcntl(self, descriptor: int, command: int, flags: int = 0) -> int:
+        if command == self.F_SETFL:
+            self.flags = flags
+            self.set.append(flags)
+        return self.flags
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("_ADVISED", False),  # Windows
-        ("RWF_NOWAIT", None),  # macOS
-        ("preadv", errno.ENOTSUP),  # a file system that cannot tell
-        ("preadv", errno.EAGAIN),  # not in the cache: no reason to believe otherwise
-    ],
-)
-def test_what_the_system_does_not_tell_counts_as_cached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+@pytest.fixture
+def descriptor(tmp_path: Path) -> Iterator[int]:
+    found = os.open(tmp_path / "a", os.O_RDWR | os.O_CREAT)
+    yield found
+    os.close(found)
+
+
+DIRECT, PLAIN = os.O_RDWR | os.O_DIRECT, os.O_RDWR
+
+
+@pytest.mark.parametrize(("length", "long"), [(64 << 20, True), ((64 << 20) - 1, False)])
+def test_a_file_is_long_from_64_mib_on(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch, length: int, long: bool
 ) -> None:
-    def fail(*_: Any) -> int:
-        raise OSError(value, os.strerror(value))
+    system = Flags(monkeypatch)
+    with Stream(descriptor, length) as written:
+        fill(written.space, bytes(5000))
+        assert system.set == ([DIRECT] if long else [])
+        written.finish()
+    assert system.set == ([DIRECT, PLAIN] if long else [])
+    assert os.pread(descriptor, 9000, 0) == bytes(5000)
 
-    (tmp_path / "a").write_bytes(bytes(9000))
-    if name == "_ADVISED":
-        monkeypatch.setattr(reader, name, value)
-    elif value is None:
-        monkeypatch.delattr(os, name, raising=False)
+
+def test_a_system_without_direct_writes_is_not_asked_for_them(
+    descriptor: int, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "fcntl", None)
+    monkeypatch.setattr(stream, "_CAN_DIRECTLY", False)
+    with Stream(descriptor, 20_000) as written:
+        fill(written.space, bytes(20_000))
+        written.finish()
+    assert os.pread(descriptor, 30_000, 0) == bytes(20_000)
+
+
+@pytest.mark.parametrize(("number", "again"), [(errno.EINVAL, 1), (errno.ENOSPC, 0)])
+@pytest.mark.parametrize("direct", [True, False])
+def test_only_what_a_direct_write_is_refused_for_is_tried_again(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch, number: int, again: int, direct: bool
+) -> None:
+    system, calls, real = Flags(monkeypatch), list[int](), os.write
+
+    def write(descriptor: int, content: Any) -> int:
+        calls.append(system.flags)
+        if len(calls) == 1:
+            raise OSError(number, os.strerror(number))
+        return real(descriptor, content)
+
+    monkeypatch.setattr(os, "write", write)
+    file = stream._File(descriptor, direct)
+    content = np.arange(100, dtype=np.uint8)
+    if direct and again:
+        file.write(content)
+        assert calls == [DIRECT, PLAIN]
+        assert os.pread(descriptor, 200, 0) == bytes(content)
     else:
-        monkeypatch.setattr(os, "RWF_NOWAIT", 8, raising=False)
-        monkeypatch.setattr(os, name, fail)
-    descriptor = os.open(tmp_path / "a", os.O_RDONLY)
-    assert reader._is_cached(descriptor, 9000) is (value != errno.EAGAIN)
-    os.close(descriptor)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            file.write(content)
+        assert calls == [DIRECT if direct else PLAIN]
 
 
-def test_one_file_under_two_names_is_the_same(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    (tmp_path / "b").touch()
-    (tmp_path / "link").symlink_to("a")
-    same = {n: reader.is_same_file(tmp_path / "a", tmp_path / n) for n in ("a", "b", "link", "no")}
-    assert same == {"a": True, "b": False, "link": True, "no": False}
+def test_a_system_that_keeps_on_writing_directly_is_an_error(
+    descriptor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = Flags(monkeypatch)
+    file, real = stream._File(descriptor, direct=True), system.fcntl
+
+    def fcntl(descriptor: int, command: int, flags: int = 0) -> int:
+        if command == system.F_SETFL:
+            raise OSError(errno.EINVAL, "flags stay")
+        return real(descriptor, command)
+
+    def write(*_: Any) -> int:
+        raise OSError(errno.EINVAL, "not directly")
+
+    monkeypatch.setattr(system, "fcntl", fcntl)
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="flags stay"):
+        file.write(np.zeros(100, dtype=np.uint8))
+
+
+def test_as_much_is_asked_for_at_once_as_fits() -> None:
+    asked: list[int] = []
+
+    def space(size: int) -> Bytes:
+        asked.append(size)
+        return np.empty(size, dtype=np.uint8)
+
+    fill(space, bytes((20 << 20) + 3))
+    assert asked == [8 << 20, 8 << 20, (4 << 20) + 3]
+
+
+def test_a_block_is_filled_to_its_end_before_it_is_written(
+    descriptor: int, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, real = list[int](), os.write
+    monkeypatch.setattr(os, "write", lambda d, part: sizes.append(len(part)) or real(d, part))
+    with Stream(descriptor, 1 << 20) as written:
+        for size in (4096, BLOCK, 4096, BLOCK, 4096, 1):
+            written.space(size)[:] = 7
+        written.finish()
+    assert sizes == [BLOCK + 4096, BLOCK + 4096, 4096, 1]
+
+
+def test_three_blocks_of_memory_take_turns(descriptor: int, small: None) -> None:
+    seen = []
+    with Stream(descriptor, 1 << 20) as written:
+        for number in range(9):
+            space = written.space(BLOCK)
+            space[:] = number
+            seen.append(space.ctypes.data)
+        written.finish()
+    assert len(set(seen)) == 3
+    assert seen == seen[:3] * 3
+    for number in range(9):
+        assert os.pread(descriptor, BLOCK, number * BLOCK) == bytes([number]) * BLOCK
+
+
+def test_a_short_file_takes_little_memory(descriptor: int) -> None:
+    tracemalloc.start()
+    with Stream(descriptor, 100) as written:
+        fill(written.space, bytes(100))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        written.finish()
+    assert peak < 64 << 10
+
+
+def test_finishing_twice_writes_once(descriptor: int) -> None:
+    with Stream(descriptor, 100) as written:
+        for _ in range(2):
+            fill(written.space, bytes(50))
+            written.finish()
+            written.finish()
+    assert os.pread(descriptor, 200, 0) == bytes(100)
+
+
+def test_a_digest_goes_on_over_an_end(descriptor: int) -> None:
+    with Stream(descriptor, 100) as written:
+        fill(written.space, b"before")
+        written.begin()
+        fill(written.space, b"abc")
+        written.finish()
+        fill(written.space, b"defghijk")
+        digest = written.end()
+        written.finish()
+    assert digest.digest() == sha256(b"abcdefghijk").digest()
+
+
+def threads() -> set[str]:
+    names = (thread.name.rpartition("_")[0] for thread in threading.enumerate())
+    return {name for name in names if name.startswith("planc")}
+
+
+def test_what_is_not_written_when_a_body_fails_is_dropped(
+    descriptor: int, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, written_parts = threading.Event(), threading.Event(), list[int]()
+
+    def write(descriptor: int, part: Any) -> int:
+        begun.set()
+        go_on.wait(20)
+        time.sleep(0.05)  # until the end has been asked for
+        written_parts.append(len(part))
+        return len(part)
+
+    def fail() -> None:
+        with Stream(descriptor, 1 << 20) as written:
+            written.begin()
+            for _ in range(3):
+                written.space(BLOCK)
+            assert begun.wait(20)
+            assert threads() == {"planc-hash", "planc-write"}
+            go_on.set()
+            raise KeyError
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(KeyError):
+        fail()
+    assert threads() == set()
+    assert written_parts == [BLOCK]
+
+
+def test_what_is_done_is_let_go() -> None:
+    class Result:
+        pass
+
+    results: list[weakref.ref[Result]] = []
+
+    def call(part: Bytes) -> Any:
+        result = Result()
+        results.append(weakref.ref(result))
+        return result
+
+    block = stream._Block(10)
+    with ThreadPoolExecutor(1) as thread:
+        block.submit(thread, call, block.room)
+        block.wait()
+    gc.collect()
+    assert [result() for result in results] == [None]
+
+
+def test_memory_of_a_block_begins_at_a_sector() -> None:
+    for size in (1, 4096, 10_000):
+        block = stream._Block(size)
+        assert block.room.ctypes.data % 4096 == 0
+        assert block.room.nbytes == size
