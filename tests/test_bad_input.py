@@ -230,7 +230,7 @@ def test_batches_that_cannot_be_calibrated_with_are_refused(
     assert said in str(refusal.value)
     if isinstance(batches, list) and batches and "NaN" not in said:
         with pytest.raises(CalibrationError) as refusal:
-            planc.calibrate(model, batches, "taylor", no_loss)
+            planc.calibrate(model, batches, "taylor_unit", no_loss)
         assert said in str(refusal.value)
 
 

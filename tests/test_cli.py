@@ -148,7 +148,7 @@ def test_statistics_decide_where_a_criterion_needs_them(fail: Run) -> None:
     found = planned("w.planc", "--criterion", "wanda", "--statistics", "s.safetensors")
     assert found.provenance[0].criterion == "wanda"
     said = fail("plan", MODEL, *INPUT, "--criterion", "taylor", "--statistics", "s.safetensors")
-    assert "needs statistics of changes, these have inputs over 1 batches" in said
+    assert "needs statistics of squared_gradient, these have inputs over 1 batches" in said
 
 
 def test_options_reach_the_plan() -> None:

@@ -37,9 +37,10 @@ def calibrate(
 ) -> Statistics:
     """Collects the statistics that a criterion needs.
 
-    The model runs as it is, in train or eval mode. Criteria that look at units by batch ("taylor")
-    have it analysed as the loss calls it first. Where ``torch.distributed`` is initialized, each
-    process gives batches of its own and all get the same sums, to the bit.
+    The model runs as it is, in train or eval mode. Criteria that look at whole units by batch
+    ("taylor_unit") have it analysed as the loss calls it first. Where
+    ``torch.distributed`` is initialized, each process gives batches of its own and all get the same
+    sums, to the bit.
 
     Args:
         batches: any iterable; nothing is kept of a batch but sums.

@@ -58,6 +58,7 @@ _NAMED: Mapping[str, Callable[[], Criterion]] = {
     "fpgm": GeometricMedian,
     "lamp": Lamp,
     "taylor": Taylor,
+    "taylor_unit": lambda: Taylor("unit"),
     "obd": OptimalBrainDamage,
     "obd_c": KroneckerDamage,
     "activation": MeanActivation,
@@ -72,8 +73,8 @@ NAMES = (*sorted([*_NAMED, "random"]),)
 
 def named(name: str | Criterion, seed: int = 0) -> Criterion:
     """A criterion as it is, or by its name: "l1", "l2", "random", "batch_norm" (scales of batch
-    norms), "fpgm", "lamp", and with statistics "taylor", "obd", "obd_c", "activation", "apoz",
-    "variance", "wanda".
+    norms), "fpgm", "lamp", and with statistics "taylor", "taylor_unit", "obd", "obd_c",
+    "activation", "apoz", "variance", "wanda".
 
     Raises:
         PolicyError: there is none of that name; names the near misses.

@@ -9,11 +9,11 @@ between. Both get the same trained model, batches, epochs and random numbers. To
 the ratio that comes closest from below; planc's budget is what Torch-Pruning reached, by torch's
 ``FlopCounterMode``, and it never has more.
 
-Three importances: the L2 magnitude of all that leaves with a unit (``bias=True`` there, for planc
-counts biases), and the two that read gradients, of the training batches at every step: the first
-order Taylor expansion (``GroupTaylorImportance`` after ``backward`` of each batch) and the second
-order one (``GroupHessianImportance``, whose ``accumulate_grad`` keeps the last batch, and planc's
-"obd").
+The importances: the L2 magnitude of all that leaves with a unit (``bias=True`` there, for planc
+counts biases), and those that read gradients, of the training batches at every step: the first
+order Taylor expansion, of elements and of whole units (``GroupTaylorImportance`` after ``backward``
+of each batch, ``multivariable=True`` for units), and the second order one
+(``GroupHessianImportance``, whose ``accumulate_grad`` keeps the last batch, and planc's "obd").
 
 Printed for each row are MACs left, and accuracy on unseen digits: right after the last pruning,
 after the statistics of the batch norms were taken anew from the training images, and after
@@ -55,6 +55,10 @@ ONE = torch.zeros(1, 1, 8, 8)
 CRITERIA: Mapping[str, tuple[Callable[[], Any], str]] = {
     "magnitude": (lambda: importance.GroupMagnitudeImportance(p=2, bias=True), "l2"),
     "taylor": (importance.GroupTaylorImportance, "taylor"),
+    "taylor per unit": (
+        lambda: importance.GroupTaylorImportance(multivariable=True),
+        "taylor_unit",
+    ),
     "hessian": (importance.GroupHessianImportance, "obd"),
 }
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -202,7 +206,7 @@ def _torch_pruning(original: nn.Module, split: Split, row: Row) -> Iterator[nn.M
     model = copy.deepcopy(original)
     pruner = _pruner(model, measure, _ratio(row.share, row.steps), row.steps)
     for _ in range(row.steps):
-        if row.criterion == "taylor":
+        if row.criterion.startswith("taylor"):
             for batch in split.batches:
                 loss(model, batch).backward()
         if row.criterion == "hessian":

@@ -172,7 +172,9 @@ def compare(name: str) -> dict[str, list[float]]:
         return model(batch).square().mean()
 
     analysis = planc.analyze(planc.trace(model, images))
-    statistics = planc.calibrate(model, [images], ["taylor", Taylor("element", 1), "obd"], loss)
+    statistics = planc.calibrate(
+        model, [images], ["taylor_unit", Taylor("element", 1), "obd"], loss
+    )
     model.requires_grad_(True)
     loss(model, images).backward()
     last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]

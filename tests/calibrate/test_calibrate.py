@@ -17,7 +17,7 @@ from planc.errors import CalibrationError, PolicyError, StalePlan
 from tests.criteria.calibrated import case, loss
 from tests.small import contents
 
-EVERYTHING = ["taylor", "obd", "obd_c", "wanda"]
+EVERYTHING = ["taylor_unit", "obd", "obd_c", "wanda"]
 
 
 def bits(statistics: planc.criteria.Statistics) -> dict[str, bytes]:
@@ -108,14 +108,14 @@ def test_half_precision_is_summed_in_single_under_autocast_too() -> None:
     model, batches = case("residual")
     model.float()
     inputs = [tuple(x.float() for x in batch) for batch in batches]
-    plain = planc.calibrate(model, inputs, ["wanda", "taylor"], loss)
+    plain = planc.calibrate(model, inputs, ["wanda", "taylor_unit"], loss)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = planc.calibrate(model, inputs, ["wanda", "taylor"], loss)
+        cast = planc.calibrate(model, inputs, ["wanda", "taylor_unit"], loss)
     assert cast.tensors.keys() == plain.tensors.keys()
     half = planc.calibrate(
         model.bfloat16(),
         [tuple(x.bfloat16() for x in b) for b in batches],
-        ["wanda", "taylor"],
+        ["wanda", "taylor_unit"],
         loss,
     )
     for other in (cast, half):
@@ -129,7 +129,7 @@ def test_half_precision_is_summed_in_single_under_autocast_too() -> None:
 def test_a_criterion_without_its_statistics_is_refused() -> None:
     model, batches = case("residual")
     with pytest.raises(PolicyError, match=r"taylor.* needs statistics of changes, there are none"):
-        planc.compile(model, batches[0], criterion="taylor")
+        planc.compile(model, batches[0], criterion="taylor_unit")
     statistics = planc.calibrate(model, batches, "wanda")
     with pytest.raises(
         PolicyError, match=r"obd|damage needs statistics of squared_gradient, these have inputs"
@@ -137,19 +137,19 @@ def test_a_criterion_without_its_statistics_is_refused() -> None:
         planc.compile(model, batches[0], criterion="obd", statistics=statistics)
     analysis = planc.analyze(planc.trace(model, batches[0]))
     with pytest.raises(PolicyError, match="needs statistics of changes"):
-        Normalized(Taylor())(analysis, model.state_dict())
+        Normalized(Taylor("unit"))(analysis, model.state_dict())
 
 
 def test_statistics_of_another_model_are_refused() -> None:
     model, batches = case("residual")
     other, others = case("dense")
-    statistics = planc.calibrate(other, others, ["taylor", "obd", "wanda"], loss)
+    statistics = planc.calibrate(other, others, ["taylor_unit", "obd", "wanda"], loss)
     with pytest.raises(StalePlan, match=r"expected squared_gradient of shape .*; calibrate this"):
         planc.compile(model, batches[0], criterion="obd", statistics=statistics)
     with pytest.raises(
         StalePlan, match=r"changes of shape \(2, 8\) for stem\.0\.weight:0, found none"
     ):
-        planc.compile(model, batches[0], criterion="taylor", statistics=statistics)
+        planc.compile(model, batches[0], criterion="taylor_unit", statistics=statistics)
     with pytest.raises(StalePlan, match=r"inputs of head\.weight are of 56 channels.* has 32"):
         planc.compile(model, batches[0], criterion="wanda", statistics=statistics)
 
@@ -161,15 +161,15 @@ def test_requests_that_make_no_sense_are_refused() -> None:
     with pytest.raises(PolicyError, match="no criterion needs no statistics"):
         planc.calibrate(model, batches, [])
     with pytest.raises(PolicyError, match="needs changes of a loss: pass loss="):
-        planc.calibrate(model, batches, "taylor")
+        planc.calibrate(model, batches, "taylor_unit")
     with pytest.raises(PolicyError, match="unknown criterion 'tailor'"):
         planc.calibrate(model, batches, "tailor", loss)
     with pytest.raises(CalibrationError, match="no batches: give at least one"):
-        planc.calibrate(model, [], "taylor", loss)
+        planc.calibrate(model, [], "taylor_unit", loss)
     with torch.device("meta"):
         empty = nn.Linear(3, 4)
     with pytest.raises(CalibrationError, match="weight is on the meta device"):
-        planc.calibrate(empty, batches, "taylor", loss)
+        planc.calibrate(empty, batches, "taylor_unit", loss)
 
 
 def test_a_batch_that_cannot_be_run_is_named() -> None:
@@ -178,7 +178,7 @@ def test_a_batch_that_cannot_be_run_is_named() -> None:
     with pytest.raises(
         CalibrationError, match=r"batch 1: loss\(model, batch\) fails: RuntimeError"
     ):
-        planc.calibrate(model, [batches[0], wrong], "taylor", loss)
+        planc.calibrate(model, [batches[0], wrong], "taylor_unit", loss)
     with pytest.raises(CalibrationError, match=r"batch 0: Residual on the batch fails: Runtime"):
         planc.calibrate(model, [wrong], "wanda")
     with pytest.raises(CalibrationError, match=r"batch 0: Residual on the batch fails: TypeError"):
@@ -197,7 +197,7 @@ def test_a_batch_that_cannot_be_run_is_named() -> None:
 def test_a_loss_that_is_none_is_refused(answer: Any, said: str) -> None:
     model, batches = case("residual")
     with pytest.raises(CalibrationError, match=f"batch 0: {said}"):
-        planc.calibrate(model, batches, "taylor", lambda model, batch: answer(model(*batch)))
+        planc.calibrate(model, batches, "taylor_unit", lambda model, batch: answer(model(*batch)))
 
 
 def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
@@ -211,7 +211,7 @@ def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
             return self.last((self.first(x) * 0).abs().sqrt())  # whose slope at 0 is infinite
 
     said = r"gradient.*first\.weight has 12 values that are NaN or inf, the first at \(0, 0\)"
-    for criterion in ("taylor", "obd"):
+    for criterion in ("taylor_unit", "obd"):
         with pytest.raises(CalibrationError, match=said):
             planc.calibrate(
                 Root(), [torch.ones(2, 3)], criterion, lambda model, x: (model(x) ** 2).mean()
@@ -227,9 +227,9 @@ def test_batches_may_come_from_a_generator_with_random_numbers() -> None:
 
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
-    first = planc.calibrate(model, drawn(), "taylor", loss)
+    first = planc.calibrate(model, drawn(), "taylor_unit", loss)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert bits(planc.calibrate(model, drawn(), "taylor", loss)) == bits(first)
+    assert bits(planc.calibrate(model, drawn(), "taylor_unit", loss)) == bits(first)
 
 
 def test_scores_from_broken_statistics_name_the_parameter() -> None:
@@ -245,7 +245,10 @@ def test_scores_from_broken_statistics_name_the_parameter() -> None:
 def test_scores_are_the_same_to_the_bit_in_every_run(name: str) -> None:
     model, batches = case(name)
     analysis = planc.analyze(planc.trace(model, batches[0]))
-    for criterion in ("l1", "l2", "random", "lamp", "fpgm", "taylor", "obd", "wanda", "variance"):
+    for criterion in (
+        *("l1", "l2", "random", "lamp", "fpgm"),
+        *("taylor", "taylor_unit", "obd", "wanda", "variance"),
+    ):
         scorer = Fallback(planc.criteria.named(criterion), Magnitude(2))
         runs = []
         for _ in range(2):
@@ -273,14 +276,14 @@ def test_progress_is_shown_on_a_terminal_that_wants_it(
 ) -> None:
     model, batches = case("residual")
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes any stream for a terminal then
-    planc.calibrate(model, batches, "taylor", loss, progress=False)
+    planc.calibrate(model, batches, "taylor_unit", loss, progress=False)
     assert not capsys.readouterr().err
-    planc.calibrate(model, batches, "taylor", loss)
+    planc.calibrate(model, batches, "taylor_unit", loss)
     shown = capsys.readouterr()
     assert "Calibrating" in shown.err
     assert not shown.out
     monkeypatch.delenv("FORCE_COLOR")
-    planc.calibrate(model, batches, "taylor", loss)
+    planc.calibrate(model, batches, "taylor_unit", loss)
     assert not capsys.readouterr().err
 
 
@@ -299,13 +302,13 @@ def test_units_are_found_however_the_loss_calls_the_model() -> None:
     def named_arguments(model: nn.Module, scale: float) -> torch.Tensor:
         return (model(x=x, scale=scale) ** 2).mean()
 
-    statistics = planc.calibrate(model, [0.5, 1.0], "taylor", named_arguments)
+    statistics = planc.calibrate(model, [0.5, 1.0], "taylor_unit", named_arguments)
     assert "changes/first.weight:0" in statistics.tensors
     plan = planc.compile(
-        model, kwargs={"x": x, "scale": 1.0}, criterion="taylor", statistics=statistics
+        model, kwargs={"x": x, "scale": 1.0}, criterion="taylor_unit", statistics=statistics
     )
     assert plan.cost_after.params < plan.cost_before.params
     with pytest.raises(CalibrationError, match="batch 0: the loss does not call the model"):
         planc.calibrate(
-            model, [x], "taylor", lambda model, x: (model.last(model.first(x)) ** 2).mean()
+            model, [x], "taylor_unit", lambda model, x: (model.last(model.first(x)) ** 2).mean()
         )

@@ -15,7 +15,7 @@ from planc.criteria import Statistics
 from tests.criteria.calibrated import case, loss
 
 ROOT = Path(__file__).parent.parent.parent
-CRITERIA = ["taylor", "obd", "obd_c", "wanda"]
+CRITERIA = ["taylor_unit", "obd", "obd_c", "wanda"]
 WORKER = """
 import sys, torch
 from torch import distributed
@@ -39,7 +39,7 @@ except planc.CalibrationError as error:
     print(error)
 else:
     planc.save_statistics(statistics, f"{folder}/statistics{number}")
-    for criterion in ("taylor", "obd", "wanda"):
+    for criterion in ("taylor_unit", "obd", "wanda"):
         plan = planc.compile(model, batches[0], criterion=criterion, statistics=statistics)
         planc.save_plan(plan, f"{folder}/{criterion}{number}")
 distributed.destroy_process_group()
@@ -74,7 +74,7 @@ def alone(batches: int = 5) -> Statistics:
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_rank_compiles_the_same_bytes(count: int, tmp_path: Path) -> None:
     run(tmp_path, count)
-    for name in ("statistics", "taylor", "obd", "wanda"):
+    for name in ("statistics", "taylor_unit", "obd", "wanda"):
         assert len({(tmp_path / f"{name}{number}").read_bytes() for number in range(count)}) == 1
     statistics, reference = planc.load_statistics(tmp_path / "statistics0"), alone()
     assert statistics.batches == 5
@@ -83,7 +83,7 @@ def test_every_rank_compiles_the_same_bytes(count: int, tmp_path: Path) -> None:
         torch.testing.assert_close(statistics.tensors[key], tensor, rtol=1e-10, atol=1e-12)
     model, batches = case("residual")
     analysis = planc.analyze(planc.trace(model, batches[0]))
-    for name in ("taylor", "obd", "wanda"):
+    for name in ("taylor_unit", "obd", "wanda"):
         criterion = planc.criteria.named(name)
         pairs = zip(
             planc.score(analysis, model, criterion, statistics).units,

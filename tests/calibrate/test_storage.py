@@ -14,7 +14,7 @@ from planc.criteria import Statistics, Taylor
 from planc.errors import FileError, MalformedFile, NotAPlancFile, UnsafePath, UnsupportedVersion
 from tests.criteria.calibrated import case, loss
 
-CRITERIA = ("taylor", "obd", "obd_c", "wanda")
+CRITERIA = ("taylor_unit", "obd", "obd_c", "wanda")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_what_is_loaded_is_what_was_saved(statistics: Statistics, tmp_path: Path
     assert (tmp_path / "s").read_bytes() == (tmp_path / "t").read_bytes()
     model, batches = case("residual")
     plans = {
-        planc.compile(model, batches[0], criterion="taylor", statistics=own)
+        planc.compile(model, batches[0], criterion="taylor_unit", statistics=own)
         for own in (statistics, loaded)
     }
     assert len(plans) == 1

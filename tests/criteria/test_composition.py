@@ -125,7 +125,7 @@ def test_unknown_words_are_refused_with_those_there_are() -> None:
 
 
 def test_what_is_composed_says_so_and_needs_what_its_parts_need() -> None:
-    composed = Normalized(Fallback(Reduced(Taylor(), "max"), Magnitude(2)), "sum")
+    composed = Normalized(Fallback(Reduced(Taylor("unit"), "max"), Magnitude(2)), "sum")
     assert str(composed) == "taylor per unit, p=2, max over members, else l2, by sum"
     assert composed.needs == ("changes",)
     assert Normalized(Magnitude(2)).needs == ()

@@ -47,7 +47,7 @@ def test_taylor_per_unit_sums_before_the_power_and_averages_after_it(name: str, 
             strict=True,
         )
     ]
-    statistics = planc.calibrate(model, batches, Taylor(), loss)
+    statistics = planc.calibrate(model, batches, Taylor("unit"), loss)
     found = planc.score(analysis, model, Taylor("unit", p), statistics).units
     for own, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, wanted, rtol=1e-8, atol=1e-14)
@@ -58,13 +58,13 @@ def test_taylor_per_unit_sums_before_the_power_and_averages_after_it(name: str, 
 def test_taylor_of_members_is_reduced_after_the_power(name: str, reduction: Any) -> None:
     model, batches, analysis = traced(name)
     tensors, changes = brute.parameters(model), products(model, batches)
-    statistics = planc.calibrate(model, batches, "taylor", loss)
+    statistics = planc.calibrate(model, batches, "taylor_unit", loss)
 
     def squared(tensor: str, dim: int, mask: np.ndarray, group: Group) -> float:
         return float(np.mean([own[tensor][mask].sum() ** 2 for own in changes]))
 
     expected = brute.by_member(analysis, tensors, squared, reduction)
-    criterion = Reduced(Taylor(), reduction.__name__)
+    criterion = Reduced(Taylor("unit"), reduction.__name__)
     found = planc.score(analysis, model, criterion, statistics).units
     for own, wanted in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, wanted, rtol=1e-8, atol=1e-14)
@@ -91,8 +91,9 @@ def test_changes_of_opposite_sign_do_not_cancel_over_the_batches() -> None:
     def signed(model: nn.Module, sign: int) -> torch.Tensor:
         return sign * loss(model, batch)
 
+    criterion = Taylor("unit")
     alone, both = (
-        planc.score(analysis, model, Taylor(), planc.calibrate(model, signs, "taylor", signed))
+        planc.score(analysis, model, criterion, planc.calibrate(model, signs, criterion, signed))
         for signs in ([1], [1, -1])
     )
     for own, wanted in zip(both.units, alone.units, strict=True):
@@ -239,3 +240,8 @@ class _Keeps:
         return tuple(
             group.cells - len(own) for group, own in zip(analysis.groups, self.removed, strict=True)
         )
+
+
+def test_taylor_means_elements_by_default_and_units_by_name() -> None:
+    assert planc.criteria.named("taylor") == Taylor() == Taylor("element", 2)
+    assert planc.criteria.named("taylor_unit") == Taylor("unit", 2)
