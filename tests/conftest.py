@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
-
 import pytest
 import torch
 
 from tests import promises
 from tests.promises import goal, pytest_collection_modifyitems, pytest_configure
+from tests.systems import unopened_directories
 
-__all__ = ["goal", "pytest_collection_modifyitems", "pytest_configure"]
+__all__ = [
+    "goal",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "unopened_directories",
+]
 
 torch.set_num_threads(1)  # one for each worker, from the first module that is collected on
 
@@ -29,20 +30,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def regenerate(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written instead of compared with."""
     return bool(request.config.getoption("--regenerate"))
-
-
-@pytest.fixture
-def unopened_directories() -> AbstractContextManager[None]:
-    """While it is entered, the system is one where directories cannot be opened, and none is."""
-
-    def none(*_: Any) -> int:
-        raise AssertionError("a directory was opened")
-
-    @contextmanager
-    def windows() -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(os, "name", "nt")
-            patched.setattr(os, "open", none)
-            yield
-
-    return windows()

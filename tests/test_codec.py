@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -169,8 +170,9 @@ def test_other_files_are_not_planc_files() -> None:
 
 
 def test_another_version_is_named() -> None:
-    with pytest.raises(UnsupportedVersion, match="version 2 found, 1 is known"):
-        decode_plan(FILE[:12] + b"\x02" + FILE[13:])
+    for rest in (FILE[13:], FILE[13:20], b""):
+        with pytest.raises(UnsupportedVersion, match="version 2 found, 1 is known"):
+            decode_plan(FILE[:12] + b"\x02" + rest)
 
 
 def test_a_longer_form_of_the_length_is_refused() -> None:
@@ -258,6 +260,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("target", "moon"), "target: 'moon'"),
         (set_in("tensors.0.kind", "weight"), "tensors[0].kind: 'weight'"),
         (set_in("tensors.4.names", []), "tensors[4].names"),
+        (set_in("tensors.0.names", []), "groups[0].members[0].tensor: row 0, the table"),
         (set_in("tensors.1.names", ["a.weight"]), ": tensors: 'a.weight' is there twice"),
         (set_in("tensors.1.shape", [6, 11]), "dimension 1 of b.weight has 11"),
         (set_in("tensors.1.shape", [6, 1 << 48]), "LimitExceeded"),
@@ -267,6 +270,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("tensors.1.shape", [6, True]), "got `bool`"),
         (set_in("tensors.4.shape", [3]), "source.tensors: the digest"),
         (set_in("tensors.0.names", ["a" * 1025]), "1024 string"),
+        (set_in("modules.1.path", "x" * 1025), "modules[1].path: 1025 exceeds the limit of 1024"),
         (set_in("modules.1.path", ""), "'' is there twice"),
         (set_in("modules.0.attributes", 1), "row 1 of 2"),
         (set_in("modules.2.attributes", 2), "modules[2].attributes: row 2 of 2, at most row 2 may"),
@@ -435,6 +439,13 @@ def test_a_shape_without_indices_is_refused() -> None:
     )
     with pytest.raises(MalformedFile, match="must keep an index"):
         encode_plan(complete(tensors, (), groups, ()))
+
+
+def test_a_dimension_that_was_empty_stays_empty() -> None:
+    group = PlanGroup("w:0", "channels", 4, 1, (Member("w", 0, (Run(0, 4, 0, 1),)),), "", (1,))
+    plan = complete((TensorSpec(("w",), (4, 0), "parameter"),), (), (group,), ())
+    assert decode_plan(encode_plan(plan)) == plan
+    assert plan.cuts["w"].shape == (3, 0)
 
 
 def test_what_no_file_can_hold_is_refused_when_it_is_saved(tmp_path: Path) -> None:
@@ -649,7 +660,7 @@ def test_the_directory_is_flushed_after_the_file_is_renamed(
     assert calls == ["fsync", "replace", "fsync directory"]
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o666])
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o666, 0o777])
 def test_a_replaced_file_keeps_its_mode(mode: int, tmp_path: Path) -> None:
     path = tmp_path / "a.plan"
     path.write_bytes(b"old")
@@ -694,8 +705,9 @@ def test_a_missing_directory_is_an_os_error(tmp_path: Path) -> None:
 def test_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsafePath, match="a directory"):
         load_plan(tmp_path)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError) as caught:
         save_plan(PLAN, tmp_path)
+    assert str(caught.value) == f"[Errno {errno.EISDIR}] Is a directory: {str(tmp_path)!r}"
 
 
 def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -131,6 +131,11 @@ def test_a_limit_on_a_table_names_the_table() -> None:
         assert str(caught.value).startswith(said)
 
 
+def test_units_of_all_groups_are_counted_together() -> None:
+    with pytest.raises(LimitExceeded, match=r"^the plan: groups: 14 exceeds the limit of 13 units"):
+        decode_plan(encode_plan(PLAN), limits=Limits(units=13))
+
+
 def test_attributes_are_counted_for_each_module_that_has_them() -> None:
     rows = sum(len(msgpack.packb(module.attributes)) for module in PLAN.modules)
     content = encode_plan(PLAN)
@@ -265,6 +270,8 @@ def test_steps_are_counted_for_what_is_written_out() -> None:
     assert steps_of(cut(first, Member("b", 0, (Run(0, 4, 0, 5, 5),)), a=4, b=30)) == (
         4 + 4 + 30 + 20 + 2 * 64
     )
+    tail = Member("a", 0, (Run(0, 4, 4, 1),))  # of a dimension that is cut already
+    assert steps_of(cut(first, tail, a=10)) == 10 + 4 + 4 + 2 * 64
     # runs that interleave are marked one by one, too
     woven = Member("a", 0, (Run(0, 2, 0, 2), Run(2, 2, 1, 2)))
     assert steps_of(cut(woven, a=10)) == 10 + 4 + 4 + 2 * 64

@@ -89,6 +89,27 @@ def test_without_locks_files_are_replaced_and_nothing_is_swept(
     assert left.exists()
 
 
+def test_an_error_of_the_body_is_raised_where_the_new_file_is_gone(tmp_path: Path) -> None:
+    def swept() -> None:
+        with replacing(tmp_path / "a"):
+            for path in tmp_path.iterdir():
+                path.unlink()
+            raise ValueError("of the body")
+
+    with pytest.raises(ValueError, match="of the body"):
+        swept()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_a_mode_cannot_be_set_a_file_is_replaced_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.delattr(os, "fchmod")
+    write_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
 def test_a_directory_is_not_flushed_where_the_system_cannot(
     tmp_path: Path, unopened_directories: AbstractContextManager[None]
 ) -> None:

@@ -35,6 +35,7 @@ from tests.mutation.mutants import Mutant
 from tests.mutation.patching import Place, exchange, functions_of, import_mutated
 
 MEMORY = ROOT / ".mutation.json"  # the lines that each test runs
+WITHOUT_TORCH = ("--noconftest", "-p", "tests.systems")  # which tests of codec do not need
 _PATIENCE = 5.0  # seconds beyond which, and times the usual, a run is taken to go on for ever
 _MOST = 60.0  # seconds of tests for one mutant
 _MEMORY = 3 << 30  # bytes that a run may take beyond what it begins with
@@ -243,7 +244,7 @@ def _serve(requests: Any, answers: Any, folder: Path) -> None:
         ) -> None:
             file = ROOT / mutant.path
             import_mutated(mutant, file.read_text(), file)
-            options = ["-x", "-q", "-n", "0", "--noconftest", f"--basetemp={folder}"]
+            options = ["-x", "-q", "-n", "0", *WITHOUT_TORCH, f"--basetemp={folder}"]
             status = pytest.main([*options, *tests])
             tell("none" if status == 0 else "a fresh run")
 
