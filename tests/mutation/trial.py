@@ -179,9 +179,9 @@ class Trial:
     ) -> str | None:
         """The test that fails with the fault in the code, None if all pass."""
         source, file = self.sources[mutant.path], ROOT / mutant.path
-        limit = _PATIENCE * (1 + sum(seen[name].seconds for name in tests))
+        seconds = [seen[name].seconds for name in tests]
         if not mutant.function:
-            return self.bare.ask(mutant, tests, limit + 30)
+            return self.bare.ask(mutant, tests, _PATIENCE * (1 + sum(seconds)) + 30)
 
         def attempt(tell: Callable[[str], None]) -> None:
             exchange(mutant, source, file, self.functions[mutant.path])
@@ -192,7 +192,7 @@ class Trial:
                     return
             tell("none\n")
 
-        said = forked(attempt, limit).splitlines()
+        said = forked(attempt, _PATIENCE * (1 + max(seconds, default=0))).splitlines()
         last = said[-1] if said else "no test could be run"
         return None if last == "none" else last
 
@@ -253,8 +253,8 @@ def _serve(requests: Any, answers: Any, folder: Path) -> None:
 
 
 def forked(do: Callable[[Callable[[str], None]], None], limit: float) -> str:
-    """What a function says in a process of its own, silent otherwise, until it ends or its time
-    does.
+    """What a function says in a process of its own, silent otherwise, until it ends or has said
+    nothing for ``limit`` seconds.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -276,7 +276,7 @@ def forked(do: Callable[[Callable[[str], None]], None], limit: float) -> str:
         part = os.read(read, 1 << 16)
         if not part:
             break
-        said += part
+        said, until = said + part, time.time() + limit
     os.close(read)
     try:
         os.killpg(pid, signal.SIGKILL)
