@@ -7,6 +7,12 @@ EQUIVALENT: dict[str, str] = {
     "planc/codec/checks.py:check_string: len(text) * 4 > limits.string -> "
     "len(text) * 4 >= limits.string": "it only saves encoding short strings",
     "planc/codec/checks.py:check_string: 4 -> 5": "so it is",
+    "planc/codec/checks.py:_same_types: map(_same_types, left, right) -> "
+    "map(_same_types, right, left)": "whether types are the same is symmetric",
+    "planc/codec/records.py:: 'Record' -> 'Record?'": "only type checkers read such a name",
+    "planc/codec/records.py:_decode: zip(packed, again, strict=False) -> "
+    "zip(again, packed, strict=False)": "whether bytes differ is symmetric",
+    "planc/codec/formats.py:: 'Value' -> 'Value?'": "only type checkers read such a name",
     "planc/codec/conversion.py:_bitmap: 1 -> 2": "any negative length is the one to be found",
     "planc/codec/conversion.py:_bitmap: 'little' -> 'little?'": "NumPy reads six letters of it",
     "planc/codec/conversion.py:_from_bitmap: 'little' -> 'little?'": "as above",
