@@ -497,6 +497,23 @@ def test_the_only_index_of_a_dimension_stays() -> None:
         encode_plan(complete(tensors, (), (group,), ()))
 
 
+def test_a_group_may_have_one_unit_which_stays() -> None:
+    group = PlanGroup("w:0", "channels", 1, 1, (Member("w", 0, (Run(0, 1, 0, 1),)),), "", ())
+    plan = complete((TensorSpec(("w",), (1,), "parameter"),), (), (group,), ())
+    assert decode_plan(encode_plan(plan)) == plan
+
+
+@pytest.mark.parametrize("number", [-(1 << 63), (1 << 63) - 1])
+def test_integers_may_have_64_bits(number: int) -> None:
+    plan = PLAN.replace(
+        inputs=("value", number), provenance=(replace(PLAN.provenance[0], seed=number),)
+    )
+    assert decode_plan(encode_plan(plan)) == plan
+    modules = (replace(PLAN.modules[0], attributes=(("n", number),)),)
+    plan = complete(PLAN.tensors, modules, PLAN.groups, ())
+    assert decode_plan(encode_plan(plan)) == plan
+
+
 def test_inputs_may_be_empty() -> None:
     plan = PLAN.replace(inputs=("tuple", ("tuple", ("tensor", (0, 3), "float32")), ("dict",)))
     assert decode_plan(encode_plan(plan)) == plan

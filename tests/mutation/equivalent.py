@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 EQUIVALENT: dict[str, str] = {
-    "planc/codec/files.py:: 'O_BINARY' -> 'O_BINARY?'": "only Windows has it, where 0 stands else",
     "planc/codec/checks.py:check_string: len(text) * 4 > limits.string -> "
     "len(text) * 4 >= limits.string": "it only saves encoding short strings",
     "planc/codec/checks.py:check_string: 4 -> 5": "so it is",
     "planc/codec/checks.py:_same_types: map(_same_types, left, right) -> "
     "map(_same_types, right, left)": "whether types are the same is symmetric",
-    "planc/codec/records.py:: 'Record' -> 'Record?'": "only type checkers read such a name",
     "planc/codec/records.py:_decode: zip(packed, again, strict=False) -> "
     "zip(again, packed, strict=False)": "whether bytes differ is symmetric",
-    "planc/codec/formats.py:: 'Value' -> 'Value?'": "only type checkers read such a name",
     "planc/codec/conversion.py:_bitmap: 1 -> 2": "any negative length is the one to be found",
     "planc/codec/conversion.py:_bitmap: 'little' -> 'little?'": "NumPy reads six letters of it",
     "planc/codec/conversion.py:_from_bitmap: 'little' -> 'little?'": "as above",
     "planc/codec/conversion.py:_from_bitmap: 'little' -> 'little?' #1": "as above",
-    "planc/codec/kinds.py:load_any: 12 -> 13": "kind_of looks at the first 12 bytes only",
     "planc/codec/checks.py:_check_changes: _same_types(change.before, change.after) -> "
     "_same_types(change.after, change.before)": "whether types are the same is symmetric",
     "planc/checkpoint/native.py:_whole: assert entry.dtype is not None -> pass": (
