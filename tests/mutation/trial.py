@@ -35,7 +35,8 @@ from tests.mutation.mutants import Mutant
 from tests.mutation.patching import Place, exchange, functions_of, import_mutated
 
 MEMORY = ROOT / ".mutation.json"  # the lines that each test runs
-WITHOUT_TORCH = ("--noconftest", "-p", "tests.systems")  # which tests of codec do not need
+# what tests/conftest.py has, without torch, which tests of codec do not need
+PLUGINS = ("--noconftest", "-p", "tests.systems", "-p", "tests.promises")
 _PATIENCE = 5.0  # seconds beyond which, and times the usual, a run is taken to go on for ever
 _MOST = 60.0  # seconds of tests for one mutant
 _MEMORY = 3 << 30  # bytes that a run may take beyond what it begins with
@@ -179,20 +180,22 @@ class Trial:
     ) -> str | None:
         """The test that fails with the fault in the code, None if all pass."""
         source, file = self.sources[mutant.path], ROOT / mutant.path
-        seconds = [seen[name].seconds for name in tests]
+        limit = _PATIENCE * (1 + sum(seen[name].seconds for name in tests))
         if not mutant.function:
-            return self.bare.ask(mutant, tests, _PATIENCE * (1 + sum(seconds)) + 30)
+            return self.bare.ask(mutant, tests, limit + 30)
 
         def attempt(tell: Callable[[str], None]) -> None:
             exchange(mutant, source, file, self.functions[mutant.path])
             for name, following in zip(tests, [*tests[1:], None], strict=True):
                 tell(f"{name}\n")
+                # ends this process, so that what loops for ever takes no longer than its test may
+                signal.setitimer(signal.ITIMER_REAL, _PATIENCE * (1 + seen[name].seconds))
                 self._run(items[name], following and items[following])
                 if self.failed:
                     return
             tell("none\n")
 
-        said = forked(attempt, _PATIENCE * (1 + max(seconds, default=0))).splitlines()
+        said = forked(attempt, limit).splitlines()
         last = said[-1] if said else "no test could be run"
         return None if last == "none" else last
 
@@ -244,7 +247,7 @@ def _serve(requests: Any, answers: Any, folder: Path) -> None:
         ) -> None:
             file = ROOT / mutant.path
             import_mutated(mutant, file.read_text(), file)
-            options = ["-x", "-q", "-n", "0", *WITHOUT_TORCH, f"--basetemp={folder}"]
+            options = ["-x", "-q", "-n", "0", *PLUGINS, f"--basetemp={folder}"]
             status = pytest.main([*options, *tests])
             tell("none" if status == 0 else "a fresh run")
 
@@ -253,8 +256,8 @@ def _serve(requests: Any, answers: Any, folder: Path) -> None:
 
 
 def forked(do: Callable[[Callable[[str], None]], None], limit: float) -> str:
-    """What a function says in a process of its own, silent otherwise, until it ends or has said
-    nothing for ``limit`` seconds.
+    """What a function says in a process of its own, silent otherwise, until it ends or its time
+    does.
     """
     read, write = os.pipe()
     pid = os.fork()
@@ -276,7 +279,7 @@ def forked(do: Callable[[Callable[[str], None]], None], limit: float) -> str:
         part = os.read(read, 1 << 16)
         if not part:
             break
-        said, until = said + part, time.time() + limit
+        said += part
     os.close(read)
     try:
         os.killpg(pid, signal.SIGKILL)
