@@ -93,9 +93,7 @@ def other_call(model: nn.Module, call: Call) -> Call | None:
     if not taken:
         return None
     together = _changed(call, taken)
-    if len(taken) > 1 and not _runs(model, together):
-        return _changed(call, taken[:1])
-    return together
+    return together if _runs(model, together) else _changed(call, taken[:1])
 
 
 def sizes_of(call: Call) -> str:
@@ -131,9 +129,7 @@ def _changed(call: Call, changes: list[Change]) -> Call:
 
 def _resized(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     """The first ``size`` entries of a dimension; where there are too few, others made of them."""
-    if size > tensor.shape[dim]:
-        tensor = torch.cat([tensor, tensor.flip(-1)], dim)
-    return tensor.narrow(dim, 0, size).contiguous()
+    return torch.cat([tensor, tensor.flip(-1)], dim).narrow(dim, 0, size).contiguous()
 
 
 def _runs(model: nn.Module, call: Call) -> bool:

@@ -32,6 +32,16 @@ EQUIVALENT: dict[str, str] = {
     "_same(values[name], value)": "whether values are the same is symmetric",
     "planc/fingerprint.py:attribute_rows: sorted(m.attributes, key=lambda pair: pair[0]) -> "
     "sorted(m.attributes)": "names are unique, so that they decide",
+    "planc/verify/__init__.py:verify: 1 -> 2": "any seed but that of the other run will do",
+    "planc/verify/__init__.py:verify: 1 -> 2 #1": "any seed but that of the other run will do",
+    "planc/verify/__init__.py:verify: differ(outputs, run(smaller, call, seed=1)) -> "
+    "differ(run(smaller, call, seed=1), outputs)": "whether outputs differ is symmetric",
+    "planc/verify/__init__.py:verify: differ(expected, run(masked, call, seed=1)) -> "
+    "differ(run(masked, call, seed=1), expected)": "whether outputs differ is symmetric",
+    "planc/verify/outputs.py:differ: map(torch.equal, some, others) -> "
+    "map(torch.equal, others, some)": "whether tensors are equal is symmetric",
+    "planc/verify/structure.py:check_plan: '' -> '?'": "the provenance is not compared",
+    "planc/verify/structure.py:check_plan: '' -> '?' #1": "the provenance is not compared",
     "planc/tensorfiles/header.py:parse_text: entry.start > end -> entry.start >= end": (
         "the two are known to differ there"
     ),

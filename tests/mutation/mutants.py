@@ -49,7 +49,7 @@ _OTHER_OPERATOR: dict[type[ast.operator], type[ast.operator]] = {
 _OTHER_NAME = {"min": "max", "max": "min", "any": "all", "all": "any"}
 # of zip, where lengths are equal; of msgspec, what the collector looks at
 _WITHOUT_EFFECT = ("strict", "gc")
-_WITHOUT_ORDER = ("min", "max", "suppress")  # of their arguments
+_WITHOUT_ORDER = ("min", "max", "suppress", "torch.equal")  # of their arguments
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -254,7 +254,7 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     for i, _ in enumerate(pairwise(node.args)):
         if any(isinstance(arg, ast.Starred) for arg in node.args[i : i + 2]):
             continue
-        if isinstance(node.func, ast.Name) and node.func.id in _WITHOUT_ORDER:
+        if ast.unparse(node.func) in _WITHOUT_ORDER:
             continue
         if ast.dump(node.args[i]) != ast.dump(node.args[i + 1]):
             new = copy.deepcopy(node)

@@ -14,6 +14,7 @@ from torch import fx, nn
 import planc
 from planc.analysis import Analysis
 from planc.errors import StalePlan, TraceError, VerificationError
+from planc.groups import Over
 from planc.plan import Plan
 from planc.validate import (
     check_structure,
@@ -145,6 +146,20 @@ def test_what_differs_is_shown_beside_what_was_expected() -> None:
     assert shown.endswith("nnn...")
 
 
+@pytest.mark.parametrize(
+    ("planned", "derived", "words"),
+    [
+        (5, (1,), "5, expected (1,)"),
+        ((1,), 5, "(1,), expected 5"),
+        ((1, 2), (1, 3), "2, expected 3"),
+        ((1, 2), (1,), "2 entries, expected 1"),
+        ("a" * 200, "b" * 201, f"{'a' * 200}, expected {'b' * 197}..."),
+    ],
+)
+def test_the_first_difference_is_shown(planned: Any, derived: Any, words: str) -> None:
+    assert structure._first_difference(planned, derived) == words
+
+
 def test_a_composed_plans_result_may_be_named_otherwise() -> None:
     composed = PLAN.replace(
         provenance=PLAN.provenance * 2, result=replace(PLAN.result, structure=bytes(32))
@@ -166,6 +181,10 @@ def test_a_plan_whose_members_do_not_fit_its_own_tensors_contradicts_itself() ->
     lost = with_group(0, members=(replace(member, tensor="none"), *PLAN.groups[0].members[1:]))
     with pytest.raises(VerificationError, match="the plan contradicts itself: "):
         check_source(lost, pruned())
+    ragged = replace(PLAN.groups[0].members[1], over=Over(0, 0, 1))
+    uncovered = with_group(0, members=(PLAN.groups[0].members[0], ragged))
+    with pytest.raises(VerificationError, match=r"the plan contradicts itself: .* do not cover"):
+        check_source(uncovered, pruned())
     check_source(PLAN, MODEL)
 
 
@@ -262,6 +281,14 @@ def test_an_attribute_that_is_not_as_planned_is_named(
     with pytest.raises(VerificationError) as caught:
         check_modules(PLAN, MODEL, edited(edit))
     assert words in str(caught.value)
+
+
+def test_attributes_that_are_not_plain_all_through_are_not_compared() -> None:
+    model = small()
+    model.held = [1, (object(), 2)]
+    smaller = planc.apply(planc.compile(model, X, ratio=0.5), model)
+    smaller.held = [2, (object(), 2)]
+    assert check_modules(PLAN, model, smaller)
 
 
 def test_another_class_is_named() -> None:
@@ -431,6 +458,26 @@ def test_a_run_that_was_not_predicted_is_refused(smaller: nn.Module, words: str)
     assert words in str(caught.value)
 
 
+def with_node(graph: Any, number: int, **changes: Any) -> Any:
+    nodes = list(graph.nodes)
+    nodes[number] = replace(nodes[number], **changes)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def test_a_run_whose_operators_have_other_results_is_refused() -> None:
+    found = run_of(pruned())
+    for outputs in ((), found.nodes[2].outputs * 2):
+        with pytest.raises(
+            VerificationError, match=r"operator 2 of the pruned model is .*predicted"
+        ):
+            compare_shapes(PLAN, ANALYSIS, with_node(found, 2, outputs=outputs))
+    compare_shapes(PLAN, ANALYSIS, with_node(found, 2, outputs=(None,)))
+    analysis = replace(ANALYSIS, graph=with_node(ANALYSIS.graph, 2, outputs=(None,)))
+    compare_shapes(PLAN, analysis, found)
+    with pytest.raises(VerificationError, match="the pruned model runs 6 operators, predicted 5"):
+        check_shapes(PLAN, ANALYSIS, as_class(Longer), ((X,), {}))
+
+
 def test_a_number_of_unknown_origin_must_be_what_it_was() -> None:
     model = Scaled().eval()
     plan = planc.compile(model, X, ratio=0.5)
@@ -513,6 +560,18 @@ def test_tensors_that_are_the_kept_slices_are_accepted() -> None:
     assert (
         check_tensors(ANALYSIS, GONE, MODEL, pruned()) == "7 tensors hold exactly the kept values"
     )
+
+
+def test_how_a_dimension_of_one_lies_in_memory_is_no_difference() -> None:
+    model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    x = torch.zeros(2, 1)
+    plan = planc.compile(model, x, ratio=0.5)
+    analysis = planc.analyze(run_of(model, x))
+    gone = analysis.gone([group.removed for group in plan.groups])
+    smaller = planc.apply(plan, model)
+    weight = smaller[0].weight
+    smaller[0].weight = nn.Parameter(weight.detach().as_strided((2, 1), (1, 5)))
+    check_tensors(analysis, gone, model, smaller)
 
 
 def moved(smaller: Any) -> None:

@@ -209,6 +209,14 @@ def test_sizes_shrink_and_a_single_example_is_doubled(
         assert not torch.equal(tensor[0], tensor[1])
 
 
+def test_a_second_example_is_the_first_reversed_in_its_last_dimension() -> None:
+    images = drawn(1, 2, 3)
+    found = other_call(nn.ReLU(), ((images,), {}))
+    assert found is not None
+    ((tensor,), _) = found
+    assert torch.equal(tensor, torch.cat([images, images.flip(2)])[:, :, :2])
+
+
 def test_sizes_are_written_each_once() -> None:
     call = (
         (torch.zeros(2, 3), torch.zeros(()), 5),

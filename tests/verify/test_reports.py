@@ -1,0 +1,223 @@
+"""What a report says, number by number: what was compared with what, and how far it was apart."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import planc
+from planc.verify import Report, sizes
+from planc.verify.outputs import run
+from tests.proving import randomise
+from tests.verify.test_ways import Mirrored, X, threshold
+
+VERIFY = importlib.import_module("planc.verify")  # planc.verify is its function
+
+
+def plain(*more: nn.Module) -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), *more, nn.Linear(8, 2))
+    randomise(model, seed=0)
+    return model.eval()
+
+
+def told(errors: list[float], compared: list[tuple[Any, ...]]) -> Callable[..., float]:
+    """Stands for a comparison: notes what it is given, and says one of ``errors`` each time."""
+    rest = iter(errors)
+
+    def compare(*given: Any) -> float:
+        compared.append(given)
+        return next(rest)
+
+    return compare
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What outputs are compared, the errors being 0.125, 0.25, 0.5."""
+    found: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(VERIFY, "difference", told([0.125, 0.25, 0.5], found))
+    return found
+
+
+def verified(model: nn.Module, **options: Any) -> tuple[Report, nn.Module, planc.Plan]:
+    plan = planc.compile(model, X, ratio=0.5)
+    smaller = planc.apply(plan, model)
+    return planc.verify(plan, model, smaller, X, **options), smaller, plan
+
+
+def test_outputs_are_compared_with_the_graphs_then_with_the_masked_originals(
+    compared: list[tuple[Any, ...]],
+) -> None:
+    model = plain()
+    report, smaller, plan = verified(model)
+    assert (report.graph_error, report.error, report.mixing) == (0.125, 0.25, ())
+    assert "outputs equal the rewritten graph's: 1.2e-01 relative" in report.checks
+    assert "outputs equal the masked original's: 2.5e-01 relative" in report.checks
+    graph = planc.apply(planc.compile(model, X, ratio=0.5, target="graph"), model)
+    call = ((X,), {})
+    for (outputs, expected, allowed, what), other, name in zip(
+        compared,
+        (graph, planc.mask(plan, model)),
+        ("the rewritten graph", "the masked original"),
+        strict=True,
+    ):
+        assert what == name
+        assert allowed == 1e-4
+        assert torch.equal(outputs[0], run(smaller, call)[0])
+        assert torch.equal(expected[0], run(other, call)[0])
+
+
+@pytest.mark.parametrize(("given", "allowed"), [(None, 1e-4), (0.5, 0.5), (1e-30, 1e-30)])
+def test_a_tolerance_that_is_given_is_what_is_allowed(
+    given: float | None, allowed: float, compared: list[tuple[Any, ...]]
+) -> None:
+    verified(plain(), tolerance=given, other_sizes=False)
+    assert [each[2] for each in compared] == [allowed, allowed]
+
+
+def test_where_groups_mix_the_report_has_their_names_and_no_error_of_the_masked_original(
+    compared: list[tuple[Any, ...]],
+) -> None:
+    report, _, plan = verified(plain(nn.LayerNorm(8)))
+    assert report.mixing == (plan.groups[0].name,)
+    assert (report.graph_error, report.error) == (0.125, None)
+    assert "not compared with the masked original: 1 pruned groups mix" in report.checks
+    assert "the rewritten graph with inputs of 1x4, too" in report.checks[-1]
+    assert len(compared) == 1
+
+
+def test_groups_that_mix_and_stay_whole_do_not_count() -> None:
+    model = plain(nn.LayerNorm(8))
+    plan = planc.compile(model, X, ratio=0.0)
+    report = planc.verify(plan, model, planc.apply(plan, model), X)
+    assert plan.groups[0].mixing
+    assert report.mixing == ()
+    assert report.error is not None
+
+
+@pytest.mark.parametrize("others", [True, False])
+@pytest.mark.parametrize("random", [True, False])
+def test_random_outputs_of_mixing_groups_are_not_compared_at_other_sizes(
+    random: bool, others: bool
+) -> None:
+    model = plain(nn.LayerNorm(8), nn.Dropout(0.5 if random else 0.0)).train()
+    report, _, _ = verified(model, other_sizes=others)
+    assert ("with inputs of 1x4, too" in str(report)) == (others and not random)
+
+
+def test_outputs_that_differ_from_the_masked_originals_are_an_error_unless_they_are_random(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def differs(outputs: Any, expected: Any, allowed: float, what: str) -> float:
+        if what == "the masked original":
+            raise planc.VerificationError("they differ")
+        return 0.0
+
+    monkeypatch.setattr(VERIFY, "difference", differs)
+    with pytest.raises(planc.VerificationError, match="they differ"):
+        verified(plain())
+    report, _, _ = verified(plain(nn.Dropout(0.5)).train())
+    assert report.error is None
+    assert report.checks[-1] == "not compared with the masked original: its outputs are random"
+
+
+def test_on_the_meta_device_there_is_no_error() -> None:
+    model = plain(nn.LayerNorm(8))
+    plan = planc.compile(model, X, ratio=0.5)
+    smaller = planc.apply(plan, model).to("meta")
+    report = planc.verify(plan, model.to("meta"), smaller)
+    assert (report.error, report.graph_error, report.mixing) == (None, 0.0, (plan.groups[0].name,))
+    assert report.checks[-1] == "outputs not compared: on the meta device there are no numbers"
+
+
+# -- decisions by values --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("errors", [[0.125, 0.25, 0.5], [0.125, 0.5, 0.25]])
+def test_where_decisions_are_by_values_the_larger_error_of_two_ways_counts(
+    errors: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[Any, ...]] = []
+    operands: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(VERIFY, "difference", told(errors, compared))
+    monkeypatch.setattr(VERIFY, "compare_operands", told([1.0, 2.0, 4.0], operands))
+    report, smaller, _ = verified(threshold())
+    assert (report.graph_error, report.error, report.mixing) == (0.125, 0.5, ())
+    first, second = (f"{error:.1e}" for error in errors[1:])
+    assert "\n".join(report.checks[4:]) == (
+        "outputs equal the rewritten graph's where both decide as the original: 1.2e-01 relative, "
+        "the values behind 1 decisions 1.0e+00\n"
+        "2 tensors were not reached and stay whole (little.weight, little.bias): what runs on "
+        "inputs that reach them is not known\n"
+        f"so do they equal the masked original's: {first} relative, the values 2.0e+00\n"
+        f"the same where both decide as the masked original: {second} relative, the values 4.0e+00"
+    )
+    names = ["the rewritten graph", "the masked original", "the masked original"]
+    assert [each[2:] for each in compared] == [(1e-4, name) for name in names]
+    assert [each[2:] for each in operands] == [(1e-4, name) for name in names]
+    for outputs, *_ in compared:
+        assert torch.equal(outputs[0], run(smaller, ((X,), {}))[0])
+    for replay, other, *_ in operands:
+        assert replay.taken == other.taken == 1
+        assert replay is not other
+
+
+def test_where_decisions_are_by_values_groups_that_mix_end_the_report(
+    compared: list[tuple[Any, ...]],
+) -> None:
+    report, _, plan = verified(threshold(norm=True))
+    mixing = tuple(group.name for group in plan.groups if group.mixing)
+    assert (report.graph_error, report.error, report.mixing) == (0.125, None, mixing)
+    assert len(mixing) == len(compared) == 1
+
+
+def test_where_the_masked_original_takes_another_way_the_error_is_that_of_the_first(
+    compared: list[tuple[Any, ...]],
+) -> None:
+    model = Mirrored().eval()
+    randomise(model, seed=0)
+    plan = planc.compile(model, X, ratio=0.5)
+    with torch.no_grad():
+        whole = torch.relu(model.first(X)).sum()
+        left = torch.relu(planc.mask(plan, model).first(X)).sum()
+    model.limit = float(whole + left) / 2
+    report, _, _ = verified(model)
+    assert (report.graph_error, report.error, report.mixing) == (0.125, 0.25, ())
+
+
+def test_a_model_that_decides_by_values_runs_by_its_own_decisions_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs: list[tuple[nn.Module, bool]] = []
+
+    def noted(model: nn.Module, call: Any, replay: Any = None) -> list[torch.Tensor]:
+        runs.append((model, replay is None))
+        return run(model, call, replay=replay)
+
+    monkeypatch.setattr(VERIFY, "run", noted)
+    _, smaller, _ = verified(threshold())
+    assert [model is smaller for model, alone in runs if alone] == [True]
+
+
+# -- other sizes ----------------------------------------------------------------------------------
+
+
+def test_outputs_at_other_sizes_are_compared_with_the_masked_originals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(sizes, "difference", told([0.25], found))
+    model = plain()
+    report, smaller, plan = verified(model)
+    what = "the masked original with inputs of 1x4"
+    assert report.checks[-1] == f"outputs equal those of {what}, too: 2.5e-01 relative"
+    ((outputs, expected, *rest),) = found
+    assert rest == [1e-4, what]
+    call = ((X[:1],), {})
+    assert torch.equal(outputs[0], run(smaller, call)[0])
+    assert torch.equal(expected[0], run(planc.mask(plan, model), call)[0])
