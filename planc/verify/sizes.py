@@ -66,7 +66,7 @@ def check_other_sizes(
         outputs = _outputs(smaller, other, sizes)
         error = difference(outputs, expected, allowed, what)
     except VerificationError as failure:
-        if masked is None or _same_groups(plan, analyze(trace(model, *other))):
+        if _same_groups(plan, analyze(trace(model, *other))):
             raise
         return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
     return f"outputs equal those of {what}, too: {error:.1e} relative"

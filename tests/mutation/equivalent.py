@@ -40,6 +40,9 @@ EQUIVALENT: dict[str, str] = {
     "differ(run(masked, call, seed=1), expected)": "whether outputs differ is symmetric",
     "planc/verify/outputs.py:differ: map(torch.equal, some, others) -> "
     "map(torch.equal, others, some)": "whether tensors are equal is symmetric",
+    "planc/verify/tensors.py:_order: -strides[dim] -> strides[dim]": "both orders are reversed",
+    "planc/verify/tensors.py:check_tensors: _same_bits(new.detach(), expected.detach()) -> "
+    "_same_bits(expected.detach(), new.detach())": "whether bits are the same is symmetric",
     "planc/verify/structure.py:check_plan: '' -> '?'": "the provenance is not compared",
     "planc/verify/structure.py:check_plan: '' -> '?' #1": "the provenance is not compared",
     "planc/tensorfiles/header.py:parse_text: entry.start > end -> entry.start >= end": (

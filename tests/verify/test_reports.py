@@ -126,6 +126,20 @@ def test_outputs_that_differ_from_the_masked_originals_are_an_error_unless_they_
     assert report.checks[-1] == "not compared with the masked original: its outputs are random"
 
 
+@pytest.mark.parametrize("target", ["module", "graph"])
+@pytest.mark.parametrize("words", ["it describes it", ""])
+def test_what_is_said_of_a_configuration_is_said_of_modules(
+    target: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VERIFY, "check_configuration", lambda *_: words)
+    model = plain()
+    plan = planc.compile(model, X, ratio=0.5, target=target)
+    checks = planc.verify(plan, model, planc.apply(plan, model), X, other_sizes=False).checks
+    assert ("it describes it" in checks) == bool(target == "module" and words)
+    assert "" not in checks
+    assert len(checks) == 6 + (target == "module" and bool(words))
+
+
 def test_on_the_meta_device_there_is_no_error() -> None:
     model = plain(nn.LayerNorm(8))
     plan = planc.compile(model, X, ratio=0.5)

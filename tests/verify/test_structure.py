@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import planc
 from planc.analysis import Analysis
 from planc.errors import StalePlan, TraceError, VerificationError
 from planc.groups import Over
+from planc.ir import Ref
 from planc.plan import Plan
 from planc.validate import (
     check_structure,
@@ -246,6 +248,18 @@ def test_tensors_that_no_run_reached_are_named() -> None:
     assert "c.weight, ...)" in found
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [("a", "a"), ("abc", "a, b, c"), ("aabc", "a, b, c"), ("abcd", "a, b, c, ...")],
+)
+def test_three_of_the_tensors_that_no_run_reached_are_named(names: str, shown: str) -> None:
+    pins = [SimpleNamespace(tensor=name, reason="not used by the traced run") for name in names]
+    others = [SimpleNamespace(tensor="z", reason="its rows are shared")]
+    analysis: Any = SimpleNamespace(pins=[*pins, *others])
+    found = unreached(analysis)
+    assert found.startswith(f"{len(set(names))} tensors were not reached and stay whole ({shown}):")
+
+
 # -- modules --------------------------------------------------------------------------------------
 
 
@@ -340,6 +354,15 @@ def test_a_graph_that_is_not_the_rewritten_one_is_refused() -> None:
     relu.target = torch.ops.aten.tanh.default
     with pytest.raises(VerificationError, match=r"the graph has call_function .*tanh.*, expected "):
         check_graph(reference, found)
+    reference, found = graphs()
+    weights = [n for n in found.graph.nodes if n.op == "get_attr"]
+    weights[0].target, weights[1].target = weights[1].target, weights[0].target
+    with pytest.raises(VerificationError) as caught:
+        check_graph(reference, found)
+    names = (weights[0].target, weights[1].target)
+    assert str(
+        caught.value
+    ) == "the graph has get_attr {} () {{}}, expected get_attr {} () {{}}".format(*names)
     reference, found = graphs()
     output = next(n for n in reference.graph.nodes if n.op == "output")
     reference.graph.erase_node(output)
@@ -478,6 +501,68 @@ def test_a_run_whose_operators_have_other_results_is_refused() -> None:
         check_shapes(PLAN, ANALYSIS, as_class(Longer), ((X,), {}))
 
 
+def shifted(graph: Any, by: int) -> Any:
+    """The same graph with other numbers for its values."""
+    shift = {None: None} | {Ref(i): Ref(i + by) for i in range(len(graph.values))}
+    nodes = tuple(
+        replace(node, outputs=tuple(shift[ref] for ref in node.outputs)) for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes, values=graph.values[:1] * by + graph.values)
+
+
+def test_operators_are_compared_whatever_their_values_are_called() -> None:
+    found = shifted(run_of(pruned()), 3)
+    compare_shapes(PLAN, ANALYSIS, found)
+    assert shapes_digest(found) == PLAN.shapes
+
+
+def test_calls_that_torch_may_leave_out_are_not_compared() -> None:
+    found, graph = run_of(pruned()), ANALYSIS.graph
+    idle = replace(found.nodes[1], op="aten.contiguous.default")
+    longer = replace(found, nodes=(*found.nodes[:2], idle, *found.nodes[2:]))
+    assert shapes_digest(longer) == PLAN.shapes
+    compare_shapes(PLAN, ANALYSIS, longer)
+    planned = replace(graph, nodes=(*graph.nodes[:2], idle, *graph.nodes[2:]))
+    compare_shapes(PLAN, replace(ANALYSIS, graph=planned), found)
+
+
+def test_a_result_without_a_shape_does_not_hide_another() -> None:
+    found, graph = run_of(pruned()), ANALYSIS.graph
+    (ref,) = graph.nodes[2].outputs
+    analysis = replace(ANALYSIS, graph=with_node(graph, 2, outputs=(None, ref)))
+    (at,) = found.nodes[2].outputs
+    compare_shapes(PLAN, analysis, with_node(found, 2, outputs=(None, at)))
+    other = with_node(found, 2, outputs=(None, found.nodes[0].outputs[0]))
+    with pytest.raises(VerificationError, match="the pruned model gives shape"):
+        compare_shapes(PLAN, analysis, other)
+
+
+def test_operators_of_a_graph_may_be_called_otherwise_with_other_numbers() -> None:
+    """A graph names widths of its parts; what it computes is compared operator by operator."""
+    other = with_node(run_of(pruned()), 1, op="aten.other.default", args=(0.5,))
+    compare_shapes(PLAN.replace(target="graph"), ANALYSIS, other)
+    with pytest.raises(VerificationError) as caught:
+        compare_shapes(PLAN, ANALYSIS, other)
+    words = (
+        f"operator 1 of the pruned model is {other.nodes[1]}, predicted {ANALYSIS.graph.nodes[1]}"
+    )
+    assert str(caught.value) == words
+
+
+def test_numbers_are_compared_in_modules_that_do_not_decide_by_values() -> None:
+    model = Scaled().eval()
+    plan = planc.compile(model, X, ratio=0.5)
+    analysis = planc.analyze(run_of(model))
+    found = run_of(planc.apply(plan, model))
+    number = len(found.nodes) - 1
+    other = with_node(found, number, args=(found.nodes[number].args[0], 0.5))
+    compare_shapes(plan.replace(target="graph"), analysis, other)
+    deciding = replace(analysis, graph=replace(analysis.graph, data_dependent=True))
+    compare_shapes(plan, deciding, other)
+    with pytest.raises(VerificationError, match=r"computes with 0\.5, the original with 0\.25"):
+        compare_shapes(plan, analysis, other)
+
+
 def test_a_number_of_unknown_origin_must_be_what_it_was() -> None:
     model = Scaled().eval()
     plan = planc.compile(model, X, ratio=0.5)
@@ -531,6 +616,12 @@ def test_a_model_that_does_not_run_is_refused() -> None:
         assert isinstance(caught.value.__cause__, TraceError)
 
 
+def test_a_plan_of_other_groups_is_stale_where_shapes_are_not_as_predicted() -> None:
+    plan = PLAN.replace(source=replace(PLAN.source, structure=bytes(32)))
+    with pytest.raises(StalePlan, match="its groups are not: their members differ"):
+        validate(plan, MODEL, MODEL, ((X,), {}))
+
+
 def test_other_groups_make_a_plan_stale_and_the_first_is_named() -> None:
     check_structure(PLAN, ANALYSIS)
     first, second = PLAN.groups
@@ -548,8 +639,13 @@ def test_other_groups_make_a_plan_stale_and_the_first_is_named() -> None:
     renamed = said(PLAN.replace(groups=(replace(first, name="zz"), second)))
     assert f"expected {replace(first, name='zz')}, found none;" in renamed
     resized = replace(first, size=9)
-    assert f"expected {resized}, found {ANALYSIS.groups[0]};" in said(
-        PLAN.replace(groups=(resized, second))
+    for other in (second, replace(second, size=9)):
+        assert f"expected {resized}, found {ANALYSIS.groups[0]};" in said(
+            PLAN.replace(groups=(resized, other))
+        )
+    deciding = replace(ANALYSIS, graph=replace(ANALYSIS.graph, data_dependent=True))
+    assert said(PLAN, deciding).endswith(
+        "give inputs on which it runs as on those that it was compiled with"
     )
 
 
@@ -623,6 +719,59 @@ def test_values_are_compared_by_their_bits() -> None:
     smaller.up.bias.data[1] = -0.0
     with pytest.raises(VerificationError, match=r"up\.bias: its values are not the kept ones"):
         check_tensors(analysis, gone, model, smaller)
+
+
+def test_no_more_than_five_other_tensors_are_named() -> None:
+    def more(smaller: Any) -> None:
+        for number in range(7):
+            smaller.register_buffer(f"new{number}", torch.zeros(1))
+
+    with pytest.raises(VerificationError, match=r"other tensors: new0, new1, new2, new3, new4$"):
+        check_tensors(ANALYSIS, GONE, MODEL, edited(more))
+
+
+class Odd(nn.Module):
+    """Has empty tensors, first and last, and a buffer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.zeros(0))
+        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.register_buffer("scale", torch.ones(4))
+        self.register_buffer("again", self.scale)
+        self.register_buffer("last", torch.zeros(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down(torch.relu(self.up(x)) * self.scale * self.again)
+        return y
+
+
+def odd(device: str = "cpu") -> tuple[Any, Any, Callable[[], str]]:
+    """A model, what is left of it, and the comparison of their tensors."""
+    model = Odd().eval().to(device)
+    x = X.to(device)
+    plan = planc.compile(model, x, ratio=0.5, criterion="random")
+    analysis = planc.analyze(run_of(model, x))
+    gone = analysis.gone([group.removed for group in plan.groups])
+    smaller = planc.apply(plan, model)
+    return model, smaller, lambda: check_tensors(analysis, gone, model, smaller)
+
+
+def test_empty_and_tied_tensors_are_compared_with_the_others() -> None:
+    model, smaller, check = odd()
+    assert smaller.scale is smaller.again
+    assert check() == "7 tensors hold exactly the kept values"
+    smaller.down.bias = nn.Parameter(model.down.bias.detach())
+    with pytest.raises(VerificationError, match=r"down\.bias shares memory with the original's"):
+        check()
+
+
+def test_tensors_without_values_are_compared_but_for_their_values() -> None:
+    _, smaller, check = odd("meta")
+    assert check() == "8 tensors hold exactly the kept values"  # the copy there ties no buffers
+    smaller.down.bias.requires_grad_(False)
+    with pytest.raises(VerificationError, match=r"down\.bias: requires_grad is False, was True"):
+        check()
 
 
 def test_memory_is_shared_with_nothing_that_it_was_not_shared_with() -> None:
