@@ -43,6 +43,12 @@ EQUIVALENT: dict[str, str] = {
     "planc/verify/tensors.py:_order: -strides[dim] -> strides[dim]": "both orders are reversed",
     "planc/verify/tensors.py:check_tensors: _same_bits(new.detach(), expected.detach()) -> "
     "_same_bits(expected.detach(), new.detach())": "whether bits are the same is symmetric",
+    "planc/verify/structure.py:check_modules: _alike(smaller, model) -> _alike(model, smaller)": (
+        "whether classes are alike is symmetric"
+    ),
+    "planc/verify/structure.py:check_modules: _alike(other, module) -> _alike(module, other)": (
+        "whether classes are alike is symmetric"
+    ),
     "planc/verify/structure.py:check_plan: '' -> '?'": "the provenance is not compared",
     "planc/verify/structure.py:check_plan: '' -> '?' #1": "the provenance is not compared",
     "planc/tensorfiles/header.py:parse_text: entry.start > end -> entry.start >= end": (

@@ -177,9 +177,22 @@ def test_a_run_leaves_inputs_buffers_and_random_state_as_they_were() -> None:
     assert len(first) == 3
     again = run(model, ((x,), {"more": {"y": y}}))
     assert not differ(first, again)
-    other = run(model, ((x,), {"more": {"y": y}}), seed=1)
-    assert differ(first, other)
+    for seed in (-1, 0, 1):
+        other = run(model, ((x,), {"more": {"y": y}}), seed=seed)
+        assert differ(first, other) == (seed != 0)
     assert not any(t.requires_grad for t in run(nn.Linear(2, 2), ((x,), {})))
+
+
+def test_a_run_leaves_the_random_state_of_devices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[Any] = []
+
+    def noted(devices: Any = None) -> contextlib.nullcontext[None]:
+        forked.append(devices)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.random, "fork_rng", noted)
+    run(nn.Linear(2, 2), ((torch.zeros(1, 2),), {}))
+    assert forked == [[]]
 
 
 class Tied(nn.Module):

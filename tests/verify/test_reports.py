@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 import planc
 from planc.verify import Report, sizes
@@ -44,6 +44,25 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return found
 
 
+class Ran(NamedTuple):
+    model: nn.Module
+    replay: Any
+    outputs: list[torch.Tensor]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Ran]:
+    """The runs that are made."""
+    runs: list[Ran] = []
+
+    def noted(model: nn.Module, call: Any, seed: int = 0, replay: Any = None) -> Any:
+        runs.append(Ran(model, replay, run(model, call, seed, replay)))
+        return runs[-1].outputs
+
+    monkeypatch.setattr(VERIFY, "run", noted)
+    return runs
+
+
 def verified(model: nn.Module, **options: Any) -> tuple[Report, nn.Module, planc.Plan]:
     plan = planc.compile(model, X, ratio=0.5)
     smaller = planc.apply(plan, model)
@@ -51,25 +70,21 @@ def verified(model: nn.Module, **options: Any) -> tuple[Report, nn.Module, planc
 
 
 def test_outputs_are_compared_with_the_graphs_then_with_the_masked_originals(
-    compared: list[tuple[Any, ...]],
+    compared: list[tuple[Any, ...]], ran: list[Ran]
 ) -> None:
     model = plain()
     report, smaller, plan = verified(model)
     assert (report.graph_error, report.error, report.mixing) == (0.125, 0.25, ())
     assert "outputs equal the rewritten graph's: 1.2e-01 relative" in report.checks
     assert "outputs equal the masked original's: 2.5e-01 relative" in report.checks
-    graph = planc.apply(planc.compile(model, X, ratio=0.5, target="graph"), model)
-    call = ((X,), {})
-    for (outputs, expected, allowed, what), other, name in zip(
-        compared,
-        (graph, planc.mask(plan, model)),
-        ("the rewritten graph", "the masked original"),
-        strict=True,
-    ):
-        assert what == name
-        assert allowed == 1e-4
-        assert torch.equal(outputs[0], run(smaller, call)[0])
-        assert torch.equal(expected[0], run(other, call)[0])
+    pruned, graph, masked = ran
+    assert pruned.model is smaller
+    assert isinstance(graph.model, fx.GraphModule)
+    assert torch.equal(masked.outputs[0], planc.mask(plan, model)(X))
+    first, second = compared
+    assert first[0] is second[0] is pruned.outputs
+    assert first[1:] == (graph.outputs, 1e-4, "the rewritten graph")
+    assert second[1:] == (masked.outputs, 1e-4, "the masked original")
 
 
 @pytest.mark.parametrize(("given", "allowed"), [(None, 1e-4), (0.5, 0.5), (1e-30, 1e-30)])
@@ -149,12 +164,28 @@ def test_on_the_meta_device_there_is_no_error() -> None:
     assert report.checks[-1] == "outputs not compared: on the meta device there are no numbers"
 
 
+def test_outputs_are_not_compared_where_one_tensor_has_no_values() -> None:
+    model = plain()
+    model.register_buffer("unused", torch.zeros(3, device="meta"))
+    report, _, _ = verified(model)
+    assert report.checks[-1] == "outputs not compared: on the meta device there are no numbers"
+
+
+def test_what_differs_in_a_graph_is_said_of_the_result() -> None:
+    model = plain()
+    plan = planc.compile(model, X, ratio=0.5, target="graph")
+    smaller = planc.apply(plan, model)
+    smaller.train()
+    with pytest.raises(planc.VerificationError, match="training is True, was False"):
+        planc.verify(plan, model, smaller, X)
+
+
 # -- decisions by values --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("errors", [[0.125, 0.25, 0.5], [0.125, 0.5, 0.25]])
 def test_where_decisions_are_by_values_the_larger_error_of_two_ways_counts(
-    errors: list[float], monkeypatch: pytest.MonkeyPatch
+    errors: list[float], ran: list[Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[tuple[Any, ...]] = []
     operands: list[tuple[Any, ...]] = []
@@ -171,14 +202,19 @@ def test_where_decisions_are_by_values_the_larger_error_of_two_ways_counts(
         f"so do they equal the masked original's: {first} relative, the values 2.0e+00\n"
         f"the same where both decide as the masked original: {second} relative, the values 4.0e+00"
     )
+    pairs = [ran[:2], ran[3:5], ran[5:]]
     names = ["the rewritten graph", "the masked original", "the masked original"]
-    assert [each[2:] for each in compared] == [(1e-4, name) for name in names]
-    assert [each[2:] for each in operands] == [(1e-4, name) for name in names]
-    for outputs, *_ in compared:
-        assert torch.equal(outputs[0], run(smaller, ((X,), {}))[0])
-    for replay, other, *_ in operands:
-        assert replay.taken == other.taken == 1
-        assert replay is not other
+    for (pruned, other), name, outputs, operand in zip(
+        pairs, names, compared, operands, strict=True
+    ):
+        assert pruned.model is smaller
+        assert other.model is not smaller
+        assert outputs[0] is pruned.outputs
+        assert outputs[1] is other.outputs
+        assert operand[:2] == (pruned.replay, other.replay)
+        assert outputs[2:] == operand[2:] == (1e-4, name)
+    assert ran[2].model is smaller  # by its own decisions
+    assert [each.replay is None for each in ran] == [False, False, True, False, False, False, False]
 
 
 def test_where_decisions_are_by_values_groups_that_mix_end_the_report(
@@ -202,20 +238,6 @@ def test_where_the_masked_original_takes_another_way_the_error_is_that_of_the_fi
     model.limit = float(whole + left) / 2
     report, _, _ = verified(model)
     assert (report.graph_error, report.error, report.mixing) == (0.125, 0.25, ())
-
-
-def test_a_model_that_decides_by_values_runs_by_its_own_decisions_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    runs: list[tuple[nn.Module, bool]] = []
-
-    def noted(model: nn.Module, call: Any, replay: Any = None) -> list[torch.Tensor]:
-        runs.append((model, replay is None))
-        return run(model, call, replay=replay)
-
-    monkeypatch.setattr(VERIFY, "run", noted)
-    _, smaller, _ = verified(threshold())
-    assert [model is smaller for model, alone in runs if alone] == [True]
 
 
 # -- other sizes ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from planc.errors import StalePlan, TraceError, VerificationError
 from planc.groups import Over
 from planc.ir import Ref
 from planc.plan import Plan
+from planc.select import write_plan
 from planc.validate import (
     check_structure,
     compare_shapes,
@@ -93,6 +94,7 @@ def with_group(number: int, **changes: Any) -> Plan:
         (with_group(0, removed=(2, 1)), "removed units are not sorted and in range"),
         (with_group(0, removed=(1, 1)), "removed units are not sorted and in range"),
         (with_group(0, removed=(1, 4)), "removed units are not sorted and in range"),
+        (with_group(0, removed=(0, 1, 9)), "removed units are not sorted and in range"),
         (with_group(0, removed=(-1, 1)), "removed units are not sorted and in range"),
         (PLAN.replace(target="moon"), 'the plan\'s target is \'moon\', not "module" or "graph"'),
         (with_group(0, removed=(0, 1, 2, 3)), "the plan breaks a constraint: "),
@@ -162,6 +164,11 @@ def test_the_first_difference_is_shown(planned: Any, derived: Any, words: str) -
     assert structure._first_difference(planned, derived) == words
 
 
+def test_the_first_and_the_last_unit_may_leave() -> None:
+    plan = write_plan(ANALYSIS, ((0, 3), (0, 5)), "module", "l2", "by hand")
+    assert check_plan(plan, ANALYSIS) == "the plan's 2 groups are those of a fresh analysis"
+
+
 def test_a_composed_plans_result_may_be_named_otherwise() -> None:
     composed = PLAN.replace(
         provenance=PLAN.provenance * 2, result=replace(PLAN.result, structure=bytes(32))
@@ -199,6 +206,14 @@ def test_inputs_that_the_plans_inputs_disagree_with_are_refused() -> None:
     spec = ("tuple", ("tuple", ("tensor", (2, 5), "float32")), ("dict",))
     with pytest.raises(VerificationError, match="the model does not run on the plan's inputs: "):
         as_planned(PLAN.replace(inputs=spec), MODEL, ANALYSIS)
+
+
+def test_a_plan_of_other_groups_is_stale_where_the_model_decides_by_values() -> None:
+    deciding = replace(ANALYSIS, graph=replace(ANALYSIS.graph, data_dependent=True))
+    plan = PLAN.replace(inputs=("tuple",))
+    assert as_planned(plan, MODEL, deciding) is deciding
+    with pytest.raises(StalePlan, match="its groups are not: their members differ"):
+        as_planned(plan.replace(source=replace(PLAN.source, structure=bytes(32))), MODEL, deciding)
 
 
 class Either(nn.Module):
@@ -298,11 +313,14 @@ def test_an_attribute_that_is_not_as_planned_is_named(
 
 
 def test_attributes_that_are_not_plain_all_through_are_not_compared() -> None:
-    model = small()
-    model.held = [1, (object(), 2)]
-    smaller = planc.apply(planc.compile(model, X, ratio=0.5), model)
-    smaller.held = [2, (object(), 2)]
+    model: Any = small()
+    model.held, model.table, model.wall_hooks = [1, (object(), 2)], {"a": 1}, 5.5
+    smaller: Any = planc.apply(planc.compile(model, X, ratio=0.5), model)
+    smaller.held, smaller.table = [2, (object(), 2)], {}
     assert check_modules(PLAN, model, smaller)
+    smaller.wall_hooks = 6.5
+    with pytest.raises(VerificationError, match=r"the model itself: wall_hooks is 6\.5, was 5\.5"):
+        check_modules(PLAN, model, smaller)
 
 
 def test_another_class_is_named() -> None:
@@ -331,6 +349,7 @@ def test_graph_modules_are_alike_if_their_code_is() -> None:
     other = fx.symbolic_trace(nn.Sequential(nn.ReLU()))
     assert not structure._alike(traced, other)
     assert not structure._alike(traced, MODEL)
+    assert not structure._alike(MODEL, traced)
     assert structure._alike(MODEL, small())
 
 
@@ -405,6 +424,8 @@ def called() -> tuple[fx.GraphModule, fx.GraphModule]:
     ("edit", "words"),
     [
         (lambda m: setattr(m.get_submodule("0"), "rate", 1.5), "0.: rate is 1.5, expected 0.5"),
+        (lambda m: setattr(m.get_submodule("0"), "more", 1), "0.: more is 1, expected None"),
+        (lambda m: delattr(m.get_submodule("0"), "rate"), "0.: rate is None, expected 0.5"),
         (lambda m: m.get_submodule("0.inner").train(False), "0.inner: training is False, expected"),
         (
             lambda m: setattr(m.get_submodule("0"), "inner", nn.Identity()),
