@@ -298,6 +298,18 @@ def test_a_bitmap_is_as_long_as_what_the_runs_reach() -> None:
             attempt()
 
 
+@pytest.mark.parametrize("leap", [1 << 8, (1 << 8) + 1])
+def test_a_leap_to_a_part_that_is_not_there_is_no_larger_than_a_dimension(leap: int) -> None:
+    limits = Limits(dimension=1 << 8)
+    for first in (Run(0, 1, 0, leap), Run(0, 1, 0, -leap), Run(0, 1, 0, 1, 1, 1, leap)):
+        plan = cut(Member("a", 0, (first, Run(1, 3, 1, 1))), a=4)
+        if leap <= limits.dimension:
+            assert decode_plan(encode_plan(plan, limits=limits)) == plan
+        else:
+            with pytest.raises(MalformedFile, match="leaps further than any index"):
+                encode_plan(plan, limits=limits)
+
+
 MASKS = mask_plan((TensorSpec(("w",), (3,), "parameter"),), {"w": np.array([True, False, True])})
 
 
