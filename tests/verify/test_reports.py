@@ -11,8 +11,10 @@ import torch
 from torch import fx, nn
 
 import planc
+from planc.plan import CAPTURED
 from planc.verify import Report, sizes
 from planc.verify.outputs import run
+from planc.verify.tensors import named
 from tests.proving import randomise
 from tests.verify.test_ways import Mirrored, X, threshold
 
@@ -180,6 +182,35 @@ def test_what_differs_in_a_graph_is_said_of_the_result() -> None:
         planc.verify(plan, model, smaller, X)
 
 
+class Shifted(nn.Module):
+    """Adds what is neither a parameter nor a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.shift = torch.arange(8.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(torch.relu(self.first(x)) + self.shift)
+        return y
+
+
+def test_what_a_graph_has_captured_is_no_tensor_too_many() -> None:
+    model = Shifted().eval()
+    plan = planc.compile(model, X, ratio=0.5, target="graph")
+    smaller = planc.apply(plan, model)
+    assert any(name.startswith(CAPTURED) for name in named(smaller))
+    assert planc.verify(plan, model, smaller, X).graph_error < 1e-6
+
+
+def test_a_plan_that_was_applied_is_not_verified_again() -> None:
+    model = plain()
+    plan = planc.compile(model, X, ratio=0.5)
+    smaller = planc.apply(plan, model)
+    with pytest.raises(planc.AlreadyApplied):
+        planc.verify(plan, smaller, smaller, X)
+
+
 # -- decisions by values --------------------------------------------------------------------------
 
 
@@ -247,13 +278,22 @@ def test_outputs_at_other_sizes_are_compared_with_the_masked_originals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: list[tuple[Any, ...]] = []
+    runs: list[tuple[nn.Module, list[torch.Tensor]]] = []
+
+    def noted(model: nn.Module, call: Any) -> list[torch.Tensor]:
+        runs.append((model, run(model, call)))
+        return runs[-1][1]
+
     monkeypatch.setattr(sizes, "difference", told([0.25], found))
+    monkeypatch.setattr(sizes, "run", noted)
     model = plain()
     report, smaller, plan = verified(model)
     what = "the masked original with inputs of 1x4"
     assert report.checks[-1] == f"outputs equal those of {what}, too: 2.5e-01 relative"
-    ((outputs, expected, *rest),) = found
+    (masked, expected), (pruned, outputs) = runs
+    assert pruned is smaller
+    assert torch.equal(masked(X), planc.mask(plan, model)(X))
+    ((first, second, *rest),) = found
+    assert first is outputs
+    assert second is expected
     assert rest == [1e-4, what]
-    call = ((X[:1],), {})
-    assert torch.equal(outputs[0], run(smaller, call)[0])
-    assert torch.equal(expected[0], run(planc.mask(plan, model), call)[0])
