@@ -300,6 +300,10 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
             set_in("structural.1.0.0", "a" * 1025),
             "modules[1].attributes: 1025 exceeds the limit of 1024 string",
         ),
+        (
+            set_in("structural.1.1.1", "x" * 1025),
+            "modules[1].attributes.mode: 1025 exceeds the limit of 1024 string",
+        ),
         (set_in("structural.1.0.1", math.nan), "is not finite"),
         (set_in("structural.1.0.1", (1 << 64) - 1), "more than 64 bits"),
         (set_in("structural.1.0.1", [0] * 1025), "1024 leaves"),

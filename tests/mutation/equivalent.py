@@ -10,6 +10,7 @@ EQUIVALENT: dict[str, str] = {
     "map(_same_types, right, left)": "whether types are the same is symmetric",
     "planc/codec/records.py:_decode: zip(packed, again, strict=False) -> "
     "zip(again, packed, strict=False)": "whether bytes differ is symmetric",
+    "planc/codec/coverage.py:_is_box: return False -> return None": "all() takes both alike",
     "planc/codec/conversion.py:_bitmap: 1 -> 2": "any negative length is the one to be found",
     "planc/codec/conversion.py:_bitmap: 'little' -> 'little?'": "NumPy reads six letters of it",
     "planc/codec/conversion.py:_from_bitmap: 'little' -> 'little?'": "as above",
