@@ -179,14 +179,12 @@ def _check_removed(group: PlanGroup, where: str) -> None:
     marks = marked(group.removed, group.size)
     if marks.all():
         raise MalformedFile(f"{where}: all {group.size} units, at least one must stay; {_AGAIN}")
-    if group.rows > 1:
-        cells = group.cells
-        counts = set(marks.reshape(group.rows, cells).sum(axis=1).tolist())
-        if len(counts) > 1:  # if all rows lost all of theirs, no unit would stay
-            raise MalformedFile(
-                f"{where}: rows of {cells} lose {sorted(counts)} units, all must lose equally "
-                f"many and keep one; {_AGAIN}"
-            )
+    counts = set(marks.reshape(group.rows, group.cells).sum(axis=1).tolist())
+    if len(counts) > 1:  # if all rows lost all of theirs, no unit would stay
+        raise MalformedFile(
+            f"{where}: rows of {group.cells} lose {sorted(counts)} units, all must lose equally "
+            f"many and keep one; {_AGAIN}"
+        )
 
 
 def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
