@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -107,6 +108,14 @@ def test_attributes_that_python_calls_equal_stay_apart() -> None:
     assert [type(module.attributes[0][1]) for module in loaded.modules] == [bool, int, float]
 
 
+@pytest.mark.parametrize("removed", [(1,), (19,), (8, 15), (0, 7, 8, 16)])
+def test_few_of_many_units_may_leave(removed: tuple[int, ...]) -> None:
+    tensors = (TensorSpec(("w",), (20,), "parameter"),)
+    members = (Member("w", 0, (Run(0, 20, 0, 1),)),)
+    plan = complete(tensors, (), (PlanGroup("w:0", "channels", 20, 1, members, "", removed),), ())
+    assert decode_plan(encode_plan(plan)).groups[0].removed == removed
+
+
 def test_removed_units_cost_a_bit_each() -> None:
     size = 80_000
     runs = (Run(0, size, 0, 1),)
@@ -169,8 +178,9 @@ def test_other_files_are_not_planc_files() -> None:
 
 
 def test_another_version_is_named() -> None:
-    with pytest.raises(UnsupportedVersion, match="version 2 found, 1 is known"):
-        decode_plan(FILE[:12] + b"\x02" + FILE[13:])
+    for rest in (FILE[13:], FILE[13:20], b""):
+        with pytest.raises(UnsupportedVersion, match="version 2 found, 1 is known"):
+            decode_plan(FILE[:12] + b"\x02" + rest)
 
 
 def test_a_longer_form_of_the_length_is_refused() -> None:
@@ -240,6 +250,15 @@ def test_deep_nesting_is_refused_without_recursion() -> None:
     assert "MalformedFile" in refusal(body)
 
 
+def test_inputs_that_nest_without_end_are_refused() -> None:
+    body = unseal(KIND, FILE)
+    for packed in (b"\x91" * 100_000 + b"\xc0", b"\x81\xa0" * 100_000 + b"\xc0"):
+        deep = body.replace(msgpack.packb(PLAN.inputs), packed)
+        assert len(deep) > 100_000
+        with pytest.raises(MalformedFile, match="the body: "):
+            decode_plan(seal(KIND, deep))
+
+
 def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     """An edit of a body: ``groups.0.rows`` gets another value."""
     *parents, last = [int(key) if key.isdecimal() else key for key in path.split(".")]
@@ -258,6 +277,8 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("target", "moon"), "target: 'moon'"),
         (set_in("tensors.0.kind", "weight"), "tensors[0].kind: 'weight'"),
         (set_in("tensors.4.names", []), "tensors[4].names"),
+        (set_in("tensors.0.names", []), "groups[0].members[0].tensor: row 0, the table"),
+        (set_in("tensors.0.names", ["a.weight", ""]), "tensors[0].names: a tensor without a name"),
         (set_in("tensors.1.names", ["a.weight"]), ": tensors: 'a.weight' is there twice"),
         (set_in("tensors.1.shape", [6, 11]), "dimension 1 of b.weight has 11"),
         (set_in("tensors.1.shape", [6, 1 << 48]), "LimitExceeded"),
@@ -267,6 +288,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("tensors.1.shape", [6, True]), "got `bool`"),
         (set_in("tensors.4.shape", [3]), "source.tensors: the digest"),
         (set_in("tensors.0.names", ["a" * 1025]), "1024 string"),
+        (set_in("modules.1.path", "x" * 1025), "modules[1].path: 1025 exceeds the limit of 1024"),
         (set_in("modules.1.path", ""), "'' is there twice"),
         (set_in("modules.0.attributes", 1), "row 1 of 2"),
         (set_in("modules.2.attributes", 2), "modules[2].attributes: row 2 of 2, at most row 2 may"),
@@ -274,6 +296,14 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("structural.1", []), "structural: 2 rows, 1 distinct"),
         (set_in("structural", [[], [["n", 1]], [["n", 2]]]), "structural[2]: no module has it"),
         (set_in("structural.1.0", ["shapes", 1]), "not sorted"),
+        (
+            set_in("structural.1.0.0", "a" * 1025),
+            "modules[1].attributes: 1025 exceeds the limit of 1024 string",
+        ),
+        (
+            set_in("structural.1.1.1", "x" * 1025),
+            "modules[1].attributes.mode: 1025 exceeds the limit of 1024 string",
+        ),
         (set_in("structural.1.0.1", math.nan), "is not finite"),
         (set_in("structural.1.0.1", (1 << 64) - 1), "more than 64 bits"),
         (set_in("structural.1.0.1", [0] * 1025), "1024 leaves"),
@@ -286,6 +316,9 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("attributes.0.after", 4.0), "not of the type"),
         (set_in("attributes.0.after", True), "not of the type"),
         (set_in("attributes.1.after", math.inf), "is not finite"),
+        (set_in("attributes.1.before", math.inf), "attributes[1].before: inf is not finite"),
+        (set_in("constraints.0.text", "x" * 1025), "constraints[0].text: 1025 exceeds the limit"),
+        (set_in("constraints.1.reason", "x" * 1025), "constraints[1].reason: 1025 exceeds the"),
         (set_in("attributes.2.after", [4, [1]]), "not of the type"),
         (
             set_in("attributes.2.after", 4),
@@ -325,6 +358,8 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("inputs.1.2.1", ["value", ["x" * 45]]), f"('value', ('{'x' * 45}',)... does not"),
         (set_in("inputs.2.1.0", "x" * 1025), "inputs[1]: 1025 exceeds"),
         (set_in("inputs.2.1", ["mask", ["value", []]]), "inputs[1]['mask']: ('value', ())"),
+        (set_in("inputs.2.1", "ab"), "inputs[1]: ('dict', 'ab'"),
+        (set_in("inputs.2.1", 5), "inputs[1]: ('dict', 5"),
         (set_in("inputs.2.1", ["mask"]), "inputs[1]: ('dict', ('mask',)"),
         (set_in("inputs.2.1", [1, ["value", 1]]), "inputs[1]: ('dict', (1, ('value'"),
         (set_in("inputs.2.1.0", "flag"), "a key is there twice"),
@@ -378,7 +413,7 @@ def set_in(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
             lambda body: body["groups"][2].update(removed=b"\x01", rows=1),
             "groups: d.weight: ranges of dimension 0 keep [2, 3] indices",
         ),
-        (set_in("groups.1.name", "a.weight:0"), "is there twice"),
+        (set_in("groups.1.name", "a.weight:0"), ": groups: 'a.weight:0' is there twice"),
         (set_in("groups.1.size", 3), "unit 2 of 3"),
         (set_in("result.tensors", b"0" * 32), "result.tensors: the digest"),
         (set_in("source.structure", b"0" * 32), "source.structure: the digest"),
@@ -427,6 +462,25 @@ def test_a_tensor_that_is_ragged_both_ways_is_refused() -> None:
         encode_plan(complete(tensors, (), (group,), ()))
 
 
+@pytest.mark.parametrize("starts", [(0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3)])
+def test_ranges_of_a_ragged_dimension_leave_none_of_the_other_out(starts: tuple[int, ...]) -> None:
+    members = [Member("w", 0, (Run(0, 6, 0, 1),))]
+    for row, start in enumerate(starts):
+        over = Over(0, start, start + 1)
+        members.append(Member("v", 1, (Run(2 * row, 2, 0, 1),), over))
+    group = PlanGroup("w:0", "cells", 6, 3, tuple(members), "", ())
+    for height in range(starts[-1] + 1, 5):
+        tensors = (
+            TensorSpec(("w",), (6,), "parameter"),
+            TensorSpec(("v",), (height, 2), "parameter"),
+        )
+        body = body_of(complete(tensors, (), (group,), ()))
+        body["groups"][0]["removed"] = b"\x01\x02\x02"
+        covered = starts == (0, 1, 2) and height == 3
+        words = "result.tensors: the digest is" if covered else "v: ranges do not cover dimension 0"
+        assert words in refusal(body)
+
+
 def test_a_shape_without_indices_is_refused() -> None:
     tensors = (TensorSpec(("w",), (2,), "parameter"),)
     groups = tuple(
@@ -435,6 +489,45 @@ def test_a_shape_without_indices_is_refused() -> None:
     )
     with pytest.raises(MalformedFile, match="must keep an index"):
         encode_plan(complete(tensors, (), groups, ()))
+
+
+def test_the_only_index_of_a_dimension_stays() -> None:
+    members = (Member("v", 0, (Run(0, 2, 0, 1),)), Member("w", 0, (Run(0, 1, 0, 1),)))
+    tensors = tuple(
+        TensorSpec((name,), (size,), "parameter") for name, size in (("v", 2), ("w", 1))
+    )
+    group = PlanGroup("v:0", "channels", 2, 1, members, "", (0,))
+    with pytest.raises(MalformedFile, match=r"w would have shape \(0,\) of \(1,\), dimension 0"):
+        encode_plan(complete(tensors, (), (group,), ()))
+
+
+def test_a_group_may_have_one_unit_which_stays() -> None:
+    group = PlanGroup("w:0", "channels", 1, 1, (Member("w", 0, (Run(0, 1, 0, 1),)),), "", ())
+    plan = complete((TensorSpec(("w",), (1,), "parameter"),), (), (group,), ())
+    assert decode_plan(encode_plan(plan)) == plan
+
+
+@pytest.mark.parametrize("number", [-(1 << 63), (1 << 63) - 1])
+def test_integers_may_have_64_bits(number: int) -> None:
+    plan = PLAN.replace(
+        inputs=("value", number), provenance=(replace(PLAN.provenance[0], seed=number),)
+    )
+    assert decode_plan(encode_plan(plan)) == plan
+    modules = (replace(PLAN.modules[0], attributes=(("n", number),)),)
+    plan = complete(PLAN.tensors, modules, PLAN.groups, ())
+    assert decode_plan(encode_plan(plan)) == plan
+
+
+def test_inputs_may_be_empty() -> None:
+    plan = PLAN.replace(inputs=("tuple", ("tuple", ("tensor", (0, 3), "float32")), ("dict",)))
+    assert decode_plan(encode_plan(plan)) == plan
+
+
+def test_a_dimension_that_was_empty_stays_empty() -> None:
+    group = PlanGroup("w:0", "channels", 4, 1, (Member("w", 0, (Run(0, 4, 0, 1),)),), "", (1,))
+    plan = complete((TensorSpec(("w",), (4, 0), "parameter"),), (), (group,), ())
+    assert decode_plan(encode_plan(plan)) == plan
+    assert plan.cuts["w"].shape == (3, 0)
 
 
 def test_what_no_file_can_hold_is_refused_when_it_is_saved(tmp_path: Path) -> None:
@@ -649,7 +742,7 @@ def test_the_directory_is_flushed_after_the_file_is_renamed(
     assert calls == ["fsync", "replace", "fsync directory"]
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o666])
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o666, 0o777])
 def test_a_replaced_file_keeps_its_mode(mode: int, tmp_path: Path) -> None:
     path = tmp_path / "a.plan"
     path.write_bytes(b"old")
@@ -694,8 +787,9 @@ def test_a_missing_directory_is_an_os_error(tmp_path: Path) -> None:
 def test_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsafePath, match="a directory"):
         load_plan(tmp_path)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError) as caught:
         save_plan(PLAN, tmp_path)
+    assert str(caught.value) == f"[Errno {errno.EISDIR}] Is a directory: {str(tmp_path)!r}"
 
 
 def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:

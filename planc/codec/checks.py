@@ -28,6 +28,7 @@ from planc.fingerprint import (
 )
 from planc.plan import (
     AttributeChange,
+    Attributes,
     Plan,
     PlanGroup,
     Provenance,
@@ -84,19 +85,18 @@ def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
 
 def _check_modules(plan: Plan, limits: Limits) -> None:
     limits.check("modules", len(plan.modules), "modules")
-    seen: set[int] = set()
+    rows: dict[int, tuple[int, Attributes]] = {}  # of the table of distinct attributes
     for i, module in enumerate(plan.modules):
-        where = f"modules[{i}]"
-        check_string(module.path, f"{where}.path", limits)
-        if id(module.attributes) in seen:  # rows of the table of distinct attributes
-            continue
-        seen.add(id(module.attributes))
-        names = [name for name, _ in module.attributes]
+        check_string(module.path, f"modules[{i}].path", limits)
+        rows.setdefault(id(module.attributes), (i, module.attributes))
+    for i, attributes in rows.values():
+        where = f"modules[{i}].attributes"
+        names = [name for name, _ in attributes]
         if names != sorted(set(names)):
-            raise MalformedFile(f"{where}.attributes: not sorted and distinct: {names}; {_AGAIN}")
-        for name, value in module.attributes:
-            check_string(name, f"{where}.attributes", limits)
-            check_value(value, f"{where}.attributes.{name}", limits)
+            raise MalformedFile(f"{where}: not sorted and distinct: {names}; {_AGAIN}")
+        for name, value in attributes:
+            check_string(name, where, limits)
+            check_value(value, f"{where}.{name}", limits)
     check_unique((module.path for module in plan.modules), "modules")
 
 
@@ -179,14 +179,12 @@ def _check_removed(group: PlanGroup, where: str) -> None:
     marks = marked(group.removed, group.size)
     if marks.all():
         raise MalformedFile(f"{where}: all {group.size} units, at least one must stay; {_AGAIN}")
-    if group.rows > 1:
-        cells = group.cells
-        counts = set(marks.reshape(group.rows, cells).sum(axis=1).tolist())
-        if len(counts) > 1:  # if all rows lost all of theirs, no unit would stay
-            raise MalformedFile(
-                f"{where}: rows of {cells} lose {sorted(counts)} units, all must lose equally "
-                f"many and keep one; {_AGAIN}"
-            )
+    counts = set(marks.reshape(group.rows, group.cells).sum(axis=1).tolist())
+    if len(counts) > 1:  # if all rows lost all of theirs, no unit would stay
+        raise MalformedFile(
+            f"{where}: rows of {group.cells} lose {sorted(counts)} units, all must lose equally "
+            f"many and keep one; {_AGAIN}"
+        )
 
 
 def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -224,6 +224,4 @@ def _from_bitmap(bitmap: bytes, size: int, rows: int, where: str) -> Sequence[in
     bits = np.unpackbits(octets, axis=1, bitorder="little")
     if bits[:, cells:].any():
         raise MalformedFile(f"{where}: padding bits are not zero; compile the plan again")
-    if rows > 1:
-        bitmap = np.packbits(bits[:, :cells], bitorder="little").tobytes()
-    return Units(bitmap, size)
+    return Units(np.packbits(bits[:, :cells], bitorder="little").tobytes(), size)

@@ -29,7 +29,7 @@ def load_any(
         FileError, OSError: as for :func:`planc.codec.load_plan`.
     """
     content = read_file(path, limits.file)
-    kind, name = kind_of(content[:12]), os.fspath(path)
+    kind, name = kind_of(content), os.fspath(path)
     if kind == MASKS:
         return decode_masks(content, name=name, sha256=sha256, limits=limits)
     if kind == LATENCY:

@@ -84,7 +84,7 @@ def check_membership(group: PlanGroup, where: str, tables: Tables) -> None:
         dense = ranges.pop(None, [])
         named = f"{where}: {place[0]}:{place[1]}"
         for runs in ranges.values() or ([],):
-            if dense and runs:  # dense runs are looked at once for each range
+            if runs:  # dense runs are looked at once for each range
                 tables.spend(RUN_COST * len(dense), named)
             _check_distinct(dense + runs, size, named, tables)
 

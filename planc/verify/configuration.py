@@ -13,6 +13,8 @@ from planc.trace.construction import construction_of, tables
 from planc.validate import Call
 from planc.verify.outputs import difference, run
 
+_OTHERWISE = "its configuration does not describe the pruned model"
+
 
 def check_configuration(smaller: nn.Module, call: Call, allowed: float) -> str:
     """What to say of the configuration, empty where the model has none.
@@ -24,16 +26,16 @@ def check_configuration(smaller: nn.Module, call: Call, allowed: float) -> str:
         return ""
     with torch.no_grad():
         anew = construction.model({})
-    differs = "the class makes no model from it"
-    if anew is not None:
-        differs = first_difference(tables(smaller), tables(anew))
-        differs = differs or construction.content_differs({}, {})
-    if anew is not None and not differs:
-        try:
-            anew.load_state_dict(smaller.state_dict(), assign=True)
-            anew.train(smaller.training)
-            error = difference(run(anew, call), run(smaller, call), allowed, "the pruned model")
-            return f"made anew from its configuration, it gives the same outputs: {error:.1e}"
-        except (VerificationError, RuntimeError) as reason:
-            differs = str(reason)
-    return f"its configuration does not describe the pruned model: {differs}"
+    if anew is None:
+        return f"{_OTHERWISE}: the class makes no model from it"
+    differs = first_difference(tables(smaller), tables(anew))
+    differs = differs or construction.content_differs({}, {})
+    if differs:
+        return f"{_OTHERWISE}: {differs}"
+    try:
+        anew.load_state_dict(smaller.state_dict(), assign=True)
+        anew.train(smaller.training)
+        error = difference(run(anew, call), run(smaller, call), allowed, "the pruned model")
+    except (VerificationError, RuntimeError) as reason:
+        return f"{_OTHERWISE}: {reason}"
+    return f"made anew from its configuration, it gives the same outputs: {error:.1e}"

@@ -64,7 +64,7 @@ def check_other_sizes(
         outputs = _outputs(smaller, other, sizes)
         error = difference(outputs, expected, allowed, what)
     except VerificationError as failure:
-        if masked is None or _same_groups(plan, analyze(trace(model, *other))):
+        if _same_groups(plan, analyze(trace(model, *other))):
             raise
         return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
     return f"outputs equal those of {what}, too: {error:.1e} relative"
@@ -91,9 +91,7 @@ def other_call(model: nn.Module, call: Call) -> Call | None:
     if not taken:
         return None
     together = _changed(call, taken)
-    if len(taken) > 1 and not _runs(model, together):
-        return _changed(call, taken[:1])
-    return together
+    return together if _runs(model, together) else _changed(call, taken[:1])
 
 
 def sizes_of(call: Call) -> str:
@@ -129,9 +127,7 @@ def _changed(call: Call, changes: list[Change]) -> Call:
 
 def _resized(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
     """The first ``size`` entries of a dimension; where there are too few, others made of them."""
-    if size > tensor.shape[dim]:
-        tensor = torch.cat([tensor, tensor.flip(-1)], dim)
-    return tensor.narrow(dim, 0, size).contiguous()
+    return torch.cat([tensor, tensor.flip(-1)], dim).narrow(dim, 0, size).contiguous()
 
 
 def _runs(model: nn.Module, call: Call) -> bool:

@@ -45,9 +45,7 @@ def as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
         VerificationError: on the inputs of ``analysis`` the model has other groups.
         StalePlan: so it has because it runs otherwise there, by their values.
     """
-    if (
-        analysis.graph.data_dependent
-    ):  # of the inputs that were compiled with, only shapes are known
+    if analysis.graph.data_dependent:  # of the inputs of the plan, only shapes are known
         check_structure(plan, analysis)
         return analysis
     if analysis.graph.input_spec == plan.inputs:
@@ -230,7 +228,7 @@ def _check_leaf(path: str, reference: fx.GraphModule, smaller: fx.GraphModule) -
 
 
 def _spelled(node: fx.Node) -> str:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = getattr(node.target, "__name__", node.target)  # of a function; else it is text
     return f"{node.op} {name} {node.args} {node.kwargs}"
 
 

@@ -61,7 +61,7 @@ def _check_memory(
     analysis: Analysis, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
 ) -> None:
     """Nothing shares memory with the original, nor with anything it did not share it with there."""
-    originals = {_storage(old): name for name, old in before.items() if old.numel()}
+    originals = {_storage(old): name for name, old in before.items()}
     owners: dict[int, str] = {}
     for tensor in analysis.graph.tensors:
         name, new = tensor.name, after[tensor.name]

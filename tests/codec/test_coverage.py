@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planc.codec.coverage import are_distinct, count, repeated, smallest
-from planc.codec.limits import DEFAULT
+from planc.codec.limits import DEFAULT, Limits
 from planc.groups import Run
 
 SMALL, STEPS = st.integers(1, 4), st.integers(-5, 5)
@@ -69,6 +69,11 @@ def test_what_lies_apart_by_arithmetic_needs_no_marks() -> None:
         [Run(0, 2, 0, 1, 1, 2, 1)],
     ):
         assert not are_distinct(runs), runs
+
+
+def test_no_runs_need_no_marks() -> None:
+    assert repeated([], "here", Limits(marks=0)) == ""
+    assert count([], "here", Limits(marks=0)) == 0
 
 
 def test_the_index_that_is_there_twice_is_named() -> None:

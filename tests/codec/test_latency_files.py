@@ -37,6 +37,10 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert from_body(to_body(TABLE), DEFAULT) == TABLE
     with pytest.raises(CorruptFile, match="was asked for"):
         load_latency(tmp_path / "t", sha256="0" * 64)
+    with pytest.raises(CorruptFile, match=f"^{tmp_path / 't'}: .* was asked for"):
+        load_any(tmp_path / "t", sha256="0" * 64)
+    with pytest.raises(LimitExceeded, match=r"limit of 9 inputs"):
+        load_any(tmp_path / "t", limits=Limits(inputs=9))
     with pytest.raises(LimitExceeded, match="exceeds the limit of 10;"):
         load_latency(tmp_path / "t", limits=Limits(file=10))
     with pytest.raises(LimitExceeded, match=r"the latency table: .* limit of 10 file"):

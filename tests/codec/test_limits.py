@@ -131,6 +131,11 @@ def test_a_limit_on_a_table_names_the_table() -> None:
         assert str(caught.value).startswith(said)
 
 
+def test_units_of_all_groups_are_counted_together() -> None:
+    with pytest.raises(LimitExceeded, match=r"^the plan: groups: 14 exceeds the limit of 13 units"):
+        decode_plan(encode_plan(PLAN), limits=Limits(units=13))
+
+
 def test_attributes_are_counted_for_each_module_that_has_them() -> None:
     rows = sum(len(msgpack.packb(module.attributes)) for module in PLAN.modules)
     content = encode_plan(PLAN)
@@ -225,13 +230,18 @@ def test_what_is_no_envelope_is_shown() -> None:
 
 
 def test_strings_are_measured_in_bytes_of_utf_8() -> None:
-    for text, fits in (("é" * 512, True), ("é" * 512 + "a", False), ("\U0001f600" * 256, True)):
+    for text, size in (
+        ("é" * 512, 1024),
+        ("é" * 512 + "a", 1025),
+        ("\U0001f600" * 256, 1024),
+        ("\U0001f600" * 257, 1028),
+    ):
         tensors = (*PLAN.tensors[:-1], TensorSpec((text,), (), "buffer"))
         plan = complete(tensors, PLAN.modules, PLAN.groups, PLAN.attributes)
-        if fits:
+        if size <= 1024:
             assert decode_plan(encode_plan(plan)) == plan
         else:
-            with pytest.raises(LimitExceeded, match="1025 exceeds the limit of 1024 string"):
+            with pytest.raises(LimitExceeded, match=f"{size} exceeds the limit of 1024 string"):
                 encode_plan(plan)
 
 
@@ -265,6 +275,8 @@ def test_steps_are_counted_for_what_is_written_out() -> None:
     assert steps_of(cut(first, Member("b", 0, (Run(0, 4, 0, 5, 5),)), a=4, b=30)) == (
         4 + 4 + 30 + 20 + 2 * 64
     )
+    tail = Member("a", 0, (Run(0, 4, 4, 1),))  # of a dimension that is cut already
+    assert steps_of(cut(first, tail, a=10)) == 10 + 4 + 4 + 2 * 64
     # runs that interleave are marked one by one, too
     woven = Member("a", 0, (Run(0, 2, 0, 2), Run(2, 2, 1, 2)))
     assert steps_of(cut(woven, a=10)) == 10 + 4 + 4 + 2 * 64
@@ -284,6 +296,18 @@ def test_a_bitmap_is_as_long_as_what_the_runs_reach() -> None:
     ):
         with pytest.raises(LimitExceeded, match="here: 7 exceeds the limit of 6 marks"):
             attempt()
+
+
+@pytest.mark.parametrize("leap", [1 << 8, (1 << 8) + 1])
+def test_a_leap_to_a_part_that_is_not_there_is_no_larger_than_a_dimension(leap: int) -> None:
+    limits = Limits(dimension=1 << 8)
+    for first in (Run(0, 1, 0, leap), Run(0, 1, 0, -leap), Run(0, 1, 0, 1, 1, 1, leap)):
+        plan = cut(Member("a", 0, (first, Run(1, 3, 1, 1))), a=4)
+        if leap <= limits.dimension:
+            assert decode_plan(encode_plan(plan, limits=limits)) == plan
+        else:
+            with pytest.raises(MalformedFile, match="leaps further than any index"):
+                encode_plan(plan, limits=limits)
 
 
 MASKS = mask_plan((TensorSpec(("w",), (3,), "parameter"),), {"w": np.array([True, False, True])})
@@ -319,13 +343,17 @@ def test_a_file_of_another_kind_says_what_it_is(kind: bytes) -> None:
         message = str(caught.value)
         assert said[other] in message
         assert f"{said[kind][3:-2]} begins with 94 aa {kind.hex(' ')}" in message
-    writers = {b"planc/plan": "save_plan", b"planc/mask": "save_masks", b"planc/time": "save_lat"}
+    writer = {
+        b"planc/plan": "planc.save_plan",
+        b"planc/mask": "planc.save_masks",
+        b"planc/time": "planc.save_latency",
+    }.get(kind, "planc")
     for start, shown in ((b"", "nothing"), (b"{}", "7b 7d"), (b"x" * 20, " ".join(["78"] * 12))):
         with pytest.raises(NotAPlancFile) as caught:
             unseal(kind, start)
         message = str(caught.value)
         assert f"byte 0: the file begins with {shown}, {said[kind][3:-2]} begins with" in message
-        assert f"name a file that planc.{writers.get(kind, '')}".rstrip(".") in message
+        assert message.endswith(f"name a file that {writer} wrote")
 
 
 def test_a_mask_plan_is_no_plan() -> None:

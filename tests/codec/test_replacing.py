@@ -26,10 +26,9 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def without_locks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module as it is imported where the system has no file locks."""
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    spec = importlib.util.spec_from_file_location("files_without_locks", files.__file__)
+def imported_again() -> ModuleType:
+    """The module as it is imported where the system is another one."""
+    spec = files.__spec__
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -81,12 +80,61 @@ def test_a_temporary_name_is_hidden_short_and_never_the_same(tmp_path: Path) -> 
 def test_without_locks_files_are_replaced_and_nothing_is_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere = without_locks(monkeypatch)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    elsewhere = imported_again()
     left = temporary_name(tmp_path / "a")
     left.write_bytes(b"half, or another process's")
     elsewhere.write_file(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert left.exists()
+
+
+def test_an_error_of_the_body_is_raised_where_the_new_file_is_gone(tmp_path: Path) -> None:
+    def swept() -> None:
+        with replacing(tmp_path / "a"):
+            for path in tmp_path.iterdir():
+                path.unlink()
+            raise ValueError("of the body")
+
+    with pytest.raises(ValueError, match="of the body"):
+        swept()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_a_mode_cannot_be_set_a_file_is_replaced_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.delattr(os, "fchmod")
+    write_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "reading"), [("O_NONBLOCK", None, 0), ("O_BINARY", os.O_NOCTTY, os.O_NOCTTY)]
+)
+def test_files_are_opened_in_the_modes_that_the_system_has(
+    mode: str, value: int | None, reading: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    real = os.open
+
+    def noting(path: Path, flags: int, mode: int = 0o777) -> int:
+        opened.append(flags)
+        return real(path, flags, mode)
+
+    with monkeypatch.context() as patched:
+        if value is None:
+            patched.delattr(os, mode)
+        else:
+            patched.delattr(os, "O_NONBLOCK")
+            patched.setattr(os, mode, value, raising=False)
+        patched.setattr(os, "open", noting)
+        elsewhere = imported_again()
+        elsewhere.write_file(tmp_path / "a", b"new")
+        assert elsewhere.read_file(tmp_path / "a", 3) == b"new"
+    writing = os.O_WRONLY | os.O_CREAT | os.O_EXCL | reading
+    assert opened == [writing, os.O_RDONLY, os.O_RDONLY | reading]  # the second a directory
 
 
 def test_a_directory_is_not_flushed_where_the_system_cannot(
@@ -197,6 +245,6 @@ def test_any_msgpack_library_opens_an_envelope(length: int) -> None:
 
 def test_a_kind_is_known_by_its_first_bytes() -> None:
     for kind in (b"planc/plan", b"planc/mask", b"planc/ckpt", b"planc/part", b"planc/time"):
-        assert kind_of(seal(kind, b"")[:12]) == kind
+        assert kind_of(seal(kind, b"")[:12]) == kind_of(seal(kind, b"body")) == kind
     for other in (b"", b"\x94\xaaplanc/what", b"\x95\xaaplanc/plan", b"\x94\xabplanc/plan"):
         assert kind_of(other) is None

@@ -120,6 +120,20 @@ def test_a_field_that_contradicts_another_is_named(edit: Callable[[Any], None], 
     assert words in refusal(content)
 
 
+@pytest.mark.parametrize("size", range(1, 19))
+def test_bits_up_to_the_last_element_are_free_and_those_after_it_zero(size: int) -> None:
+    masks = mask_plan(
+        (TensorSpec(("w",), (size,), "parameter"),), {"w": np.arange(size) == size - 1}
+    )
+    content = encode_masks(masks)
+    assert decode_masks(content) == masks
+    changed = msgpack.unpackb(unseal(KIND, content))
+    last = changed["masks"][0]["removed"]
+    for bit in range(size % 8 or 8, 8):
+        changed["masks"][0]["removed"] = last[:-1] + bytes([last[-1] | 1 << bit])
+        assert f"masks[0].removed: padding after element {size} is not zero" in refusal(changed)
+
+
 def test_unsorted_keys_are_refused() -> None:
     assert "canonical" in refusal(dict(reversed(body().items())))
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
-from tests.mutation.covering import ROOT, files_for, modules
+from tests.mutation.covering import ROOT, files_for, left_out, modules
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants
-from tests.mutation.trial import WITHOUT_CONFTEST, BareServer, Results, Trial
+from tests.mutation.trial import PLUGINS, BareServer, Results, Trial
 
 GOAL = 95.0  # per cent
 
@@ -82,7 +82,7 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
 def _tried(chosen: list[Mutant], tests: dict[str, list[str]], minutes: float) -> Results:
     """Tries mutants with the test files of their modules."""
     until = time.time() + 60 * minutes
-    options = ["-q", "-s", *WITHOUT_CONFTEST]
+    options = ["-q", "-n", "0", "-s", *PLUGINS, *left_out()]
     with tempfile.TemporaryDirectory() as folder:
         with_torch = any("import torch" in (ROOT / path).read_text() for path in tests)
         bare = BareServer(Path(folder) / "fresh", with_torch)

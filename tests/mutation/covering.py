@@ -103,10 +103,14 @@ def files_for(paths: list[str]) -> list[str]:
     return [test for test in found if (ROOT / test).exists()]
 
 
+def left_out() -> list[str]:
+    """Options for pytest: without the longest tests."""
+    return [f"--deselect={test}" for test in _LONG]
+
+
 def main() -> int:
     options = ["--cov", "--cov-report=term-missing:skip-covered"]
-    left_out = [f"--deselect={test}" for test in _LONG]
-    return int(pytest.main([*options, *left_out, *sys.argv[1:], *files_for(modules())]))
+    return int(pytest.main([*options, *left_out(), *sys.argv[1:], *files_for(modules())]))
 
 
 if __name__ == "__main__":

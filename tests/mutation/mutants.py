@@ -3,7 +3,8 @@
 What is changed: comparisons (to their negation, and over their boundary), ``and`` and ``or``,
 ``not`` and conditions, integers by one, booleans, strings, arithmetic, the order of arguments,
 keyword arguments, the exceptions that are caught, returned values; statements are left out, loops
-left early or not. What people read stays: docstrings, annotations, strings with a space in them.
+left early or not. What people or type checkers read stays: docstrings, annotations, type variables,
+strings with a space in them.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _OTHER_OPERATOR: dict[type[ast.operator], type[ast.operator]] = {
 _OTHER_NAME = {"min": "max", "max": "min", "any": "all", "all": "any"}
 # of zip, where lengths are equal; of msgspec, what the collector looks at
 _WITHOUT_EFFECT = ("strict", "gc")
+_WITHOUT_ORDER = ("min", "max", "suppress", "torch.equal")  # of their arguments
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -140,6 +142,8 @@ def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             continue
         if isinstance(node, ast.Assign) and any(_is_name(t, "__all__") for t in node.targets):
             continue
+        if isinstance(node, ast.Assign) and _is_type_variable(node.value):
+            continue
         for child in children:
             if isinstance(child, ast.keyword) and child.arg in _WITHOUT_EFFECT:
                 continue
@@ -152,6 +156,10 @@ def _is_words(node: ast.AST) -> bool:
     return isinstance(node, (ast.Import, ast.ImportFrom)) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     )
+
+
+def _is_type_variable(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and _is_name(node.func, "TypeVar")
 
 
 def _is_name(node: ast.AST, name: str) -> bool:
@@ -246,7 +254,7 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     for i, _ in enumerate(pairwise(node.args)):
         if any(isinstance(arg, ast.Starred) for arg in node.args[i : i + 2]):
             continue
-        if isinstance(node.func, ast.Name) and node.func.id in ("min", "max"):
+        if ast.unparse(node.func) in _WITHOUT_ORDER:
             continue
         if ast.dump(node.args[i]) != ast.dump(node.args[i + 1]):
             new = copy.deepcopy(node)

@@ -35,7 +35,8 @@ from tests.mutation.mutants import Mutant
 from tests.mutation.patching import Place, exchange, functions_of, import_mutated
 
 MEMORY = ROOT / ".mutation.json"  # the lines that each test runs
-WITHOUT_CONFTEST = ("-n", "0", "--noconftest", "-o", "markers=promise")  # which imports torch
+# what tests/conftest.py has, without torch, which tests of codec do not need
+PLUGINS = ("--noconftest", "-p", "tests.systems", "-p", "tests.promises")
 _PATIENCE = 5.0  # seconds beyond which, and times the usual, a run is taken to go on for ever
 _MOST = 60.0  # seconds of tests for one mutant
 _MEMORY = 3 << 30  # bytes that a run may take beyond what it begins with
@@ -183,7 +184,8 @@ class Trial:
         source, file = self.sources[mutant.path], ROOT / mutant.path
         limit = _PATIENCE * (1 + sum(seen[name].seconds for name in tests))
         if not mutant.function:
-            return self.bare.ask(mutant, tests, limit + 30)
+            longest = max((seen[name].seconds for name in tests), default=0)
+            return self.bare.ask(mutant, tests, limit + 30, _PATIENCE * (1 + longest))
 
         def attempt(tell: Callable[[str], None]) -> None:
             exchange(mutant, source, file, self.functions[mutant.path])
@@ -204,6 +206,16 @@ class Trial:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
+@dataclass(frozen=True)
+class Alarm:
+    """A plugin that ends the process where a test takes longer than ``seconds``."""
+
+    seconds: float
+
+    def pytest_runtest_logstart(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+
 class BareServer:
     """A process that has imported what planc needs and nothing of planc, to fork from."""
 
@@ -220,9 +232,10 @@ class BareServer:
         os.close(say_to)
         self._ask, self._say = os.fdopen(ask_to, "w", buffering=1), os.fdopen(say_from)
 
-    def ask(self, mutant: Mutant, tests: list[str], limit: float) -> str | None:
+    def ask(self, mutant: Mutant, tests: list[str], limit: float, each: float) -> str | None:
+        """What fails, all tests taking ``limit`` seconds at most and one of them ``each``."""
         fields = [getattr(mutant, name) for name in Mutant.__slots__]
-        self._ask.write(json.dumps([fields, tests, limit]) + "\n")
+        self._ask.write(json.dumps([fields, tests, limit, each]) + "\n")
         killer: str | None = json.loads(self._say.readline())
         return killer
 
@@ -240,16 +253,19 @@ def _import(with_torch: bool) -> None:
 
 def _serve(requests: Any, answers: Any, folder: Path) -> None:
     for line in requests:
-        fields, tests, limit = json.loads(line)
+        fields, tests, limit, each = json.loads(line)
         mutant = Mutant(*fields)
 
         def attempt(
-            tell: Callable[[str], None], mutant: Mutant = mutant, tests: list[str] = tests
+            tell: Callable[[str], None],
+            mutant: Mutant = mutant,
+            tests: list[str] = tests,
+            each: float = each,
         ) -> None:
             file = ROOT / mutant.path
             import_mutated(mutant, file.read_text(), file)
-            options = ["-x", "-q", *WITHOUT_CONFTEST, f"--basetemp={folder}"]
-            status = pytest.main([*options, *tests])
+            options = ["-x", "-q", "-n", "0", *PLUGINS, f"--basetemp={folder}"]
+            status = pytest.main([*options, *tests], plugins=[Alarm(each)])
             tell("none" if status == 0 else "a fresh run")
 
         said = forked(attempt, limit)

@@ -12,7 +12,7 @@ import pytest
 from planc.errors import PlancError
 from planc.streaming import staging as module
 from planc.streaming.staging import _locked, joining, staging
-from tests.systems import unopened_directories
+from tests.systems import without_directories
 
 
 class Interrupted(BaseException):
@@ -195,7 +195,7 @@ def test_a_directory_that_nobody_has_begun_cannot_be_joined(tmp_path: Path) -> N
 
 
 def test_directories_are_not_locked_where_they_cannot_be_opened(tmp_path: Path) -> None:
-    with unopened_directories(), _locked(tmp_path, tmp_path / "out") as share:
+    with without_directories(), _locked(tmp_path, tmp_path / "out") as share:
         share()
 
 

@@ -13,7 +13,7 @@ from planc.codec.files import sweep, temporary_name
 from planc.errors import PlancError
 from planc.tensorfiles import directories
 from planc.tensorfiles.directories import check_free, new_directory, recover, settle
-from tests.systems import unopened_directories
+from tests.systems import without_directories
 
 
 def open_files() -> int:
@@ -176,7 +176,7 @@ def test_names_are_flushed_before_and_after(tmp_path: Path) -> None:
 
 
 def test_directories_are_not_held_where_they_cannot_be_opened(tmp_path: Path) -> None:
-    with unopened_directories(), directories._held(tmp_path):
+    with without_directories(), directories._held(tmp_path):
         pass
 
 

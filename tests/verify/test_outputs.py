@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from torch import nn
 import planc
 from planc.errors import VerificationError
 from planc.validate import example_call
+from planc.verify import outputs
 from planc.verify.outputs import (
+    compare_operands,
     differ,
     difference,
     masked_original,
@@ -106,6 +110,49 @@ def test_the_least_precise_parameter_says_what_is_allowed(
     assert tolerance_of(model) == expected
 
 
+def test_values_behind_decisions_may_be_a_hundred_times_further_apart_than_outputs() -> None:
+    def replay(*operands: Any) -> Any:
+        return SimpleNamespace(
+            operands=[torch.tensor(o) for o in operands], where="place {}".format
+        )
+
+    here, there = replay([1.0], [1.5], [2.25]), replay([1.0], [1.0], [2.0])
+    assert compare_operands(here, there, 0.005, "the other") == 0.5
+    with pytest.raises(VerificationError) as caught:
+        compare_operands(here, there, 0.00499, "the other")
+    assert str(caught.value) == (
+        "what decides in place 1 differs from that of the other by 5.00e-01 relative, allowed 0.499"
+    )
+    assert compare_operands(replay(), replay(), 1, "the other") == 0.0
+
+
+class Ending(contextlib.nullcontext[None]):
+    """Stands for a replay of no decisions."""
+
+    ended = False
+
+    def finish(self) -> None:
+        self.ended = True
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_run_that_decides_as_another_is_one_operator_by_operator(enabled: bool) -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
+    replay: Any = Ending()
+    try:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+        with outputs._deciding(replay):
+            assert not torch.backends.mha.get_fastpath_enabled()
+            assert torch.is_inference_mode_enabled()
+        assert torch.backends.mha.get_fastpath_enabled() == enabled
+        assert replay.ended
+        with outputs._deciding(None):
+            assert torch.backends.mha.get_fastpath_enabled() == enabled
+            assert not torch.is_inference_mode_enabled()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
 class Counter(nn.Module):
     """Writes to its input and to a buffer, and draws a number."""
 
@@ -130,9 +177,22 @@ def test_a_run_leaves_inputs_buffers_and_random_state_as_they_were() -> None:
     assert len(first) == 3
     again = run(model, ((x,), {"more": {"y": y}}))
     assert not differ(first, again)
-    other = run(model, ((x,), {"more": {"y": y}}), seed=1)
-    assert differ(first, other)
+    for seed in (-1, 0, 1):
+        other = run(model, ((x,), {"more": {"y": y}}), seed=seed)
+        assert differ(first, other) == (seed != 0)
     assert not any(t.requires_grad for t in run(nn.Linear(2, 2), ((x,), {})))
+
+
+def test_a_run_leaves_the_random_state_of_devices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[Any] = []
+
+    def noted(devices: Any = None) -> contextlib.nullcontext[None]:
+        forked.append(devices)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.random, "fork_rng", noted)
+    run(nn.Linear(2, 2), ((torch.zeros(1, 2),), {}))
+    assert forked == [[]]
 
 
 class Tied(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from torch import fx, nn
 import planc
 from planc.analysis import Analysis
 from planc.errors import StalePlan, TraceError, VerificationError
+from planc.groups import Over
+from planc.ir import Ref
 from planc.plan import Plan
+from planc.select import write_plan
 from planc.validate import (
     check_structure,
     compare_shapes,
@@ -90,6 +94,7 @@ def with_group(number: int, **changes: Any) -> Plan:
         (with_group(0, removed=(2, 1)), "removed units are not sorted and in range"),
         (with_group(0, removed=(1, 1)), "removed units are not sorted and in range"),
         (with_group(0, removed=(1, 4)), "removed units are not sorted and in range"),
+        (with_group(0, removed=(0, 1, 9)), "removed units are not sorted and in range"),
         (with_group(0, removed=(-1, 1)), "removed units are not sorted and in range"),
         (PLAN.replace(target="moon"), 'the plan\'s target is \'moon\', not "module" or "graph"'),
         (with_group(0, removed=(0, 1, 2, 3)), "the plan breaks a constraint: "),
@@ -145,6 +150,25 @@ def test_what_differs_is_shown_beside_what_was_expected() -> None:
     assert shown.endswith("nnn...")
 
 
+@pytest.mark.parametrize(
+    ("planned", "derived", "words"),
+    [
+        (5, (1,), "5, expected (1,)"),
+        ((1,), 5, "(1,), expected 5"),
+        ((1, 2), (1, 3), "2, expected 3"),
+        ((1, 2), (1,), "2 entries, expected 1"),
+        ("a" * 200, "b" * 201, f"{'a' * 200}, expected {'b' * 197}..."),
+    ],
+)
+def test_the_first_difference_is_shown(planned: Any, derived: Any, words: str) -> None:
+    assert structure._first_difference(planned, derived) == words
+
+
+def test_the_first_and_the_last_unit_may_leave() -> None:
+    plan = write_plan(ANALYSIS, ((0, 3), (0, 5)), "module", "l2", "by hand")
+    assert check_plan(plan, ANALYSIS) == "the plan's 2 groups are those of a fresh analysis"
+
+
 def test_a_composed_plans_result_may_be_named_otherwise() -> None:
     composed = PLAN.replace(
         provenance=PLAN.provenance * 2, result=replace(PLAN.result, structure=bytes(32))
@@ -157,6 +181,8 @@ def test_a_composed_plan_for_a_graph_has_the_shapes_of_its_last_part() -> None:
     plan = planc.compile(small(), X, ratio=0.5, target="graph").replace(shapes=bytes(32))
     with pytest.raises(VerificationError, match="the plan's shapes differ from what its removals"):
         check_plan(plan, ANALYSIS)
+    with pytest.raises(VerificationError, match="the plan's shapes differ from what its removals"):
+        check_plan(PLAN.replace(provenance=PLAN.provenance * 2, shapes=bytes(32)), ANALYSIS)
     composed = plan.replace(provenance=plan.provenance * 2)
     assert check_plan(composed, ANALYSIS) == "the plan's 2 groups are those of a fresh analysis"
 
@@ -166,6 +192,10 @@ def test_a_plan_whose_members_do_not_fit_its_own_tensors_contradicts_itself() ->
     lost = with_group(0, members=(replace(member, tensor="none"), *PLAN.groups[0].members[1:]))
     with pytest.raises(VerificationError, match="the plan contradicts itself: "):
         check_source(lost, pruned())
+    ragged = replace(PLAN.groups[0].members[1], over=Over(0, 0, 1))
+    uncovered = with_group(0, members=(PLAN.groups[0].members[0], ragged))
+    with pytest.raises(VerificationError, match=r"the plan contradicts itself: .* do not cover"):
+        check_source(uncovered, pruned())
     check_source(PLAN, MODEL)
 
 
@@ -178,6 +208,14 @@ def test_inputs_that_the_plans_inputs_disagree_with_are_refused() -> None:
     spec = ("tuple", ("tuple", ("tensor", (2, 5), "float32")), ("dict",))
     with pytest.raises(VerificationError, match="the model does not run on the plan's inputs: "):
         as_planned(PLAN.replace(inputs=spec), MODEL, ANALYSIS)
+
+
+def test_a_plan_of_other_groups_is_stale_where_the_model_decides_by_values() -> None:
+    deciding = replace(ANALYSIS, graph=replace(ANALYSIS.graph, data_dependent=True))
+    plan = PLAN.replace(inputs=("tuple",))
+    assert as_planned(plan, MODEL, deciding) is deciding
+    with pytest.raises(StalePlan, match="its groups are not: their members differ"):
+        as_planned(plan.replace(source=replace(PLAN.source, structure=bytes(32))), MODEL, deciding)
 
 
 class Either(nn.Module):
@@ -227,6 +265,18 @@ def test_tensors_that_no_run_reached_are_named() -> None:
     assert "c.weight, ...)" in found
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [("a", "a"), ("abc", "a, b, c"), ("aabc", "a, b, c"), ("abcd", "a, b, c, ...")],
+)
+def test_three_of_the_tensors_that_no_run_reached_are_named(names: str, shown: str) -> None:
+    pins = [SimpleNamespace(tensor=name, reason="not used by the traced run") for name in names]
+    others = [SimpleNamespace(tensor="z", reason="its rows are shared")]
+    analysis: Any = SimpleNamespace(pins=[*pins, *others])
+    found = unreached(analysis)
+    assert found.startswith(f"{len(set(names))} tensors were not reached and stay whole ({shown}):")
+
+
 # -- modules --------------------------------------------------------------------------------------
 
 
@@ -264,6 +314,17 @@ def test_an_attribute_that_is_not_as_planned_is_named(
     assert words in str(caught.value)
 
 
+def test_attributes_that_are_not_plain_all_through_are_not_compared() -> None:
+    model: Any = small()
+    model.held, model.table, model.wall_hooks = [1, (object(), 2)], {"a": 1}, 5.5
+    smaller: Any = planc.apply(planc.compile(model, X, ratio=0.5), model)
+    smaller.held, smaller.table = [2, (object(), 2)], {}
+    assert check_modules(PLAN, model, smaller)
+    smaller.wall_hooks = 6.5
+    with pytest.raises(VerificationError, match=r"the model itself: wall_hooks is 6\.5, was 5\.5"):
+        check_modules(PLAN, model, smaller)
+
+
 def test_another_class_is_named() -> None:
     class Other(Small):
         pass
@@ -290,6 +351,7 @@ def test_graph_modules_are_alike_if_their_code_is() -> None:
     other = fx.symbolic_trace(nn.Sequential(nn.ReLU()))
     assert not structure._alike(traced, other)
     assert not structure._alike(traced, MODEL)
+    assert not structure._alike(MODEL, traced)
     assert structure._alike(MODEL, small())
 
 
@@ -311,8 +373,20 @@ def test_a_graph_that_is_not_the_rewritten_one_is_refused() -> None:
         check_graph(reference, MODEL)
     relu = next(n for n in found.graph.nodes if "relu" in str(n.target))
     relu.target = torch.ops.aten.tanh.default
-    with pytest.raises(VerificationError, match=r"the graph has call_function .*tanh.*, expected "):
+    with pytest.raises(
+        VerificationError,
+        match=r"has call_function tanh\.default \(.*, expected call_function relu\.default \(",
+    ):
         check_graph(reference, found)
+    reference, found = graphs()
+    weights = [n for n in found.graph.nodes if n.op == "get_attr"]
+    weights[0].target, weights[1].target = weights[1].target, weights[0].target
+    with pytest.raises(VerificationError) as caught:
+        check_graph(reference, found)
+    names = (weights[0].target, weights[1].target)
+    assert str(
+        caught.value
+    ) == "the graph has get_attr {} () {{}}, expected get_attr {} () {{}}".format(*names)
     reference, found = graphs()
     output = next(n for n in reference.graph.nodes if n.op == "output")
     reference.graph.erase_node(output)
@@ -355,6 +429,8 @@ def called() -> tuple[fx.GraphModule, fx.GraphModule]:
     ("edit", "words"),
     [
         (lambda m: setattr(m.get_submodule("0"), "rate", 1.5), "0.: rate is 1.5, expected 0.5"),
+        (lambda m: setattr(m.get_submodule("0"), "more", 1), "0.: more is 1, expected None"),
+        (lambda m: delattr(m.get_submodule("0"), "rate"), "0.: rate is None, expected 0.5"),
         (lambda m: m.get_submodule("0.inner").train(False), "0.inner: training is False, expected"),
         (
             lambda m: setattr(m.get_submodule("0"), "inner", nn.Identity()),
@@ -431,6 +507,88 @@ def test_a_run_that_was_not_predicted_is_refused(smaller: nn.Module, words: str)
     assert words in str(caught.value)
 
 
+def with_node(graph: Any, number: int, **changes: Any) -> Any:
+    nodes = list(graph.nodes)
+    nodes[number] = replace(nodes[number], **changes)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def test_a_run_whose_operators_have_other_results_is_refused() -> None:
+    found = run_of(pruned())
+    for outputs in ((), found.nodes[2].outputs * 2):
+        with pytest.raises(
+            VerificationError, match=r"operator 2 of the pruned model is .*predicted"
+        ):
+            compare_shapes(PLAN, ANALYSIS, with_node(found, 2, outputs=outputs))
+    compare_shapes(PLAN, ANALYSIS, with_node(found, 2, outputs=(None,)))
+    analysis = replace(ANALYSIS, graph=with_node(ANALYSIS.graph, 2, outputs=(None,)))
+    compare_shapes(PLAN, analysis, found)
+    with pytest.raises(VerificationError, match="the pruned model runs 6 operators, predicted 5"):
+        check_shapes(PLAN, ANALYSIS, as_class(Longer), ((X,), {}))
+
+
+def shifted(graph: Any, by: int) -> Any:
+    """The same graph with other numbers for its values."""
+    shift = {None: None} | {Ref(i): Ref(i + by) for i in range(len(graph.values))}
+    nodes = tuple(
+        replace(node, outputs=tuple(shift[ref] for ref in node.outputs)) for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes, values=graph.values[:1] * by + graph.values)
+
+
+def test_operators_are_compared_whatever_their_values_are_called() -> None:
+    found = shifted(run_of(pruned()), 3)
+    compare_shapes(PLAN, ANALYSIS, found)
+    assert shapes_digest(found) == PLAN.shapes
+
+
+def test_calls_that_torch_may_leave_out_are_not_compared() -> None:
+    found, graph = run_of(pruned()), ANALYSIS.graph
+    idle = replace(found.nodes[1], op="aten.contiguous.default")
+    longer = replace(found, nodes=(*found.nodes[:2], idle, *found.nodes[2:]))
+    assert shapes_digest(longer) == PLAN.shapes
+    compare_shapes(PLAN, ANALYSIS, longer)
+    planned = replace(graph, nodes=(*graph.nodes[:2], idle, *graph.nodes[2:]))
+    compare_shapes(PLAN, replace(ANALYSIS, graph=planned), found)
+
+
+def test_a_result_without_a_shape_does_not_hide_another() -> None:
+    found, graph = run_of(pruned()), ANALYSIS.graph
+    (ref,) = graph.nodes[2].outputs
+    analysis = replace(ANALYSIS, graph=with_node(graph, 2, outputs=(None, ref)))
+    (at,) = found.nodes[2].outputs
+    compare_shapes(PLAN, analysis, with_node(found, 2, outputs=(None, at)))
+    other = with_node(found, 2, outputs=(None, found.nodes[0].outputs[0]))
+    with pytest.raises(VerificationError, match="the pruned model gives shape"):
+        compare_shapes(PLAN, analysis, other)
+
+
+def test_operators_of_a_graph_may_be_called_otherwise_with_other_numbers() -> None:
+    """A graph names widths of its parts; what it computes is compared operator by operator."""
+    other = with_node(run_of(pruned()), 1, op="aten.other.default", args=(0.5,))
+    compare_shapes(PLAN.replace(target="graph"), ANALYSIS, other)
+    with pytest.raises(VerificationError) as caught:
+        compare_shapes(PLAN, ANALYSIS, other)
+    words = (
+        f"operator 1 of the pruned model is {other.nodes[1]}, predicted {ANALYSIS.graph.nodes[1]}"
+    )
+    assert str(caught.value) == words
+
+
+def test_numbers_are_compared_in_modules_that_do_not_decide_by_values() -> None:
+    model = Scaled().eval()
+    plan = planc.compile(model, X, ratio=0.5)
+    analysis = planc.analyze(run_of(model))
+    found = run_of(planc.apply(plan, model))
+    number = len(found.nodes) - 1
+    other = with_node(found, number, args=(found.nodes[number].args[0], 0.5))
+    compare_shapes(plan.replace(target="graph"), analysis, other)
+    deciding = replace(analysis, graph=replace(analysis.graph, data_dependent=True))
+    compare_shapes(plan, deciding, other)
+    with pytest.raises(VerificationError, match=r"computes with 0\.5, the original with 0\.25"):
+        compare_shapes(plan, analysis, other)
+
+
 def test_a_number_of_unknown_origin_must_be_what_it_was() -> None:
     model = Scaled().eval()
     plan = planc.compile(model, X, ratio=0.5)
@@ -484,6 +642,12 @@ def test_a_model_that_does_not_run_is_refused() -> None:
         assert isinstance(caught.value.__cause__, TraceError)
 
 
+def test_a_plan_of_other_groups_is_stale_where_shapes_are_not_as_predicted() -> None:
+    plan = PLAN.replace(source=replace(PLAN.source, structure=bytes(32)))
+    with pytest.raises(StalePlan, match="its groups are not: their members differ"):
+        validate(plan, MODEL, MODEL, ((X,), {}))
+
+
 def test_other_groups_make_a_plan_stale_and_the_first_is_named() -> None:
     check_structure(PLAN, ANALYSIS)
     first, second = PLAN.groups
@@ -501,8 +665,13 @@ def test_other_groups_make_a_plan_stale_and_the_first_is_named() -> None:
     renamed = said(PLAN.replace(groups=(replace(first, name="zz"), second)))
     assert f"expected {replace(first, name='zz')}, found none;" in renamed
     resized = replace(first, size=9)
-    assert f"expected {resized}, found {ANALYSIS.groups[0]};" in said(
-        PLAN.replace(groups=(resized, second))
+    for other in (second, replace(second, size=9)):
+        assert f"expected {resized}, found {ANALYSIS.groups[0]};" in said(
+            PLAN.replace(groups=(resized, other))
+        )
+    deciding = replace(ANALYSIS, graph=replace(ANALYSIS.graph, data_dependent=True))
+    assert said(PLAN, deciding).endswith(
+        "give inputs on which it runs as on those that it was compiled with"
     )
 
 
@@ -513,6 +682,18 @@ def test_tensors_that_are_the_kept_slices_are_accepted() -> None:
     assert (
         check_tensors(ANALYSIS, GONE, MODEL, pruned()) == "7 tensors hold exactly the kept values"
     )
+
+
+def test_how_a_dimension_of_one_lies_in_memory_is_no_difference() -> None:
+    model = nn.Sequential(nn.Linear(1, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    x = torch.zeros(2, 1)
+    plan = planc.compile(model, x, ratio=0.5)
+    analysis = planc.analyze(run_of(model, x))
+    gone = analysis.gone([group.removed for group in plan.groups])
+    smaller = planc.apply(plan, model)
+    weight = smaller[0].weight
+    smaller[0].weight = nn.Parameter(weight.detach().as_strided((2, 1), (1, 5)))
+    check_tensors(analysis, gone, model, smaller)
 
 
 def moved(smaller: Any) -> None:
@@ -564,6 +745,59 @@ def test_values_are_compared_by_their_bits() -> None:
     smaller.up.bias.data[1] = -0.0
     with pytest.raises(VerificationError, match=r"up\.bias: its values are not the kept ones"):
         check_tensors(analysis, gone, model, smaller)
+
+
+def test_no_more_than_five_other_tensors_are_named() -> None:
+    def more(smaller: Any) -> None:
+        for number in range(7):
+            smaller.register_buffer(f"new{number}", torch.zeros(1))
+
+    with pytest.raises(VerificationError, match=r"other tensors: new0, new1, new2, new3, new4$"):
+        check_tensors(ANALYSIS, GONE, MODEL, edited(more))
+
+
+class Odd(nn.Module):
+    """Has empty tensors, first and last, and a buffer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.zeros(0))
+        self.up, self.down = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.register_buffer("scale", torch.ones(4))
+        self.register_buffer("again", self.scale)
+        self.register_buffer("last", torch.zeros(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down(torch.relu(self.up(x)) * self.scale * self.again)
+        return y
+
+
+def odd(device: str = "cpu") -> tuple[Any, Any, Callable[[], str]]:
+    """A model, what is left of it, and the comparison of their tensors."""
+    model = Odd().eval().to(device)
+    x = X.to(device)
+    plan = planc.compile(model, x, ratio=0.5, criterion="random")
+    analysis = planc.analyze(run_of(model, x))
+    gone = analysis.gone([group.removed for group in plan.groups])
+    smaller = planc.apply(plan, model)
+    return model, smaller, lambda: check_tensors(analysis, gone, model, smaller)
+
+
+def test_empty_and_tied_tensors_are_compared_with_the_others() -> None:
+    model, smaller, check = odd()
+    assert smaller.scale is smaller.again
+    assert check() == "7 tensors hold exactly the kept values"
+    smaller.down.bias = nn.Parameter(model.down.bias.detach())
+    with pytest.raises(VerificationError, match=r"down\.bias shares memory with the original's"):
+        check()
+
+
+def test_tensors_without_values_are_compared_but_for_their_values() -> None:
+    _, smaller, check = odd("meta")
+    assert check() == "8 tensors hold exactly the kept values"  # the copy there ties no buffers
+    smaller.down.bias.requires_grad_(False)
+    with pytest.raises(VerificationError, match=r"down\.bias: requires_grad is False, was True"):
+        check()
 
 
 def test_memory_is_shared_with_nothing_that_it_was_not_shared_with() -> None:

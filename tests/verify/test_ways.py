@@ -4,6 +4,8 @@ masks, inputs of other sizes; and what it says where it cannot compare.
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from torch.nn.utils import prune
 import planc
 from planc.errors import VerificationError
 from planc.replay import replay_pruned
-from planc.verify import Report, configuration
+from planc.validate import deciding_alike
+from planc.verify import Report, configuration, sizes
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import run
 from planc.verify.sizes import other_call, sizes_of
+from planc.verify.structure import as_planned, check_plan
 from tests.proving import randomise
 
 
@@ -114,6 +118,38 @@ def test_a_run_that_does_not_decide_as_the_original_is_refused() -> None:
     assert torch.backends.mha.get_fastpath_enabled() == fast_path
 
 
+class Undecided(Threshold):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(torch.relu(self.large(torch.relu(self.first(x)))))
+        return y
+
+
+def test_a_result_that_decides_nothing_where_the_original_decides_is_refused() -> None:
+    model = threshold()
+    plan = planc.compile(model, X, ratio=0.5)
+    analysis = planc.analyze(planc.trace(model, X))
+    smaller = planc.apply(plan, model)
+    assert deciding_alike(plan, analysis, smaller, ((X,), {})).data_dependent
+    smaller.__class__ = Undecided
+    with pytest.raises(
+        VerificationError, match="does not run: the run ended before it decided what the other did"
+    ):
+        deciding_alike(plan, analysis, smaller, ((X,), {}))
+
+
+def test_a_plan_of_a_model_that_decides_holds_for_inputs_of_other_shapes() -> None:
+    model = threshold()
+    plan = planc.compile(model, X, ratio=0.5)
+    few = planc.analyze(planc.trace(model, X[:2]))
+    assert as_planned(plan, model, few) is few
+    assert (
+        check_plan(plan, few)
+        == f"the plan's {len(plan.groups)} groups are those of a fresh analysis"
+    )
+    with pytest.raises(VerificationError, match="the plan's cost_after differ from what its"):
+        check_plan(plan.replace(cost_after=replace(plan.cost_after, params=1)), few)
+
+
 # -- configurations -------------------------------------------------------------------------------
 
 
@@ -136,10 +172,24 @@ class Twice(nn.Linear):
         return super().forward(x) * 2
 
 
+class Fails(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("an odd number")
+
+
+class Halved(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / (2 if self.training else 1)
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
         (None, ""),
+        (Configured(Fails(4, 2)), "does not describe the pruned model: an odd number"),
+        (Configured(Halved(4, 2).train()), "it gives the same outputs: 0.0e+00"),
+        (Configured(nn.Linear(4, 2, device="meta")), "it gives the same outputs: 0.0e+00"),
+        (Configured(nn.Linear(4, 3), "a field"), "bias would be of shape (3,), it is (2,)"),
         (Configured(None), "does not describe the pruned model: the class makes no model from it"),
         (Configured(nn.Linear(4, 3)), "bias would be of shape (3,), it is (2,)"),
         (Configured(nn.Linear(4, 2), "a field"), "does not describe the pruned model: a field"),
@@ -154,7 +204,7 @@ def test_a_configuration_describes_a_model_if_its_class_makes_the_same_of_it(
     made: Configured | None, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(configuration, "construction_of", lambda model: made)
-    said = check_configuration(nn.Linear(4, 2), ((X,), {}), 1e-6)
+    said = check_configuration(nn.Linear(4, 2).eval(), ((X,), {}), 1e-6)
     assert words in said
     assert bool(said) == (made is not None)
 
@@ -207,6 +257,45 @@ def test_sizes_shrink_and_a_single_example_is_doubled(
     assert tensor.is_contiguous()
     if shape[0] == 1:
         assert not torch.equal(tensor[0], tensor[1])
+
+
+def test_the_batch_is_that_of_the_first_tensor() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, by: float = 1.0) -> torch.Tensor:
+            return x.sum() + y.sum() * by
+
+    found = other_call(Sum(), ((drawn(5, 2), drawn(4, 2)), {"by": 2.0}))
+    assert found is not None
+    assert sizes_of(found) == "1x2, 4x2"
+    assert found[1] == {"by": 2.0}
+    found = other_call(Sum(), ((drawn(5), drawn(4, 2)), {}))
+    assert found is not None
+    assert sizes_of(found) == "5, 1x2"
+
+
+def test_whether_a_model_takes_a_size_is_asked_in_silence_that_ends() -> None:
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    levels: list[int] = []
+
+    class Heard(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            levels.append(logger.level)
+            return x.view(2, 3)
+
+    before = logger.level
+    assert sizes._runs(Heard(), ((drawn(2, 3),), {})) is True
+    assert sizes._runs(Heard(), ((drawn(2, 4),), {})) is False
+    assert set(levels) == {logging.CRITICAL}
+    assert logger.level == before
+    assert sizes._runs(threshold(), ((X,), {})) is False
+
+
+def test_a_second_example_is_the_first_reversed_in_its_last_dimension() -> None:
+    images = drawn(1, 2, 3)
+    found = other_call(nn.ReLU(), ((images,), {}))
+    assert found is not None
+    ((tensor,), _) = found
+    assert torch.equal(tensor, torch.cat([images, images.flip(2)])[:, :, :2])
 
 
 def test_sizes_are_written_each_once() -> None:
