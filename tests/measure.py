@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import math
 import multiprocessing
 import subprocess
 import sys
@@ -60,7 +61,6 @@ def macs(model: Any, *inputs: Any) -> int:
 def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, Any]:
     """The multiply-accumulates of one run, and what it returns."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not know the fused kernel
@@ -68,8 +68,7 @@ def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     for parameter in trainable:  # the counter hooks gradients, and fails where there are none
         parameter.requires_grad_(False)
     try:
-        more = {torch.ops.aten._grouped_mm: _grouped_flops}  # the counter does not know it either
-        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=more) as counter:
+        with torch.no_grad(), flop_counter() as counter:
             result = model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -78,6 +77,24 @@ def counted_run(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
     flops = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2, result
+
+
+def flop_counter() -> Any:
+    """Torch's ``FlopCounterMode``, with what it does not know, or does not in some versions."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    more = {
+        torch.ops.aten._grouped_mm: _grouped_flops,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    }
+    return FlopCounterMode(display=False, custom_mapping=more)
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Of ``[..., positions, dim]`` the scores of all pairs, and the sums that they weigh."""
+    pairs = math.prod(query[:-1]) * key[-2]
+    return int(2 * pairs * (query[-1] + value[-1]))
 
 
 def _grouped_flops(x: Any, mat2: Any, *_: Any, **__: Any) -> int:

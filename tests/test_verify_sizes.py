@@ -4,6 +4,7 @@ there.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -108,6 +109,13 @@ def test_what_the_pruned_model_does_where_groups_are_others_is_said_and_no_error
     model = tokens(lambda y, x: y if x.shape[1] == 5 else y[..., [7, 6, 5, 4, 3, 2, 1, 0]])
     check = last_check(model, TOKENS)
     assert "for which this plan was not made and the pruned model fails: with inputs of" in check
+
+
+def test_a_model_that_is_not_the_same_twice_at_other_sizes_is_not_compared_there() -> None:
+    numbers = itertools.count()  # as what is read beyond the end of a tensor
+    model = tokens(lambda y, x: y if x.shape[0] == 3 else y + next(numbers))
+    check = last_check(model, TOKENS)
+    assert check == "not compared with inputs of 1x4x6: there the original is not the same twice"
 
 
 def test_sizes_that_are_refused_are_refused_in_silence(caplog: pytest.LogCaptureFixture) -> None:

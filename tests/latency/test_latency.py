@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 import planc
 from planc.analysis import Analysis
@@ -25,6 +24,7 @@ from planc.latency.clock import Timer, timer
 from planc.latency.measure import measure_latency
 from planc.latency.table import Grid, LatencyTable, Use
 from planc.policy import Budget, Global, Rounded, Uniform
+from tests.measure import flop_counter
 from tests.small import MODELS, build
 
 
@@ -32,7 +32,7 @@ def macs(calls: Sequence[Callable[[], Any]]) -> list[int]:
     """A timer that counts multiply-accumulates: bilinear in widths, and the same every time."""
     found = []
     for call in calls:
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             call()
         found.append(counter.get_total_flops() // 2)
     return found

@@ -16,7 +16,7 @@ from tests.rules.coverage import Case, unseen
 
 ops = torch.ops.aten
 GRID = torch.rand(2, 3, 3, 2) * 2 - 1
-BOXES = torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0], [1.0, 1.0, 0.0, 3.0, 2.0]])
+BOXES = torch.tensor([[0.0, 0.0, 0.0, 3.0, 3.0], [0.0, 1.0, 0.0, 3.0, 2.0]])  # of one image
 
 
 def images(op: Any, rank: int = 2, width: int = 4, out: int = 4, **parts: Any) -> Net:
