@@ -20,10 +20,7 @@ Exit codes:
 """
 IMAGE = "1x3x224x224"
 FILE = click.Path(path_type=Path)
-_CALIBRATED = (
-    *("taylor", "taylor_unit", "obd", "obd_c"),
-    *("activation", "apoz", "variance", "wanda"),
-)
+_CALIBRATED = ("taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "variance", "wanda")
 CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *_CALIBRATED)
 
 _LARGE = {"k": 10**3, "M": 10**6, "G": 10**9}

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from planc.codec.limits import Limits
-from planc.errors import FileError, PlancError
+from planc.errors import FileError
 from planc.plan import Plan
 from planc.tensorfiles.reader import is_directory
 from planc.tensorfiles.shards import (
@@ -17,6 +17,7 @@ from planc.tensorfiles.shards import (
     SUFFIX,
     ShardSet,
     find_shards,
+    only,
 )
 
 
@@ -54,13 +55,8 @@ def _pickle_at(path: Path) -> Path | None:
     if NATIVE in names:
         return path / NATIVE
     for suffixes in ((PICKLED_INDEX,), PICKLES):
-        found = [name for name in names if name.endswith(suffixes) and name[:1] != "."]
-        match found:
-            case [name]:
-                return path / name
-            case [one, other, *_]:
-                raise PlancError(
-                    f"{path} holds {len(found)} files that may be meant, {one} and {other} among "
-                    "them: name the one to read"
-                )
+        meant = [name for name in names if name.endswith(suffixes) and name[:1] != "."]
+        found = only(path, meant, "that may be meant")
+        if found is not None:
+            return found
     return None

@@ -8,7 +8,7 @@ that no tensor is missing, doubled or from elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,19 +161,30 @@ def _pieces_in(directory: Path, limits: Limits) -> list[Path]:
     return paths if not indexed and is_distributed(paths, limits) else []
 
 
+def only(directory: Path, names: Sequence[str], what: str) -> Path | None:
+    """The one file of a directory that is meant, None if there is none.
+
+    Raises:
+        PlancError: there are several; ``what`` says which.
+    """
+    match names:
+        case [one, other, *_]:
+            raise PlancError(
+                f"{directory} holds {len(names)} files {what}, {one} and {other} among them: name "
+                "the one to read"
+            )
+        case [name]:
+            return directory / name
+    return None
+
+
 def checkpoint_in(directory: Path) -> Path:
     """The index of a directory, else its one safetensors file."""
     names = sorted(path.name for path in directory.iterdir() if path.name[:1] != ".")
     for suffix in (INDEX_SUFFIX, SUFFIX):
-        found = [name for name in names if name.endswith(suffix)]
-        match found:
-            case [name]:
-                return directory / name
-            case [one, other, *_]:
-                raise PlancError(
-                    f"{directory} holds {len(found)} files of kind *{suffix}, {one} and {other} "
-                    "among them: name the one to read"
-                )
+        found = only(directory, [n for n in names if n.endswith(suffix)], f"of kind *{suffix}")
+        if found is not None:
+            return found
     raise PlancError(f"{directory} holds neither *{INDEX_SUFFIX} nor *{SUFFIX}")
 
 

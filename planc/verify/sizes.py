@@ -90,8 +90,11 @@ def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
 def other_call(model: nn.Module, call: Call) -> Call | None:
     """A call with as many other sizes as the model takes at once, None if it takes no other one."""
     taken = [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
-    if not taken:
-        return None
+    match taken:
+        case []:
+            return None
+        case [change]:  # which was just tried
+            return _changed(call, [change])
     together = _changed(call, taken)
     return together if _runs(model, together) else _changed(call, taken[:1])
 
