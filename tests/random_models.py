@@ -1,19 +1,23 @@
 """Random models, pruned at random and proven, or refused: not one may be wrong.
 
-    python -m tests.random_models [--count 2000] [--first 0] [--length 6] [--jobs 2] [--show SEED]
+    python -m tests.random_models [--count 5000] [--first 0] [--length 6] [--jobs 2] [--show SEED]
 
-The model of a seed is the text that :mod:`tests.programs` writes for it. From each, units are
-removed at random, unevenly: for the module and for the rewritten graph, from all groups, and from
-those that do not mix (so that equality with the masked original is proven). One plan of each model
-is verified by ``planc.verify``, the others by the same comparisons of outputs against the masked
-original and the rewritten graph, in double precision to 1e-9; and exchanging units of a group must
-leave the outputs of the original as they are. The first plan for each target is undone, saved and
-loaded, applied to a state dict and to a file, too, bit for bit (:mod:`tests.executors`), and
-compared with the masked model on three more inputs. A model is *proven* (*for the traced sizes
-alone*, if at others the proof refuses it: it may call a number what is the size of its batch), or
-has *nothing to prune*, or is *refused* with one of planc's documented errors; anything else is
-*wrong*: it is printed with its seed, its text and the error, and the exit code is 1. ``--show``
-prints one program and proves it.
+The model of a seed is the text that :mod:`tests.programs` writes for it; those of odd seeds keep
+state, share it, and return their results in containers (:mod:`tests.programs.borders`). From each,
+units are removed at random, unevenly: for the module and for the rewritten graph, from all groups,
+and from those that do not mix (so that equality with the masked original is proven). One plan of
+each model is verified by ``planc.verify``, the others by the same comparisons of outputs against
+the masked original and the rewritten graph, in double precision to 1e-9; and exchanging units of a
+group must leave the outputs of the original as they are. The first plan for each target is undone,
+saved and loaded, applied to a state dict and to a file, too, bit for bit (:mod:`tests.executors`),
+and compared with the masked model on other inputs, at other sizes, and where an early exit is taken
+(:mod:`tests.masked`). The bytes of a plan must not depend on what ran before.
+
+A model is *proven* (*for the traced sizes alone*, if at others the proof refuses it: it may call a
+number what is the size of its batch), or has *nothing to prune*, or is *refused* with one of
+planc's documented errors; anything else is *wrong*: it is printed with its seed, its text and the
+error. The exit code is 1 where a model is refused or wrong. ``--show`` prints one program and
+proves it.
 """
 
 from __future__ import annotations
@@ -38,11 +42,13 @@ from planc.errors import AnalysisError, PolicyError, TraceError, VerificationErr
 from planc.plan import Plan
 from planc.verify.outputs import difference, masked_original, rewritten_graph, run
 from tests.executors import same_everywhere
+from tests.masked import beside_masked, plan_of_any_history
 from tests.programs import Program, write
 from tests.proving import TARGETS, TOLERANCE, exchange, randomise, removal
 
 _REFUSALS = (TraceError, AnalysisError, PolicyError)
 _BOUND = "proven for the traced sizes alone"
+Call = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
 _CHUNK = 20  # models between two answers of a process
 
 
@@ -70,7 +76,7 @@ def main() -> int:
     """Runs the sweep and returns the exit code."""
     options = _options()
     if options.show is not None:
-        program = write(options.show, _length(options.show, options.length))
+        program = _written(options.show, options.length)
         print(program.text)
         prove_program(program, Outcome())
         return 0
@@ -80,7 +86,7 @@ def main() -> int:
             print(f"\nseed {seed} is wrong: {error}\n{text}", flush=True)
         total.join(outcome)
     print(_summary(total, time.perf_counter() - begin))
-    return int(bool(total.wrong))
+    return int(bool(total.wrong or total.refusals))
 
 
 def check(seeds: range, length: int) -> Outcome:
@@ -88,7 +94,7 @@ def check(seeds: range, length: int) -> Outcome:
     torch.set_num_threads(1)
     outcome, begin = Outcome(), time.process_time()
     for seed in seeds:
-        program = write(seed, _length(seed, length))
+        program = _written(seed, length)
         outcome.steps.update(program.steps)
         try:
             outcome.counts[prove_program(program, outcome)] += 1
@@ -111,45 +117,59 @@ def prove_program(program: Program, outcome: Outcome) -> str:
 
     Raises:
         PlancError: the model is refused, or its result is wrong (:class:`VerificationError`).
-        AssertionError: exchanging units of a group changes what the model computes.
+        AssertionError: exchanging units of a group changes what the model computes, or the model
+            and its masked original differ, or a plan depends on what ran before.
     """
-    model, args = program.model(), program.inputs()
-    randomise(model, program.seed)
-    model.double()
-    args = tuple(a.double() if a.is_floating_point() else a for a in args)
-    analysis = planc.analyze(planc.trace(model, args))
+    model, call = _built(program), _call(program)
+    analysis = planc.analyze(planc.trace(model, *call))
     outcome.operators |= {node.op for node in analysis.graph.nodes}
     if not analysis.groups:
         return "nothing to prune"
-    exchange(analysis, model, args, {})
+    exchange(analysis, model, *call)
     pruned, bound, targets = 0, False, set()
     for number, plan in enumerate(_plans(analysis, program.seed)):
         pruned += 1
         if number == program.seed % 3:
-            smaller = planc.apply(plan, model, args=args)
-            bound |= _bound(plan, model, smaller, args)
+            smaller = planc.apply(plan, model, args=call[0], kwargs=call[1])
+            bound |= _bound(plan, model, smaller, call)
         else:
-            _compare(plan, analysis, model, args)
+            _compare(plan, analysis, model, call)
         if plan.target not in targets:
             targets.add(plan.target)
             same_everywhere(plan, model, program.model().double())
-            if not analysis.graph.data_dependent:
-                _masked(plan, model, args)
+            beside_masked(plan, program, model, call)
+    if pruned and program.bordered:
+        plan_of_any_history(program, model, call)
     if bound:
         return _BOUND
     return "proven" if pruned else "nothing to prune"
 
 
-def _bound(plan: Plan, model: nn.Module, smaller: nn.Module, args: tuple[torch.Tensor]) -> bool:
+def _built(program: Program) -> nn.Module:
+    model = program.model()
+    randomise(model, program.seed)
+    return model.double()
+
+
+def _call(program: Program) -> Call:
+    args = tuple(a.double() if a.is_floating_point() else a for a in program.inputs())
+    return args, {name: value.double() for name, value in program.named().items()}
+
+
+def _written(seed: int, length: int) -> Program:
+    return write(seed, _length(seed, length), with_borders=seed % 2 == 1)
+
+
+def _bound(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> bool:
     """Whether a result is right for the traced sizes, and at others refused: a program may call a
     number what is the size of its batch.
     """
     try:
-        planc.verify(plan, model, smaller, args, tolerance=TOLERANCE)
+        planc.verify(plan, model, smaller, *call, tolerance=TOLERANCE)
     except VerificationError as error:
         if "with inputs of" not in str(error):
             raise
-        planc.verify(plan, model, smaller, args, tolerance=TOLERANCE, other_sizes=False)
+        planc.verify(plan, model, smaller, *call, tolerance=TOLERANCE, other_sizes=False)
         return True
     return False
 
@@ -175,15 +195,15 @@ def _plans(analysis: Analysis, seed: int) -> Iterator[Plan]:
                 yield plan
 
 
-def _compare(plan: Plan, analysis: Analysis, model: nn.Module, args: tuple[torch.Tensor]) -> None:
+def _compare(plan: Plan, analysis: Analysis, model: nn.Module, call: Call) -> None:
     """Compares outputs with those of the rewritten graph and, where it is exact, of the masked
     original; the graph is that of the analysis at hand.
     """
-    smaller = planc.apply(plan, model, args=args, validate=False)
+    smaller = planc.apply(plan, model, args=call[0], kwargs=call[1], validate=False)
     parameters = sum(p.numel() for p in smaller.parameters())
     if plan.cost_after.params != parameters:
         raise VerificationError(f"{parameters} parameters, predicted {plan.cost_after.params}")
-    gone, call = analysis.gone([group.removed for group in plan.groups]), (args, {})
+    gone = analysis.gone([group.removed for group in plan.groups])
     outputs = run(smaller, call)
     if plan.target == "module":
         graph = rewritten_graph(plan, analysis, gone, model)
@@ -191,18 +211,6 @@ def _compare(plan: Plan, analysis: Analysis, model: nn.Module, args: tuple[torch
     if not any(group.mixing and group.removed for group in plan.groups):
         expected = run(masked_original(analysis, gone, model), call)
         difference(outputs, expected, TOLERANCE, "the masked original")
-
-
-def _masked(plan: Plan, model: nn.Module, args: tuple[torch.Tensor]) -> None:
-    """Compares outputs with those of ``mask`` on three other inputs, where nothing mixes."""
-    if any(group.mixing and group.removed for group in plan.groups):
-        return
-    smaller = planc.apply(plan, model, args=args, validate=False)
-    masked = planc.mask(plan, model)
-    for shift in range(1, 4):
-        other = tuple(a.flip(0).roll(shift, -1) for a in args)
-        expected = run(masked, (other, {}))
-        difference(run(smaller, (other, {})), expected, TOLERANCE, "the masked model")
 
 
 def _length(seed: int, most: int) -> int:
@@ -241,7 +249,7 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--count", type=int, default=2000, help="models")
+    parser.add_argument("--count", type=int, default=5000, help="models")
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--length", type=int, default=6, help="steps of the longest")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
