@@ -18,8 +18,8 @@ from planc.columns import Columns, Line
 from planc.cost import CostModel, cost_model
 from planc.equations import Constraint, Equations, Operation, equations
 from planc.explain import Pin, explain, pins
-from planc.grouping import PINNED, Grouping, group_units
-from planc.groups import Group
+from planc.grouping import MODULE_ONLY, PINNED, Grouping, group_units
+from planc.groups import Group, apart, joined
 from planc.ir import Graph, Node
 from planc.labels import Labelled
 from planc.places import Places, offsets_of, places
@@ -199,13 +199,14 @@ class Analysis:
         }
 
     def mixing(self, g: int, target: str) -> str:
-        """Why removing units of group ``g`` is not the same as zeroing them, empty where it is."""
-        reason = self.groups[g].mixing
-        if not reason:
-            return self.equations(target).mixing.get(g, "")
-        if reason.startswith("module: "):
-            return "" if target == "graph" else reason.removeprefix("module: ")
-        return reason
+        """Why removing units of group ``g`` is not the same as zeroing them, every reason once;
+        empty where it is.
+        """
+        reasons = apart(self.groups[g].mixing)
+        if target == "graph":
+            reasons = [reason for reason in reasons if not reason.startswith(MODULE_ONLY)]
+        found = [reason.removeprefix(MODULE_ONLY) for reason in reasons]
+        return joined([*found, *apart(self.equations(target).mixing.get(g, ""))])
 
 
 def predicted_shape(x: Labelled, gone: Gone) -> tuple[int, ...]:

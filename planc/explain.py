@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from planc.errors import AnalysisError
 from planc.facts import NEVER, Facts
-from planc.grouping import PINNED, Grouping
+from planc.grouping import MODULE_ONLY, PINNED, Grouping
 from planc.ir import Graph
 from planc.walk import Walked
 
@@ -165,7 +165,7 @@ def explain(graph: Graph, walked: Walked, grouping: Grouping, tensor: str, dim: 
             group = grouping.groups[g]
             lines.append(f"{len(here)} {what} of {tensor}:{dim} belong to group {group}")
             if group.mixing:
-                lines.append(f"  mixing: {group.mixing.removeprefix('module: ')}")
+                lines.append(f"  mixing: {group.mixing.replace(MODULE_ONLY, '')}")
             lines.append(f"  {len(group.members)} members leave together:")
             lines.extend(_members(graph, facts, edges, grouping, int(here[0])))
     return lines

@@ -7,7 +7,7 @@ a few arithmetic :class:`Run` s. Pure data and NumPy; nothing here knows torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,13 +95,36 @@ class Member:
         return units, np.concatenate([index for _, index in pairs])
 
 
+_BETWEEN = "; "
+_LONGEST = 1_000  # bytes; a string in a file has at most 1,024
+
+
+def joined(reasons: Iterable[str]) -> str:
+    """Several reasons as one text, each once and in order; how many more there are where they are
+    too long for a file.
+    """
+    parts = list(dict.fromkeys(reason.replace(_BETWEEN, ", ") for reason in reasons))
+    for count in range(len(parts), -1, -1):
+        more = len(parts) - count
+        text = _BETWEEN.join([*parts[:count], *([f"and {more} more"] if more else [])])
+        if len(text.encode()) <= _LONGEST:
+            break
+    return text
+
+
+def apart(text: str) -> list[str]:
+    """The reasons that a text joins."""
+    return text.split(_BETWEEN) if text else []
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Units of one kind that are alike.
 
     ``size`` units in ``rows`` rows of equal length. A group of several rows is *ragged*: which
     units go may differ from row to row, how many may not. ``mixing`` says why removing units
-    is not the same as zeroing them (a layer norm over them, ...); empty where it is.
+    is not the same as zeroing them (a layer norm over them, ...), every reason once; empty where it
+    is.
     """
 
     name: str

@@ -39,6 +39,8 @@ def sliced(
     labelled: Labelled, gone: Gone, tensor: torch.Tensor, shape: tuple[int, ...]
 ) -> torch.Tensor:
     """The coordinates of a tensor that do not vanish, by its labels."""
+    if not tensor.numel():  # without elements, none of them is lost
+        return tensor if tuple(tensor.shape) == shape else tensor.detach().new_empty(shape)
     lost = vanished(labelled, gone)
     if not lost.any():
         return tensor

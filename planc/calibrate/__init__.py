@@ -20,6 +20,7 @@ from planc.criteria import Criterion, Statistics, named
 from planc.criteria.scores import broken
 from planc.criteria.statistics import INPUTS
 from planc.errors import CalibrationError, PolicyError
+from planc.trace.unfused import unfused
 
 __all__ = ["Loss", "calibrate", "load_statistics", "save_statistics"]
 
@@ -100,13 +101,8 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     devices = sorted(
         {t.device.index for t in model.parameters() if t.is_cuda and t.device.index is not None}
     )
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with unfused(), torch.random.fork_rng(devices=devices):
+        yield
 
 
 def _shown(batches: Iterable[Item], visible: bool) -> Iterator[Item]:

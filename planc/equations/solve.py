@@ -9,6 +9,7 @@ from typing import Any
 
 from planc.equations.quantities import Constraint, Equations, Key, Quantity
 from planc.grouping import Grouping
+from planc.groups import joined
 from planc.ir import Graph
 from planc.widths import Poly, Variable
 
@@ -40,13 +41,13 @@ class Solver:
             if left != right:
                 kept.setdefault((left, right), Constraint(left, right, constraint.reason))
         attributes = {k: p for k, p in self.attributes.items() if not isinstance(k, int)}
-        mixing = {
-            v: reason
-            for key, reason in numbers.items()
-            for v in attributes.get(key, Poly()).variables
-            if isinstance(v, int)
-        }
-        return Equations(attributes, tuple(kept.values()), whole, mixing)
+        mixing: dict[int, list[str]] = {}
+        for key, reason in numbers.items():
+            for v in attributes.get(key, Poly()).variables:
+                if isinstance(v, int):
+                    mixing.setdefault(v, []).append(reason)
+        reasons = {v: joined(found) for v, found in mixing.items()}
+        return Equations(attributes, tuple(kept.values()), whole, reasons)
 
     def _define(self) -> None:
         """Gives each attribute that an equation can be solved for its polynomial."""

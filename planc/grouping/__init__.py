@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from planc.facts import Facts, Note
 from planc.grouping.classes import Places, components, unit_classes
 from planc.grouping.grouped import PINNED, Grouping
-from planc.grouping.kinds import kinds, mixing, names, rowed, tagged
+from planc.grouping.kinds import MODULE_ONLY, kinds, mixing, names, rowed, tagged
 from planc.grouping.members import members
 from planc.groups import Group
 from planc.ir import Graph
 from planc.labels import Layer
 from planc.walk import Walked
 
-__all__ = ["PINNED", "Grouping", "components", "group_units"]
+__all__ = ["MODULE_ONLY", "PINNED", "Grouping", "components", "group_units"]
 
 
 def group_units(graph: Graph, walked: Walked) -> Grouping:

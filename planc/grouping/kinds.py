@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from planc.facts import Facts
 from planc.grouping.grouped import PINNED
-from planc.groups import Member
+from planc.groups import Member, joined
 
 
 def rowed(
@@ -41,15 +41,19 @@ def tagged(facts: Facts, group: NDArray[np.int32]) -> dict[str, set[int]]:
     return tagged
 
 
+MODULE_ONLY = "module: "
+"""How reasons begin that hold for the module and not for the rewritten graph."""
+
+
 def mixing(facts: Facts, group: NDArray[np.int32]) -> dict[int, str]:
-    reasons: dict[int, str] = {}
-    for note in facts.mixings:
+    """Every reason why a group mixes, those of all targets first."""
+    reasons: dict[int, dict[str, None]] = {}
+    for note in sorted(facts.mixings, key=lambda note: note.module_only):
+        reason = (MODULE_ONLY if note.module_only else "") + note.reason
         for g in np.unique(group[note.atoms]).tolist():
             if g != PINNED:
-                reasons.setdefault(g, ("module: " if note.module_only else "") + note.reason)
-                if not note.module_only and reasons[g].startswith("module: "):
-                    reasons[g] = note.reason
-    return reasons
+                reasons.setdefault(g, {}).setdefault(reason)
+    return {g: joined(found) for g, found in reasons.items()}
 
 
 def kinds(

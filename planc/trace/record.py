@@ -42,6 +42,7 @@ from planc.ir import (
 from planc.reparametrised import Masked, masked_tensors
 from planc.rules import leaf
 from planc.trace.alignment import computed_with, with_provenance
+from planc.trace.chance import Chance, check_same_path
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
@@ -58,6 +59,7 @@ from planc.trace.sizes import (
     tracked_math,
 )
 from planc.trace.structure import described, owned_tensors
+from planc.trace.unfused import unfused
 from planc.trace.values import CPU, Kind, RunValues, is_empty, on_meta
 
 _FAKES = logging.getLogger("torch._subclasses.fake_tensor")
@@ -80,26 +82,39 @@ def record(
     With ``replay`` it runs on real tensors, and decides as another run did.
 
     Raises:
-        TraceError: the run failed; the message names the module, the line and the reason.
+        TraceError: the run failed, or other random numbers make it another one; the message names
+            the module, the line and the reason.
     """
+    chance = Chance()
     if replay is not None:
-        return _Run(model, "real", replay).graph(args, kwargs)
+        return _Run(model, "real", chance, replay).graph(args, kwargs)
+    graph = _recorded(model, args, kwargs, chance)
+    check_same_path(graph, chance, lambda other: _recorded(model, args, kwargs, other))
+    return graph
+
+
+def _recorded(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], chance: Chance
+) -> Graph:
+    """The graph of one run, on tensors without content where that will do."""
     with contextlib.suppress(Exception):  # what really is wrong, the others say better
-        return _Run(model, "meta").graph(args, kwargs)
+        return _Run(model, "meta", chance).graph(args, kwargs)
     try:
         with _unlogged():
-            return _Run(model, "fake").graph(args, kwargs)
+            return _Run(model, "fake", chance).graph(args, kwargs)
     except TraceError:
         if any(p.is_meta for p in model.parameters()):
             raise
-        return _Run(model, "real").graph(args, kwargs)  # what stand-ins cannot do, tensors may
+        return _Run(model, "real", chance).graph(
+            args, kwargs
+        )  # what stand-ins cannot do, tensors may
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
                 f"{type(model).__name__}: its control flow depends on the values of tensors, and "
                 "its parameters are on the meta device; build it with real ones to trace it"
             ) from None
-        return _Run(model, "real").graph(args, kwargs)
+        return _Run(model, "real", chance).graph(args, kwargs)
 
 
 @contextlib.contextmanager
@@ -116,9 +131,12 @@ def _unlogged() -> Iterator[None]:
 class _Run:
     """One recorded run, on tensors of one kind."""
 
-    def __init__(self, model: nn.Module, kind: Kind, replay: Replay | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, kind: Kind, chance: Chance, replay: Replay | None = None
+    ) -> None:
         self.model = model
         self.kind = kind
+        self.chance = chance
         self.replay = replay
         self.decisions: list[Decision] = []
         self.comparisons: dict[tuple[Expr, str, Expr], Comparison] = {}
@@ -231,11 +249,10 @@ class _Run:
             ) from error
 
     def _run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # fused kernels hide what they do
         try:
             with (
-                torch.random.fork_rng(devices=[]),
+                unfused(),
+                self.chance.seeded(),
                 torch.inference_mode(),
                 tracked_math(),
                 heard_comparisons(self.compared),
@@ -247,8 +264,6 @@ class _Run:
             raise
         except Exception as error:
             raise TraceError(self._failure(error)) from error
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
 
     def _failure(self, error: Exception) -> str:
         where = self.path[-1] or "the model"

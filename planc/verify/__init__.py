@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,21 +16,26 @@ from torch import nn
 from planc.analysis import Analysis, Gone, analyze
 from planc.errors import VerificationError
 from planc.fingerprint import structure_digest
+from planc.groups import apart, joined
 from planc.plan import Plan
 from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
+from planc.trace.decisions import Replay
 from planc.trace.given import as_module
 from planc.validate import Call, example_call
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
+    blind,
     compare_operands,
     differ,
     difference,
+    differing,
     masked_original,
     rewritten_graph,
     run,
     tolerance_of,
 )
+from planc.verify.rounding import Pair, Replays, settled
 from planc.verify.sizes import check_other_sizes
 from planc.verify.structure import (
     as_planned,
@@ -117,30 +122,79 @@ def verify(
     if analysis.graph.data_dependent:
         models = (model, smaller, graph)
         return _by_decisions(plan, checks, mixing, allowed, analysis, gone, models, call)
-    outputs = run(smaller, call)
-    graph_error = difference(outputs, run(graph, call), allowed, "the rewritten graph")
-    checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative")
+    outputs, expected = run(smaller, call), run(graph, call)
+    what = "the rewritten graph"
+    try:
+        graph_error, remark = _agree(outputs, expected, Pair(smaller, graph, call), allowed, what)
+    except VerificationError:
+        if not differ(run(model, call), run(model, call)):
+            raise
+        checks.append("outputs not compared: the original's are not the same twice")
+        return Report(tuple(checks), None, 0.0, mixing)
+    checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative{remark}")
+    checks.extend(blind(expected))
     if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
         checks.append(told)
     others = other_sizes and plan.target == "module"
     if mixing:
-        checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
+        checks.append(_mixed(plan))
         if others and not differ(outputs, run(smaller, call, seed=1)):  # random ones are not
             checks.append(check_other_sizes(plan, model, smaller, None, call, allowed))
         return Report(tuple(checks), None, graph_error, mixing)
     masked = masked_original(analysis, gone, model)
-    expected = run(masked, call)
+    expected, what = run(masked, call), "the masked original"
     try:
-        error = difference(outputs, expected, allowed, "the masked original")
+        error, remark = _agree(outputs, expected, Pair(smaller, masked, call), allowed, what)
     except VerificationError:
-        if not differ(expected, run(masked, call, seed=1)):
+        random = differing(expected, run(masked, call, seed=1))
+        if not random:
             raise
-        checks.append("not compared with the masked original: its outputs are random")
+        checks.append(_besides_random(outputs, expected, random, allowed))
         return Report(tuple(checks), None, graph_error, mixing)
-    checks.append(f"outputs equal the masked original's: {error:.1e} relative")
+    checks.append(f"outputs equal the masked original's: {error:.1e} relative{remark}")
     if others:
         checks.append(check_other_sizes(plan, model, smaller, masked, call, allowed))
     return Report(tuple(checks), error, graph_error, mixing)
+
+
+def _agree(
+    outputs: list[torch.Tensor],
+    expected: list[torch.Tensor],
+    pair: Pair,
+    allowed: float,
+    what: str,
+) -> tuple[float, str]:
+    """How far outputs are apart, with a remark where the first comparison did not decide it."""
+    try:
+        return difference(outputs, expected, allowed, what), ""
+    except VerificationError as failure:
+        return settled(failure, pair, allowed)
+
+
+def _besides_random(
+    outputs: list[torch.Tensor], expected: list[torch.Tensor], random: set[int], allowed: float
+) -> str:
+    """Compares those outputs that are not random with the masked original's."""
+    told, what = (
+        "not compared with the masked original: its outputs are random",
+        "the masked original",
+    )
+    kept = [i for i in range(len(expected)) if i not in random]
+    if not kept or len(outputs) != len(expected):
+        return told
+    ours, theirs = ([values[i] for i in kept] for values in (outputs, expected))
+    error = difference(ours, theirs, allowed, what)
+    return (
+        f"{len(kept)} outputs equal the masked original's: {error:.1e} relative; the other "
+        f"{len(random)} are not compared, because they are random"
+    )
+
+
+def _mixed(plan: Plan) -> str:
+    """Which reasons keep pruned groups from being compared with the masked original."""
+    groups = [group for group in plan.groups if group.mixing and group.removed]
+    reasons = joined(part for group in groups for part in apart(group.mixing))
+    return f"not compared with the masked original: {len(groups)} pruned groups mix ({reasons})"
 
 
 def _by_decisions(
@@ -158,54 +212,69 @@ def _by_decisions(
     with the outputs.
     """
     model, smaller, graph = models
-    replay, other = replay_pruned(analysis, gone), replay_pruned(analysis, gone)
-    outputs, expected = run(smaller, call, replay=replay), run(graph, call, replay=other)
-    what = "the rewritten graph"
-    graph_error = difference(outputs, expected, allowed, what)
-    operands = compare_operands(replay, other, allowed, what)
+
+    def pruned() -> tuple[Replay, Replay]:
+        return replay_pruned(analysis, gone), replay_pruned(analysis, gone)
+
+    found = _alike(smaller, graph, pruned, call, allowed, "the rewritten graph")
     checks.append(
-        f"outputs equal the rewritten graph's where both decide as the original: {graph_error:.1e} "
-        f"relative, the values behind {replay.taken} decisions {operands:.1e}"
+        f"outputs equal the rewritten graph's where both decide as the original: {found.error:.1e} "
+        f"relative, the values behind {found.taken} decisions {found.operands:.1e}{found.remark}"
     )
+    graph_error = found.error
     run(smaller, call)  # by its own decisions
     if missed := unreached(analysis):
         checks.append(missed)
     if mixing:
-        checks.append(f"not compared with the masked original: {len(mixing)} pruned groups mix")
+        checks.append(_mixed(plan))
         return Report(tuple(checks), None, graph_error, mixing)
-    masked = masked_original(analysis, gone, model)
-    error, operands = _alike(analysis, gone, smaller, masked, call, allowed)
+    masked, what = masked_original(analysis, gone, model), "the masked original"
+    found = _alike(smaller, masked, _beside(analysis, gone), call, allowed, what)
     checks.append(
-        f"so do they equal the masked original's: {error:.1e} relative, the values {operands:.1e}"
+        f"so do they equal the masked original's: {found.error:.1e} relative, the values "
+        f"{found.operands:.1e}{found.remark}"
     )
     other_path = analyze(trace(masked, *call))
     if structure_digest(other_path.groups) != structure_digest(analysis.groups):
         checks.append("not compared where both decide as the masked original: it takes another way")
-        return Report(tuple(checks), error, graph_error, mixing)
+        return Report(tuple(checks), found.error, graph_error, mixing)
     gone = other_path.gone([group.removed for group in plan.groups])
-    there, operands = _alike(other_path, gone, smaller, masked, call, allowed)
+    there = _alike(smaller, masked, _beside(other_path, gone), call, allowed, what)
     checks.append(
-        f"the same where both decide as the masked original: {there:.1e} relative, the values "
-        f"{operands:.1e}"
+        f"the same where both decide as the masked original: {there.error:.1e} relative, the "
+        f"values {there.operands:.1e}{there.remark}"
     )
-    return Report(tuple(checks), max(error, there), graph_error, mixing)
+    return Report(tuple(checks), max(found.error, there.error), graph_error, mixing)
+
+
+def _beside(analysis: Analysis, gone: Gone) -> Replays:
+    """Replays for the pruned and the masked model, which decide as ``analysis`` saw."""
+    return lambda: (replay_pruned(analysis, gone), replay_masked(analysis, gone))
+
+
+class _Alike(NamedTuple):
+    """How far outputs are apart, how far the values that decide, and how many decisions there are."""
+
+    error: float
+    operands: float
+    taken: int
+    remark: str = ""
 
 
 def _alike(
-    analysis: Analysis,
-    gone: Gone,
     smaller: nn.Module,
-    masked: nn.Module,
+    reference: nn.Module,
+    replays: Replays,
     call: Call,
     allowed: float,
-) -> tuple[float, float]:
-    """How far the outputs of the pruned and the masked model, and the values that they decide by,
-    are apart where both decide as ``analysis`` saw.
-    """
-    replay, other = replay_pruned(analysis, gone), replay_masked(analysis, gone)
-    what = "the masked original"
-    outputs, expected = run(smaller, call, replay=replay), run(masked, call, replay=other)
-    return (
-        difference(outputs, expected, allowed, what),
-        compare_operands(replay, other, allowed, what),
-    )
+    what: str,
+) -> _Alike:
+    """The comparison of two models that decide alike."""
+    replay, other = replays()
+    outputs, expected = run(smaller, call, replay=replay), run(reference, call, replay=other)
+    try:
+        error = difference(outputs, expected, allowed, what)
+        return _Alike(error, compare_operands(replay, other, allowed, what), replay.taken)
+    except VerificationError as failure:
+        error, remark = settled(failure, Pair(smaller, reference, call, replays), allowed)
+        return _Alike(error, error, replay.taken, remark)

@@ -37,5 +37,5 @@ def check_configuration(smaller: nn.Module, call: Call, allowed: float) -> str:
         anew.train(smaller.training)
         error = difference(run(anew, call), run(smaller, call), allowed, "the pruned model")
     except (VerificationError, RuntimeError) as reason:
-        return f"{_OTHERWISE}: {reason}"
+        return f"{_OTHERWISE}: {reason.__cause__ or reason}"
     return f"made anew from its configuration, it gives the same outputs: {error:.1e}"

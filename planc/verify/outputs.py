@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,16 @@ from torch import fx, nn
 
 from planc.analysis import Analysis, Gone
 from planc.apply.rewrite import rewritten
-from planc.errors import TraceError, VerificationError
+from planc.errors import PlancError, TraceError, VerificationError
 from planc.plan import Plan
 from planc.replay import sliced, vanished
+from planc.trace.chance import Chance
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay
 from planc.trace.nesting import leaves, map_leaves
+from planc.trace.unfused import unfused
 from planc.validate import Call
+from planc.verify.precision import Precision, converted
 from planc.verify.tensors import named
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -50,24 +54,53 @@ def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Modu
 
 
 def run(
-    model: nn.Module, call: Call, seed: int = 0, replay: Replay | None = None
+    model: nn.Module,
+    call: Call,
+    seed: int = 0,
+    replay: Replay | None = None,
+    dtype: torch.dtype | None = None,
 ) -> list[torch.Tensor]:
-    """Outputs of one run in the model's own mode. The run is that of a copy: what it writes to
-    tensors and attributes (statistics, caches, flags) is not the model's, nor is the random state.
+    """Outputs of one run in the model's own mode, and in its own precision or that of ``dtype``.
+
+    The run is that of a copy: what it writes to tensors and attributes (statistics, caches, flags)
+    is not the model's, nor is the random state. Fused attention is off.
+
+    Raises:
+        VerificationError: the run fails, or has other decisions to take than ``replay``.
     """
-    model = _copied(model, {})
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), _deciding(replay):
+    copied = _copied(model, {}, dtype)
+    precision = Precision(dtype) if dtype else nullcontext()
+    chance = Chance(seed)
+    with unfused(), chance.seeded(), torch.no_grad(), precision, _deciding(replay):
         torch.manual_seed(seed)
-        args, kwargs = map_leaves(_own, call)  # the model may write to its inputs
-        result = model(*args, **kwargs)
+        args, kwargs = map_leaves(partial(_own, dtype=dtype), call)  # the model may write to them
+        try:
+            result = copied(*args, **kwargs)
+        except PlancError:
+            raise
+        except Exception as error:
+            raise VerificationError(_failed(model, error)) from error
         return [leaf.clone() for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
 
 
-def _copied(model: nn.Module, values: Mapping[int, torch.Tensor]) -> nn.Module:
-    """A copy of a model, in which tensors have other ``values``, by the ``id`` of the old one."""
+def _failed(model: nn.Module, error: Exception) -> str:
+    text = str(error).strip() or "no message"
+    return (
+        f"a run of {type(model).__name__} fails: {type(error).__name__}: {text.splitlines()[0]}; "
+        "verify with args= and kwargs= that the original takes in its present mode"
+    )
+
+
+def _copied(
+    model: nn.Module, values: Mapping[int, torch.Tensor], dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A copy of a model, in which tensors have other ``values``, by the ``id`` of the old one, or
+    another precision.
+    """
 
     def replace(tensor: torch.Tensor) -> torch.Tensor:
         new = values[id(tensor)] if id(tensor) in values else tensor.detach().clone()
+        new = converted(new, dtype)
         if isinstance(tensor, nn.Parameter):
             return nn.Parameter(new, requires_grad=tensor.requires_grad)
         return new
@@ -81,16 +114,12 @@ def _deciding(replay: Replay | None) -> Iterator[None]:
     if replay is None:
         yield
         return
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.inference_mode(), replay:
             yield
         replay.finish()
     except TraceError as error:
         raise VerificationError(f"the pruned model does not run as the original: {error}") from None
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 _GROWN = 100
@@ -109,7 +138,34 @@ def compare_operands(replay: Replay, other: Replay, allowed: float, what: str) -
 
 
 def differ(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
-    return not all(map(torch.equal, some, others))
+    return bool(differing(some, others))
+
+
+def differing(some: list[torch.Tensor], others: list[torch.Tensor]) -> set[int]:
+    """The outputs of one run, by their places, that another run does not have."""
+    unlike = {i for i, (a, b) in enumerate(zip(some, others, strict=False)) if not _equal(a, b)}
+    return unlike | set(range(min(len(some), len(others)), max(len(some), len(others))))
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and not bool(gaps(a, b).any())
+
+
+def blind(outputs: list[torch.Tensor]) -> Iterator[str]:
+    """Outputs in which there is nothing to compare, in words."""
+    for i, output in enumerate(outputs):
+        if not output.numel():
+            yield f"output {i} is empty ({_shape(output)}): it has no numbers to compare"
+        elif not bool(output.isfinite().all()):
+            count = int((~output.isfinite()).sum())
+            yield (
+                f"output {i} has {count} of {output.numel()} values that are NaN or infinite, in "
+                "the reference as well: verify with inputs that the original gives numbers for"
+            )
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
 
 
 def difference(
@@ -130,13 +186,7 @@ def _distance(a: torch.Tensor, b: torch.Tensor, allowed: float, name: str, what:
         raise VerificationError(f"{name} has shape {tuple(a.shape)}, {what} {tuple(b.shape)}")
     if not a.numel():
         return 0.0
-    if not a.is_complex():
-        wide = torch.float64 if a.is_floating_point() else torch.int64
-        a, b = a.to(wide), b.to(wide)
-    sizes = b.abs()
-    sizes = sizes[sizes.isfinite()]
-    scale = float(sizes.max()) if sizes.numel() else 0.0
-    difference = float(torch.where(a == b, 0, a - b).abs().max())  # infinities may be equal
+    difference, scale = float(gaps(a, b).max()), largest(b)
     error = difference / scale if scale else difference
     if not error <= allowed:
         raise VerificationError(
@@ -145,10 +195,31 @@ def _distance(a: torch.Tensor, b: torch.Tensor, allowed: float, name: str, what:
     return error
 
 
+def gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """How far each value of ``a`` is from that of ``b``. Infinities may be equal, and two values
+    that are not numbers are.
+    """
+    a, b = _wide(a), _wide(b)
+    return torch.where((a == b) | (a.isnan() & b.isnan()), 0, a - b).abs()
+
+
+def largest(values: torch.Tensor) -> float:
+    """The largest finite magnitude, 0 if there is none."""
+    sizes = _wide(values).abs()
+    sizes = sizes[sizes.isfinite()]
+    return float(sizes.max()) if sizes.numel() else 0.0
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    if values.is_complex():
+        return values
+    return values.to(torch.float64 if values.is_floating_point() else torch.int64)
+
+
 def tolerance_of(model: nn.Module) -> float:
     types = {p.dtype for p in model.parameters() if p.is_floating_point()}
     return max((TOLERANCE.get(dtype, 2e-2) for dtype in types), default=1e-4)
 
 
-def _own(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+def _own(leaf: Any, dtype: torch.dtype | None) -> Any:
+    return converted(leaf.clone(), dtype) if isinstance(leaf, torch.Tensor) else leaf

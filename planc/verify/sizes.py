@@ -20,6 +20,7 @@ from planc.trace import trace
 from planc.trace.nesting import leaves, map_leaves
 from planc.validate import Call
 from planc.verify.outputs import differ, difference, rewritten_graph, run
+from planc.verify.rounding import Pair, settled
 
 _ELSEWHERE = "with inputs of {} the model has other groups, for which this plan was not made"
 
@@ -62,14 +63,17 @@ def check_other_sizes(
         return f"not compared with inputs of {sizes}: the original does not take their values"
     try:
         outputs = _outputs(smaller, other, sizes)
-        error = difference(outputs, expected, allowed, what)
+        try:
+            error, remark = difference(outputs, expected, allowed, what), ""
+        except VerificationError as failure:
+            error, remark = settled(failure, Pair(smaller, reference, other), allowed)
     except VerificationError as failure:
         if differ(expected, run(reference, other, seed=1)):  # as where it reads beyond its inputs
             return f"not compared with inputs of {sizes}: there the original is not the same twice"
         if _same_groups(plan, analyze(trace(model, *other))):
             raise
         return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
-    return f"outputs equal those of {what}, too: {error:.1e} relative"
+    return f"outputs equal those of {what}, too: {error:.1e} relative{remark}"
 
 
 def _same_groups(plan: Plan, analysis: Analysis) -> bool:
@@ -79,7 +83,8 @@ def _same_groups(plan: Plan, analysis: Analysis) -> bool:
 def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
     try:
         return run(smaller, other)
-    except Exception as failure:
+    except VerificationError as failed:
+        failure = failed.__cause__ or failed
         raise VerificationError(
             f"with inputs of {sizes} the original runs, and the pruned model does not: "
             f"{type(failure).__name__}: {failure}; a plan that is compiled with inputs of these "
@@ -110,7 +115,8 @@ def _changes(call: Call) -> Iterator[Change]:
     tensors = [leaf for leaf in leaves(call) if isinstance(leaf, torch.Tensor) and leaf.dim() > 1]
     if tensors:
         batch = tensors[0].shape[0]
-        yield True, batch, 1 if batch > 1 else 2
+        if batch:
+            yield True, batch, 1 if batch > 1 else 2
     for size in dict.fromkeys(n for tensor in tensors for n in tensor.shape[1:]):
         if size > 2:
             yield False, size, size * 3 // 4 if size > 7 else size - 1

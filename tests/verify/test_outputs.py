@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 import planc
 from planc.errors import VerificationError
+from planc.trace.unfused import unfused
 from planc.validate import example_call
 from planc.verify import outputs
 from planc.verify.outputs import (
@@ -135,22 +136,52 @@ class Ending(contextlib.nullcontext[None]):
         self.ended = True
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_a_run_that_decides_as_another_is_one_operator_by_operator(enabled: bool) -> None:
-    before = torch.backends.mha.get_fastpath_enabled()
+def test_a_run_that_decides_as_another_is_one_operator_by_operator() -> None:
     replay: Any = Ending()
+    with outputs._deciding(replay):
+        assert torch.is_inference_mode_enabled()
+    assert replay.ended
+    with outputs._deciding(None):
+        assert not torch.is_inference_mode_enabled()
+
+
+class Switch(nn.Module):
+    """Notes the fast path's switch during its run."""
+
+    seen: ClassVar[list[bool]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(torch.backends.mha.get_fastpath_enabled())
+        return x
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_fused_fast_paths_are_off_during_a_run_and_as_before_after_it(enabled: bool) -> None:
+    before = torch.backends.mha.get_fastpath_enabled()
+    Switch.seen.clear()
     try:
         torch.backends.mha.set_fastpath_enabled(enabled)
-        with outputs._deciding(replay):
+        run(Switch(), ((torch.zeros(1),), {}))
+        with pytest.raises(VerificationError, match="a run of Switch fails: TypeError"):
+            run(Switch(), ((), {}))
+        with unfused(), unfused():
+            run(Switch(), ((torch.zeros(1),), {}))
             assert not torch.backends.mha.get_fastpath_enabled()
-            assert torch.is_inference_mode_enabled()
         assert torch.backends.mha.get_fastpath_enabled() == enabled
-        assert replay.ended
-        with outputs._deciding(None):
-            assert torch.backends.mha.get_fastpath_enabled() == enabled
-            assert not torch.is_inference_mode_enabled()
+        assert Switch.seen == [False, False]
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def test_runs_that_overlap_put_the_switch_back_when_the_last_one_ends() -> None:
+    first, last = unfused(), unfused()
+    before = torch.backends.mha.get_fastpath_enabled()
+    first.__enter__()
+    last.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.mha.get_fastpath_enabled()
+    last.__exit__(None, None, None)
+    assert torch.backends.mha.get_fastpath_enabled() == before
 
 
 class Counter(nn.Module):
