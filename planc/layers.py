@@ -6,7 +6,7 @@ The one table that knows layers by name. What is not here (``groups``, ``num_hea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from planc.ir import Module
@@ -94,6 +94,31 @@ LAYERS: dict[str, tuple[Derived, ...]] = {
         Derived("vdim", ("v_proj_weight", "in_proj_weight"), 1),
     ),
 }
+
+
+_DIRECTIONS = (("_v", "_g"), (".original1", ".original0"))
+
+
+def whole(tensors: Iterable[tuple[Sequence[str], tuple[int, ...]]]) -> dict[str, int]:
+    """Dimensions along which a mask leaves tensors as they are, by the names of those.
+
+    A weight norm divides a direction by its norm and multiplies it by a magnitude. Where a mask
+    makes the magnitude zero, the weight is zero. The direction must then keep a norm to divide by.
+
+    Args:
+        tensors: names and shapes, of a model or of a state dict.
+    """
+    shapes = {name: shape for names, shape in tensors for name in names}
+    found: dict[str, int] = {}
+    for name, shape in shapes.items():
+        for ending, other in _DIRECTIONS:
+            sizes = shapes.get(name.removesuffix(ending) + other, ())
+            long = [dim for dim, size in enumerate(sizes) if size > 1]
+            if not name.endswith(ending) or len(sizes) != len(shape) or len(long) != 1:
+                continue
+            if sizes[long[0]] == shape[long[0]] and sizes != shape:
+                found[name] = long[0]
+    return found
 
 
 def indivisible(module: Module) -> str:

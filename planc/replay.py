@@ -50,6 +50,17 @@ def sliced(
     return tensor.detach()[keep].reshape(shape)
 
 
+def blanked(labelled: Labelled, gone: Gone) -> np.ndarray:
+    """For each coordinate of a tensor whether a mask makes it zero, by its labels."""
+    spared = [layer for layer in labelled.layers if layer.whole]
+    if not spared:
+        return vanished(labelled, gone)
+    others = tuple(layer for layer in labelled.layers if not layer.whole)
+    kept = vanished(Labelled(labelled.shape, tuple(spared)), gone)
+    lost: np.ndarray = vanished(Labelled(labelled.shape, others), gone) & ~kept
+    return lost
+
+
 def vanished(labelled: Labelled, gone: Gone) -> np.ndarray:
     """For each coordinate of a tensor whether it vanishes, by its labels."""
     lost = np.zeros((1,) * labelled.rank, dtype=bool)

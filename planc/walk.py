@@ -17,7 +17,7 @@ from planc.expr import Scalar, SizeOf, leaves
 from planc.facts import NEVER, Atoms, Facts, Slot
 from planc.ir import Graph, Node, Ref, provenanced, refs
 from planc.labels import Labelled, Layer
-from planc.layers import indivisible
+from planc.layers import indivisible, whole
 from planc.rules import find
 
 _MOST_WALKS = 12
@@ -85,6 +85,7 @@ class _Walk:
             self.aliases.setdefault(value.storage, []).append(i)
         for i, constant in graph.constants.items():
             self.labels[i] = Labelled(graph.values[i].shape, (), constant)
+        self.whole = whole((tensor.names, tensor.shape) for tensor in graph.tensors)
         self._label_tensors(requests)
 
     def _label_tensors(self, requests: dict[tuple[Any, ...], Any]) -> None:
@@ -118,8 +119,9 @@ class _Walk:
         return slot
 
     def _layer(self, slot: Slot, shape: tuple[int, ...]) -> Layer:
-        zero = len(self.facts.slots) - 1 not in self.nonzero
-        return Layer(self._atoms(slot, shape), slot.dim, zero)
+        kept = slot.dim == self.whole.get(self.graph.tensors[slot.tensor].names[0])
+        zero = not kept and len(self.facts.slots) - 1 not in self.nonzero
+        return Layer(self._atoms(slot, shape), slot.dim, zero, kept)
 
     @staticmethod
     def _atoms(slot: Slot, shape: tuple[int, ...]) -> Atoms:
@@ -221,7 +223,8 @@ class _Walk:
         zero = all(layer.zero for layer in self.labels[written.id].layers)
         # a result without content may have other memory than what it says it is written into
         for alias in self.aliases[self.graph.values[target.id].storage]:
-            if alias != written.id and not zero:
+            kept = any(layer.whole for layer in self.labels[alias].layers)
+            if (alias != written.id and not zero) or kept:
                 self.labels[alias] = self.labels[alias].nonzero()
             if self.labels[alias].blank:
                 self.labels[alias] = replace(self.labels[alias], blank=False)

@@ -14,6 +14,7 @@ from torch import nn
 
 from planc.apply.attributes import set_attributes
 from planc.apply.renewal import (
+    Masking,
     Removed,
     Renewal,
     Restoration,
@@ -22,7 +23,7 @@ from planc.apply.renewal import (
     trainable_results,
 )
 from planc.apply.source import modules_of, not_the_result, tensors_of
-from planc.apply.tensors import cut_tensor, mask_tensor
+from planc.apply.tensors import cut_tensor
 from planc.errors import PlancError
 from planc.fingerprint import check_source, first_difference, modules_after, tensors_after
 from planc.plan import AttributeChange, Cut, Plan, TensorSpec
@@ -78,7 +79,7 @@ def mask_module(plan: Plan, model: nn.Module) -> nn.Module:
         StalePlan, AlreadyApplied, PlancError: as for :func:`apply_module`.
     """
     check_source(plan, tensors_of(model), modules_of(model))
-    masked = rebuilt(model, Renewal(plan.tensors, plan.cuts, named_tensors(model), mask_tensor))
+    masked = rebuilt(model, Masking(plan, named_tensors(model)))
     check_copy(model, masked, plan.tensors)
     return masked
 

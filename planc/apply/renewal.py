@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from planc.apply.attributes import is_plain
-from planc.apply.tensors import copy_tensor, removed_values, uncut_tensor
+from planc.apply.tensors import copy_tensor, mask_tensor, removed_values, uncut_tensor
 from planc.errors import StalePlan
+from planc.layers import whole
 from planc.plan import Cut, Plan, TensorSpec
 from planc.trace.structure import storage_of
 
@@ -106,6 +107,19 @@ class Renewal(Generic[Change]):
         if key not in self._made:
             self._made[key] = make()
         return self._made[key].data  # a tensor of its own on the same memory
+
+
+class Masking(Renewal[Cut]):
+    """A renewal in full shapes, zero where the plan removes."""
+
+    def __init__(self, plan: Plan, named: Named) -> None:
+        super().__init__(plan.tensors, plan.cuts, named, mask_tensor)
+        self._whole = whole((spec.names, spec.shape) for spec in plan.tensors)
+
+    def make(self, tensor: torch.Tensor, change: Cut | None, name: str | None) -> torch.Tensor:
+        if change is None or name is None:
+            return copy_tensor(tensor)
+        return mask_tensor(tensor, change, self._whole.get(name))
 
 
 class Restoration(Renewal[Cut]):

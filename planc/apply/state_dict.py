@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 import torch
 
 from planc.apply.renewal import (
+    Masking,
     Removed,
     Renewal,
     Restoration,
@@ -22,7 +23,7 @@ from planc.apply.renewal import (
     trainable_results,
 )
 from planc.apply.source import not_the_result, shapes_of
-from planc.apply.tensors import cut_tensor, mask_tensor
+from planc.apply.tensors import cut_tensor
 from planc.fingerprint import check_state_dict, shape_difference, tensors_after
 from planc.plan import Plan
 
@@ -71,7 +72,7 @@ def mask_state_dict(plan: Plan, state: State) -> dict[str, Any]:
         StalePlan, AlreadyApplied: as for :func:`apply_state_dict`.
     """
     check_state_dict(plan, shapes_of(state))
-    return rebuilt(state, Renewal(plan.tensors, plan.cuts, named_tensors(state), mask_tensor))
+    return rebuilt(state, Masking(plan, named_tensors(state)))
 
 
 def restore_state_dict(plan: Plan, smaller: State, removed: Removed) -> dict[str, Any]:

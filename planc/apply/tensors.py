@@ -45,12 +45,18 @@ def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
     return bits.permute(_inverse(order)).view(tensor.dtype).data
 
 
-def mask_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
-    """``tensor`` with zeros, written not multiplied, at the removed coordinates."""
+def mask_tensor(tensor: torch.Tensor, cut: Cut, whole: int | None = None) -> torch.Tensor:
+    """``tensor`` with zeros, written not multiplied, at the removed coordinates; what is removed
+    along dimension ``whole`` keeps its values.
+    """
     masked = copy_tensor(tensor)
     bits = bits_of(masked)
-    for table in _removed_tables(cut, tensor.shape):
-        bits.masked_fill_(torch.tensor(table, device=tensor.device), 0)
+    tables = list(_removed_tables(cut, tensor.shape))
+    spared = [table for dim, table in tables if dim == whole]
+    for dim, table in tables:
+        if dim != whole:
+            lost = table & ~spared[0] if spared else table
+            bits.masked_fill_(torch.tensor(lost, device=tensor.device), 0)
     return masked
 
 
@@ -156,8 +162,8 @@ def _select(bits: torch.Tensor, dim: int, kept: Indices) -> torch.Tensor:
     return picked.reshape(*before, len(kept), *after)
 
 
-def _removed_tables(cut: Cut, shape: torch.Size) -> Iterator[NDArray[np.bool_]]:
-    """For each step, where it removes: true at the removed coordinates, of size 1 in dimensions
+def _removed_tables(cut: Cut, shape: torch.Size) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """For each step, its dimension and where it removes: true at the removed coordinates, of size 1 in dimensions
     that do not matter to it.
     """
     for step in _steps(cut):
@@ -168,12 +174,12 @@ def _removed_tables(cut: Cut, shape: torch.Size) -> Iterator[NDArray[np.bool_]]:
         if step.over is not None and step.over > step.dim:
             gone = gone.T
         sizes = [n if dim in (step.dim, step.over) else 1 for dim, n in enumerate(shape)]
-        yield gone.reshape(sizes)
+        yield step.dim, gone.reshape(sizes)
 
 
 def _removed_mask(cut: Cut, shape: torch.Size) -> NDArray[np.bool_]:
     mask = np.zeros(shape, dtype=bool)
-    for table in _removed_tables(cut, shape):
+    for _, table in _removed_tables(cut, shape):
         mask |= table
     return mask
 

@@ -22,12 +22,14 @@ class Layer:
     In a dimension of size n that is not the target, the array may have a divisor of n as its size:
     each entry then stands for a block of equal ones (:func:`dense` spells them out).
 
-    ``zero`` says that in the masked model the coordinates of removed atoms are exactly zero.
+    ``zero`` says that in the masked model the coordinates of removed atoms are exactly zero,
+    ``whole`` that they are those of the original: a mask leaves them (:func:`planc.layers.whole`).
     """
 
     atoms: Atoms
     target: int
     zero: bool = True
+    whole: bool = False
 
     @property
     def varying(self) -> tuple[int, ...]:
@@ -85,6 +87,7 @@ class Labelled:
 
     def nonzero(self) -> Labelled:
         """The same labels, with no coordinate known to be zero in the masked model."""
-        if not self.blank and not any(layer.zero for layer in self.layers):
+        if not self.blank and not any(layer.zero or layer.whole for layer in self.layers):
             return self
-        return Labelled(self.shape, tuple(replace(layer, zero=False) for layer in self.layers))
+        layers = (replace(layer, zero=False, whole=False) for layer in self.layers)
+        return Labelled(self.shape, tuple(layers))

@@ -64,7 +64,7 @@ def _tied(cx: Facts, x: Layer, y: Layer, mode: Mode) -> Layer:
     elif mode == "add":
         zero = x.zero and y.zero
     else:
-        zero = False
+        zero = x.zero and y.whole
         cx.mix([y] if y.zero else [], "division by removed coordinates")
     return Layer(atoms, x.target, zero)
 
@@ -92,7 +92,7 @@ def unify(cx: Facts, x: Labelled, y: Labelled, mode: Mode) -> Labelled:
             if mode == "div":
                 cx.mix([la for la in ys if la.zero], "division by removed coordinates")
             layers.extend(la if mode == "mul" else replace(la, zero=False) for la in ys)
-    return Labelled(shape, tuple(layers))
+    return Labelled(shape, tuple(replace(la, whole=False) if la.whole else la for la in layers))
 
 
 def contract(

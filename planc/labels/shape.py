@@ -28,7 +28,7 @@ def lift(x: Labelled, places: Sequence[int | None]) -> Labelled:
             atoms = layer.atoms.transpose(order + rest).reshape(dims)
         else:
             atoms = layer.atoms.reshape(dims)
-        layers.append(Layer(atoms, inverse[layer.target], layer.zero))
+        layers.append(Layer(atoms, inverse[layer.target], layer.zero, layer.whole))
     return Labelled(shape, tuple(layers))
 
 

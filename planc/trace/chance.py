@@ -37,7 +37,7 @@ class Chance:
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
-        """Within it torch (on the CPU), Python and numpy draw by the seed; the states are put back."""
+        """Within it torch (on the CPU), Python and numpy draw by the seed; their states return."""
         python, arrays = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
@@ -53,7 +53,8 @@ class Chance:
 
 
 def _states() -> tuple[Any, ...]:
-    name, keys, *rest = np.random.get_state()
+    arrays: Any = np.random.get_state()
+    name, keys, *rest = arrays
     return random.getstate(), name, keys.tobytes(), *rest
 
 

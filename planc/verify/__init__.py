@@ -175,15 +175,12 @@ def _besides_random(
     outputs: list[torch.Tensor], expected: list[torch.Tensor], random: set[int], allowed: float
 ) -> str:
     """Compares those outputs that are not random with the masked original's."""
-    told, what = (
-        "not compared with the masked original: its outputs are random",
-        "the masked original",
-    )
+    told = "not compared with the masked original: its outputs are random"
     kept = [i for i in range(len(expected)) if i not in random]
     if not kept or len(outputs) != len(expected):
         return told
     ours, theirs = ([values[i] for i in kept] for values in (outputs, expected))
-    error = difference(ours, theirs, allowed, what)
+    error = difference(ours, theirs, allowed, "the masked original")
     return (
         f"{len(kept)} outputs equal the masked original's: {error:.1e} relative; the other "
         f"{len(random)} are not compared, because they are random"
@@ -253,7 +250,7 @@ def _beside(analysis: Analysis, gone: Gone) -> Replays:
 
 
 class _Alike(NamedTuple):
-    """How far outputs are apart, how far the values that decide, and how many decisions there are."""
+    """Differences of outputs and of the values that decide, and the number of decisions."""
 
     error: float
     operands: float

@@ -14,7 +14,7 @@ from planc.analysis import Analysis, Gone
 from planc.apply.rewrite import rewritten
 from planc.errors import PlancError, TraceError, VerificationError
 from planc.plan import Plan
-from planc.replay import sliced, vanished
+from planc.replay import blanked, sliced
 from planc.trace.chance import Chance
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay
@@ -40,12 +40,12 @@ def rewritten_graph(plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module
 
 
 def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:
-    """The original with every vanished coordinate zero, by the labels."""
+    """The original with every vanished coordinate zero, by the labels, as far as masks are."""
     zeroed: dict[int, torch.Tensor] = {}
     before = named(model)
     for t in analysis.graph.tensors:
         tensor = before[t.name]
-        lost = vanished(analysis.walked.labels[t.value], gone)
+        lost = blanked(analysis.walked.labels[t.value], gone)
         if lost.any():
             holes = torch.from_numpy(lost.copy()).to(tensor.device)
             zeroed[id(tensor)] = tensor.detach().masked_fill(holes, 0)
