@@ -9,6 +9,7 @@ copies or cuts a model has it computed again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,14 +20,80 @@ from torch.nn.utils.weight_norm import WeightNorm
 from planc.errors import PlancError
 
 
+class Refresh:
+    """Forward pre-hook of a module that may read the weights of its parts without calling them, as
+    ``nn.MultiheadAttention`` does: computes those that are masked before each run.
+
+    Attributes:
+        paths: the parts, relative to the module.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        for part in map(module.get_submodule, self.paths):
+            for hook in part._forward_pre_hooks.values():
+                if isinstance(hook, BasePruningMethod):
+                    hook(part, inputs)  # type: ignore[no-untyped-call]
+
+
+def refresh(model: nn.Module, path: str) -> None:
+    """Has the module around the one at ``path`` compute that one's masked tensors before each run;
+    lists and sequences of modules read nothing and are passed over.
+    """
+    outer = path
+    while outer:
+        outer = outer.rpartition(".")[0]
+        if not isinstance(model.get_submodule(outer), _CONTAINERS):
+            break
+    around = model.get_submodule(outer)
+    if not path or isinstance(around, _CONTAINERS):
+        return
+    hooks = (hook for hook in around._forward_pre_hooks.values() if isinstance(hook, Refresh))
+    found = next(hooks, None)
+    if found is None:
+        found = Refresh()
+        around.register_forward_pre_hook(found)
+    inner = path.removeprefix(f"{outer}.")
+    if inner not in found.paths:
+        found.paths.append(inner)
+
+
+def drop_refreshes(model: nn.Module) -> None:
+    """Removes the hooks that :func:`refresh` left, in place."""
+    for module in model.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, Refresh):
+                del module._forward_pre_hooks[key]
+
+
+def _refreshed(model: nn.Module) -> set[str]:
+    """The paths of all modules that another one refreshes."""
+    return {
+        _prefix(path) + inner
+        for path, module in model.named_modules()
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, Refresh)
+        for inner in hook.paths
+    }
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Masked:
-    """Attribute ``name`` of ``module``, which ``hook`` computes; the module lies at ``path``."""
+    """Attribute ``name`` of ``module``, which ``hook`` computes; the module lies at ``path``.
+
+    ``refreshed`` says that another module has it computed before each run as well.
+    """
 
     path: str
     module: nn.Module
     name: str
     hook: BasePruningMethod
+    refreshed: bool = False
 
     @property
     def original(self) -> str:
@@ -75,7 +142,9 @@ class Masked:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether the attribute holds what the hook would set it to."""
+        """Whether a run finds what the hook would set the attribute to."""
+        if self.refreshed:
+            return True
         held = self.current
         if held is None:
             return False
@@ -87,8 +156,9 @@ class Masked:
 
 def masked_tensors(model: nn.Module) -> tuple[Masked, ...]:
     """All tensors of ``model`` that hooks of torch.nn.utils.prune compute."""
+    refreshed = _refreshed(model)
     return tuple(
-        Masked(path, module, hook._tensor_name, hook)
+        Masked(path, module, hook._tensor_name, hook, path in refreshed)
         for path, module in model.named_modules()
         for hook in module._forward_pre_hooks.values()
         if isinstance(hook, BasePruningMethod)

@@ -163,8 +163,8 @@ def _select(bits: torch.Tensor, dim: int, kept: Indices) -> torch.Tensor:
 
 
 def _removed_tables(cut: Cut, shape: torch.Size) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """For each step, its dimension and where it removes: true at the removed coordinates, of size 1 in dimensions
-    that do not matter to it.
+    """For each step, its dimension and where it removes: true at the removed coordinates, of size 1
+    in dimensions that do not matter to it.
     """
     for step in _steps(cut):
         rows = 1 if step.over is None else shape[step.over]

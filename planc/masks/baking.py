@@ -13,7 +13,7 @@ from planc.apply.module import copy_module
 from planc.apply.renewal import trainable_results
 from planc.apply.tensors import bits_of
 from planc.errors import PlancError
-from planc.reparametrised import Masked, masked_tensors
+from planc.reparametrised import Masked, drop_refreshes, masked_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 _Made = dict[int, tuple[nn.Parameter, list[nn.Parameter]]]  # by the id of the original, with it
@@ -40,6 +40,7 @@ def bake(model: Model) -> Model:
         made: _Made = {}
         for masked in masked_tensors(baked):
             _fold(masked, values[masked.full_name], made)
+    drop_refreshes(baked)
     return cast("Model", baked)
 
 

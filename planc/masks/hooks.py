@@ -17,7 +17,7 @@ from planc.apply.source import tensors_of
 from planc.errors import PlancError
 from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan
 from planc.masks.baking import bake
-from planc.reparametrised import Masked, masked_tensors
+from planc.reparametrised import Masked, masked_tensors, refresh
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -25,6 +25,9 @@ Model = TypeVar("Model", bound=nn.Module)
 def attach(masks: MaskPlan, model: Model) -> Model:
     """A new model that carries the plan as masks of torch.nn.utils.prune, which keep what is masked
     at zero while the model is trained. ``model`` is left as it was.
+
+    A module may read the weight of a part without calling the part, as ``nn.MultiheadAttention``
+    reads ``out_proj.weight``: it has the masks of its parts applied before each of its runs.
 
     A tensor that has a mask already keeps it: both hold.
 
@@ -51,6 +54,7 @@ def attach(masks: MaskPlan, model: Model) -> Model:
             device = module._parameters[own].device  # type: ignore[union-attr]
             with torch.inference_mode(False), torch.enable_grad():
                 prune.custom_from_mask(module, name_there, kept.to(device))  # type: ignore[no-untyped-call]
+            refresh(copied, path)
     return cast("Model", copied)
 
 

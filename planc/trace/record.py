@@ -39,7 +39,7 @@ from planc.ir import (
     Tensor,
     attributes_read,
 )
-from planc.reparametrised import Masked, masked_tensors
+from planc.reparametrised import Masked, drop_refreshes, masked_tensors
 from planc.rules import leaf
 from planc.trace.alignment import computed_with, with_provenance
 from planc.trace.chance import Chance, check_same_path
@@ -170,6 +170,7 @@ class _Run:
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
         model = self._copy()
+        drop_refreshes(model)  # what they compute is known by ``masked`` where a run reads it
         tensors = self._tensors(model)
         modules = described(model)
         fields = object_attributes(model)

@@ -47,7 +47,7 @@ class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
 
     def _converted(self, leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
-            return leaf if leaf.is_meta else converted(leaf, self.dtype)
+            return converted(leaf, self.dtype)
         return self._named(leaf)
 
     def _named(self, leaf: Any) -> Any:
