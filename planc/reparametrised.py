@@ -35,7 +35,7 @@ class Refresh:
         for part in map(module.get_submodule, self.paths):
             for hook in part._forward_pre_hooks.values():
                 if isinstance(hook, BasePruningMethod):
-                    hook(part, inputs)  # type: ignore[no-untyped-call]
+                    hook(part, inputs)
 
 
 def refresh(model: nn.Module, path: str) -> None:

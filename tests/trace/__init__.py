@@ -1,0 +1,1 @@
+"""Traces: what a run reads, draws and decides."""

@@ -85,9 +85,15 @@ def test_random_states_are_the_callers_after_a_run() -> None:
     states = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
     planc.trace(model, X)
     chance = Chance(7)
-    with pytest.raises(ZeroDivisionError), chance.seeded():
-        torch.rand(1), random.random(), np.random.rand()
-        1 / 0
+
+    def drawn() -> None:
+        with chance.seeded():
+            torch.rand(1)
+            random.random()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        drawn()
     assert chance.drew
     assert torch.equal(torch.random.get_rng_state(), states[0])
     assert random.getstate() == states[1]

@@ -253,6 +253,20 @@ def test_where_decisions_are_by_values_the_larger_error_of_two_ways_counts(
     assert [each.replay is None for each in ran] == [False, False, True, False, False, False, False]
 
 
+def test_where_decisions_are_by_values_double_precision_settles_what_rounding_sets_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def differs(*_: Any) -> float:
+        raise planc.VerificationError("they differ")
+
+    monkeypatch.setattr(VERIFY, "difference", differs)
+    report, _, _ = verified(threshold())
+    assert report.error is not None
+    assert max(report.error, report.graph_error) < 1e-9
+    remark = "; compared in float64, because in the model's own precision they differ"
+    assert sum(check.endswith(remark) for check in report.checks) == 3
+
+
 def test_where_decisions_are_by_values_groups_that_mix_end_the_report(
     compared: list[tuple[Any, ...]],
 ) -> None:

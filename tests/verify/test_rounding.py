@@ -1,4 +1,4 @@
-"""Rounding and errors are told apart: what vanishes in double precision is no error, all else is."""
+"""Rounding and errors are told apart: a difference that double precision removes is no error."""
 
 from __future__ import annotations
 
