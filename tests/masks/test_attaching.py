@@ -1,4 +1,4 @@
-"""Attached masks hold while a model is trained, also where weights are read without their module."""
+"""Attached masks hold in training, also where weights are read without calling their module."""
 
 from __future__ import annotations
 
