@@ -173,6 +173,31 @@ def test_fused_fast_paths_are_off_during_a_run_and_as_before_after_it(enabled: b
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+class Padded(nn.Module):
+    """An encoder whose fast path gives zeros at padded places."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, depth) if depth else layer
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(self.encoder(self.embedding(t), src_key_padding_mask=t == 0))
+        return y
+
+
+@pytest.mark.parametrize("target", ["module", "graph"])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_padded_encoders_are_verified_with_the_fast_path_on(depth: int, target: Any) -> None:
+    model, t = Padded(depth).eval(), torch.randint(1, 50, (2, 7))
+    t[0, 5:] = 0
+    plan = planc.compile(model, t, ratio=0.5, target=target)
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert planc.verify(plan, model, planc.apply(plan, model), t).graph_error < 1e-5
+
+
 def test_runs_that_overlap_put_the_switch_back_when_the_last_one_ends() -> None:
     first, last = unfused(), unfused()
     before = torch.backends.mha.get_fastpath_enabled()
