@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.facts import Facts, Note
+from planc.facts import NEVER, Atoms, Facts, Note
 from planc.grouping.classes import Places, components, unit_classes
 from planc.grouping.grouped import PINNED, Grouping
 from planc.grouping.kinds import MODULE_ONLY, kinds, mixing, names, rowed, tagged
 from planc.grouping.members import members
+from planc.grouping.unread import pin_unread
 from planc.groups import Group
 from planc.ir import Graph
 from planc.labels import Layer
@@ -24,18 +25,44 @@ __all__ = ["MODULE_ONLY", "PINNED", "Grouping", "components", "group_units"]
 
 def group_units(graph: Graph, walked: Walked) -> Grouping:
     """Finds the groups."""
+    pin_unread(graph, walked)
+    return _grouped(graph, walked)
+
+
+def _grouped(graph: Graph, walked: Walked) -> Grouping:
     facts = walked.facts
     component = components(facts)
     places = Places(facts)
     merged = unit_classes(facts, component, places)
     grouping = _assemble(graph, facts, component, merged, places)
-    uneven = _uneven(graph, walked, grouping)
-    if not uneven:
+    reason, groups = "an index stands for two of its units at once", _crossing(facts, grouping)
+    if not groups:
+        reason = "its units do not all hold the same of what is inside"
+        groups = _uneven(graph, walked, grouping)
+    if not groups:
         return grouping
-    pinned = np.flatnonzero(np.isin(grouping.group, list(uneven)))
-    facts.node = -1
-    facts.pins.append(Note(pinned, "its units do not all hold the same of what is inside", -1))
-    return group_units(graph, walked)
+    facts.pins.append(Note(np.flatnonzero(np.isin(grouping.group, list(groups))), reason, -1))
+    return _grouped(graph, walked)
+
+
+def _crossing(facts: Facts, grouping: Grouping) -> frozenset[int]:
+    """Groups of which two units stand at one index of a tensor, as in products of a value with
+    itself: no index then belongs to one unit.
+    """
+    found: set[int] = set()
+    levels: dict[tuple[int, int], list[Atoms]] = {}
+    for slot in facts.slots:
+        atoms = np.arange(slot.first, slot.first + slot.count).reshape(slot.blocks, -1)
+        if slot.rows is not None:
+            atoms = np.where(slot.rows > 0, slot.first + slot.rows - 1, NEVER)[None]
+        for other in levels.setdefault((slot.tensor, slot.dim), []):
+            one, two = np.broadcast_arrays(atoms, other)
+            groups = grouping.group[one]
+            same = (groups == grouping.group[two]) & (groups != PINNED)
+            crossing = same & (grouping.unit[one] != grouping.unit[two])
+            found.update(groups[crossing].tolist())
+        levels[slot.tensor, slot.dim].append(atoms)
+    return frozenset(found)
 
 
 def _uneven(graph: Graph, walked: Walked, grouping: Grouping) -> frozenset[int]:

@@ -26,7 +26,8 @@ def view(cx: Facts, x: Labelled, size: Sequence[int], *_: Any) -> Labelled:
 
 @rule("aten.view.dtype")
 def view_as_other_type(cx: Facts, x: Labelled, dtype: Any) -> Labelled:
-    return pin_dims(cx, x, range(x.rank), "its bytes are read as another type")
+    pin_dims(cx, x, range(x.rank), "its bytes are read as another type")
+    return Labelled(cx.shape)
 
 
 @rule("aten.view_as", "aten.reshape_as")

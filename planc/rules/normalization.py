@@ -83,12 +83,26 @@ def instance_norm(
 
 def _normalised(cx: Facts, x: Labelled, dims: Sequence[int], reason: str) -> Labelled:
     """``x`` normalised over ``dims``: what is zero all over stays zero."""
+    _keep_two(cx, x, dims)
+    return _mixed(cx, x, dims, reason)
+
+
+def _mixed(cx: Facts, x: Labelled, dims: Sequence[int], reason: str) -> Labelled:
     x = even(cx, x, dims)
     cx.mix([la for la in x.layers if la.target in dims], reason)
     layers = tuple(
         Labelled(x.shape, (la,)).nonzero().layers[0] if la.target in dims else la for la in x.layers
     )
     return Labelled(x.shape, layers)
+
+
+def _keep_two(cx: Facts, x: Labelled, dims: Sequence[int]) -> None:
+    """Where nothing else is averaged over, one value alone would be normalised to a constant. A
+    batch, the first dimension, may be one.
+    """
+    shrinking = [d for d in dims if x.targeting(d)]
+    if shrinking and all(d in shrinking or d == 0 or x.shape[d] == 1 for d in dims):
+        cx.plural(x, max(shrinking, key=lambda d: x.shape[d]))
 
 
 @rule("aten.layer_norm", "aten.native_layer_norm")
@@ -183,4 +197,4 @@ def group_norm(
 )
 def softmax(cx: Facts, x: Labelled, dim: int, *_: Any, **__: Any) -> Labelled:
     dim = axis(x, dim)
-    return _normalised(cx, x, (dim,), "softmax over it").nonzero()
+    return _mixed(cx, x, (dim,), "softmax over it").nonzero()

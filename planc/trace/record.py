@@ -325,16 +325,19 @@ class _Run:
         return called
 
     def compared(self, left: Expr, relation: str, right: Expr) -> None:
-        """Notes what the model's own code found about two sizes (torch's asks after its own), and
-        what any code but ours made a plain number of.
+        """Notes what Python code found about two sizes, the model's own or that of torch's modules,
+        and what any code but ours made a plain number of. While torch carries out a call, it asks
+        after sizes of its own.
         """
         key = (left, relation, right)
         asker = sys._getframe(2).f_code
         if relation == AS_IT_IS:
             own, trivial = asker.co_filename.startswith(OURS), False
         else:
-            own, trivial = asker.co_filename.startswith(HIDDEN), left == right
-        if not trivial and key not in self.comparisons and (not own or is_seen_through(asker)):
+            carried_out = self.sizes.numbers is not None and not is_seen_through(asker)
+            hidden = HIDDEN if carried_out else OURS
+            own, trivial = asker.co_filename.startswith(hidden), left == right
+        if not trivial and key not in self.comparisons and not own:
             self.comparisons[key] = Comparison(*key, self.path[-1], user_line())
 
     # -- one operator ----------------------------------------------------------------------
