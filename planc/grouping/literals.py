@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 _INDEXING = frozenset({"slice", "select", "index"})
-_CALLED = {"constant_pad_nd": "pad", "split_with_sizes": "split"}
+_CALLED = {"constant_pad_nd": "pad", "split_with_sizes": "split"}  # the names in Python
 _ARITHMETIC = (ast.Constant, ast.Slice, ast.Tuple, ast.List, ast.UnaryOp, ast.BinOp)
 _OPERATORS = (ast.operator, ast.unaryop, ast.expr_context)
 

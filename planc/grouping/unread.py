@@ -26,7 +26,8 @@ from planc.walk import Walked
 UNREAD = "not read by the traced run"
 FOLLOWS = "how much of it is read follows the sizes of the inputs"
 _SPLITS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split", "unbind"})
-_SPLITS |= {f"unsafe_{name}" for name in _SPLITS} | {"hsplit", "vsplit", "dsplit"}
+_SPLITS |= {"hsplit", "vsplit", "dsplit"}
+_COPIES = {f"{name}_copy": name for name in ("slice", "select", "narrow", "unbind", *_SPLITS)}
 
 
 class Bound(IntEnum):
@@ -52,13 +53,8 @@ class _Read:
 def pin_unread(graph: Graph, walked: Walked) -> None:
     """Adds the pins to the facts of the walk."""
     reads = [read for read in _reads(graph, walked) if _labelled(walked, read)]
-    covered = [c for c in graph.comparisons if c.relation == "=="]
     done: set[tuple[int, int, bool]] = set()
-    while reads or covered:
-        origins = _Origins(graph, walked)
-        notes = [*_pins(graph, walked, reads, origins, done), *_compared(covered, origins, done)]
-        if not any((note.atoms != NEVER).any() for note in notes):
-            return
+    while notes := reads and list(_pins(graph, walked, reads, done)):
         walked.facts.pins.extend(notes)
 
 
@@ -95,7 +91,7 @@ def _parts(
     elif name == "narrow" and isinstance(rest[0], int):
         at = np.arange(shape[dim])[rest[0] :][: rest[1]]
         yield _Read(i, value, dim, at, rest)
-    elif name == "constant_pad_nd":
+    elif name in ("constant_pad_nd", "pad"):
         yield from _cropped(i, value, shape, given[0])
     elif name == "index":
         yield from _indexed(walked, i, value, shape, given[0])
@@ -104,7 +100,8 @@ def _parts(
 
 
 def _name(node: Node) -> str:
-    return node.op.split(".")[1].removesuffix("_copy")
+    name = node.op.split(".")[1].removeprefix("unsafe_")
+    return _COPIES.get(name, name)
 
 
 def _dim(given: tuple[Any, ...], rank: int) -> int:
@@ -196,8 +193,9 @@ class _Origins:
 
     def of(self, read: _Read) -> Bound:
         node = self.graph.nodes[read.node]
-        if _name(node) in _SPLITS:  # which parts are used may depend on the input
-            return max([Bound.UNCLEAR, *(self.number(n, node) for n in read.numbers)])
+        if _name(node) in _SPLITS:  # which of the parts are used may depend on the inputs
+            picked = Bound(not is_literal(node.source, "select"))
+            return max([picked, *(self.number(n, node) for n in read.numbers)])
         if read.index >= 0 and is_literal(node.source, "index"):
             return Bound.FIXED
         known = [self.number(number, node) for number in read.numbers]
@@ -250,9 +248,10 @@ def _pins(
     graph: Graph,
     walked: Walked,
     reads: Iterable[_Read],
-    origins: _Origins,
     done: set[tuple[int, int, bool]],
 ) -> Iterator[Note]:
+    """The pins that are not ``done`` yet: sizes of what is pinned are no longer those of a plan."""
+    origins = _Origins(graph, walked)
     by_place: dict[tuple[int, int], list[_Read]] = {}
     for read in reads:
         by_place.setdefault((read.value, read.dim), []).append(read)
@@ -298,20 +297,3 @@ def _outside(
         if layer.atoms.shape[dim] > 1 and len(left):
             beside = layer.atoms.take(left, axis=dim)
             yield np.setdiff1d(beside, layer.atoms.take(np.unique(at), axis=dim))
-
-
-def _compared(
-    covered: Iterable[Any], origins: _Origins, done: set[tuple[int, int, bool]]
-) -> Iterator[Note]:
-    """A dimension that is as long as the inputs say, and was read to its end."""
-    for comparison in covered:
-        for one, other in (
-            (comparison.left, comparison.right),
-            (comparison.right, comparison.left),
-        ):
-            if not isinstance(one, SizeOf) or (one.value, one.dim, True) in done:
-                continue
-            if not origins.of_inputs(one) and origins.of_inputs(other):
-                done.add((one.value, one.dim, True))
-                layers = origins.walked.labels[one.value].targeting(one.dim)
-                yield from (Note(layer.atoms, FOLLOWS, -1) for layer in layers)

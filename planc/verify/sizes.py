@@ -1,7 +1,8 @@
-"""Other sizes than those that were planned with: a batch of another size, smaller images, shorter
-sequences, as far as the original takes them, the pruned model must take them as well.
+"""Other sizes than those that were planned with: a batch of another size, smaller and larger images,
+shorter and longer sequences, as far as the original takes them, the pruned model must take them as
+well.
 
-In: a model and one call of it. Out: another call, and whether both models agree on it.
+In: a model and one call of it. Out: other calls, and whether both models agree on them.
 """
 
 from __future__ import annotations
@@ -45,9 +46,20 @@ def check_other_sizes(
         VerificationError: the pruned model does not run, or gives something else, on inputs for
             which the model has the plan's groups.
     """
-    other = other_call(model, call)
-    if other is None:
+    others = other_calls(model, call)
+    if not others:
         return "no other sizes compared: the original takes none of those tried"
+    return "; ".join(_check(plan, model, smaller, masked, other, allowed) for other in others)
+
+
+def _check(
+    plan: Plan,
+    model: nn.Module,
+    smaller: nn.Module,
+    masked: nn.Module | None,
+    other: Call,
+    allowed: float,
+) -> str:
     sizes = sizes_of(other)
     reference, what = masked, f"the masked original with inputs of {sizes}"
     if reference is None:
@@ -92,16 +104,30 @@ def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
         ) from failure
 
 
-def other_call(model: nn.Module, call: Call) -> Call | None:
-    """A call with as many other sizes as the model takes at once, None if it takes no other one."""
+def other_calls(model: nn.Module, call: Call) -> list[Call]:
+    """A call with as many smaller sizes as the model takes at once, and one with larger ones; those
+    of the two that it takes.
+    """
     taken = [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
-    match taken:
-        case []:
-            return None
-        case [change]:  # which was just tried
-            return _changed(call, [change])
+    smaller = _at_once(model, call, taken)
+    larger = _at_once_or_one(model, call, list(_larger(call, taken)))
+    return [other for other in (smaller, larger) if other is not None]
+
+
+def _at_once(model: nn.Module, call: Call, taken: list[Change]) -> Call | None:
+    """A call with all changes that the model takes one by one, or with the first of them."""
+    if not taken:
+        return None
     together = _changed(call, taken)
-    return together if _runs(model, together) else _changed(call, taken[:1])
+    alone = len(taken) == 1  # which was just tried
+    return together if alone or _runs(model, together) else _changed(call, taken[:1])
+
+
+def _at_once_or_one(model: nn.Module, call: Call, changes: list[Change]) -> Call | None:
+    """A call with all changes, or with the first that the model takes alone."""
+    tries = [changes, *([change] for change in changes if len(changes) > 1)]
+    calls = (_changed(call, tried) for tried in tries if tried)
+    return next((other for other in calls if _runs(model, other)), None)
 
 
 def sizes_of(call: Call) -> str:
@@ -120,6 +146,15 @@ def _changes(call: Call) -> Iterator[Change]:
     for size in dict.fromkeys(n for tensor in tensors for n in tensor.shape[1:]):
         if size > 2:
             yield False, size, size * 3 // 4 if size > 7 else size - 1
+
+
+def _larger(call: Call, taken: list[Change]) -> Iterator[Change]:
+    """A quarter more for each size that can be smaller, or is too small to be."""
+    smaller = {size for leading, size, _ in taken if not leading}
+    tensors = [leaf for leaf in leaves(call) if isinstance(leaf, torch.Tensor)]
+    for size in dict.fromkeys(n for tensor in tensors for n in tensor.shape[1:]):
+        if size in smaller or 0 < size <= 2:
+            yield False, size, size + max(1, size // 4)
 
 
 def _changed(call: Call, changes: list[Change]) -> Call:
