@@ -111,10 +111,11 @@ class Node:
 
     @property
     def idle(self) -> bool:
-        """Whether torch leaves the call out where there is nothing to do: ``contiguous`` on what is
-        contiguous, as a tensor may be once a dimension has shrunk to 1.
+        """Whether torch leaves the call out, or adds it, where there is nothing to do: ``contiguous``
+        on what is contiguous, as a tensor may be once a dimension has shrunk to 1; ``detach`` after
+        a view as another type.
         """
-        return self.op == "aten.contiguous.default"
+        return self.op in ("aten.contiguous.default", "aten.detach.default")
 
     def __str__(self) -> str:
         return f"{self.op} in {self.module or 'the model'} ({self.where})"
