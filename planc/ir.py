@@ -111,9 +111,9 @@ class Node:
 
     @property
     def idle(self) -> bool:
-        """Whether torch leaves the call out, or adds it, where there is nothing to do: ``contiguous``
-        on what is contiguous, as a tensor may be once a dimension has shrunk to 1; ``detach`` after
-        a view as another type.
+        """Whether torch leaves the call out or adds it, and nothing is computed: ``contiguous`` on
+        what is contiguous, as a tensor may be once a dimension has shrunk to 1; ``detach`` after a
+        view as another type.
         """
         return self.op in ("aten.contiguous.default", "aten.detach.default")
 

@@ -7,8 +7,9 @@ input reads another one.
 from __future__ import annotations
 
 import ast
+import contextlib
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 _INDEXING = frozenset({"slice", "select", "index"})
@@ -27,30 +28,26 @@ def is_literal(source: tuple[str, int], operator: str, attributes: bool = False)
 
 
 def _indices(file: str, line: int, name: str, subscripts: bool) -> Iterator[ast.expr]:
-    for node in _expressions(file):
-        if not node.lineno <= line <= (node.end_lineno or node.lineno):
-            continue
+    linecache.checkcache(file)
+    for node in _by_line("".join(linecache.getlines(file))).get(line, ()):
         if isinstance(node, ast.Subscript):
             if subscripts:
                 yield node.slice
         elif _name(node.func) == name:
             arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-            operand = node.args and _of_function(node.func)
-            yield from arguments[1 if operand else 0 :]
+            yield from arguments[_is_function(node.func) :]
 
 
 @lru_cache(maxsize=64)
-def _parsed(text: str) -> tuple[ast.Subscript | ast.Call, ...]:
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        return ()
-    return tuple(node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Call))
-
-
-def _expressions(file: str) -> tuple[ast.Subscript | ast.Call, ...]:
-    linecache.checkcache(file)
-    return _parsed("".join(linecache.getlines(file)))
+def _by_line(text: str) -> Mapping[int, list[ast.Subscript | ast.Call]]:
+    """The subscripts and calls of a source text, under each line that they span."""
+    found: dict[int, list[ast.Subscript | ast.Call]] = {}
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Subscript | ast.Call):
+                for line in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+                    found.setdefault(line, []).append(node)
+    return found
 
 
 def _name(function: ast.expr) -> str:
@@ -59,12 +56,11 @@ def _name(function: ast.expr) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
-def _of_function(function: ast.expr) -> bool:
+def _is_function(called: ast.expr) -> bool:
     """Whether it is a function of a module (``torch.narrow``), which has the tensor first."""
-    if isinstance(function, ast.Name):
-        return True
-    assert isinstance(function, ast.Attribute)
-    return ast.unparse(function.value) in {"F", "torch", "functional", "nn.functional"}
+    if isinstance(called, ast.Attribute):
+        return ast.unparse(called.value) in {"F", "torch", "functional", "nn.functional"}
+    return True
 
 
 def _spelt_out(expression: ast.expr, attributes: bool) -> bool:

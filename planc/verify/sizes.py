@@ -1,6 +1,5 @@
-"""Other sizes than those that were planned with: a batch of another size, smaller and larger images,
-shorter and longer sequences, as far as the original takes them, the pruned model must take them as
-well.
+"""Other sizes than those that were planned with: another batch, smaller and larger images, shorter
+and longer sequences. As far as the original takes them, the pruned model must take them as well.
 
 In: a model and one call of it. Out: other calls, and whether both models agree on them.
 """

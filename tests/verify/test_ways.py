@@ -16,11 +16,10 @@ from torch.nn.utils import prune
 import planc
 from planc.errors import VerificationError
 from planc.replay import replay_pruned
-from planc.validate import deciding_alike
+from planc.validate import Call, deciding_alike
 from planc.verify import Report, configuration, sizes
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import run
-from planc.validate import Call
 from planc.verify.sizes import other_calls, sizes_of
 from planc.verify.structure import as_planned, check_plan
 from tests.proving import randomise
