@@ -230,11 +230,16 @@ FIXED: dict[str, Callable[[Any], Tensor]] = {
 @pytest.mark.parametrize("name", FIXED)
 def test_what_the_code_leaves_out_for_all_inputs_may_go(name: str) -> None:
     model = Widths(FIXED[name]).double().eval()
+    found = planc.analyze(planc.trace(model, (tokens(5),)))
+    assert LONGEST - 10 in {g.size for g in found.groups if g.name.startswith("pos:0")}
     ready, plan = planc.lossless(model, tokens(5))
-    removed = {len(g.removed) for g in plan.groups if g.name.startswith("pos:0")}
-    assert LONGEST - 10 in removed
-    found = planc.apply(plan, ready)(tokens(LONGEST))
-    torch.testing.assert_close(found, model(tokens(LONGEST)), rtol=1e-9, atol=1e-9)
+    outputs = planc.apply(plan, ready)(tokens(LONGEST))
+    torch.testing.assert_close(outputs, model(tokens(LONGEST)), rtol=1e-9, atol=1e-9)
+
+
+def test_lossless_removes_what_a_literal_leaves_out() -> None:
+    _, plan = planc.lossless(Widths(FIXED["a literal"]).double().eval(), tokens(5))
+    assert 5 in {len(g.removed) for g in plan.groups if g.name.startswith("pos:0")}  # all but one
 
 
 def name_of_the_length(m: Any) -> Tensor:
