@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import planc
 from planc.rules import layout, padding, pieces
 from tests.proving import Net, free, prove, prunable, reasons, together
 from tests.rules.coverage import unseen
@@ -184,6 +185,39 @@ def test_what_needs_its_place_pins(name: str) -> None:
     net, reason = PINNED[name]
     found = prove(net, pair(name), seeds=(0,))
     assert reason in reasons(found, "a.weight", 0)
+
+
+BYTES: dict[str, tuple[Run, Tensor]] = {
+    "wider": (lambda b: b.view(torch.float64), torch.randn(8).double().view(torch.uint8)),
+    "wider, of 16 bits": (lambda b: b.view(torch.float16), torch.randn(8).half().view(torch.uint8)),
+    "narrower": (lambda b: b.view(torch.int8)[..., :8].double() / 64, torch.arange(1, 3)),
+    "as wide": (lambda b: b.view(torch.int64) % 7, torch.randn(8).double()),
+    "complex": (lambda b: b.view(torch.float64), torch.randn(4, dtype=torch.complex128)),
+    "of one number": (lambda b: b.view(torch.int32) % 7, torch.tensor(1.5)),
+}
+
+
+@pytest.mark.parametrize("name", BYTES)
+@pytest.mark.parametrize("target", ["module", "graph"])
+def test_a_tensor_that_is_read_as_another_type_leaves_the_others_free(
+    name: str, target: Any
+) -> None:
+    read, content = BYTES[name]
+    model = Net(
+        lambda m, x: m.c(m.b(m.a(x) * read(m.t).to(x.dtype)).relu()),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(8, 8),
+        c=nn.Linear(8, 4),
+    )
+    model.register_buffer("t", content)
+    plan = planc.compile(model.eval(), TOKENS, ratio=0.5, target=target)
+    assert 4 in {len(group.removed) for group in plan.groups if group.name == "b.weight:0"}
+    planc.verify(plan, model, planc.apply(plan, model), TOKENS)
+
+
+def test_values_that_are_read_as_another_type_of_another_size_are_pinned() -> None:
+    net = tokens(lambda y: y.view(torch.int32).to(y.dtype) * 1e-9, out=16)
+    assert "another type" in reasons(prove(net, TOKENS, seeds=(0,)), "a.weight", 0)
 
 
 LITERAL: dict[str, tuple[Net, int]] = {  # how many channels the module can lose nevertheless

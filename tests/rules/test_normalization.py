@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import planc
 from planc.rules import normalization
 from tests.proving import Net, prove, prunable, together
 from tests.rules.coverage import unseen
@@ -131,3 +132,70 @@ def test_every_operator_is_exercised() -> None:
         *("aten.cudnn_batch_norm", "aten._batch_norm_with_update", "aten._fused_rms_norm"),
         *("aten._weight_norm", "aten._weight_norm_interface"),  # tests/test_reparametrised.py
     }
+
+
+# -- two values at least ---------------------------------------------------------------------------
+
+VECTORS = torch.randn(4, 6)
+
+
+def vectors(layer: Any, width: int = 6, **parts: Any) -> Net:
+    return Net(
+        lambda m, x: m.b(layer(m, m.a(x))),
+        a=nn.Linear(6, width),
+        b=nn.Linear(width, 2),
+        **parts,
+    )
+
+
+def group_of_pixels(m: Any, y: torch.Tensor) -> Any:
+    return m.n(y[:, :, None, None]).flatten(1)
+
+
+TWO: dict[str, tuple[Net, int]] = {  # how many of how many channels the strongest plan keeps
+    "group norm": (vectors(lambda m, y: m.n(y), n=nn.GroupNorm(3, 6)), 6),
+    "group norm of four": (vectors(lambda m, y: m.n(y), 12, n=nn.GroupNorm(3, 12)), 6),
+    "group norm of all": (vectors(lambda m, y: m.n(y), n=nn.GroupNorm(1, 6)), 2),
+    "group norm of single pixels": (vectors(group_of_pixels, n=nn.GroupNorm(3, 6)), 6),
+    "group norm as a function": (vectors(lambda m, y: functional.group_norm(y, 2)), 4),
+    "layer norm": (vectors(lambda m, y: m.n(y), n=nn.LayerNorm(6)), 2),
+    "layer norm as a function": (
+        vectors(lambda m, y: functional.layer_norm(y, (y.shape[-1],))),
+        2,
+    ),
+    "rms norm": (vectors(lambda m, y: m.n(y), n=nn.RMSNorm(6)), 2),
+    "instance norm": (
+        vectors(lambda m, y: functional.instance_norm(y[:, None]).squeeze(1)),
+        2,
+    ),
+    "batch statistics of each row": (
+        vectors(lambda m, y: functional.batch_norm(y[None], None, None, training=True)[0]),
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_values_stay_wherever_nothing_else_is_averaged_over(name: str) -> None:
+    net, kept = TWO[name]
+    net.eval()
+    plan = planc.compile(net, VECTORS, ratio=0.95)
+    smaller = planc.apply(plan, net)
+    assert smaller.a.weight.shape[0] == kept
+    planc.verify(plan, net, smaller, VECTORS)
+
+
+ONE: dict[str, tuple[Net, torch.Tensor]] = {
+    "group norm of images": (images(lambda m, y: m.n(y), n=nn.GroupNorm(1, 4)), IMAGES),
+    "batch norm": (images(lambda m, y: m.n(y), n=nn.BatchNorm2d(4)), IMAGES),
+    "instance norm of images": (images(lambda m, y: m.n(y), n=nn.InstanceNorm2d(4)), IMAGES),
+    "softmax": (tokens(lambda m, y: y.softmax(-1)), TOKENS),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_one_value_may_stay_where_others_are_averaged_over(name: str) -> None:
+    net, args = ONE[name]
+    net.eval()
+    plan = planc.compile(net, args, ratio=0.95)
+    assert planc.apply(plan, net).a.weight.shape[0] == 1
