@@ -7,13 +7,14 @@ In: a model and one call of it. Out: another call, and whether both models agree
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
-from planc.errors import TraceError, VerificationError
+from planc.errors import SizeMismatch, TraceError, VerificationError
 from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.trace import trace
@@ -48,6 +49,31 @@ def check_other_sizes(
     other = other_call(model, call)
     if other is None:
         return "no other sizes compared: the original takes none of those tried"
+    try:
+        return _compared(plan, model, smaller, masked, other, allowed)
+    except SizeMismatch as refused:
+        told = f"with inputs of {sizes_of(other)} the graph refuses, as it says: {refused}"
+    found = dict.fromkeys([told])
+    for alone in _one_by_one(model, call):
+        with suppress(SizeMismatch):
+            found[_compared(plan, model, smaller, masked, alone, allowed)] = None
+    return "; ".join(found)
+
+
+def _compared(
+    plan: Plan,
+    model: nn.Module,
+    smaller: nn.Module,
+    masked: nn.Module | None,
+    other: Call,
+    allowed: float,
+) -> str:
+    """What a comparison at the sizes of another call says.
+
+    Raises:
+        SizeMismatch: a graph refuses these sizes.
+        VerificationError: as :func:`check_other_sizes`.
+    """
     sizes = sizes_of(other)
     reference, what = masked, f"the masked original with inputs of {sizes}"
     if reference is None:
@@ -55,7 +81,7 @@ def check_other_sizes(
         if not _same_groups(plan, analysis):
             return _ELSEWHERE.format(sizes)
         gone = analysis.gone([group.removed for group in plan.groups])
-        reference = rewritten_graph(plan, analysis, gone, model)
+        reference = rewritten_graph(plan, analysis, gone, model, other)
         what = f"the rewritten graph with inputs of {sizes}"
     try:
         expected = run(reference, other)
@@ -94,7 +120,7 @@ def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
 
 def other_call(model: nn.Module, call: Call) -> Call | None:
     """A call with as many other sizes as the model takes at once, None if it takes no other one."""
-    taken = [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
+    taken = _taken(model, call)
     match taken:
         case []:
             return None
@@ -102,6 +128,14 @@ def other_call(model: nn.Module, call: Call) -> Call | None:
             return _changed(call, [change])
     together = _changed(call, taken)
     return together if _runs(model, together) else _changed(call, taken[:1])
+
+
+def _one_by_one(model: nn.Module, call: Call) -> list[Call]:
+    return [_changed(call, [change]) for change in _taken(model, call)]
+
+
+def _taken(model: nn.Module, call: Call) -> list[Change]:
+    return [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
 
 
 def sizes_of(call: Call) -> str:
