@@ -68,24 +68,35 @@ def _tried(
 ) -> Binding | None:
     """How the graph is bound to some dimensions, which may be not at all; None if it is not known,
     because the model takes no other size.
+
+    Where the graph's own comparisons refuse a size, a run tells nothing of it; where they refuse
+    all that were tried, the graph is bound.
     """
     position, dim = dimensions[0]
     size = graph.values[graph.inputs[position].id].shape[dim]
-    for new in _other_sizes(size, first=dim == 0):
+    bound = None
+    for tried, new in enumerate(_other_sizes(size, first=dim == 0)):
+        if tried > 1 and bound is None:  # the model takes no others
+            break
         other = again(graph, model, *_resized(call, dimensions, new))
-        if other is not None:
-            reason = "" if other.data_dependent else first_difference(graph, other)
-            return Binding(dimensions if reason else (), reason)
-    return None
+        if other is None:
+            continue
+        found = _Comparison(graph, other)
+        difference = "other operators" if other.data_dependent else found.difference()
+        if not difference or not found.seen():
+            return Binding(dimensions if difference else (), difference)
+        bound = Binding(dimensions, difference)
+    return bound
 
 
 def _other_sizes(size: int, first: bool) -> tuple[int, ...]:
-    """Sizes to try: of batches another one, then one that all divide that divide the traced; of
-    others a smaller one first.
+    """Sizes to try, in order: of batches another one, then one that all divide that divide the
+    traced; of others a smaller one first. Those after the second are for graphs that compare sizes.
     """
     if first or size < 2:
-        return size + 1, 2 * size
-    return (size * 3 // 4, 2 * size) if size > 4 else (size - 1,)
+        return size + 1, 2 * size, *(n for n in (size - 1, 3 * size, size + 2) if n > 0)
+    near = [n for n in (size - 1, size + 1, size - 2, 3 * size) if n > 0]
+    return (size * 3 // 4, 2 * size, *near) if size > 4 else (size - 1, 2 * size, *near[1:])
 
 
 def _resized(call: Call, dimensions: tuple[Dimension, ...], new: int) -> Call:
@@ -103,15 +114,6 @@ def _resized(call: Call, dimensions: tuple[Dimension, ...], new: int) -> Call:
 
     args, kwargs = map_leaves(resized, call)
     return args, kwargs
-
-
-def first_difference(graph: Graph, other: Graph) -> str:
-    """Where a run at other sizes is not the one that ``graph`` describes, empty if nowhere or where
-    the graph sees for itself that sizes compare otherwise.
-    """
-    found = _Comparison(graph, other)
-    difference = found.difference()
-    return "" if not difference or found.seen() else difference
 
 
 class _Comparison:
