@@ -81,5 +81,9 @@ class ShardMismatch(StaleError):
     """Shards of one checkpoint do not belong together."""
 
 
+class SizeMismatch(StaleError, ValueError):
+    """A rewritten graph is given inputs of sizes that it was not traced for and cannot follow."""
+
+
 class VerificationError(PlancError):
     """The result is not what the plan promises; the first difference is named."""

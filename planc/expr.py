@@ -87,6 +87,10 @@ OPERATORS: dict[str, Callable[..., Number]] = {
     "log2": math.log2,
     "log10": math.log10,
     "float": float,
+    "abs": abs,
+    "ceil": math.ceil,
+    "floor": math.floor,
+    "trunc": math.trunc,
     "same": lambda first, *others: first if set(others) <= {first} else _NO_NUMBER,
 }
 

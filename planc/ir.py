@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planc.expr import Attribute, Expr, Scalar, Size, leaves
+from planc.expr import Attribute, Expr, Number, Scalar, Size, leaves
 
 if TYPE_CHECKING:
     from planc.configuration import Construction
@@ -182,7 +182,7 @@ class Graph:
 
     ``inputs`` and ``outputs`` are the tensors among the model's arguments and results, in order of
     nesting; ``constants`` the values known while tracing (captured tensors and what is computed
-    from them alone), ``numbers`` those of the captured that hold one number made of sizes;
+    from them alone), ``numbers`` the elements of those of the captured that are made of sizes;
     ``frontend`` says which front end produced the graph. ``data_dependent`` says that it is one of
     several that the model may run, by the values of its inputs; ``decisions`` are those that led to
     this one, ``comparisons`` the answers that sizes gave. ``construction`` makes such models from
@@ -195,7 +195,7 @@ class Graph:
     inputs: tuple[Ref, ...]
     outputs: tuple[Ref, ...]
     captured: Mapping[int, Any]
-    numbers: Mapping[int, Size | Scalar]
+    numbers: Mapping[int, tuple[Number, ...]]
     constants: Mapping[int, np.ndarray]
     modules: Mapping[str, Module]
     frontend: str
@@ -247,7 +247,7 @@ def provenanced(argument: Any) -> Iterator[Size | Scalar]:
 
 def attributes_read(
     nodes: Iterable[Node],
-    numbers: Iterable[Size | Scalar],
+    numbers: Iterable[tuple[Number, ...]],
     comparisons: Iterable[Comparison],
 ) -> set[tuple[str, str]]:
     """The attributes that a run took numbers from: paths of modules, and names."""
@@ -255,7 +255,7 @@ def attributes_read(
     compared = (side for comparison in comparisons for side in (comparison.left, comparison.right))
     return {
         (leaf.module, leaf.name)
-        for expr in (*arguments, *(number.expr for number in numbers), *compared)
+        for expr in (*arguments, *(n.expr for n in provenanced(tuple(numbers))), *compared)
         for leaf in leaves(expr)
         if isinstance(leaf, Attribute)
     }

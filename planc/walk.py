@@ -233,7 +233,8 @@ class _Walk:
         """Sizes used as numbers: the module computes another number when they shrink."""
         arguments = (node.args, node.kwargs_values)
         numbers = [n for n in provenanced(arguments) if isinstance(n, Scalar)]
-        made = [self.graph.numbers[r.id] for r in refs(arguments) if r.id in self.graph.numbers]
+        held = tuple(self.graph.numbers.get(ref.id, ()) for ref in refs(arguments))
+        made = provenanced(held)
         for number in (*numbers, *made):
             for leaf in leaves(number.expr):
                 if isinstance(leaf, SizeOf):

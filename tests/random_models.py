@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +39,10 @@ from torch import nn
 
 import planc
 from planc.analysis import Analysis
-from planc.errors import AnalysisError, PolicyError, TraceError, VerificationError
+from planc.errors import AnalysisError, PolicyError, SizeMismatch, TraceError, VerificationError
+from planc.fingerprint import structure_digest
 from planc.plan import Plan
+from planc.trace.nesting import map_leaves
 from planc.verify.outputs import difference, masked_original, rewritten_graph, run
 from tests.executors import same_everywhere
 from tests.masked import beside_masked, plan_of_any_history
@@ -209,8 +212,36 @@ def _compare(plan: Plan, analysis: Analysis, model: nn.Module, call: Call) -> No
         graph = rewritten_graph(plan, analysis, gone, model)
         difference(outputs, run(graph, call), TOLERANCE, "the rewritten graph")
     if not any(group.mixing and group.removed for group in plan.groups):
-        expected = run(masked_original(analysis, gone, model), call)
-        difference(outputs, expected, TOLERANCE, "the masked original")
+        masked = masked_original(analysis, gone, model)
+        difference(outputs, run(masked, call), TOLERANCE, "the masked original")
+        if plan.target == "graph":
+            _at_another_batch(plan, model, smaller, masked, call)
+
+
+def _at_another_batch(
+    plan: Plan, model: nn.Module, smaller: nn.Module, masked: nn.Module, call: Call
+) -> None:
+    """Compares a graph with the masked original on one row more, if that runs and has the plan's
+    groups there, and the graph does not refuse it.
+    """
+    args, kwargs = map_leaves(_one_row_more, call)
+    other: Call = (args, kwargs)
+    try:
+        expected = run(masked, other)
+    except Exception:  # a literal of its text is the size of the batch
+        return
+    try:
+        difference(run(smaller, other), expected, TOLERANCE, "the masked original, one row more")
+    except SizeMismatch:
+        return
+    except Exception:
+        groups = planc.analyze(planc.trace(model, *other)).groups
+        if structure_digest(groups) == plan.source.structure:
+            raise
+
+
+def _one_row_more(leaf: Any) -> Any:
+    return torch.cat([leaf, leaf[:1].flip(-1)]) if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _length(seed: int, most: int) -> int:

@@ -52,7 +52,7 @@ LAYERS = (
     ("groups", "units"),
     ("ir",),
     ("expr",),
-    ("reparametrised",),
+    ("reparametrised", "guards"),
     ("errors", "collection"),
 )
 TOUCH_TENSORS = {

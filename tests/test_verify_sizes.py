@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import planc
 from planc.errors import VerificationError
-from planc.verify.sizes import other_calls, sizes_of
+from planc.verify.sizes import check_other_sizes, other_calls, sizes_of
 from tests.proving import Net, randomise
 from tests.zoo import torchvision as zoo
 
@@ -37,6 +37,10 @@ def tokens(run: Any) -> nn.Module:
     net = Net(lambda m, x: m.b(run(m.a(x), x)), a=nn.Linear(6, 8), b=nn.Linear(8, 2))
     randomise(net, seed=0)
     return net.eval()
+
+
+def mixing() -> nn.Module:
+    return tokens(lambda y, x: nn.functional.layer_norm(y, y.shape[-1:]))
 
 
 def last_check(model: nn.Module, args: Any, **options: Any) -> str:
@@ -81,15 +85,57 @@ def test_sizes_that_only_go_one_at_a_time() -> None:
 def test_the_report_names_the_sizes_and_what_was_compared() -> None:
     check = last_check(conv_net(), IMAGES)
     assert check.startswith("outputs equal those of the masked original with inputs of 2x3x12x12")
-    normed = tokens(lambda y, x: nn.functional.layer_norm(y, y.shape[-1:]))
+    normed = mixing()
     assert "the rewritten graph with inputs of 1x4x6, too" in last_check(normed, TOKENS)
     fixed = tokens(lambda y, x: y.view(3, 5, y.shape[-1]))
     assert "the original takes none" in last_check(fixed, TOKENS)
 
 
-def test_a_graph_and_an_explicit_no_compare_nothing_else() -> None:
+def test_a_graph_is_compared_as_a_module_is() -> None:
+    for model in (conv_net(), mixing()):
+        args = IMAGES if isinstance(model, nn.Sequential) else TOKENS
+        for target in ("module", "graph"):
+            assert "with inputs of" in last_check(model, args, target=target)
+
+
+def test_what_a_graph_refuses_is_said_and_the_rest_compared() -> None:
+    model = tokens(lambda y, x: sum(y.roll(t, -1) for t in range(x.shape[1])))
+    check = last_check(model, TOKENS, target="graph")
+    assert check.startswith("with inputs of 1x4x6 the graph refuses, as it says: ")
+    assert "has size 4 in dimension 1, traced with 5" in check
+    assert "outputs equal those of the masked original with inputs of 1x5x6, too" in check
+    alone = tokens(lambda y, x: sum(y.roll(t, -1) for t in range(x.shape[1])) + x.shape.numel())
+    check = last_check(alone, TOKENS, target="graph")
+    assert "the graph refuses" in check
+    assert "outputs equal" not in check
+
+
+def test_a_graph_that_gives_something_else_at_other_sizes_is_refused() -> None:
+    model = tokens(lambda y, x: y / x.shape[0])
+    plan = planc.compile(model, TOKENS, ratio=0.5, target="graph")
+    smaller: Any = planc.apply(plan, model)
+    (size,) = (node for node in smaller.graph.nodes if node.target == "size")
+    size.replace_all_uses_with(3)
+    smaller.graph.erase_node(size)
+    smaller.recompile()
+    with pytest.raises(VerificationError, match="the graph has call_function"):
+        planc.verify(plan, model, smaller, TOKENS)
+    with pytest.raises(VerificationError, match="of 1x4x6 by"):
+        check_other_sizes(plan, model, smaller, planc.mask(plan, model), ((TOKENS,), {}), 1e-4)
+
+
+def test_a_graph_is_proven_on_inputs_of_other_sizes_than_the_plans() -> None:
+    model = tokens(lambda y, x: sum(y.roll(t, -1) for t in range(x.shape[1])))
+    plan = planc.compile(model, TOKENS, ratio=0.5, target="graph")
+    smaller: Any = planc.apply(plan, model)
+    planc.verify(plan, model, smaller, TOKENS[:2])
+    smaller.graph.call_function(torch.relu, (next(iter(smaller.graph.nodes)),))
+    with pytest.raises(VerificationError, match="the graph has"):
+        planc.verify(plan, model, smaller, TOKENS[:2])
+
+
+def test_an_explicit_no_compares_nothing_else() -> None:
     model = conv_net()
-    assert "with inputs of" not in last_check(model, IMAGES, target="graph")
     plan = planc.compile(model, IMAGES, ratio=0.5)
     report = planc.verify(plan, model, planc.apply(plan, model), IMAGES, other_sizes=False)
     assert "with inputs of" not in str(report)

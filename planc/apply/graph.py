@@ -12,6 +12,7 @@ from planc.apply.renewal import Removed, collect_removed
 from planc.apply.rewrite import rewritten
 from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import copy_tensor, cut_tensor
+from planc.apply.trials import bindings
 from planc.plan import Plan
 from planc.trace import trace
 from planc.trace.structure import owned_tensors
@@ -42,7 +43,8 @@ def apply_graph(
             new = nn.Parameter(new, requires_grad=entry.tensor.requires_grad)
         tensors[name] = new
     gone = analysis.gone([group.removed for group in plan.groups])
-    smaller = rewritten(plan, analysis, gone, tensors, model)
+    bound = bindings(analysis.graph, model, call)
+    smaller = rewritten(plan, analysis, gone, tensors, model, bound)
     for name in (name for entry in owned for name in entry.names):
         path, _, last = name.rpartition(".")
         if last in model.get_submodule(path)._non_persistent_buffers_set:

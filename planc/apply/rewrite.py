@@ -17,16 +17,20 @@ from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, predicted_shape
 from planc.apply.attributes import inside, set_attributes
+from planc.apply.holder import assign, holder
+from planc.apply.literals import Literals
+from planc.apply.sizes import Computed, Input, comparisons_due, held
 from planc.apply.tensors import copy_tensor
+from planc.apply.trials import Binding
 from planc.errors import AnalysisError
-from planc.expr import Attribute, Scalar, Size, SizeOf, evaluate
+from planc.expr import Scalar, Size, expr_of
 from planc.facts import Demand
 from planc.ir import Node, Ref, refs
 from planc.plan import CAPTURED, Plan
 from planc.rules import find, parameters
 from planc.trace.clone import clone
 from planc.trace.leaf import named_operands
-from planc.trace.nesting import map_leaves
+from planc.trace.nesting import leaves, map_leaves
 from planc.trace.structure import owned_tensors
 
 _EQUAL_PARTS = (
@@ -38,7 +42,12 @@ _EQUAL_PARTS = (
     "aten.vsplit.int",
     "aten.dsplit.int",
 )
+_LIFTED = ("aten.lift_fresh.default", "aten.detach_.default")  # what torch.tensor() calls
 _ATTENTION = "aten.scaled_dot_product_attention."
+_ANY_LAYOUT = {  # contiguous() leaves no operator where it has nothing to do
+    "aten.view.default": "aten.reshape.default",
+    "aten._unsafe_view.default": "aten.reshape.default",
+}
 _PAIRS = "aten.view_as_complex."  # reads neighbours in memory
 
 
@@ -48,6 +57,7 @@ def rewritten(
     gone: Gone,
     tensors: Mapping[str, torch.Tensor],
     model: nn.Module,
+    bound: Sequence[Binding] = (),
 ) -> fx.GraphModule:
     """The traced graph with rewritten constants, over the given tensors.
 
@@ -58,8 +68,9 @@ def rewritten(
         tensors: the pruned parameters and buffers by their first names.
         model: the original, whose ``forward`` names the inputs. Its modules that are not traced
             into are called by the graph, too, as pruned copies.
+        bound: sizes of inputs that the graph holds as literals, unseen; it checks them.
     """
-    return _Rewriter(plan, analysis, gone, tensors, model).module()
+    return _Rewriter(plan, analysis, gone, tensors, model).module(bound)
 
 
 class _Rewriter:
@@ -73,7 +84,6 @@ class _Rewriter:
     ) -> None:
         self.plan, self.model = plan, model
         self.analysis, self.graph = analysis, analysis.graph
-        self.attributes = {(change.module, change.name): change.after for change in plan.attributes}
         self.shapes = analysis.shapes(gone)
         self.gone = gone
         self.tensors = tensors
@@ -84,8 +94,10 @@ class _Rewriter:
         self.root: dict[str, Any] = {}
         self.values: dict[int, fx.Node] = {}
         self.leaves: dict[str, nn.Module] = {}
+        self.inputs: list[Input] = []
+        self.numbers: Literals | Computed = Literals(plan, self.shapes)
 
-    def module(self) -> fx.GraphModule:
+    def module(self, bound: Sequence[Binding]) -> fx.GraphModule:
         self._inputs(self.model.forward)
         used = {
             ref.id for node in self.graph.nodes for ref in refs((node.args, node.kwargs_values))
@@ -96,19 +108,22 @@ class _Rewriter:
             if tensor.value in used:
                 self.values[tensor.value] = self.fx.get_attr(tensor.name)
         for value, constant in self.graph.captured.items():
-            if value in used:
-                if value in self.graph.numbers:
-                    number = self._number(self.graph.numbers[value])
-                    constant = torch.full_like(constant, number)
+            if value in used and value not in self.graph.numbers:
                 self.root[f"{CAPTURED}{value}"] = constant.clone()
                 self.values[value] = self.fx.get_attr(f"{CAPTURED}{value}")
+        if self.plan.target == "graph":
+            self.numbers = Computed(self.analysis, self.shapes, self.fx, self.values, self.inputs)
+            self.numbers.bind(bound)
+        due = comparisons_due(self.graph) if self.plan.target == "graph" else {}
         for i, node in enumerate(self.graph.nodes):
+            for comparison in due.get(i - 1, ()):
+                self.numbers.compare(comparison)
             self._node(i, node)
         self._output()
-        module = fx.GraphModule(_holder(self.root, self.leaves), self.fx)
+        module = fx.GraphModule(holder(self.root, self.leaves), self.fx)
         for tensor in self.graph.tensors:  # unused and tied ones too, under all their names
             for name in tensor.names:
-                _assign(module, name, self.root[tensor.name])
+                assign(module, name, self.root[tensor.name])
         for value in self.graph.captured:  # never part of the model's state
             module._non_persistent_buffers_set.add(f"{CAPTURED}{value}")
         module.train(self.graph.training)
@@ -122,19 +137,19 @@ class _Rewriter:
         refs = iter(self.graph.inputs)
         for i, spec in enumerate(args[1:]):
             name = names[i] if i < len(names) else f"argument_{i}"
-            self._input(self.fx.placeholder(name), spec, refs)
+            self._input(name, self.fx.placeholder(name), spec, refs)
         for name, spec in kwargs[1:]:
-            self._input(self.fx.placeholder(name, default_value=None), spec, refs)
+            self._input(name, self.fx.placeholder(name, default_value=None), spec, refs)
 
-    def _input(self, at: fx.Node, spec: Any, refs: Any) -> None:
+    def _input(self, name: str, at: fx.Node, spec: Any, refs: Any) -> None:
         if spec[0] == "tensor":
             self.values[next(refs).id] = at
-        elif spec[0] in ("tuple", "list"):
-            for i, item in enumerate(spec[1:]):
-                self._input(self.fx.call_function(_item, (at, i)), item, refs)
-        elif spec[0] == "dict":
-            for key, item in spec[1:]:
-                self._input(self.fx.call_function(_item, (at, key)), item, refs)
+            self.inputs.append((name, at, tuple(spec[1])))
+        elif spec[0] in ("tuple", "list", "dict"):
+            items = spec[1:] if spec[0] == "dict" else enumerate(spec[1:])
+            for key, item in items:
+                inner = self.fx.call_function(_item, (at, key))
+                self._input(f"{name}[{key!r}]", inner, item, refs)
         elif spec[0] == "opaque":
             raise AnalysisError(
                 f"an input of type {spec[1]} cannot be an input of a graph; pass its tensors apart"
@@ -146,11 +161,11 @@ class _Rewriter:
             plain = map_leaves(self._leaf, template)
             self.fx.output(plain)
             return
-        flat = tuple(self.values[ref.id] for ref in self.graph.outputs)
+        flat = tuple(self._argument(leaf) for leaf in leaves(template) if _filled(leaf))
         self.fx.output(self.fx.call_function(_Nested(template), flat))
 
     def _leaf(self, leaf: Any) -> Any:
-        return self.values[leaf.id] if isinstance(leaf, Ref) else leaf
+        return self._argument(leaf) if _filled(leaf) else leaf
 
     # -- one operator ----------------------------------------------------------------------------
 
@@ -162,6 +177,7 @@ class _Rewriter:
         if node.op.startswith(_EQUAL_PARTS) and self._labelled_parts(node):
             op = "aten.split_with_sizes.default"
             dim = self._dim(node)
+            self.numbers.hold(node.args[0].id, dim, f"the parts of {node}")
             widths = tuple(self.shapes[ref.id][dim] for ref in node.outputs if ref is not None)
             args, kwargs = [node.args[0], widths, dim], {}
         else:
@@ -170,14 +186,26 @@ class _Rewriter:
                 self._rewrite(node, demand, args, kwargs)
         if op.startswith(_ATTENTION) and self.plan.target == "graph":
             self._keep_scale(args, kwargs)
+        if op in _LIFTED and self._holds_numbers(node):
+            return
         name_args = tuple(self._argument(arg) for arg in args)
         name_kwargs = {name: self._argument(arg) for name, arg in kwargs.items()}
         if op.startswith(_PAIRS):
-            # contiguous() left no operator where it had nothing to do; at other sizes it may have
             whole = self.fx.call_function(torch.ops.aten.contiguous.default, name_args[:1])
             name_args = (whole, *name_args[1:])
+        op = _ANY_LAYOUT.get(op, op)
         called = self.fx.call_function(_overload(op), name_args, name_kwargs)
         self._results(node, called, _returns_list(op))
+
+    def _holds_numbers(self, node: Node) -> bool:
+        """Whether a node only passes on a tensor that the graph makes of numbers: what makes it
+        does that as well.
+        """
+        made = self._value(node.args[0].id)
+        if made.target is not held or node.outputs[0] is None:
+            return False
+        self.values[node.outputs[0].id] = made
+        return True
 
     def _results(self, node: Node, called: fx.Node, several: bool) -> None:
         if len(node.outputs) == 1 and not several:
@@ -221,24 +249,18 @@ class _Rewriter:
 
     def _rewrite(self, node: Node, demand: Demand, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Puts the predicted width where a demand says it belongs."""
-        width = demand.sign * predicted_shape(demand.labelled, self.gone)[demand.dim]
         fn = find(node.op)
         names = parameters(fn) if fn is not None else ()
         at = names.index(demand.arg) if demand.arg in names else len(args)
         given = kwargs[demand.arg] if demand.arg in kwargs else args[at] if at < len(args) else None
-        if given is None:
-            return
-        item = (
-            given[demand.index] if isinstance(given, tuple) and demand.index is not None else given
-        )
-        if isinstance(item, int) and item != demand.sign * demand.labelled.shape[demand.dim]:
-            return  # a bound beyond the end: it is no width
-        if demand.index is not None and isinstance(given, tuple):
-            if given[demand.index] is None or int(given[demand.index]) == width:
-                return
-            new: Any = (*given[: demand.index], width, *given[demand.index + 1 :])
-        else:
-            new = width
+        index = demand.index if isinstance(given, tuple) else None
+        item: Any = given if given is None or index is None else given[index]
+        if not isinstance(item, int) or item != demand.sign * demand.labelled.shape[demand.dim]:
+            return  # not given, or a bound beyond the end: it is no width
+        width = predicted_shape(demand.labelled, self.gone)[demand.dim]
+        new = self.numbers.width(expr_of(item), demand.labelled, demand.dim, width, demand.sign)
+        if given is not None and index is not None:
+            new = (*given[:index], new, *given[index + 1 :])
         if demand.arg in kwargs:
             kwargs[demand.arg] = new
         else:
@@ -247,38 +269,43 @@ class _Rewriter:
     def _keep_scale(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         """The default scale of attention, written down as it was before pruning."""
         given = args[6] if len(args) > 6 else kwargs.get("scale")
-        if given is None:
-            width = self.graph.values[args[0].id].shape[-1]
+        width = self.graph.values[args[0].id].shape[-1]
+        if given is None and self.shapes[args[0].id][-1] != width:
             del args[6:7]
             kwargs["scale"] = 1 / math.sqrt(width)
 
     def _argument(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
-            return self.values[argument.id]
+            return self._value(argument.id)
         if isinstance(argument, tuple):
-            return tuple(self._argument(item) for item in argument)
-        if isinstance(argument, Scalar):
-            return self._number(argument)
+            items = [self._argument(item) for item in argument]
+            return items if any(isinstance(item, fx.Node) for item in items) else tuple(items)
+        if isinstance(argument, Size | Scalar):
+            return self.numbers.argument(argument)
         if isinstance(argument, int) and not isinstance(argument, bool):
             return int(argument)
         return argument
 
-    def _number(self, number: Size | Scalar) -> float:
-        """A number made of sizes: as traced, or what the module makes of the new ones."""
-        if self.plan.target == "graph":
-            return float(number)
+    def _value(self, value: int) -> fx.Node:
+        if value not in self.values:  # a captured tensor that is made of numbers
+            constant = self.graph.captured[value]
+            numbers = [
+                self.numbers.held(n) if isinstance(n, Size | Scalar) else n
+                for n in self.graph.numbers[value]
+            ]
+            self.values[value] = self._made(value, constant, numbers)
+        return self.values[value]
 
-        def leaf(at: Attribute | SizeOf) -> int:
-            if isinstance(at, SizeOf):
-                return self.shapes[at.value][at.dim]
-            found: Any = self.attributes.get((at.module, at.name))
-            if found is None:
-                return at.value
-            for i in at.index:
-                found = found[i]
-            return int(found)
-
-        return float(evaluate(number.expr, leaf))
+    def _made(self, value: int, constant: torch.Tensor, numbers: list[Any]) -> fx.Node:
+        """A tensor like a captured one, of these numbers."""
+        if any(isinstance(number, fx.Node) for number in numbers):
+            shape, kind = tuple(constant.shape), constant.dtype
+            node = self.fx.call_function(held, (numbers, shape, kind, constant.device))
+            node.meta["is_wrapped"] = True
+            return node
+        made = torch.tensor(numbers, dtype=constant.dtype, device=constant.device)
+        self.root[f"{CAPTURED}{value}"] = made.reshape(constant.shape)
+        return self.fx.get_attr(f"{CAPTURED}{value}")
 
 
 def _overload(op: str) -> Any:
@@ -297,7 +324,12 @@ def _plain(nested: Any) -> bool:
         return all(map(_plain, nested))
     if type(nested) is dict:
         return all(type(key) is str and _plain(item) for key, item in nested.items())
-    return nested is None or type(nested) in (Ref, bool, int, float, str)
+    return nested is None or _filled(nested) or type(nested) in (bool, int, float, str)
+
+
+def _filled(leaf: Any) -> bool:
+    """Whether a part of a result is computed: a tensor, or a number that is made of sizes."""
+    return isinstance(leaf, Ref | Size | Scalar)
 
 
 def _item(nested: Any, key: Any) -> Any:
@@ -315,37 +347,4 @@ class _Nested:
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         flat = iter(tensors)
-        return map_leaves(lambda leaf: next(flat) if isinstance(leaf, Ref) else leaf, self.template)
-
-
-def _holder(root: Mapping[str, Any], leaves: Mapping[str, nn.Module]) -> nn.Module:
-    holder = nn.Module()
-    for path, leaf in leaves.items():
-        *outer, last = path.split(".")
-        _inner(holder, outer).add_module(last, leaf)
-    for name, tensor in root.items():
-        _assign(holder, name, tensor)
-    return holder
-
-
-def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Registers a tensor under a dotted name, with modules on the way where there are none."""
-    *path, last = name.split(".")
-    module = _inner(module, path)
-    if isinstance(tensor, nn.Parameter):
-        module.register_parameter(last, tensor)
-    elif last not in module._buffers:
-        module.register_buffer(last, tensor)
-    else:
-        module._buffers[last] = tensor
-
-
-def _inner(module: nn.Module, path: Sequence[str]) -> nn.Module:
-    """The module at a path inside another; plain ones are made where there are none."""
-    for part in path:
-        if part not in module._modules:
-            module.add_module(part, nn.Module())
-        inner = module._modules[part]
-        assert inner is not None
-        module = inner
-    return module
+        return map_leaves(lambda leaf: next(flat) if _filled(leaf) else leaf, self.template)

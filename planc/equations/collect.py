@@ -120,7 +120,7 @@ class Collector:
                     self._unchanged(node, arg, number)
         if self.target != "module":
             return
-        for number in self.graph.numbers.values():
+        for number in provenanced(tuple(self.graph.numbers.values())):
             self._used_as_number(number.expr)
 
     def _bound(self, node: Node) -> bool:
@@ -166,8 +166,10 @@ class Collector:
     def comparisons(self) -> None:
         for comparison in self.graph.comparisons:
             reason = str(comparison)
-            if comparison.relation == AS_IT_IS:
-                self._as_it_is(comparison.left, reason)
+            both = (comparison.left, comparison.right)
+            if comparison.relation == AS_IT_IS or not all(map(self._whole_number, both)):
+                for leaf in {leaf: None for expr in both for leaf in leaves(expr)}:
+                    self._as_it_is(leaf, reason)
                 continue
             left, right = (self.quantity(e, reason) for e in (comparison.left, comparison.right))
             if left is None or right is None:
@@ -189,12 +191,13 @@ class Collector:
 
     def _traced(self, expr: Expr) -> int:
         """How far from zero an expression was in the traced run."""
-        values = self.graph.values
+        return math.ceil(abs(evaluate(expr, self._leaf)))
 
-        def leaf(of: Attribute | SizeOf) -> int:
-            return of.value if isinstance(of, Attribute) else values[of.value].shape[of.dim]
+    def _whole_number(self, expr: Expr) -> bool:
+        return isinstance(evaluate(expr, self._leaf), int)
 
-        return math.ceil(abs(evaluate(expr, leaf)))
+    def _leaf(self, of: Attribute | SizeOf) -> int:
+        return of.value if isinstance(of, Attribute) else self.graph.values[of.value].shape[of.dim]
 
     def plurals(self) -> None:
         """A width w of n stays at least 2 where (w - 2) // (n + 1) = 0."""

@@ -9,13 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 from planc.expr import Apply, Number, Scalar, Size, expr_of
+from planc.trace.indexing import Pieces, taken
 from planc.trace.sizes import TrackedSize
 
 
 def with_provenance(
-    op: str, args: tuple[Any, ...], kwargs: tuple[Any, ...], numbers: list[Number]
+    op: str,
+    args: tuple[Any, ...],
+    kwargs: tuple[Any, ...],
+    numbers: list[Number],
+    pieces: Pieces,
 ) -> tuple[Any, Any]:
-    """The arguments of an operator, its numbers replaced by those of the call that have one."""
+    """The arguments of an operator, its numbers replaced by those of the call that have one; of an
+    indexing, by its next of the ``pieces``.
+    """
     skip = 1 if op.startswith(("aten.slice", "aten.select", "aten.unbind")) else 0
     flat: list[Number] = []
 
@@ -28,7 +35,9 @@ def with_provenance(
 
     gather(args)
     gather(kwargs)
-    matched = iter(flat[:skip] + align(numbers, flat[skip:], piece=skip > 0))
+    rest = flat[skip:]
+    piece = taken(pieces, rest) if skip and pieces else None
+    matched = iter(flat[:skip] + (piece or align(numbers, rest, piece=skip > 0)))
 
     def rebuild(item: Any) -> Any:
         if isinstance(item, tuple):

@@ -36,6 +36,7 @@ from planc.expr import (
     leaves,
 )
 from planc.ir import AS_IT_IS
+from planc.trace.indexing import Pieces, pieces, sized_slices
 
 
 def _tracked(value: Number, expr: Expr) -> Number:
@@ -65,17 +66,26 @@ Listener = Callable[[Expr, str, Expr], None]
 _listener: ContextVar[Listener | None] = ContextVar("planc_comparisons", default=None)
 
 
-def _converting(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _unary(op: str) -> Callable[[Any], Any]:
+    compute = OPERATORS[op]
+
+    def method(self: Any) -> Any:
+        return _tracked(compute(_plain(self)), Apply(op, (self.expr,)))
+
+    return method
+
+
+def _converting(convert: Callable[..., Any]) -> Callable[..., Any]:
     """A conversion to a plain number. What the model makes of that is not seen, so everything that
     it was computed from must stay as it is: as if each had been compared with what it is.
     """
 
-    def method(self: Any) -> Any:
+    def method(self: Any, *others: Any) -> Any:
         listener = _listener.get()
         if listener is not None:
             for leaf in leaves(self.expr):
                 listener(leaf, AS_IT_IS, leaf)
-        return convert(_plain(self))
+        return convert(_plain(self), *others)
 
     return method
 
@@ -89,31 +99,52 @@ class _Arithmetic:
     __truediv__, __rtruediv__ = _binary("/"), _binary("/", reflected=True)
     __pow__, __rpow__ = _binary("**"), _binary("**", reflected=True)
 
-    def __neg__(self) -> Any:
-        me = cast(Any, self)
-        return _tracked(-_plain(me), Apply("neg", (me.expr,)))
-
+    __neg__ = _unary("neg")
+    __abs__, __trunc__ = _unary("abs"), _unary("trunc")
+    __floor__, __ceil__ = _unary("floor"), _unary("ceil")
     __int__, __float__ = _converting(int), _converting(float)
-    __trunc__, __round__ = _converting(math.trunc), _converting(round)
-    __floor__, __ceil__ = _converting(math.floor), _converting(math.ceil)
+    __round__ = _converting(round)
+
+    def __divmod__(self, other: Any) -> Any:
+        me = cast(Any, self)
+        return me // other, me % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        me = cast(Any, self)
+        return other // me, other % me
+
+    def __bool__(self) -> bool:
+        """As if compared with 0."""
+        me, listener = cast(Any, self), _listener.get()
+        number = _plain(me)
+        if listener is not None:
+            listener(*_compared(operator.ne, number, 0, me.expr, Const(0)))
+        return number != 0
 
 
-def _comparing(compare: Callable[[int, int], bool]) -> Callable[[Any, Any], Any]:
+def _comparing(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
-        if not isinstance(other, int):
+        if not isinstance(other, int | float):
             return NotImplemented
-        left, right = cast(int, _plain(self)), cast(int, _plain(other))
+        left, right = _plain(self), _plain(other)
         listener = _listener.get()
         if listener is not None:
-            swapped, relation = _answer(compare, left, right)
-            exprs = (self.expr, expr_of(other))
-            listener(exprs[swapped], relation, exprs[not swapped])
+            listener(*_compared(compare, left, right, self.expr, expr_of(other)))
         return compare(left, right)
 
     return method
 
 
-def _answer(compare: Callable[[int, int], bool], left: int, right: int) -> tuple[bool, str]:
+def _compared(
+    compare: Callable[[Any, Any], bool], left: Number, right: Number, one: Expr, other: Expr
+) -> tuple[Expr, str, Expr]:
+    """The answer of a comparison, as listeners are told it."""
+    swapped, relation = _answer(compare, left, right)
+    exprs = (one, other)
+    return exprs[swapped], relation, exprs[not swapped]
+
+
+def _answer(compare: Callable[[Any, Any], bool], left: Number, right: Number) -> tuple[bool, str]:
     """The least that must hold of two numbers for the comparison to give the same answer again, and
     whether it is to be read from right to left.
     """
@@ -131,10 +162,18 @@ class TrackedSize(_Arithmetic, Size):  # type: ignore[misc]  # powers of int are
     __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)
     __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
     __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
+    __and__, __rand__ = _converting(operator.and_), _converting(operator.and_)
+    __or__, __ror__ = _converting(operator.or_), _converting(operator.or_)
+    __lshift__, __rshift__ = _converting(operator.lshift), _converting(operator.rshift)
 
 
 class TrackedScalar(_Arithmetic, Scalar):  # type: ignore[misc]
     """A ``float`` that carries the expression it was computed by."""
+
+    __hash__ = float.__hash__
+    __eq__, __ne__ = _comparing(operator.eq), _comparing(operator.ne)
+    __lt__, __le__ = _comparing(operator.lt), _comparing(operator.le)
+    __gt__, __ge__ = _comparing(operator.gt), _comparing(operator.ge)
 
 
 def _tracked_function(name: str, compute: Callable[..., float]) -> Callable[..., float]:
@@ -175,15 +214,27 @@ def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
 
 
 # Functions written in Python hand over to a function mode before they look at their arguments.
-# This one computes sizes inside, so it runs with the hand-over cut out and its inside is seen.
-_TRANSPARENT = frozenset({functional.multi_head_attention_forward})
+# These compute sizes inside, so they run with the hand-over cut out and their inside is seen.
+_TRANSPARENT = frozenset(
+    {
+        functional.multi_head_attention_forward,
+        functional.embedding_bag,
+        functional.adaptive_avg_pool2d,
+        functional.adaptive_avg_pool3d,
+        functional.adaptive_max_pool2d_with_indices,
+        functional.adaptive_max_pool3d_with_indices,
+        functional.fractional_max_pool2d_with_indices,
+        functional.fractional_max_pool3d_with_indices,
+    }
+)
+_HAND_OVERS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _transparent_copies: dict[Any, Callable[..., Any]] = {}
 
 
 def _seen_through(fn: types.FunctionType) -> Callable[..., Any]:
     if fn not in _transparent_copies:
         inside = dict(fn.__globals__)
-        inside["has_torch_function"] = lambda _: False
+        inside |= dict.fromkeys(_HAND_OVERS, lambda *_: False)
         inside["float"] = _tracked_float
         copied = types.FunctionType(
             fn.__code__, inside, fn.__name__, fn.__defaults__, fn.__closure__
@@ -236,6 +287,8 @@ class SizeTracking(TorchFunctionMode):
         self.value_of = value_of
         self.device = device
         self.numbers: list[Number] | None = None
+        self.pieces: Pieces = []  # those of the operators that an indexing still has to call
+        self.assigning = False  # whether a part of a tensor is being overwritten
         self.autocast = False  # whether it was on in any call
         self.plain: list[SizeOf] = []  # what was made a plain number by ``len``
 
@@ -257,13 +310,26 @@ class SizeTracking(TorchFunctionMode):
             with self:
                 return _seen_through(func)(*args, **kwargs)
         self.autocast = self.autocast or torch._C._is_any_autocast_enabled()
-        if func in _INDEXING:
-            args = (args[0], _index(args[1]), *args[2:])
-        before, self.numbers = self.numbers, _numbers(args, kwargs)
+        before = self.numbers, self.pieces, self.assigning
         try:
+            self.assigning = func is torch.Tensor.__setitem__
+            if func in _INDEXING:
+                x, index = self._sliced(args[0], _index(args[1]))
+                if index is ... and x is not args[0] and not self.assigning:
+                    return x
+                args, self.pieces = (x, index, *args[2:]), pieces(index)
+            self.numbers = _numbers(args, kwargs)
             return func(*args, **kwargs)
         finally:
-            self.numbers = before
+            self.numbers, self.pieces, self.assigning = before
+
+    def _sliced(self, x: torch.Tensor, index: Any) -> tuple[torch.Tensor, Any]:
+        """What is indexed and the index, once the slices are taken that sizes are in."""
+        slices, index = sized_slices(x, index)
+        for dim, start, stop in slices:
+            self.numbers, self.pieces = [start, stop], []
+            x = torch.ops.aten.slice.Tensor(x, dim, start, stop)
+        return x, index
 
     def _length(self, result: int, tensor: torch.Tensor) -> int:
         """What ``len`` is given, which takes plain integers only: see :func:`_converting`."""

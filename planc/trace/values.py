@@ -6,6 +6,7 @@ type but no content.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -14,13 +15,14 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from planc.expr import Scalar, Size
+from planc.expr import Number, Scalar, Size
 from planc.ir import Ref, Value
 from planc.trace.structure import described_value
 
 CPU = torch.device("cpu")
 Kind = Literal["meta", "fake", "real"]
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
+_NUMBERS = 64  # elements; in larger tensors no sizes are looked for
 
 
 class RunValues:
@@ -31,7 +33,7 @@ class RunValues:
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
         self.described: list[Value] = []
         self.captured: dict[int, torch.Tensor] = {}
-        self.numbers: dict[int, Size | Scalar] = {}
+        self.numbers: dict[int, tuple[Number, ...]] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.ids: dict[int, int] = {}  # by the id of the tensor
         self._constant: set[int] = set()
@@ -87,22 +89,44 @@ class RunValues:
         if value is None:
             value = self.new(tensor, constant=True)
             self.captured[value] = self._originals.get(id(tensor), tensor).detach()
-            if numbers is not None and tensor.numel() == 1 and not is_empty(tensor):
-                self._note_number(value, tensor.item(), numbers)
+            if numbers is not None and 0 < tensor.numel() <= _NUMBERS and not is_empty(tensor):
+                self._note_numbers(value, tensor, numbers)
         return Ref(value)
 
     def all_constant(self, tensors: Iterable[torch.Tensor]) -> bool:
         """Whether no input and no parameter reaches any of the tensors."""
         return all(self.ids[id(tensor)] in self._constant for tensor in tensors)
 
-    def _note_number(self, value: int, content: Any, numbers: Iterable[Any]) -> None:
-        """A tensor made of a number of known origin, as ``torch.tensor(x.shape[1])`` is."""
-        for number in numbers:
-            if isinstance(number, Size | Scalar) and number == content:
-                if isinstance(number, Size):
-                    self.numbers[value] = Size(int(content), number.expr)
-                else:
-                    self.numbers[value] = Scalar(float(content), number.expr)
+    def _note_numbers(self, value: int, tensor: torch.Tensor, numbers: Iterable[Any]) -> None:
+        """A tensor made of numbers of known origin, as ``torch.tensor(x.shape)`` is."""
+        rest = list(numbers)
+        for i in range(len(rest) - tensor.numel() + 1):
+            made = tuple(rest[i : i + tensor.numel()])
+            if any(isinstance(n, Size | Scalar) for n in made) and holds(tensor, made):
+                self.numbers[value] = tuple(map(_frozen, made))
+                return
+
+
+def holds(tensor: torch.Tensor, numbers: tuple[Number, ...]) -> bool:
+    """Whether the elements of a tensor are these numbers, in its precision."""
+    floating = tensor.is_floating_point()
+    allowed = torch.finfo(tensor.dtype).eps if floating else 0.0
+    content = tensor.reshape(-1).tolist()
+    return (
+        not tensor.is_complex()
+        and len(content) == len(numbers)
+        and all(
+            math.isclose(number, held, rel_tol=allowed)
+            for number, held in zip(numbers, content, strict=True)
+        )
+    )
+
+
+def _frozen(number: Number) -> Number:
+    """A number that is no longer tracked, but keeps its expression."""
+    if isinstance(number, Size):
+        return Size(int.__int__(number), number.expr)
+    return Scalar(float.__float__(number), number.expr) if isinstance(number, Scalar) else number
 
 
 def is_empty(tensor: torch.Tensor) -> bool:

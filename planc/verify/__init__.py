@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, analyze
 from planc.errors import VerificationError
@@ -87,9 +87,9 @@ def verify(
     the original's; every shape of a run with the prediction; outputs with the rewritten graph, and,
     where no pruned group is mixing, with the masked original. Where control flow depends on values,
     these runs decide as the original did, for rounding may tip a decision, and the values that they
-    decide by are compared as well. A pruned module is also compared on a batch of another size, and
-    on smaller images or shorter sequences, as far as the original takes them; a graph has the
-    traced sizes in it.
+    decide by are compared as well. The result is also compared on a batch of another size, and on
+    smaller images or shorter sequences, as far as the original takes them; a graph may refuse sizes
+    that it is bound to.
 
     Args:
         args, kwargs: inputs to compare outputs on, of any shapes that the model takes; made from
@@ -105,13 +105,14 @@ def verify(
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
     analysis = analyze(trace(model, *call))
-    checks = [check_plan(plan, as_planned(plan, model, analysis))]
+    planned = as_planned(plan, model, analysis)
+    checks = [check_plan(plan, planned)]
     gone = analysis.gone([group.removed for group in plan.groups])
-    graph = rewritten_graph(plan, analysis, gone, model)
+    graph = rewritten_graph(plan, analysis, gone, model, call)
     if plan.target == "module":
         checks.append(check_modules(plan, model, smaller))
     else:
-        checks.append(check_graph(graph, smaller))
+        checks.append(_check_graph(plan, planned, graph, model, smaller))
     checks.append(check_tensors(analysis, gone, model, smaller))
     checks.append(check_shapes(plan, analysis, smaller, call))
     mixing = tuple(group.name for group in plan.groups if group.mixing and group.removed)
@@ -135,10 +136,9 @@ def verify(
     checks.extend(blind(expected))
     if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
         checks.append(told)
-    others = other_sizes and plan.target == "module"
     if mixing:
         checks.append(_mixed(plan))
-        if others and not differ(outputs, run(smaller, call, seed=1)):  # random ones are not
+        if other_sizes and not differ(outputs, run(smaller, call, seed=1)):  # random ones are not
             checks.append(check_other_sizes(plan, model, smaller, None, call, allowed))
         return Report(tuple(checks), None, graph_error, mixing)
     masked = masked_original(analysis, gone, model)
@@ -152,9 +152,21 @@ def verify(
         checks.append(_besides_random(outputs, expected, random, allowed))
         return Report(tuple(checks), None, graph_error, mixing)
     checks.append(f"outputs equal the masked original's: {error:.1e} relative{remark}")
-    if others:
+    if other_sizes:
         checks.append(check_other_sizes(plan, model, smaller, masked, call, allowed))
     return Report(tuple(checks), error, graph_error, mixing)
+
+
+def _check_graph(
+    plan: Plan, planned: Analysis, graph: fx.GraphModule, model: nn.Module, smaller: nn.Module
+) -> str:
+    """The result is the graph rewritten for the sizes of these inputs, or of those of the plan."""
+    try:
+        return check_graph(graph, smaller)
+    except VerificationError:
+        gone = planned.gone([group.removed for group in plan.groups])
+        call = example_call(plan, model)
+        return check_graph(rewritten_graph(plan, planned, gone, model, call), smaller)
 
 
 def _agree(

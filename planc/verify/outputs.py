@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from planc.analysis import Analysis, Gone
 from planc.apply.rewrite import rewritten
+from planc.apply.trials import Binding, bindings
 from planc.errors import PlancError, TraceError, VerificationError
 from planc.plan import Plan
 from planc.replay import blanked, sliced
@@ -27,8 +28,12 @@ from planc.verify.tensors import named
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
-def rewritten_graph(plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module) -> fx.GraphModule:
-    """The rewritten graph over slices of the original's tensors, taken by the labels."""
+def rewritten_graph(
+    plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module, call: Call | None = None
+) -> fx.GraphModule:
+    """The rewritten graph over slices of the original's tensors, taken by the labels; with ``call``
+    it checks the sizes that it is bound to by trial, as the result does.
+    """
     before, shapes = named(model), analysis.shapes(gone)
     tensors: dict[str, torch.Tensor] = {}
     for t in analysis.graph.tensors:
@@ -36,7 +41,10 @@ def rewritten_graph(plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module
         new = sliced(labels, gone, old.detach(), shapes[t.value]).clone()
         parameter = isinstance(old, nn.Parameter)
         tensors[t.name] = nn.Parameter(new, requires_grad=False) if parameter else new
-    return rewritten(plan, analysis, gone, tensors, model)
+    bound: tuple[Binding, ...] = ()
+    if call is not None and plan.target == "graph":
+        bound = bindings(analysis.graph, model, call)
+    return rewritten(plan, analysis, gone, tensors, model, bound)
 
 
 def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:

@@ -7,13 +7,14 @@ In: a model and one call of it. Out: other calls, and whether both models agree 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
-from planc.errors import TraceError, VerificationError
+from planc.errors import SizeMismatch, TraceError, VerificationError
 from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.trace import trace
@@ -45,13 +46,33 @@ def check_other_sizes(
         VerificationError: the pruned model does not run, or gives something else, on inputs for
             which the model has the plan's groups.
     """
-    others = other_calls(model, call)
-    if not others:
-        return "no other sizes compared: the original takes none of those tried"
-    return "; ".join(_check(plan, model, smaller, masked, other, allowed) for other in others)
+    compared = partial(_compared_or_refused, plan, model, smaller, masked, allowed)
+    found: dict[str, None] = {}
+    for other, alone in _tries(model, call):
+        taken, text = compared(other)
+        found[text] = None
+        if not taken:
+            found |= {text: None for taken, text in map(compared, alone) if taken}
+    return "; ".join(found) or "no other sizes compared: the original takes none of those tried"
 
 
-def _check(
+def _compared_or_refused(
+    plan: Plan,
+    model: nn.Module,
+    smaller: nn.Module,
+    masked: nn.Module | None,
+    allowed: float,
+    other: Call,
+) -> tuple[bool, str]:
+    """Whether a graph takes the sizes of another call, and the outcome in words."""
+    try:
+        return True, _compared(plan, model, smaller, masked, other, allowed)
+    except SizeMismatch as refused:
+        sizes = sizes_of(other)
+        return False, f"with inputs of {sizes} the graph refuses, as it says: {refused}"
+
+
+def _compared(
     plan: Plan,
     model: nn.Module,
     smaller: nn.Module,
@@ -59,6 +80,12 @@ def _check(
     other: Call,
     allowed: float,
 ) -> str:
+    """What a comparison at the sizes of another call says.
+
+    Raises:
+        SizeMismatch: a graph refuses these sizes.
+        VerificationError: as :func:`check_other_sizes`.
+    """
     sizes = sizes_of(other)
     reference, what = masked, f"the masked original with inputs of {sizes}"
     if reference is None:
@@ -66,7 +93,7 @@ def _check(
         if not _same_groups(plan, analysis):
             return _ELSEWHERE.format(sizes)
         gone = analysis.gone([group.removed for group in plan.groups])
-        reference = rewritten_graph(plan, analysis, gone, model)
+        reference = rewritten_graph(plan, analysis, gone, model, other)
         what = f"the rewritten graph with inputs of {sizes}"
     try:
         expected = run(reference, other)
@@ -107,10 +134,19 @@ def other_calls(model: nn.Module, call: Call) -> list[Call]:
     """A call with as many smaller sizes as the model takes at once, and one with larger ones; those
     of the two that it takes.
     """
+    return [other for other, _ in _tries(model, call)]
+
+
+def _tries(model: nn.Module, call: Call) -> Iterator[tuple[Call, list[Call]]]:
+    """The other calls, each with the calls that change one size alone."""
     taken = [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
-    smaller = _at_once(model, call, taken)
-    larger = _at_once_or_one(model, call, list(_larger(call, taken)))
-    return [other for other in (smaller, larger) if other is not None]
+    larger = list(_larger(call, taken))
+    for other, changes in (
+        (_at_once(model, call, taken), taken),
+        (_at_once_or_one(model, call, larger), larger),
+    ):
+        if other is not None:
+            yield other, [_changed(call, [change]) for change in changes]
 
 
 def _at_once(model: nn.Module, call: Call, taken: list[Change]) -> Call | None:

@@ -14,6 +14,7 @@ from planc.analysis import Analysis, analyze
 from planc.apply.source import modules_of, tensors_of
 from planc.errors import PolicyError, TraceError, VerificationError
 from planc.fingerprint import structure_digest
+from planc.guards import check
 from planc.plan import Plan
 from planc.select import write_plan
 from planc.trace import trace
@@ -229,7 +230,8 @@ def _check_leaf(path: str, reference: fx.GraphModule, smaller: fx.GraphModule) -
 
 def _spelled(node: fx.Node) -> str:
     name = getattr(node.target, "__name__", node.target)  # of a function; else it is text
-    return f"{node.op} {name} {node.args} {node.kwargs}"
+    args = node.args[:3] if node.target is check else node.args  # the rest is for its message
+    return f"{node.op} {name} {args} {node.kwargs}"
 
 
 def check_shapes(plan: Plan, analysis: Analysis, smaller: nn.Module, call: Call) -> str:
