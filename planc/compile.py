@@ -156,7 +156,7 @@ def compile(
     scorer = named(criterion, seed)
     if target is None:
         target = "graph" if isinstance(model, torch.export.ExportedProgram) else "module"
-    if args is None and isinstance(model, torch.export.ExportedProgram):
+    if args is None and not kwargs and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
     chosen = policy or options.policy(next(iter(budget.measured), "macs"))

@@ -67,7 +67,6 @@ def compose(first: Plan, second: Plan) -> Plan:
         provenance=first.provenance + second.provenance,
         cost_after=second.cost_after,
         shapes=second.shapes,
-        requires=tuple(sorted({*first.requires, *second.requires})),
     )
     _check_cuts(first, second, composed, origin)
     return composed if first.target == "module" else _of_the_original(composed)

@@ -97,7 +97,7 @@ class Step:
 def next_step(
     schedule: Schedule,
     model: nn.Module,
-    args: Any,
+    args: Any = None,
     done: Plan | None = None,
     kwargs: Mapping[str, Any] | None = None,
     **options: Any,

@@ -19,7 +19,7 @@ from planc.select import Target
 from planc.trace import trace
 
 
-def fold(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
+def fold(model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
     """A copy of a model in which constants have been folded into biases, equal to rounding.
 
     A unit whose value is the same for all inputs, as a channel is whose scale is zero and whose
@@ -46,7 +46,7 @@ def fold(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -
 
 def lossless(
     model: nn.Module,
-    args: Any,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     target: Target = "module",

@@ -20,6 +20,7 @@ from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
 from planc.policy.lowest import lowest
 from planc.policy.ratio import Policy
+from planc.specification import features
 
 Target = Literal["module", "graph"]
 
@@ -116,6 +117,7 @@ def _written(
         cost_after=known.price(kept),
         shapes=shapes,
         constraints=known.constraints,
+        requires=features(graph.input_spec),
     )
 
 

@@ -51,7 +51,7 @@ LAYERS = (
     ("plan",),
     ("groups", "units"),
     ("ir",),
-    ("expr",),
+    ("expr", "specification"),
     ("reparametrised",),
     ("errors", "collection"),
 )

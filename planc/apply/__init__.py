@@ -20,7 +20,7 @@ from planc.apply.state_dict import apply_state_dict, mask_state_dict, restore_st
 from planc.errors import PlancError
 from planc.plan import Plan
 from planc.trace.given import as_module
-from planc.validate import example_call
+from planc.validate import example_call, explained
 from planc.validate import validate as validate_module
 
 __all__ = ["Removed", "apply", "mask", "restore"]
@@ -117,12 +117,15 @@ def apply(
         raise _not_a_target(target)
     elif plan.target == "graph":
         call = example_call(plan, target, args, kwargs)
-        applied = apply_graph(plan, target, call, keep_removed, validate)
+        with explained(args, kwargs):
+            applied = apply_graph(plan, target, call, keep_removed, validate)
     else:
         applied = apply_module(plan, target, keep_removed)
         if validate:
             smaller = applied[0] if keep_removed else applied
-            validate_module(plan, target, smaller, example_call(plan, target, args, kwargs))
+            call = example_call(plan, target, args, kwargs)
+            with explained(args, kwargs):
+                validate_module(plan, target, smaller, call)
     return applied
 
 

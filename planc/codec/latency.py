@@ -5,7 +5,7 @@ The envelope is that of plans, with the kind ``planc/time``. The body is a map o
     grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
                 axis, ``blocks`` the channels that are taken at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
-    inputs      the specification of the example inputs (planc.inputs)
+    inputs      the specification of the example inputs (planc.specification)
     machine     str, the name of the processor
     rest        nanoseconds beyond the operators
     structure   SHA-256 of the groups
@@ -31,6 +31,7 @@ from planc.codec.specification import check_specification
 from planc.errors import MalformedFile
 from planc.fingerprint import canonical
 from planc.latency.table import Grid, LatencyTable, Use
+from planc.specification import features
 
 KIND = b"planc/time"
 _AGAIN = "measure the table again"
@@ -117,6 +118,8 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
         raise MalformedFile(f"structure: {len(record.structure)} bytes, a SHA-256 has 32; {_AGAIN}")
     inputs = decode_inputs(record.inputs, limits)
     check_specification(inputs, limits)
+    if features(inputs):
+        raise MalformedFile(f"inputs: a table of latencies holds no values; {_AGAIN}")
     for i, grid in enumerate(record.grids):
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):

@@ -32,6 +32,7 @@ from planc.latency.cases import Case, Operand, Probes, cases
 from planc.latency.clock import Timer, timer
 from planc.latency.machine import processor
 from planc.latency.table import Grid, LatencyTable, Use
+from planc.specification import without_values
 
 _NOTICED = 0.03  # of an operator's time: a smaller difference may be chance
 _MOST = 0.75  # of what a block takes, for its first channel alone
@@ -93,7 +94,7 @@ def _measured(
         runs += [] if run is None else timed([run])  # when, chance should not decide
     table = LatencyTable(
         structure_digest(analysis.groups),
-        analysis.graph.input_spec,
+        without_values(analysis.graph.input_spec),
         processor(device),
         torch.get_num_threads(),
         0,

@@ -71,7 +71,7 @@ class FromMasks:
 
 def from_masks(
     model: nn.Module,
-    args: Any,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     masks: MaskPlan | None = None,

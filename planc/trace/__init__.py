@@ -10,6 +10,7 @@ from torch import nn
 
 from planc.collection import paused_collection
 from planc.errors import TraceError
+from planc.inputs import as_call
 from planc.ir import Graph
 from planc.trace.decisions import Replay
 from planc.trace.export import export
@@ -50,7 +51,7 @@ def trace(
     Raises:
         TraceError: the run failed; names the module, the source line and the reason.
     """
-    if args is None and isinstance(model, torch.export.ExportedProgram):
+    if args is None and not kwargs and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
     if not isinstance(model, nn.Module):
@@ -59,11 +60,8 @@ def trace(
         )
     if frontend not in ("record", "export"):
         raise TraceError(f'frontend is {frontend!r}: choose "record" or "export"')
-    if args is None:
-        args = ()
-    if not isinstance(args, tuple):
-        args = tuple(args) if isinstance(args, list) else (args,)
+    args, kwargs = as_call(args, kwargs)
     with paused_collection():
         if frontend == "export":
-            return export(model, args, dict(kwargs or {}))
-        return record(model, args, dict(kwargs or {}), replay)
+            return export(model, args, kwargs)
+        return record(model, args, kwargs, replay)

@@ -22,7 +22,7 @@ from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
 from planc.trace.decisions import Replay
 from planc.trace.given import as_module
-from planc.validate import Call, example_call
+from planc.validate import Call, example_call, explained
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
     blind,
@@ -104,7 +104,8 @@ def verify(
     model = as_module(model)
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
-    analysis = analyze(trace(model, *call))
+    with explained(args, kwargs):
+        analysis = analyze(trace(model, *call))
     checks = [check_plan(plan, as_planned(plan, model, analysis))]
     gone = analysis.gone([group.removed for group in plan.groups])
     graph = rewritten_graph(plan, analysis, gone, model)
