@@ -24,8 +24,9 @@ import math
 
 import msgspec
 
+from planc.arguments import a_digest, a_path, instance, takes
 from planc.codec.formats import Format, Path
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.codec.records import Natural, RecordMap, decode_inputs, decode_record
 from planc.codec.specification import check_specification
 from planc.errors import MalformedFile
@@ -60,11 +61,19 @@ class LatencyRecord(RecordMap):
     uses: tuple[UseRecord, ...]
 
 
+@takes(
+    table=instance(
+        "a planc.LatencyTable", LatencyTable, advice="give what planc.measure_latency returns"
+    ),
+    path=a_path,
+    limits=limits_given,
+)
 def save_latency(table: LatencyTable, path: Path, *, limits: Limits = DEFAULT) -> None:
     """Writes a latency table to a file; see :func:`planc.codec.save_plan`."""
     _LATENCY.save(table, path, limits)
 
 
+@takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_latency(
     path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT
 ) -> LatencyTable:

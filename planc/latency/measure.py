@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from planc.analysis import Analysis
+from planc.arguments import a_count, a_text, function_of, instance, optional, takes
 from planc.fingerprint import structure_digest
 from planc.latency.cases import Case, Operand, Probes, cases
 from planc.latency.clock import Timer, timer
@@ -39,6 +40,13 @@ _MOST = 0.75  # of what a block takes, for its first channel alone
 _AT_ONCE = 1 << 26  # numbers that the operands of what is measured together have
 
 
+@takes(
+    analysis=instance("an analysis", Analysis, advice="give what planc.analyze returns"),
+    run=optional(function_of()),
+    timed=optional(function_of("calls")),
+    threads=optional(a_count),
+    device=a_text,
+)
 def measure_latency(
     analysis: Analysis,
     run: Callable[[], Any] | None = None,

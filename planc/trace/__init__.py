@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from planc.arguments import instance, optional, options, takes
 from planc.collection import paused_collection
 from planc.errors import TraceError
 from planc.inputs import as_call
@@ -22,6 +23,10 @@ __all__ = ["Frontend", "trace"]
 Frontend = Literal["record", "export"]
 
 
+@takes(
+    frontend=options("record", "export", error=TraceError),
+    replay=optional(instance("a Replay", Replay, advice="leave it out")),
+)
 def trace(
     model: nn.Module | torch.export.ExportedProgram,
     args: Any = None,
@@ -54,12 +59,6 @@ def trace(
     if args is None and not kwargs and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
-    if not isinstance(model, nn.Module):
-        raise TraceError(
-            f"expected an nn.Module, got {type(model).__name__}: build the model first"
-        )
-    if frontend not in ("record", "export"):
-        raise TraceError(f'frontend is {frontend!r}: choose "record" or "export"')
     args, kwargs = as_call(args, kwargs)
     with paused_collection():
         if frontend == "export":

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, Gone, analyze
+from planc.arguments import a_flag, a_number, a_plan, optional, takes
 from planc.errors import VerificationError
 from planc.fingerprint import structure_digest
 from planc.groups import apart, joined
@@ -70,6 +71,7 @@ class Report:
         return "\n".join(self.checks)
 
 
+@takes(plan=a_plan, tolerance=optional(a_number), other_sizes=a_flag)
 def verify(
     plan: Plan,
     model: nn.Module | torch.export.ExportedProgram,
@@ -101,7 +103,7 @@ def verify(
         StalePlan: the plan was made for another model.
         VerificationError: something differs; the first difference is named.
     """
-    model = as_module(model)
+    model, smaller = as_module(model), as_module(smaller, "smaller")
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
     with explained(args, kwargs):
