@@ -13,10 +13,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from planc.arguments import a_flag, instance, takes
 from planc.collection import paused_collection
 from planc.columns import Columns, Line
 from planc.cost import CostModel, cost_model
 from planc.equations import Constraint, Equations, Operation, equations
+from planc.errors import AnalysisError
 from planc.explain import Pin, explain, pins
 from planc.grouping import MODULE_ONLY, PINNED, Grouping, group_units
 from planc.groups import Group, apart, joined
@@ -221,6 +223,12 @@ def predicted_shape(x: Labelled, gone: Gone) -> tuple[int, ...]:
     return tuple(shape)
 
 
+@takes(
+    graph=instance(
+        "a planc.ir.Graph", Graph, advice="give what planc.trace returns", error=AnalysisError
+    ),
+    strict=a_flag,
+)
 def analyze(graph: Graph, strict: bool = False) -> Analysis:
     """Derives the dependency groups of a graph.
 

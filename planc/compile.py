@@ -10,6 +10,18 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.arguments import (
+    a_flag,
+    a_mapping,
+    a_text,
+    function_of,
+    instance,
+    no_array,
+    optional,
+    options,
+    some_patterns,
+    takes,
+)
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
 from planc.latency.machine import check_machine
@@ -45,6 +57,33 @@ _RANKINGS = {
 }
 
 
+@takes(
+    machine=optional(a_text),
+    statistics=optional(
+        instance("Statistics", Statistics, advice="give what planc.calibrate returns")
+    ),
+    weights=optional(a_mapping),
+    policy=optional(function_of("analysis", "scores")),
+    keep=some_patterns,
+    only=some_patterns,
+    kinds=optional(a_mapping),
+    rows=some_patterns,
+    ratios=optional(a_mapping),
+    target=optional(options("module", "graph", error=PolicyError)),
+    ratio=no_array,
+    macs=no_array,
+    params=no_array,
+    bytes=no_array,
+    latency=no_array,
+    round_to=no_array,
+    floor=no_array,
+    cap=no_array,
+    seed=no_array,
+    ranking=a_text,
+    global_ranking=a_flag,
+    equal=a_flag,
+    strict=a_flag,
+)
 def compile(
     model: nn.Module | torch.export.ExportedProgram,
     args: Any = None,
@@ -156,7 +195,7 @@ def compile(
     scorer = named(criterion, seed)
     if target is None:
         target = "graph" if isinstance(model, torch.export.ExportedProgram) else "module"
-    if args is None and isinstance(model, torch.export.ExportedProgram):
+    if args is None and not kwargs and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
     chosen = policy or options.policy(next(iter(budget.measured), "macs"))

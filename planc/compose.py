@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planc.arguments import a_plan, takes
 from planc.errors import PolicyError, StalePlan
 from planc.fingerprint import (
     attributes_digest,
@@ -37,6 +38,7 @@ from planc.plan import (
 from planc.units import marked
 
 
+@takes(first=a_plan, second=a_plan)
 def compose(first: Plan, second: Plan) -> Plan:
     """The plan that does what ``second`` does to the result of ``first``.
 
@@ -67,7 +69,6 @@ def compose(first: Plan, second: Plan) -> Plan:
         provenance=first.provenance + second.provenance,
         cost_after=second.cost_after,
         shapes=second.shapes,
-        requires=tuple(sorted({*first.requires, *second.requires})),
     )
     _check_cuts(first, second, composed, origin)
     return composed if first.target == "module" else _of_the_original(composed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, overload
 
+from planc.arguments import a_plan, takes
 from planc.errors import PlancError
 from planc.fingerprint import canonical, first_difference
 from planc.maskdiff import MaskPlanDiff, diff_masks
@@ -105,6 +106,10 @@ class PlanDiff:
         }
 
 
+def _either(name: str, value: Any) -> Plan | MaskPlan:
+    return value if isinstance(value, MaskPlan) else a_plan(name, value)
+
+
 @overload
 def diff(plan_a: Plan, plan_b: Plan) -> PlanDiff: ...
 
@@ -117,6 +122,7 @@ def diff(plan_a: MaskPlan, plan_b: MaskPlan) -> MaskPlanDiff: ...
 def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff: ...
 
 
+@takes(plan_a=_either, plan_b=_either)
 def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff:
     """What differs between two plans, or two mask plans.
 

@@ -1,28 +1,21 @@
-"""Specifications of example inputs: the arguments of a model in, nested tuples of plain data out,
-and arguments made from them again.
+"""Example inputs: the arguments of a call in, their specification out, and arguments made of it.
 
-A specification is one of ::
-
-    ("tensor", shape, dtype)            ("value", None | bool | int | float | str)
-    ("tuple", item, ...)                ("list", item, ...)
-    ("dict", (key, item), ...)          ("opaque", type name)
-
-and at the top ``("tuple", ("tuple", *args), ("dict", *kwargs))``. What is none of the others is
-opaque: it can be named, not made again. A plan carries one, so that what it predicts can be
-checked where the inputs it was compiled with are not at hand.
+The forms are those of :mod:`planc.specification`. An argument of another kind is opaque: it can be
+named, not made again. A plan carries a specification, so that its predictions can be checked
+without the inputs it was compiled with.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
-from planc.errors import PlancError
-
-Spec = tuple[Any, ...]
+from planc.errors import PlancError, TraceError
+from planc.specification import INTEGERS, MOST_OF_ALL, MOST_OF_ONE, Spec
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -32,48 +25,102 @@ _DTYPES = {
 _LARGEST = 1 << 32  # bytes of one input that is made up from a specification
 
 
+def as_call(
+    args: Any = None, kwargs: Mapping[str, Any] | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of one call as they are given to every function: positional ones in a tuple, a
+    list, or one alone, none where only keywords are given.
+
+    Raises:
+        TraceError: ``kwargs`` is no mapping from names; an argument is a nested tensor.
+    """
+    if kwargs is None:
+        kwargs = {}
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise TraceError(
+            f"kwargs is of type {type(kwargs).__name__}: give a mapping from the names of "
+            "arguments to their values"
+        )
+    if args is None:
+        args = ()
+    if not isinstance(args, tuple):
+        args = tuple(args) if isinstance(args, list) else (args,)
+    given = {**{f"args[{i}]": arg for i, arg in enumerate(args)}, **kwargs}
+    for name, value in given.items():
+        if isinstance(value, torch.Tensor) and value.is_nested:
+            raise TraceError(
+                f"{name} is a nested tensor, whose sizes differ from row to row: pad it, as "
+                "torch.nested.to_padded_tensor does, and give the lengths or a mask"
+            )
+    return args, dict(kwargs)
+
+
 def specify(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Spec:
-    """The specification of the arguments of one call."""
-    return ("tuple", _specify(tuple(args)), _specify(dict(kwargs)))
+    """The specification of the arguments of one call, small integer tensors by value."""
+    writer = _Writer()
+    return ("tuple", writer.form(tuple(args)), writer.form(dict(kwargs)))
 
 
 def materialise(
-    spec: Spec, device: str | torch.device = "cpu", seed: int = 0
+    spec: Spec,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    types: Sequence[torch.dtype] = (),
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments that meet a specification: ``model(*args, **kwargs)``.
 
-    Floating-point tensors are standard normal, the same ones for the same seed on every device;
-    integer tensors are zeros (valid as indices everywhere), boolean ones all true.
+    Floating-point tensors are standard normal, the same ones for the same seed on every device.
+    Integer tensors have their values where these were kept. Others are zeros, which are valid
+    indices everywhere, and booleans all true.
 
     Args:
         spec: what :func:`specify` returned.
         device: where the tensors are made; on ``"meta"`` they have shapes only.
         seed: seed of the random numbers.
+        types: floating-point types of the model. A tensor of another type is made in the first.
 
     Raises:
         PlancError: a part is opaque, malformed, or too large to be made up.
     """
     if not _is_call(spec):
         raise PlancError(f"not the specification of a call's inputs: {_short(spec)}")
-    maker = _Maker(torch.device(device), torch.Generator().manual_seed(seed))
+    maker = _Maker(torch.device(device), torch.Generator().manual_seed(seed), types)
     args = maker.make(spec[1], "args")
     kwargs = maker.make(spec[2], "kwargs")
     return args, kwargs
 
 
-def _specify(value: Any) -> Spec:
-    if isinstance(value, torch.Tensor) and value.layout is torch.strided:
-        shape = tuple(int(size) for size in value.shape)
-        return ("tensor", shape, str(value.dtype).removeprefix("torch."))
-    if type(value) is tuple or type(value) is torch.Size:
-        return ("tuple", *map(_specify, value))
-    if type(value) is list:
-        return ("list", *map(_specify, value))
-    if type(value) is dict and all(type(key) is str for key in value):
-        return ("dict", *((key, _specify(item)) for key, item in value.items()))
-    if _is_value(value):
-        return ("value", value)
-    return ("opaque", type(value).__name__)
+class _Writer:
+    """Specifications of the parts of one call, which share a bound on values."""
+
+    def __init__(self) -> None:
+        self.left = MOST_OF_ALL
+
+    def form(self, value: Any) -> Spec:
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            return self.tensor(value)
+        if type(value) is tuple or type(value) is torch.Size:
+            return ("tuple", *map(self.form, value))
+        if type(value) is list:
+            return ("list", *map(self.form, value))
+        if type(value) is dict and all(type(key) is str for key in value):
+            return ("dict", *((key, self.form(item)) for key, item in value.items()))
+        if _is_value(value):
+            return ("value", value)
+        return ("opaque", type(value).__name__)
+
+    def tensor(self, tensor: torch.Tensor) -> Spec:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        spec = ("tensor", tuple(int(size) for size in tensor.shape), dtype)
+        if dtype not in INTEGERS or tensor.is_meta or isinstance(tensor, FakeTensor):
+            return spec
+        if not 0 < tensor.numel() <= min(MOST_OF_ONE, self.left):
+            return spec
+        values = tuple(tensor.detach().reshape(-1).tolist())
+        if values == (dtype == "bool",) * len(values):  # as they are made up without
+            return spec
+        self.left -= len(values)
+        return (*spec, values)
 
 
 def _is_value(value: Any) -> bool:
@@ -96,14 +143,19 @@ def _is_call(spec: Any) -> bool:
 
 
 class _Maker:
-    def __init__(self, device: torch.device, generator: torch.Generator) -> None:
+    def __init__(
+        self, device: torch.device, generator: torch.Generator, types: Sequence[torch.dtype]
+    ) -> None:
         self.device = device
         self.generator = generator
+        self.types = types
 
     def make(self, spec: Any, path: str) -> Any:
         match spec:
             case ("tensor", tuple(shape), str(dtype)):
                 return self.tensor(shape, dtype, path)
+            case ("tensor", tuple(shape), str(dtype), tuple(values)) if dtype in INTEGERS:
+                return self.kept(shape, dtype, values, path)
             case ("tuple", *items):
                 return tuple(self.make(item, f"{path}[{i}]") for i, item in enumerate(items))
             case ("list", *items):
@@ -123,6 +175,8 @@ class _Maker:
         dtype = _DTYPES.get(name)
         if dtype is None or not all(type(size) is int and size >= 0 for size in shape):
             raise PlancError(f"{path}: no tensor of shape {shape} and type {name!r} exists")
+        if dtype.is_floating_point and self.types and dtype not in self.types:
+            dtype = self.types[0]
         if self.device.type == "meta":
             return torch.empty(shape, dtype=dtype, device="meta")
         if math.prod(shape) * dtype.itemsize > _LARGEST:
@@ -140,6 +194,17 @@ class _Maker:
             wide = torch.complex128 if dtype is torch.complex128 else torch.complex64
         drawn = torch.randn(shape, generator=self.generator, dtype=wide, device="cpu")
         return drawn.to(device=self.device, dtype=dtype)
+
+    def kept(
+        self, shape: tuple[Any, ...], name: str, values: tuple[Any, ...], path: str
+    ) -> torch.Tensor:
+        """The tensor of those values."""
+        made = self.tensor(shape, name, path)
+        if len(values) != made.numel() or not all(value in INTEGERS[name] for value in values):
+            raise PlancError(f"{path}: {len(values)} values do not fit {name} of shape {shape}")
+        if made.is_meta:
+            return made
+        return torch.tensor(values, dtype=made.dtype, device=self.device).reshape(shape)
 
 
 def _is_item(item: Any) -> bool:

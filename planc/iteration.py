@@ -28,6 +28,7 @@ import numpy as np
 from torch import nn
 
 from planc.analysis import analyze
+from planc.arguments import a_plan, instance, optional, takes
 from planc.compile import compile
 from planc.compose import compose
 from planc.errors import PolicyError
@@ -38,6 +39,7 @@ from planc.policy import Budget
 from planc.policy.budget import NAMES, no_table
 from planc.policy.ratio import checked_count
 from planc.trace import trace
+from planc.trace.given import module
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,17 @@ class Step:
     number: int
 
 
+@takes(
+    schedule=instance(
+        "a planc.Schedule", Schedule, advice="give planc.Schedule(macs=0.5, steps=3), for example"
+    ),
+    model=module,
+    done=optional(a_plan),
+)
 def next_step(
     schedule: Schedule,
     model: nn.Module,
-    args: Any,
+    args: Any = None,
     done: Plan | None = None,
     kwargs: Mapping[str, Any] | None = None,
     **options: Any,

@@ -9,6 +9,7 @@ from torch import nn
 
 from planc.analysis import analyze
 from planc.apply.module import copy_module
+from planc.arguments import options, takes
 from planc.compile import compile
 from planc.constants.dead import Dead
 from planc.constants.fold import fold_constants
@@ -17,9 +18,11 @@ from planc.plan import Plan
 from planc.policy import Zeros
 from planc.select import Target
 from planc.trace import trace
+from planc.trace.given import module
 
 
-def fold(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
+@takes(model=module)
+def fold(model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
     """A copy of a model in which constants have been folded into biases, equal to rounding.
 
     A unit whose value is the same for all inputs, as a channel is whose scale is zero and whose
@@ -44,9 +47,10 @@ def fold(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -
     return result
 
 
+@takes(model=module, target=options("module", "graph", error=PolicyError))
 def lossless(
     model: nn.Module,
-    args: Any,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     target: Target = "module",

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from planc.arguments import instance
 from planc.errors import StalePlan
 from planc.fingerprint import TensorLike, first_difference, tensors_digest
 from planc.plan import Provenance, TensorSpec
@@ -196,3 +197,8 @@ def _masks(tensors: tuple[TensorSpec, ...], packed: Mapping[str, bytes]) -> tupl
 
 def _joined(a: MaskPlan, b: MaskPlan) -> tuple[Provenance, ...]:
     return tuple(dict.fromkeys(a.provenance + b.provenance))
+
+
+masks_given = instance(
+    "a planc.MaskPlan", MaskPlan, advice="give what planc.masks.select or planc.load_masks returns"
+)

@@ -129,7 +129,7 @@ class Plan:
     modules: tuple[ModuleSpec, ...]
     groups: tuple[PlanGroup, ...]
     attributes: tuple[AttributeChange, ...]
-    inputs: Any  # planc.inputs: the specification of the example inputs, nested tuples
+    inputs: Any  # planc.specification: the specification of the example inputs, nested tuples
     target: str  # "module" or "graph"
     provenance: tuple[Provenance, ...]  # one for each plan that was composed into this one
     cost_before: Cost
@@ -156,27 +156,6 @@ class Plan:
     def replace(self, **changes: Any) -> Plan:
         """A copy with some fields changed."""
         return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
-
-
-def inputs_text(spec: Any) -> str:
-    """A specification of inputs in the notation of a call, as ``float32[1, 3, 224, 224]``."""
-    match spec:
-        case ("tuple", ("tuple", *args), ("dict", *kwargs)):
-            named = [f"{key}={inputs_text(item)}" for key, item in kwargs]
-            return ", ".join([*map(inputs_text, args), *named]) or "none"
-        case ("tensor", tuple(shape), str(dtype)):
-            return f"{dtype}[{', '.join(map(str, shape))}]"
-        case ("tuple", *items):
-            return f"({', '.join(map(inputs_text, items))})"
-        case ("list", *items):
-            return f"[{', '.join(map(inputs_text, items))}]"
-        case ("dict", *items):
-            return f"{{{', '.join(f'{key}: {inputs_text(item)}' for key, item in items)}}}"
-        case ("value", value):
-            return repr(value)
-        case ("opaque", str(name)):
-            return f"<{name}>"
-    return repr(spec)
 
 
 @dataclass(frozen=True, slots=True)

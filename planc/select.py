@@ -10,6 +10,7 @@ import numpy as np
 
 from planc import fingerprint
 from planc.analysis import Analysis
+from planc.arguments import function_of, instance, optional, options, takes
 from planc.configuration import with_configuration
 from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
@@ -20,10 +21,18 @@ from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
 from planc.policy.lowest import lowest
 from planc.policy.ratio import Policy
+from planc.specification import features
 
 Target = Literal["module", "graph"]
 
 
+@takes(
+    analysis=instance("an analysis", Analysis, advice="give what planc.analyze returns"),
+    scores=instance("Scores", Scores, advice="give what planc.score returns"),
+    policy=function_of("analysis", "scores"),
+    target=options("module", "graph", error=PolicyError),
+    budget=optional(instance("a planc.Budget", Budget, advice="give planc.Budget(macs=0.5)")),
+)
 def select(
     analysis: Analysis,
     scores: Scores,
@@ -45,8 +54,6 @@ def select(
         PolicyError: the request cannot be met; says which part. A score is NaN.
         InfeasibleBudget: no plan of this policy is within the budget; names the closest figure.
     """
-    if target not in ("module", "graph"):
-        raise PolicyError(f'target {target!r}: choose "module" or "graph"')
     checked_seed(seed)
     equations = analysis.equations(target)
     if budget is None:
@@ -116,6 +123,7 @@ def _written(
         cost_after=known.price(kept),
         shapes=shapes,
         constraints=known.constraints,
+        requires=features(graph.input_spec),
     )
 
 

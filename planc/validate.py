@@ -9,7 +9,8 @@ same inputs: deciding as that did, it has the shapes that the labels predict the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,23 +19,46 @@ from torch import nn
 from planc import fingerprint
 from planc.analysis import Analysis, analyze
 from planc.errors import StalePlan, TraceError, VerificationError
-from planc.inputs import materialise
+from planc.inputs import as_call, materialise
 from planc.ir import Graph, Node
 from planc.plan import Plan
 from planc.replay import replay_pruned
 from planc.trace import trace
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_MADE_UP = (
+    "the inputs were made up from the plan's specification: if this model needs others, give "
+    "args= or kwargs=, or apply with validate=False"
+)
 
 
 def example_call(
     plan: Plan, model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = None
 ) -> Call:
-    """The given inputs, or some made from the plan's specification, on the model's device."""
-    if args is not None:
-        return (args if isinstance(args, tuple) else (args,)), dict(kwargs or {})
+    """The given inputs, or some made from the plan's specification, on the model's device and in
+    its precision.
+    """
+    if not _are_made_up(args, kwargs):
+        return as_call(args, kwargs)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return materialise(plan.inputs, "cpu" if device.type == "meta" else device)
+    types = [t.dtype for t in (*model.parameters(), *model.buffers()) if t.dtype in _PRECISIONS]
+    return materialise(plan.inputs, "cpu" if device.type == "meta" else device, types=types)
+
+
+def _are_made_up(args: Any, kwargs: Mapping[str, Any] | None) -> bool:
+    return args is None and not kwargs
+
+
+@contextmanager
+def explained(args: Any = None, kwargs: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Within it, a failure on inputs that were made up says so."""
+    try:
+        yield
+    except (TraceError, VerificationError, StalePlan) as error:
+        if not _are_made_up(args, kwargs):
+            raise
+        raise type(error)(f"{error}; {_MADE_UP}") from error
 
 
 def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> None:

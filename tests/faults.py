@@ -438,13 +438,13 @@ def module_too_many(plan: Plan, random: Random) -> Plan:
 
 def inputs_of_another_shape(plan: Plan, random: Random) -> Plan:
     top, args, kwargs = plan.inputs
-    kind, shape, dtype = args[1]
+    kind, shape, dtype, *_ = args[1]
     return plan.replace(inputs=(top, (args[0], (kind, (shape[0] + 1, *shape[1:]), dtype)), kwargs))
 
 
 def inputs_of_another_type(plan: Plan, random: Random) -> Plan:
     top, args, kwargs = plan.inputs
-    kind, shape, _ = args[1]
+    kind, shape, *_ = args[1]
     return plan.replace(inputs=(top, (args[0], (kind, shape, "complex64")), kwargs))
 
 

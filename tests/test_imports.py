@@ -47,13 +47,13 @@ LAYERS = (
     ("labels",),
     ("facts",),
     ("widths", "layers"),
-    ("origin",),
+    ("origin", "arguments"),
     ("plan",),
     ("groups", "units"),
     ("ir",),
-    ("expr",),
+    ("expr", "specification"),
     ("reparametrised", "guards"),
-    ("errors", "collection"),
+    ("errors", "collection", "wrappers"),
 )
 TOUCH_TENSORS = {
     "apply",

@@ -17,16 +17,19 @@ from planc.apply.graph import apply_graph
 from planc.apply.module import apply_module, mask_module, restore_module
 from planc.apply.renewal import Removed
 from planc.apply.state_dict import apply_state_dict, mask_state_dict, restore_state_dict
+from planc.arguments import a_flag, a_plan, instance, takes
 from planc.errors import PlancError
 from planc.plan import Plan
 from planc.trace.given import as_module
-from planc.validate import example_call
+from planc.validate import example_call, explained
 from planc.validate import validate as validate_module
+from planc.wrappers import rewrapped
 
 __all__ = ["Removed", "apply", "mask", "restore"]
 
 Target = TypeVar("Target", bound="nn.Module | Mapping[str, Any]")
 Program = torch.export.ExportedProgram
+removed_given = instance("removed values", Removed, advice="give what keep_removed=True gave")
 
 
 @overload
@@ -77,6 +80,7 @@ def apply(
 ) -> Target | tuple[Target, Removed]: ...
 
 
+@takes(plan=a_plan, keep_removed=a_flag, validate=a_flag)
 def apply(
     plan: Plan,
     target: Any,
@@ -97,11 +101,14 @@ def apply(
 
     Args:
         plan: the plan, made for this model.
-        target: an ``nn.Module``, an ``ExportedProgram``, or a mapping from names to tensors.
+        target: an ``nn.Module``, an ``ExportedProgram``, or a mapping from names to tensors. Of a
+            wrapper (DistributedDataParallel, DataParallel, AveragedModel) the model inside is
+            pruned and returned, to be wrapped again; torch.compile's comes back compiled.
         keep_removed: return also the removed values, for :func:`restore`.
         validate: run the new module on fake tensors and compare every shape with the plan's
             prediction (a state dict cannot be run).
-        args, kwargs: inputs for that; made from the plan's specification if not given.
+        args, kwargs: inputs for that; made from the plan's specification if not given, with the
+            values of small integer tensors and in the model's precision.
 
     Raises:
         StalePlan: the plan was made for another model; names the first difference.
@@ -109,23 +116,27 @@ def apply(
         VerificationError: the result is not what the plan predicts; names the first difference.
         PlancError: the target is neither a module nor a mapping, or cannot be copied.
     """
-    applied: Any
-    target = as_module(target)
     if isinstance(target, Mapping):
-        applied = apply_state_dict(plan, target, keep_removed)
-    elif not isinstance(target, nn.Module):
-        raise _not_a_target(target)
-    elif plan.target == "graph":
-        call = example_call(plan, target, args, kwargs)
-        applied = apply_graph(plan, target, call, keep_removed, validate)
+        return apply_state_dict(plan, target, keep_removed)
+    model = _module(target)
+    applied: Any
+    if plan.target == "graph":
+        call = example_call(plan, model, args, kwargs)
+        with explained(args, kwargs):
+            applied = apply_graph(plan, model, call, keep_removed, validate)
     else:
-        applied = apply_module(plan, target, keep_removed)
+        applied = apply_module(plan, model, keep_removed)
         if validate:
             smaller = applied[0] if keep_removed else applied
-            validate_module(plan, target, smaller, example_call(plan, target, args, kwargs))
-    return applied
+            call = example_call(plan, model, args, kwargs)
+            with explained(args, kwargs):
+                validate_module(plan, model, smaller, call)
+    if keep_removed:
+        return rewrapped(target, applied[0]), applied[1]
+    return rewrapped(target, applied)
 
 
+@takes(plan=a_plan)
 def mask(plan: Plan, target: Target) -> Target:
     """A new module or state dict of the original shapes, zero wherever the plan removes.
 
@@ -135,16 +146,14 @@ def mask(plan: Plan, target: Target) -> Target:
         StalePlan, AlreadyApplied, PlancError: as for :func:`apply`.
     """
     masked: Any
-    target = as_module(target)
-    if isinstance(target, nn.Module):
-        masked = mask_module(plan, target)
-    elif isinstance(target, Mapping):
+    if isinstance(target, Mapping):
         masked = mask_state_dict(plan, target)
     else:
-        raise _not_a_target(target)
+        masked = rewrapped(target, mask_module(plan, _module(target)))
     return cast("Target", masked)
 
 
+@takes(plan=a_plan, removed=removed_given)
 def restore(plan: Plan, smaller: Target, removed: Removed) -> Target:
     """The original of ``smaller, removed = apply(plan, original, keep_removed=True)``, exactly.
 
@@ -154,22 +163,22 @@ def restore(plan: Plan, smaller: Target, removed: Removed) -> Target:
             rewritten graph, of which only the state dict can be restored.
     """
     restored: Any
-    if isinstance(smaller, nn.Module):
-        if plan.target == "graph":
-            raise PlancError(
-                "a rewritten graph has no modules of the original to restore: restore its "
-                "state_dict() and load that into the original's class"
-            )
-        restored = restore_module(plan, smaller, removed)
-    elif isinstance(smaller, Mapping):
+    if isinstance(smaller, Mapping):
         restored = restore_state_dict(plan, smaller, removed)
-    else:
-        raise _not_a_target(smaller)
-    return cast("Target", restored)
+        return cast("Target", restored)
+    model = _module(smaller)
+    if plan.target == "graph":
+        raise PlancError(
+            "a rewritten graph has no modules of the original to restore: restore its "
+            "state_dict() and load that into the original's class"
+        )
+    return cast("Target", rewrapped(smaller, restore_module(plan, model, removed)))
 
 
-def _not_a_target(target: object) -> PlancError:
-    return PlancError(
-        f"a plan applies to an nn.Module or to a mapping from names to tensors, not to "
-        f"{type(target).__name__}: pass the model, or its state_dict()"
-    )
+def _module(target: Any) -> nn.Module:
+    if not isinstance(target, nn.Module | Program):
+        raise PlancError(
+            f"target: a plan applies to an nn.Module or to a mapping from names to tensors, not to "
+            f"{type(target).__name__}: pass the model, or its state_dict()"
+        )
+    return as_module(target, "target")

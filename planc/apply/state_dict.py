@@ -2,14 +2,16 @@
 
 Names and shapes are all that is checked, for a state dict has no more. Buffers that are not
 persistent may be missing, and so may all but one of the names of a tied tensor. Names that shared
-memory share it in the result; entries that are not tensors are copied.
+memory share it in the result; entries that are not tensors are copied. The prefix of a wrapper
+before all names is seen through, and kept.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 import torch
@@ -25,7 +27,8 @@ from planc.apply.renewal import (
 from planc.apply.source import not_the_result, shapes_of
 from planc.apply.tensors import cut_tensor
 from planc.fingerprint import check_state_dict, shape_difference, tensors_after
-from planc.plan import Plan
+from planc.plan import Plan, TensorSpec
+from planc.wrappers import prefix_of
 
 State = Mapping[str, Any]
 
@@ -57,12 +60,15 @@ def apply_state_dict(
         StalePlan: the plan was made for other tensors; names the first difference.
         AlreadyApplied: the shapes are those that the plan makes.
     """
-    check_state_dict(plan, shapes_of(state))
-    smaller = rebuilt(state, Renewal(plan.tensors, plan.cuts, named_tensors(state), cut_tensor))
+    found = entries_of(plan.tensors, state)
+    check_state_dict(plan, shapes_of(found.own))
+    named = named_tensors(found.own)
+    renewal = Renewal(plan.tensors, plan.cuts, named, cut_tensor)
+    smaller = found.wrapped(rebuilt(found.own, renewal))
     if not keep_removed:
         return smaller
     with trainable_results():
-        return smaller, collect_removed(plan, named_tensors(state))
+        return smaller, collect_removed(plan, named)
 
 
 def mask_state_dict(plan: Plan, state: State) -> dict[str, Any]:
@@ -71,8 +77,9 @@ def mask_state_dict(plan: Plan, state: State) -> dict[str, Any]:
     Raises:
         StalePlan, AlreadyApplied: as for :func:`apply_state_dict`.
     """
-    check_state_dict(plan, shapes_of(state))
-    return rebuilt(state, Masking(plan, named_tensors(state)))
+    found = entries_of(plan.tensors, state)
+    check_state_dict(plan, shapes_of(found.own))
+    return found.wrapped(rebuilt(found.own, Masking(plan, named_tensors(found.own))))
 
 
 def restore_state_dict(plan: Plan, smaller: State, removed: Removed) -> dict[str, Any]:
@@ -81,10 +88,43 @@ def restore_state_dict(plan: Plan, smaller: State, removed: Removed) -> dict[str
     Raises:
         StalePlan: the shapes are not those that the plan makes, or the removed values do not fit.
     """
-    difference = shape_difference(tensors_after(plan.tensors, plan.cuts), shapes_of(smaller))
+    found = entries_of(plan.tensors, smaller)
+    difference = shape_difference(tensors_after(plan.tensors, plan.cuts), shapes_of(found.own))
     if difference is not None:
         raise not_the_result(difference)
-    return rebuilt(smaller, Restoration(plan, named_tensors(smaller), removed))
+    restoration = Restoration(plan, named_tensors(found.own), removed)
+    return found.wrapped(rebuilt(found.own, restoration))
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The entries of a model in a state dict. A wrapper puts a prefix (``module.``, ``_orig_mod.``)
+    before their names, and may have entries of its own.
+    """
+
+    state: State
+    prefix: str
+    own: State  # under the model's names
+
+    def wrapped(self, result: dict[str, Any]) -> dict[str, Any]:
+        """``result``, made of the model's own entries, under the names of the state dict."""
+        if not self.prefix:
+            return result
+        wrapped: dict[str, Any] = OrderedDict() if isinstance(self.state, OrderedDict) else {}
+        for name, value in self.state.items():
+            mine = name.startswith(self.prefix)
+            wrapped[name] = result[name[len(self.prefix) :]] if mine else copy.deepcopy(value)
+        return wrapped
+
+
+def entries_of(tensors: Iterable[TensorSpec], state: State) -> Entries:
+    """The entries of the model that has the ``tensors``."""
+    known = {name for spec in tensors for name in spec.names}
+    prefix = prefix_of([name for name in state if isinstance(name, str)], known)
+    if not prefix:
+        return Entries(state, "", state)
+    own = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+    return Entries(state, prefix, own)
 
 
 def named_tensors(state: State) -> list[tuple[str, torch.Tensor]]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from planc.arguments import a_flag, function_of, optional, takes
 from planc.calibrate.collect import Collector
 from planc.calibrate.ranks import rank, together
 from planc.calibrate.storage import load_statistics, save_statistics
@@ -20,6 +21,7 @@ from planc.criteria import Criterion, Statistics, named
 from planc.criteria.scores import broken
 from planc.criteria.statistics import INPUTS
 from planc.errors import CalibrationError, PolicyError
+from planc.trace.given import module
 from planc.trace.unfused import unfused
 
 __all__ = ["Loss", "calibrate", "load_statistics", "save_statistics"]
@@ -28,6 +30,7 @@ Loss = Callable[[nn.Module, Any], torch.Tensor]
 Item = TypeVar("Item")
 
 
+@takes(model=module, loss=optional(function_of("model", "batch")), progress=a_flag)
 def calibrate(
     model: nn.Module,
     batches: Iterable[Any],
@@ -57,7 +60,7 @@ def calibrate(
             (says which), the loss is not one finite number, or a gradient is not finite (names the
             parameter).
     """
-    several = [criterion] if isinstance(criterion, str) or callable(criterion) else criterion
+    several: Any = criterion if isinstance(criterion, list | tuple) else [criterion]
     scorers = [named(one) for one in several]
     try:
         iter(batches)

@@ -9,6 +9,7 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from planc.arguments import a_path, instance, takes
 from planc.codec.files import write_file
 from planc.criteria.statistics import (
     CHANGES,
@@ -36,6 +37,10 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quantities: tuple[str, ...]
 
 
+@takes(
+    statistics=instance("Statistics", Statistics, advice="give what planc.calibrate returns"),
+    path=a_path,
+)
 def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
     """Writes statistics to a file, whole or not at all. Equal statistics give equal bytes.
 
@@ -48,6 +53,7 @@ def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Non
     write_file(path, save(tensors, {_KEY: msgspec.json.encode(record).decode()}))
 
 
+@takes(path=a_path)
 def load_statistics(path: str | os.PathLike[str]) -> Statistics:
     """Reads statistics that :func:`save_statistics` wrote.
 

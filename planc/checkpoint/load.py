@@ -21,17 +21,19 @@ from planc.apply.module import check_objects, named_tensors, rebuilt
 from planc.apply.renewal import Renewal
 from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import cut_tensor
+from planc.arguments import a_flag, a_path, a_plan, optional, options, takes
 from planc.checkpoint.differences import differences, model_names
 from planc.checkpoint.elements import memory_of, torch_dtype
 from planc.checkpoint.save import OPTIMIZER
 from planc.checkpoint.values import decoded, pair
 from planc.codec.checkpoint import StoredTensor
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
 from planc.fingerprint import check_source
 from planc.plan import Cut, Plan
 from planc.tensorfiles.checkpoint import Opened, open_checkpoint
 from planc.tensorfiles.reader import TensorFile, open_tensors
+from planc.trace.given import device_given, module
 from planc.trace.structure import owned_tensors
 
 Mode = Literal["replay", "verify"]
@@ -72,12 +74,17 @@ def load(
             are no checkpoint.
         PlancError: a tensor has no values anywhere, or no dtype in this torch.
     """
+    path, model = a_path("path", path), module("model", model)
+    plan = optional(a_plan)("plan", plan)
+    device = optional(device_given)("device", device)
+    limits, check_digests = limits_given("limits", limits), a_flag("check_digests", check_digests)
+    options("replay", "verify")("mode", mode)
     opened = open_checkpoint(path, limits=limits)
     recorded = opened.checkpoint.plan
     if mode == "verify":
         _raise_all(differences(opened.checkpoint, model, plan), path)
         loaded = _allocated(opened, model, {}, device)
-    elif mode == "replay":
+    else:
         if plan is not None and plan != recorded:
             raise StalePlan(f"{path}: was made with another plan than the one given")
         if recorded.target != "module":
@@ -90,12 +97,11 @@ def load(
         check_objects(model, loaded)
         set_attributes(loaded, recorded.attributes)
         _raise_all(differences(opened.checkpoint, loaded), path)
-    else:
-        raise PlancError(f"mode {mode!r}: choose 'replay' or 'verify'")
     _fill(opened, loaded, check_digests, limits)
     return loaded
 
 
+@takes(path=a_path, limits=limits_given, check_digests=a_flag)
 def load_optimizer(
     path: str | os.PathLike[str], *, check_digests: bool = True, limits: Limits = DEFAULT
 ) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from planc.apply.source import modules_of, tensors_of
+from planc.arguments import a_count, a_mapping, a_path, a_plan, instance, optional
 from planc.checkpoint.elements import bytes_of, dtype_name
 from planc.checkpoint.values import encoded
 from planc.checkpoint.values import modules_of as stored_modules
@@ -34,7 +35,7 @@ from planc.codec.checkpoint import (
     encode_part,
 )
 from planc.codec.files import replacing, write_file
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import PlancError, StalePlan
 from planc.fingerprint import first_difference, modules_after, tensors_after
 from planc.origin import own_tensors
@@ -49,10 +50,17 @@ from planc.tensorfiles.shards import (
     check_names,
 )
 from planc.tensorfiles.writer import TensorWriter
+from planc.trace.given import module
 from planc.trace.structure import owned_tensors
 
 OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimiser's numbers
 _FORMAT = {"format": "pt"}  # what others look for in the metadata
+
+
+_optimizer = optional(
+    instance("an optimizer of torch.optim", torch.optim.Optimizer, advice="leave it out")
+)
+_metadata = optional(a_mapping)
 
 
 def save(
@@ -87,7 +95,10 @@ def save(
         FileError: the record is larger than ``limits``.
         OSError: the disk is full, ...
     """
-    target = Path(path)
+    target = Path(a_path("path", path))
+    model, plan = module("model", model), a_plan("plan", plan)
+    limits, shard_size = limits_given("limits", limits), a_count("shard_size", shard_size)
+    optimizer, metadata = _optimizer("optimizer", optimizer), _metadata("metadata", metadata)
     _check_result(plan, model)
     state, extra = _contents(model)
     user = tuple((str(name), encoded(value)) for name, value in sorted((metadata or {}).items()))

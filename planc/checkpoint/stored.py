@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from planc.arguments import a_path, takes
 from planc.checkpoint.elements import memory_of, torch_dtype
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.tensorfiles.shards import find_shards, open_shard
 
 
@@ -23,6 +24,7 @@ class StoredWeights(Mapping[str, torch.Tensor]):
     ``meta`` has the same names with tensors on the meta device: shapes and dtypes without values.
     """
 
+    @takes(path=a_path, limits=limits_given)
     def __init__(self, path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> None:
         """Raises FileError, ShardMismatch or OSError if the files are not what they should be."""
         self._entries = find_shards(Path(path), limits).entries()

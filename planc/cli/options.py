@@ -156,7 +156,7 @@ def model_options(command: _Command) -> _Command:
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...], str]:
-    """The specification of a tensor (see :mod:`planc.inputs`) written as sizes and a dtype.
+    """The specification of a tensor (see :mod:`planc.specification`) written as sizes and a dtype.
 
     >>> shape("2x16:int64")
     ('tensor', (2, 16), 'int64')

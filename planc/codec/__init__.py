@@ -7,10 +7,11 @@ others. What is written has passed the same checks, so a plan that cannot be rea
 
 from __future__ import annotations
 
+from planc.arguments import a_digest, a_path, a_plan, takes
 from planc.codec.checks import check_plan
 from planc.codec.conversion import to_body, to_plan
 from planc.codec.formats import Format, Path
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.codec.records import decode_body
 from planc.plan import Plan
 
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 
+@takes(plan=a_plan, path=a_path, limits=limits_given)
 def save_plan(plan: Plan, path: Path, *, limits: Limits = DEFAULT) -> None:
     """Writes ``plan`` to a file, which is whole on the disk on return or as it was before.
 
@@ -33,6 +35,7 @@ def save_plan(plan: Plan, path: Path, *, limits: Limits = DEFAULT) -> None:
     _PLANS.save(plan, path, limits)
 
 
+@takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_plan(path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT) -> Plan:
     """Reads a plan that :func:`save_plan` wrote.
 

@@ -36,6 +36,7 @@ from planc.plan import (
     WidthConstraint,
     is_public,
 )
+from planc.specification import INPUT_VALUES, features
 from planc.units import Units, marked
 
 _AGAIN = "compile the plan again"
@@ -60,6 +61,10 @@ def check_plan(plan: Plan, limits: Limits) -> None:
     _check_changes(plan.attributes, plan, limits)
     _check_constraints(plan.constraints, limits)
     check_specification(plan.inputs, limits)
+    if (INPUT_VALUES in plan.requires) != (INPUT_VALUES in features(plan.inputs)):
+        raise MalformedFile(
+            f"requires: {list(plan.requires)}, inputs: {list(features(plan.inputs))}; {_AGAIN}"
+        )
     check_provenance(plan.provenance, limits)
     tables = _check_groups(plan, limits)
     _check_digests(plan, shapes_after(plan, tables))

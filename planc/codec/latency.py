@@ -5,7 +5,7 @@ The envelope is that of plans, with the kind ``planc/time``. The body is a map o
     grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
                 axis, ``blocks`` the channels that are taken at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
-    inputs      the specification of the example inputs (planc.inputs)
+    inputs      the specification of the example inputs (planc.specification)
     machine     str, the name of the processor
     rest        nanoseconds beyond the operators
     structure   SHA-256 of the groups
@@ -24,13 +24,15 @@ import math
 
 import msgspec
 
+from planc.arguments import a_digest, a_path, instance, takes
 from planc.codec.formats import Format, Path
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.codec.records import Natural, RecordMap, decode_inputs, decode_record
 from planc.codec.specification import check_specification
 from planc.errors import MalformedFile
 from planc.fingerprint import canonical
 from planc.latency.table import Grid, LatencyTable, Use
+from planc.specification import features
 
 KIND = b"planc/time"
 _AGAIN = "measure the table again"
@@ -59,11 +61,19 @@ class LatencyRecord(RecordMap):
     uses: tuple[UseRecord, ...]
 
 
+@takes(
+    table=instance(
+        "a planc.LatencyTable", LatencyTable, advice="give what planc.measure_latency returns"
+    ),
+    path=a_path,
+    limits=limits_given,
+)
 def save_latency(table: LatencyTable, path: Path, *, limits: Limits = DEFAULT) -> None:
     """Writes a latency table to a file; see :func:`planc.codec.save_plan`."""
     _LATENCY.save(table, path, limits)
 
 
+@takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_latency(
     path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT
 ) -> LatencyTable:
@@ -117,6 +127,8 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
         raise MalformedFile(f"structure: {len(record.structure)} bytes, a SHA-256 has 32; {_AGAIN}")
     inputs = decode_inputs(record.inputs, limits)
     check_specification(inputs, limits)
+    if features(inputs):
+        raise MalformedFile(f"inputs: a table of latencies holds no values; {_AGAIN}")
     for i, grid in enumerate(record.grids):
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):

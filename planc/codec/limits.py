@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planc.arguments import instance
 from planc.errors import LimitExceeded
 
 
@@ -43,3 +44,5 @@ class Limits:
 
 
 DEFAULT = Limits()
+
+limits_given = instance("planc.codec.Limits", Limits, advice="give Limits(name=...)")

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import math
 
+from planc.arguments import a_digest, a_path, takes
 from planc.codec.checks import check_provenance, check_tensors
 from planc.codec.formats import Format, Path
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.codec.records import (
     Natural,
     ProvenanceRecord,
@@ -29,7 +30,7 @@ from planc.codec.records import (
 )
 from planc.errors import MalformedFile
 from planc.fingerprint import canonical
-from planc.maskplan import MaskPlan, TensorMask, bytes_of
+from planc.maskplan import MaskPlan, TensorMask, bytes_of, masks_given
 from planc.plan import Provenance, TensorSpec
 
 KIND = b"planc/mask"
@@ -48,11 +49,13 @@ class MaskPlanRecord(RecordMap):
     tensors: tuple[TensorRecord, ...]
 
 
+@takes(masks=masks_given, path=a_path, limits=limits_given)
 def save_masks(masks: MaskPlan, path: Path, *, limits: Limits = DEFAULT) -> None:
     """Writes a mask plan to a file; see :func:`planc.codec.save_plan`."""
     _MASKS.save(masks, path, limits)
 
 
+@takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_masks(path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT) -> MaskPlan:
     """Reads a mask plan that :func:`save_masks` wrote; see :func:`planc.codec.load_plan`."""
     return _MASKS.load(path, sha256, limits)

@@ -10,7 +10,7 @@ The body is one msgpack map, every map in it with sorted keys, every value in it
                          [dim, start, stop]; runs: [unit, count, start, step, span, repeats, stride]
                 removed  for each row of the group a bitmap of ceil(size / rows / 8) bytes, lowest
                          bit first, the bits after the last unit zero; rows lose equally many
-    inputs      the specification of the example inputs (planc.inputs)
+    inputs      the specification of the example inputs (planc.specification)
     modules     [{attributes, path}]    attributes: row of ``structural``, in order of first use
     provenance  [{criterion, policy, seed, versions: [[name, version]]}]
     requires    [str]    features that a reader must know
@@ -37,6 +37,7 @@ import msgspec
 
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile, UnsupportedVersion
+from planc.specification import INPUT_VALUES
 
 ATTRIBUTE_DEPTH = 4
 INPUTS_DEPTH = 32
@@ -44,7 +45,7 @@ _SCALAR: Any = None | bool | int | float | str
 
 
 # what a plan may require of its reader; a file that requires more is from the future
-FEATURES: frozenset[str] = frozenset()
+FEATURES = frozenset({INPUT_VALUES})
 
 
 def nested(depth: int) -> Any:

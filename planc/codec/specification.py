@@ -1,6 +1,6 @@
 """Specifications of example inputs in a plan: nested tuples in, nothing or a named refusal out.
 
-The forms are those of :mod:`planc.inputs`, which needs torch, to make tensors of them.
+The forms are those of :mod:`planc.specification`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,26 @@ from typing import Any
 
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile
+from planc.specification import INTEGERS, MOST_OF_ALL, kept_values
 
 _INTEGERS = range(-(1 << 63), 1 << 63)
 
 
-def check_specification(spec: Any, limits: Limits, where: str = "inputs") -> None:
+def check_specification(spec: Any, limits: Limits) -> None:
     """Returns if ``spec`` is one of the forms, all the way down.
 
     Raises:
         MalformedFile: it is not; names the place.
         LimitExceeded: a string or a shape in it is too large.
     """
+    _check(spec, limits, "inputs")
+    if (values := sum(map(len, kept_values(spec)))) > MOST_OF_ALL:
+        raise MalformedFile(
+            f"inputs: {values} values, at most {MOST_OF_ALL} are kept; compile the plan again"
+        )
+
+
+def _check(spec: Any, limits: Limits, where: str) -> None:
     match spec:
         case ("tensor", tuple(shape), str(dtype)) if all(map(_is_size, shape)):
             limits.check("rank", len(shape), where)
@@ -28,15 +37,24 @@ def check_specification(spec: Any, limits: Limits, where: str = "inputs") -> Non
                 limits.check("dimension", size, where)
             limits.check("elements", math.prod(shape), where)
             limits.check("string", len(dtype.encode()), where)
+        case ("tensor", tuple(shape), str(dtype), tuple(values)) if dtype in INTEGERS:
+            _check(("tensor", shape, dtype), limits, where)
+            kind, allowed = bool if dtype == "bool" else int, INTEGERS[dtype]
+            fit = all(type(value) is kind and value in allowed for value in values)
+            if not fit or len(values) != math.prod(shape):
+                raise MalformedFile(
+                    f"{where}: {len(values)} values are not those of {dtype}{list(shape)}; "
+                    "compile the plan again"
+                )
         case ("tuple" | "list", *items):
             for i, item in enumerate(items):
-                check_specification(item, limits, f"{where}[{i}]")
+                _check(item, limits, f"{where}[{i}]")
         case ("dict", *items) if all(map(_is_item, items)):
             if len({key for key, _ in items}) < len(items):
                 raise MalformedFile(f"{where}: a key is there twice; compile the plan again")
             for key, item in items:
                 limits.check("string", len(key.encode()), where)
-                check_specification(item, limits, f"{where}[{key!r}]")
+                _check(item, limits, f"{where}[{key!r}]")
         case ("value", value) if _is_value(value):
             if isinstance(value, str):
                 limits.check("string", len(value.encode()), where)

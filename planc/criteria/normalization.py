@@ -48,7 +48,7 @@ class Normalized:
     by: Normalization = "mean"
 
     def __post_init__(self) -> None:
-        if self.by not in _NORMALIZATIONS:
+        if not isinstance(self.by, str) or self.by not in _NORMALIZATIONS:
             known = ", ".join(get_args(Normalization))
             raise PolicyError(f"unknown normalization {self.by!r}: choose one of {known}")
 

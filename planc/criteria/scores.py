@@ -9,14 +9,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from planc.analysis import Analysis
 from planc.criteria.statistics import Statistics, needed
-from planc.errors import PolicyError, StalePlan
-from planc.groups import Group
+from planc.errors import StalePlan
 from planc.ir import Tensor
-from planc.reparametrised import values_as_used
 
 Weights = Mapping[str, torch.Tensor]
 Opinions = Sequence[NDArray[np.float64] | None]
@@ -44,59 +41,6 @@ class Criterion(Protocol):
         """
 
 
-def score(
-    analysis: Analysis,
-    weights: nn.Module | Weights,
-    criterion: Criterion,
-    statistics: Statistics | None = None,
-) -> Scores:
-    """Scores every unit of every group.
-
-    Args:
-        weights: the model, or its parameters and buffers by name, as an exported program's
-            ``state_dict`` has them. What a mask of torch.nn.utils.prune hides in a model counts
-            as zero.
-        statistics: what :func:`planc.calibrate` collected, for criteria that need it.
-
-    Raises:
-        StalePlan: a tensor is missing or has another shape than the one that was traced.
-        PolicyError: statistics are missing; a score is missing or not finite; names the group.
-    """
-    if isinstance(weights, nn.Module):
-        weights = values_as_used(weights)
-    check_weights(analysis, getattr(weights, "meta", weights))  # shapes, without reading values
-    units = opinions(criterion, analysis, weights, statistics)
-    if len(units) != len(analysis.groups):
-        raise PolicyError(
-            f"{criterion}: scores for {len(units)} groups, the model has {len(analysis.groups)}; "
-            "a criterion returns an array for each group"
-        )
-    for group, values in zip(analysis.groups, units, strict=True):
-        if values is None:
-            raise PolicyError(
-                f"{criterion} says nothing of group {group}: none of its tensors is what it "
-                f"measures; use planc.criteria.Fallback({type(criterion).__name__}(...), "
-                "Magnitude(2))"
-            )
-        if np.shape(values) != (group.size,):
-            raise PolicyError(
-                f"{criterion}: group {group} has {group.size} units, its scores have shape "
-                f"{np.shape(values)}; a criterion returns a score for each unit"
-            )
-    scored = tuple(values for values in units if values is not None)
-    if scored and not np.isfinite(np.concatenate(scored)).all():
-        group = next(
-            group
-            for group, values in zip(analysis.groups, scored, strict=True)
-            if not np.isfinite(values).all()
-        )
-        raise PolicyError(
-            f"{criterion}: group {group} has scores that are not finite: "
-            f"{_culprit(group, weights, analysis, statistics)}"
-        )
-    return Scores(scored, str(criterion))
-
-
 def opinions(
     criterion: Criterion, analysis: Analysis, weights: Weights, statistics: Statistics | None
 ) -> Opinions:
@@ -122,6 +66,8 @@ def check_weights(analysis: Analysis, weights: Weights) -> None:
             if tensor.kind == "buffer":
                 continue
             raise StalePlan(f"weights: {tensor.name} is missing; give the traced model's weights")
+        if not isinstance(found, torch.Tensor):
+            raise StalePlan(f"weights: {tensor.name} is of type {type(found).__name__}, no tensor")
         if found.shape != tensor.shape:
             raise StalePlan(
                 f"weights: {tensor.name} has shape {tuple(found.shape)}, but {tensor.shape} was "
@@ -135,21 +81,6 @@ def named_in(weights: Weights, tensor: Tensor) -> torch.Tensor | None:
     if found is not None:
         return found
     return next((weights[name] for name in tensor.names if name in weights), None)
-
-
-def _culprit(
-    group: Group, weights: Weights, analysis: Analysis, statistics: Statistics | None
-) -> str:
-    """The first tensor among the group's members that has a value which is not finite."""
-    members = dict.fromkeys(member.tensor for member in group.members)
-    for name in sorted(members, key=lambda name: analysis.graph.tensor(name).kind, reverse=True):
-        names = analysis.graph.tensor(name).names  # parameters first, they are what is measured
-        tensor = next((weights[known] for known in names if known in weights), None)
-        if tensor is not None and not bool(tensor.isfinite().all()):
-            return f"{broken(name, tensor)}; give the weights of a model that works"
-    for name, tensor in statistics.broken() if statistics is not None else ():
-        return f"the statistics {broken(name, tensor)}; calibrate again"
-    return "all its tensors are finite, so the criterion overflows; scale the weights down"
 
 
 def broken(name: str, tensor: torch.Tensor) -> str:

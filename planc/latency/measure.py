@@ -27,17 +27,26 @@ import numpy as np
 import torch
 
 from planc.analysis import Analysis
+from planc.arguments import a_count, a_text, function_of, instance, optional, takes
 from planc.fingerprint import structure_digest
 from planc.latency.cases import Case, Operand, Probes, cases
 from planc.latency.clock import Timer, timer
 from planc.latency.machine import processor
 from planc.latency.table import Grid, LatencyTable, Use
+from planc.specification import without_values
 
 _NOTICED = 0.03  # of an operator's time: a smaller difference may be chance
 _MOST = 0.75  # of what a block takes, for its first channel alone
 _AT_ONCE = 1 << 26  # numbers that the operands of what is measured together have
 
 
+@takes(
+    analysis=instance("an analysis", Analysis, advice="give what planc.analyze returns"),
+    run=optional(function_of()),
+    timed=optional(function_of("calls")),
+    threads=optional(a_count),
+    device=a_text,
+)
 def measure_latency(
     analysis: Analysis,
     run: Callable[[], Any] | None = None,
@@ -93,7 +102,7 @@ def _measured(
         runs += [] if run is None else timed([run])  # when, chance should not decide
     table = LatencyTable(
         structure_digest(analysis.groups),
-        analysis.graph.input_spec,
+        without_values(analysis.graph.input_spec),
         processor(device),
         torch.get_num_threads(),
         0,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.errors import PolicyError
 from planc.fingerprint import structure_digest
-from planc.plan import inputs_text
+from planc.specification import inputs_text, without_values
 
 Kept = NDArray[np.int64]
 
@@ -61,7 +61,7 @@ class Use:
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
     """What was measured. ``structure`` is the digest of the groups, ``inputs`` the specification of
-    the example inputs (:mod:`planc.inputs`), ``machine`` the processor that was measured and
+    the example inputs (:mod:`planc.specification`), ``machine`` the processor that was measured and
     ``threads`` how many of its own; ``rest`` is what the model took beyond its operators, in
     nanoseconds; ``unmeasured`` are operators that could not be run by themselves.
     """
@@ -87,7 +87,7 @@ class LatencyTable:
 
     def check_inputs(self, inputs: Any) -> None:
         """Raises PolicyError if the table was measured for inputs of other shapes or types."""
-        if inputs != self.inputs:
+        if without_values(inputs) != self.inputs:
             raise PolicyError(
                 f"the latency table was measured for inputs {inputs_text(self.inputs)}, the plan "
                 f"is made with {inputs_text(inputs)}: give inputs as they were measured, or "

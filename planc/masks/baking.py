@@ -12,13 +12,16 @@ from torch import nn
 from planc.apply.module import copy_module
 from planc.apply.renewal import trainable_results
 from planc.apply.tensors import bits_of
+from planc.arguments import takes
 from planc.errors import PlancError
 from planc.reparametrised import Masked, drop_refreshes, masked_tensors
+from planc.trace.given import module
 
 Model = TypeVar("Model", bound=nn.Module)
 _Made = dict[int, tuple[nn.Parameter, list[nn.Parameter]]]  # by the id of the original, with it
 
 
+@takes(model=module)
 def bake(model: Model) -> Model:
     """A new model with every mask folded into its weights, and without the hooks that applied them.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from planc.apply.source import tensors_of
+from planc.arguments import described, function_of, some_patterns, takes
+from planc.criteria import NAMES
 from planc.criteria.random import checked_seed
 from planc.errors import PolicyError
 from planc.maskplan import MaskPlan, mask_plan
@@ -21,6 +23,7 @@ from planc.masks.policies import Floats, MaskPolicy
 from planc.plan import Provenance, TensorSpec
 from planc.reparametrised import values_as_used
 from planc.select import versions
+from planc.trace.given import module
 
 
 class ElementCriterion(Protocol):
@@ -56,10 +59,11 @@ class RandomElements:
         return torch.from_numpy(generator.random(tuple(tensor.shape)))
 
 
+@takes(model=module, policy=function_of("scores"), only=some_patterns, keep=some_patterns)
 def select(
     model: nn.Module,
     policy: MaskPolicy,
-    criterion: ElementCriterion | None = None,
+    criterion: str | ElementCriterion | None = None,
     *,
     only: Sequence[str] = (),
     keep: Sequence[str] = (),
@@ -69,8 +73,8 @@ def select(
 
     Args:
         policy: :class:`PerTensor`, :class:`GlobalElements`, :class:`NofM`, or a function.
-        criterion: magnitude by default. What a mask of torch.nn.utils.prune hides already has the
-            value zero.
+        criterion: magnitude by default ("magnitude", "l1" or "l2"), "random", or a
+            function. What a mask of torch.nn.utils.prune hides already has the value zero.
         only: shell-style patterns of parameters or of modules around them that may lose elements.
             By default all of two dimensions and more may: not biases, nor scales of norms.
         keep: patterns of those that stay whole.
@@ -80,7 +84,7 @@ def select(
         PolicyError: a pattern matches nothing, a score is missing or not finite, or the policy
             does not fit a tensor; names it.
     """
-    chosen = ElementMagnitude() if criterion is None else criterion
+    chosen = _named("magnitude" if criterion is None else criterion, seed)
     tensors = tensors_of(model)
     values = values_as_used(model)
     parameters = [
@@ -91,15 +95,43 @@ def select(
     ]
     picked = _picked(parameters, only, keep)
     scores = {name: _score(chosen, name, values[name]) for name in picked}
+    removed = policy(scores)
+    if not isinstance(removed, Mapping):
+        raise PolicyError(
+            f"policy {policy}: returned {described(removed)}, not the elements that go by name"
+        )
     provenance = Provenance(str(chosen), str(policy), checked_seed(seed), versions())
-    return mask_plan(tensors, policy(scores), (provenance,))
+    return mask_plan(tensors, removed, (provenance,))
+
+
+_NAMED = ("l1", "l2", "magnitude", "random")
+
+
+def _named(criterion: str | ElementCriterion, seed: int) -> ElementCriterion:
+    """A criterion of elements as it is, or by its name.
+
+    Raises:
+        PolicyError: there is none of that name, or it is one of units.
+    """
+    if isinstance(criterion, str) and criterion == "random":
+        return RandomElements(checked_seed(seed))
+    if isinstance(criterion, str):
+        if criterion in _NAMED:
+            return ElementMagnitude()
+        why = "measures units, not elements" if criterion in NAMES else "is unknown"
+        near = difflib.get_close_matches(criterion, _NAMED, n=1)
+        raise PolicyError(
+            f"criterion {criterion!r} {why}: choose one of {', '.join(_NAMED)}, or give a function "
+            f"of a name and a tensor{f'; did you mean {near[0]}?' if near else ''}"
+        )
+    found: ElementCriterion = function_of("name", "tensor")("criterion", criterion)
+    return found
 
 
 def _picked(
     parameters: Sequence[TensorSpec], only: Sequence[str], keep: Sequence[str]
 ) -> list[str]:
     names = [spec.name for spec in parameters if len(spec.shape) > 1]
-    only, keep = ((p,) if isinstance(p, str) else tuple(p) for p in (only, keep))
     if only:
         wanted = [matching(parameters, pattern) for pattern in only]
         names = [spec.name for spec in parameters if any(spec.name in found for found in wanted)]
@@ -139,6 +171,11 @@ def _score(criterion: ElementCriterion, name: str, tensor: torch.Tensor) -> Floa
         )
     with torch.no_grad():
         score = criterion(name, tensor.detach())
+    if not isinstance(score, torch.Tensor):
+        raise PolicyError(
+            f"{criterion}: {name} has scores of type {type(score).__name__}; a criterion returns a "
+            "tensor"
+        )
     if tuple(score.shape) != tuple(tensor.shape) or score.is_complex():
         raise PolicyError(
             f"{criterion}: {name} has shape {tuple(tensor.shape)}, its scores are "

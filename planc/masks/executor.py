@@ -11,17 +11,21 @@ from typing import Any, Literal, TypeVar, cast, get_args, overload
 import torch
 from torch import nn
 
+from planc.apply import removed_given
 from planc.apply.module import check_copy, named_tensors
 from planc.apply.module import rebuilt as rebuilt_module
 from planc.apply.renewal import Named, Removed, Renewal, memory_of, trainable_results
 from planc.apply.source import shapes_of, tensors_of
+from planc.apply.state_dict import Entries, entries_of
 from planc.apply.state_dict import named_tensors as named_entries
 from planc.apply.state_dict import rebuilt as rebuilt_state
+from planc.arguments import a_flag, options, takes
 from planc.errors import PlancError
 from planc.fingerprint import shape_difference
-from planc.maskplan import MaskPlan, TensorMask, check_masked, stale_masks, unpacked
+from planc.maskplan import MaskPlan, TensorMask, check_masked, masks_given, stale_masks, unpacked
 from planc.masks.elements import Layout, put_back, sparse, taken, zeroed, zeros
 from planc.plan import TensorSpec
+from planc.wrappers import bare
 
 Target = TypeVar("Target", bound="nn.Module | Mapping[str, Any]")
 Form = Literal["zeros", "csr", "coo", "semi-structured"]
@@ -39,6 +43,7 @@ def apply(
 ) -> tuple[Target, Removed]: ...
 
 
+@takes(masks=masks_given, form=options(*get_args(Form)), keep_removed=a_flag)
 def apply(
     masks: MaskPlan, target: Target, *, form: Form = "zeros", keep_removed: bool = False
 ) -> Target | tuple[Target, Removed]:
@@ -59,10 +64,9 @@ def apply(
         PlancError: the target is neither a module nor a mapping, or cannot be copied, or a form
             cannot hold a tensor; says why.
     """
-    if form not in get_args(Form):
-        raise PlancError(f"form {form!r}: choose one of {', '.join(get_args(Form))}")
     change = _change(masks, form)
     result: Any
+    target = bare(target)
     if isinstance(target, nn.Module):
         tensors = tensors_of(target)
         check_masked(masks, tensors)
@@ -70,9 +74,10 @@ def apply(
         result = rebuilt_module(target, Renewal(masks.tensors, masks.by_name, named, change))
         check_copy(target, result, tensors)
     elif isinstance(target, Mapping):
-        _check_state(masks, target)
-        named = named_entries(target)
-        result = rebuilt_state(target, Renewal(masks.tensors, masks.by_name, named, change))
+        found = _checked_state(masks, target)
+        named = named_entries(found.own)
+        renewal = Renewal(masks.tensors, masks.by_name, named, change)
+        result = found.wrapped(rebuilt_state(found.own, renewal))
     else:
         raise _not_a_target(target)
     if not keep_removed:
@@ -80,6 +85,7 @@ def apply(
     return cast("Target", result), _removed(masks, named, form)
 
 
+@takes(masks=masks_given, removed=removed_given)
 def restore(masks: MaskPlan, masked: Target, removed: Removed) -> Target:
     """The original of ``masked, removed = apply(masks, original, keep_removed=True)``, bit for bit.
 
@@ -90,13 +96,15 @@ def restore(masks: MaskPlan, masked: Target, removed: Removed) -> Target:
         PlancError: ``masked`` is neither a module nor a mapping, or cannot be copied.
     """
     restored: Any
+    masked = bare(masked)
     if isinstance(masked, nn.Module):
         check_masked(masks, tensors_of(masked))
         restored = rebuilt_module(masked, _Restoration(masks, named_tensors(masked), removed))
         check_copy(masked, restored, masks.tensors)
     elif isinstance(masked, Mapping):
-        _check_state(masks, masked)
-        restored = rebuilt_state(masked, _Restoration(masks, named_entries(masked), removed))
+        found = _checked_state(masks, masked)
+        restoration = _Restoration(masks, named_entries(found.own), removed)
+        restored = found.wrapped(rebuilt_state(found.own, restoration))
     else:
         raise _not_a_target(masked)
     return cast("Target", restored)
@@ -149,10 +157,12 @@ def _removed(masks: MaskPlan, named: Named, form: Form) -> Removed:
     return Removed(values)
 
 
-def _check_state(masks: MaskPlan, state: Mapping[str, Any]) -> None:
-    difference = shape_difference(masks.tensors, shapes_of(state))
+def _checked_state(masks: MaskPlan, state: Mapping[str, Any]) -> Entries:
+    found = entries_of(masks.tensors, state)
+    difference = shape_difference(masks.tensors, shapes_of(found.own))
     if difference is not None:
         raise stale_masks(difference)
+    return found
 
 
 def _not_a_target(target: object) -> PlancError:

@@ -14,14 +14,17 @@ from torch.nn.utils import prune
 from planc.apply.module import copy_module
 from planc.apply.renewal import trainable_results
 from planc.apply.source import tensors_of
+from planc.arguments import takes
 from planc.errors import PlancError
-from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan
+from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan, masks_given
 from planc.masks.baking import bake
 from planc.reparametrised import Masked, masked_tensors, refresh
+from planc.trace.given import module
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@takes(masks=masks_given, model=module)
 def attach(masks: MaskPlan, model: Model) -> Model:
     """A new model that carries the plan as masks of torch.nn.utils.prune, which keep what is masked
     at zero while the model is trained. ``model`` is left as it was.
@@ -58,6 +61,7 @@ def attach(masks: MaskPlan, model: Model) -> Model:
     return cast("Model", copied)
 
 
+@takes(model=module)
 def read(model: nn.Module) -> MaskPlan:
     """What the masks of torch.nn.utils.prune in ``model`` remove, as a plan for ``bake(model)``.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 
 from planc.apply.tensors import cut_tensor
+from planc.arguments import a_plan, takes
 from planc.fingerprint import tensors_after
-from planc.maskplan import MaskPlan, check_masked, mask_plan
+from planc.maskplan import MaskPlan, check_masked, mask_plan, masks_given
 from planc.plan import Plan
 
 
+@takes(plan=a_plan, masks=masks_given)
 def after(plan: Plan, masks: MaskPlan) -> MaskPlan:
     """The mask plan for ``planc.apply(plan, model)`` that ``masks`` is for ``model``: removed units
     take their elements with them. Applying the two plans in either order gives the same.

@@ -19,10 +19,11 @@ from torch import nn
 
 from planc.analysis import Analysis, analyze
 from planc.apply.source import tensors_of
+from planc.arguments import a_flag, optional, options, some_patterns, takes
 from planc.constants.dead import Dead
 from planc.errors import PolicyError
 from planc.grouping import PINNED
-from planc.maskplan import MaskPlan, check_masked, mask_plan
+from planc.maskplan import MaskPlan, check_masked, mask_plan, masks_given
 from planc.masks.choose import matching
 from planc.masks.covered import Covered, Flags, Zeros, covered_atoms
 from planc.masks.elements import zeroed
@@ -33,6 +34,7 @@ from planc.reparametrised import masked_tensors, values_as_used
 from planc.replay import vanished
 from planc.select import Target, write_plan
 from planc.trace import trace
+from planc.trace.given import module
 from planc.walk import walk_with_values
 
 
@@ -69,9 +71,16 @@ class FromMasks:
         return "\n".join(lines)
 
 
+@takes(
+    model=module,
+    masks=optional(masks_given),
+    assume_zero=some_patterns,
+    target=options("module", "graph", error=PolicyError),
+    strict=a_flag,
+)
 def from_masks(
     model: nn.Module,
-    args: Any,
+    args: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
     masks: MaskPlan | None = None,

@@ -17,9 +17,10 @@ import jinja2
 from planc import __version__
 from planc.codec import encode_plan
 from planc.diff import GroupDiff, diff
-from planc.plan import Plan, PlanGroup, inputs_text
+from planc.plan import Plan, PlanGroup
 from planc.report.strips import Strip, strip
 from planc.report.text import attribute_name, provenance_text, share_text, units_text
+from planc.specification import inputs_text
 
 _COSTS = (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes"))
 _PARTS = 24  # modules that the chart of parameters shows at most

@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from planc.latency.table import LatencyTable
-from planc.plan import inputs_text
 from planc.report.text import facts, share_text, spaced
+from planc.specification import inputs_text
 
 
 def latency_table(table: LatencyTable) -> RenderableType:

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from planc.diff import AttributeDiff, GroupDiff, PlanDiff
-from planc.plan import AttributeChange, Cost, Plan, Provenance, inputs_text
+from planc.plan import AttributeChange, Cost, Plan, Provenance
 from planc.report.plain import plan_from_json, plan_json
+from planc.specification import inputs_text
 
 __all__ = ["diff_table", "plan_from_json", "plan_json", "plan_table"]
 

@@ -9,13 +9,15 @@ run with the same plan and the same files goes on from there.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from planc.arguments import a_count, a_flag, a_path, a_plan, instance, optional, takes
 from planc.codec.files import read_file, replacing
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import PlancError, StalePlan
 from planc.fingerprint import check_state_dict
 from planc.plan import Plan
@@ -32,6 +34,7 @@ from planc.tensorfiles.directories import check_free
 from planc.tensorfiles.reader import is_directory
 from planc.tensorfiles.shards import SUFFIX, ShardSet, check_apart
 from planc.tensorfiles.writer import rewrite
+from planc.wrappers import prefix_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,17 @@ class Applied:
     outside: tuple[str, ...] = ()
 
 
+@takes(
+    plan=a_plan,
+    source=a_path,
+    target=a_path,
+    keep_removed=optional(a_path),
+    workers=a_count,
+    ranks=optional(instance("ranks", Ranks, advice="give what planc.job gives")),
+    limits=limits_given,
+    overwrite=a_flag,
+    trust_pickle=a_flag,
+)
 def apply_files(
     plan: Plan,
     source: str | os.PathLike[str],
@@ -193,8 +207,20 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
     try:
         check_state_dict(plan, shapes)
     except StalePlan as error:
-        raise StalePlan(f"{found.directory}: {error}") from None
+        raise StalePlan(f"{found.directory}: {error}{_wrapped(plan, shapes)}") from None
     check_apart(found, target)
+
+
+def _wrapped(plan: Plan, names: Iterable[str]) -> str:
+    """What to do where the names are the model's but for the prefix of a wrapper."""
+    prefix = prefix_of(names, {name for spec in plan.tensors for name in spec.names})
+    if not prefix:
+        return ""
+    return (
+        f"; every name begins with {prefix!r}, which a wrapper such as DistributedDataParallel "
+        "puts there: save the state_dict() of the model inside, or apply the plan to the state "
+        "dict in memory"
+    )
 
 
 def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, bytes]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from planc.arguments import a_flag, a_path, takes
 from planc.codec import load_plan
 from planc.codec.files import read_file, replacing
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import ShardMismatch, StalePlan
 from planc.fingerprint import shape_difference, tensors_after
 from planc.plan import Cut, Plan
@@ -30,6 +31,7 @@ from planc.tensorfiles.shards import SUFFIX, find_shards
 from planc.tensorfiles.stream import Stream, fill
 
 
+@takes(smaller=a_path, removed=a_path, target=a_path, limits=limits_given, overwrite=a_flag)
 def restore_files(
     smaller: str | os.PathLike[str],
     removed: str | os.PathLike[str],

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from planc.arguments import a_path, takes
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -17,7 +18,7 @@ from planc.codec.checkpoint import (
     decode_checkpoint,
     decode_part,
 )
-from planc.codec.limits import DEFAULT, Limits
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import FileError, ShardMismatch
 from planc.tensorfiles.header import Entry, Header, write_header
 from planc.tensorfiles.reader import is_directory, read_header
@@ -39,6 +40,7 @@ class Opened:
     places: dict[str, Entry]  # of its tensors, by their first names
 
 
+@takes(path=a_path, limits=limits_given)
 def inspect(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Checkpoint:
     """What a checkpoint says of itself; only the header of its first file is read.
 

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from planc.arguments import instance, optional, options, takes
 from planc.collection import paused_collection
 from planc.errors import TraceError
+from planc.inputs import as_call
 from planc.ir import Graph
 from planc.trace.decisions import Replay
 from planc.trace.export import export
@@ -21,6 +23,10 @@ __all__ = ["Frontend", "trace"]
 Frontend = Literal["record", "export"]
 
 
+@takes(
+    frontend=options("record", "export", error=TraceError),
+    replay=optional(instance("a Replay", Replay, advice="leave it out")),
+)
 def trace(
     model: nn.Module | torch.export.ExportedProgram,
     args: Any = None,
@@ -50,20 +56,11 @@ def trace(
     Raises:
         TraceError: the run failed; names the module, the source line and the reason.
     """
-    if args is None and isinstance(model, torch.export.ExportedProgram):
+    if args is None and not kwargs and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
-    if not isinstance(model, nn.Module):
-        raise TraceError(
-            f"expected an nn.Module, got {type(model).__name__}: build the model first"
-        )
-    if frontend not in ("record", "export"):
-        raise TraceError(f'frontend is {frontend!r}: choose "record" or "export"')
-    if args is None:
-        args = ()
-    if not isinstance(args, tuple):
-        args = tuple(args) if isinstance(args, list) else (args,)
+    args, kwargs = as_call(args, kwargs)
     with paused_collection():
         if frontend == "export":
-            return export(model, args, dict(kwargs or {}))
-        return record(model, args, dict(kwargs or {}), replay)
+            return export(model, args, kwargs)
+        return record(model, args, kwargs, replay)

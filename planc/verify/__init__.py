@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, analyze
+from planc.arguments import a_flag, a_number, a_plan, optional, takes
 from planc.errors import VerificationError
 from planc.fingerprint import structure_digest
 from planc.groups import apart, joined
@@ -22,7 +23,7 @@ from planc.replay import replay_masked, replay_pruned
 from planc.trace import trace
 from planc.trace.decisions import Replay
 from planc.trace.given import as_module
-from planc.validate import Call, example_call
+from planc.validate import Call, example_call, explained
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
     blind,
@@ -70,6 +71,7 @@ class Report:
         return "\n".join(self.checks)
 
 
+@takes(plan=a_plan, tolerance=optional(a_number), other_sizes=a_flag)
 def verify(
     plan: Plan,
     model: nn.Module | torch.export.ExportedProgram,
@@ -101,10 +103,11 @@ def verify(
         StalePlan: the plan was made for another model.
         VerificationError: something differs; the first difference is named.
     """
-    model = as_module(model)
+    model, smaller = as_module(model), as_module(smaller, "smaller")
     check_source(plan, model)
     call = example_call(plan, model, args, kwargs)
-    analysis = analyze(trace(model, *call))
+    with explained(args, kwargs):
+        analysis = analyze(trace(model, *call))
     planned = as_planned(plan, model, analysis)
     checks = [check_plan(plan, planned)]
     gone = analysis.gone([group.removed for group in plan.groups])

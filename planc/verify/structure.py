@@ -17,6 +17,7 @@ from planc.fingerprint import structure_digest
 from planc.guards import check
 from planc.plan import Plan
 from planc.select import write_plan
+from planc.specification import features, without_precision
 from planc.trace import trace
 from planc.validate import (
     Call,
@@ -49,16 +50,19 @@ def as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
     if analysis.graph.data_dependent:  # of the inputs of the plan, only shapes are known
         check_structure(plan, analysis)
         return analysis
-    if analysis.graph.input_spec == plan.inputs:
+    if without_precision(analysis.graph.input_spec) == without_precision(plan.inputs):
         return analysis
     try:
         planned = analyze(trace(model, *example_call(plan, model)))
     except TraceError as error:
-        raise VerificationError(f"the model does not run on the plan's inputs: {error}") from error
+        raise VerificationError(
+            f"the model does not run on the plan's inputs: {error}; they were made up from its "
+            "specification: give inputs of the shapes that it was compiled with"
+        ) from error
     if structure_digest(planned.groups) != structure_digest(analysis.groups):
         raise VerificationError(
             "on these inputs the model has other groups than on those of the plan: verify on "
-            "inputs of the shapes that it was compiled with"
+            "give inputs of the shapes that it was compiled with"
         )
     return planned
 
@@ -90,8 +94,12 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
         expected = write_plan(analysis, removed, target, "", "")
     except PolicyError as error:
         raise VerificationError(f"the plan breaks a constraint: {error}") from error
-    if analysis.graph.data_dependent:  # how much is computed depends on the values of the inputs
-        plan = _without_work(plan, expected)
+    deciding = analysis.graph.data_dependent
+    if deciding or ("real" in analysis.graph.frontend and plan.inputs != expected.inputs):
+        plan = _without_work(plan, expected)  # values decide how much is computed
+    if deciding or without_precision(plan.inputs) == without_precision(expected.inputs):
+        expected = expected.replace(inputs=plan.inputs, requires=features(plan.inputs))
+    expected = _in_precision(plan, expected)
     composed = len(plan.provenance) > 1
     if composed and plan.target == "graph":  # its last part was made for a graph rewritten before
         plan = plan.replace(shapes=expected.shapes)
@@ -110,6 +118,19 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
     return f"the plan's {len(plan.groups)} groups are those of a fresh analysis"
 
 
+def _in_precision(plan: Plan, expected: Plan) -> Plan:
+    """``expected`` in the precision that ``plan`` was made in: models may be converted since."""
+    was, before, after = plan.cost_before, expected.cost_before, expected.cost_after
+    width, rest = divmod(was.bytes, max(1, was.params))
+    if was.bytes == before.bytes or rest or width not in (1, 2, 4, 8):
+        return expected
+    return expected.replace(
+        cost_before=replace(before, bytes=width * before.params),
+        cost_after=replace(after, bytes=width * after.params),
+        shapes=plan.shapes,  # conversions are operators, where there is something to convert
+    )
+
+
 def unreached(analysis: Analysis) -> str:
     """The parameters that the run did not use, in words; empty if it used all."""
     names = dict.fromkeys(
@@ -125,12 +146,12 @@ def unreached(analysis: Analysis) -> str:
 
 
 def _without_work(plan: Plan, other: Plan) -> Plan:
-    """``plan`` with what ``other`` says of its inputs, its MACs and its shapes."""
+    """``plan`` with what ``other`` says of its MACs and its shapes."""
     costs = {
         field: replace(getattr(plan, field), macs=getattr(other, field).macs)
         for field in ("cost_before", "cost_after")
     }
-    return plan.replace(shapes=other.shapes, inputs=other.inputs, **costs)
+    return plan.replace(shapes=other.shapes, **costs)
 
 
 def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:

@@ -142,7 +142,8 @@ def test_semi_structured_tensors_come_back_bit_for_bit(monkeypatch: pytest.Monke
 
 def test_stale_plans_and_other_targets_are_named() -> None:
     model, other = nn.Linear(4, 3), nn.Linear(4, 2)
-    masks, removed = select(model, PerTensor(0.5)), None
+    masks = select(model, PerTensor(0.5))
+    _, removed = apply(masks, model, keep_removed=True)
     for target in (other, other.state_dict()):
         with pytest.raises(StalePlan, match=r"weight: expected shape \(3, 4\), found \(2, 4\)"):
             apply(masks, target)

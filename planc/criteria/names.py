@@ -1,0 +1,60 @@
+"""The names of criteria: a name in, the criterion out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from planc.arguments import function_of, shown
+from planc.criteria.activations import ActivationVariance, MeanActivation, NonzeroActivation, Wanda
+from planc.criteria.filters import BatchNormScale, GeometricMedian, Lamp
+from planc.criteria.gradients import KroneckerDamage, OptimalBrainDamage, Taylor
+from planc.criteria.magnitude import Magnitude
+from planc.criteria.random import Random
+from planc.criteria.scores import Criterion
+from planc.errors import PolicyError
+
+_NAMED: Mapping[str, Callable[[], Criterion]] = {
+    "l1": lambda: Magnitude(1),
+    "l2": lambda: Magnitude(2),
+    "batch_norm": BatchNormScale,
+    "fpgm": GeometricMedian,
+    "lamp": Lamp,
+    "taylor": Taylor,
+    "taylor_unit": lambda: Taylor("unit"),
+    "obd": OptimalBrainDamage,
+    "obd_c": KroneckerDamage,
+    "activation": MeanActivation,
+    "apoz": NonzeroActivation,
+    "variance": ActivationVariance,
+    "wanda": Wanda,
+}
+
+NAMES = (*sorted([*_NAMED, "random"]),)
+"""The criteria that have a name."""
+
+
+def named(name: str | Criterion, seed: int = 0) -> Criterion:
+    """A criterion as it is, or by its name: "l1", "l2", "random", "batch_norm" (scales of batch
+    norms), "fpgm", "lamp", and with statistics "taylor", "taylor_unit", "obd", "obd_c",
+    "activation", "apoz", "variance", "wanda".
+
+    Raises:
+        PolicyError: there is none of that name; names the near misses.
+    """
+    if not isinstance(name, str):
+        if not callable(name) or isinstance(name, type):
+            raise PolicyError(
+                f"criterion {shown(name)} is of type {type(name).__name__}: give a function, or "
+                f"one of the names {', '.join(NAMES)}"
+            )
+        taken = ("analysis", "weights", *(["statistics"] if getattr(name, "needs", ()) else []))
+        checked: Criterion = function_of(*taken)("criterion", name)
+        return checked
+    if name == "random":
+        return Random(seed)
+    if name not in _NAMED:
+        close = get_close_matches(name, NAMES, n=2)
+        near = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise PolicyError(f"unknown criterion {name!r}: choose one of {', '.join(NAMES)}{near}")
+    return _NAMED[name]()

@@ -1,0 +1,107 @@
+"""Wrappers around models, and parts that no plan can be made for: classes by name, so that nothing
+is imported to know them.
+
+A wrapper adds a process group, devices, an average or a compiler to a model; plans are those of the
+model inside. Names of its state dict begin with the wrapper's prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Iterator
+from typing import Any
+
+_COMPILED = "torch._dynamo.eval_frame.OptimizedModule"
+_INSIDE = {
+    _COMPILED: "_orig_mod",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+}
+"""The attribute of each wrapper that holds the model."""
+
+_OWN = frozenset({"n_averaged"})
+"""The entries of a state dict that are a wrapper's own."""
+
+_PREFIX = re.compile(rf"(?:(?:{'|'.join(sorted(set(_INSIDE.values())))})\.)+")
+
+_BEFORE = "plan with the model as it was before: {}"
+REFUSED = {
+    "torch.jit._script.ScriptModule": (
+        "compiled by torch.jit",
+        "pass the nn.Module that it was made from, and script or trace the pruned one",
+    ),
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
+        "sharded by FSDP, its parameters are parts of flat ones",
+        _BEFORE.format("apply the plan to it, or to a full state dict, and shard the result"),
+    ),
+    "torch.ao.nn.quantized": (
+        "quantized",
+        _BEFORE.format("prune the floating-point model, and quantize the result"),
+    ),
+    "torch.ao.nn.intrinsic.quantized": (
+        "quantized",
+        _BEFORE.format("prune the floating-point model, and quantize the result"),
+    ),
+    "bitsandbytes.nn": (
+        "quantized",
+        _BEFORE.format("prune the floating-point model, and quantize the result"),
+    ),
+}
+"""Classes, and packages of classes, whose insides are not seen: why, and the remedy."""
+
+
+def inside(model: Any) -> Any:
+    """The model that a wrapper holds, None if ``model`` is no wrapper."""
+    for name in _names(model):
+        if name in _INSIDE:
+            return getattr(model, _INSIDE[name])
+    return None
+
+
+def bare(model: Any) -> Any:
+    """The model without the wrappers around it."""
+    while (held := inside(model)) is not None:
+        model = held
+    return model
+
+
+def refusal(module: Any) -> tuple[str, str] | None:
+    """The reason why no plan can be made of a module of this class, and the remedy."""
+    for name in _names(module):
+        for known, why in REFUSED.items():
+            if f"{name}.".startswith(f"{known}."):
+                return why
+    return None
+
+
+def rewrapped(model: Any, changed: Any) -> Any:
+    """``changed``, made of the bare model, compiled by torch.compile as ``model`` was: all other
+    wrappers are bound to processes, devices or averages of the original.
+    """
+    held = inside(model)
+    if held is None:
+        return changed
+    changed = rewrapped(held, changed)
+    if any(name == _COMPILED for name in _names(model)):
+        return type(model)(changed, model.dynamo_ctx)
+    return changed
+
+
+def _names(module: Any) -> Iterator[str]:
+    for kind in type(module).__mro__:
+        yield f"{kind.__module__}.{kind.__qualname__}"
+
+
+def prefix_of(names: Iterable[str], known: Container[str]) -> str:
+    """The prefix of wrappers that all names of a state dict have, without which they are
+    ``known``; empty if there is none.
+    """
+    names = [name for name in names if name not in _OWN]
+    if not names or any(name in known for name in names):
+        return ""
+    found = _PREFIX.match(names[0])
+    prefix = found.group() if found else ""
+    while prefix and not any(name[len(prefix) :] in known for name in names):
+        prefix = prefix[: prefix[:-1].rfind(".") + 1]
+    return prefix if all(name.startswith(prefix) for name in names) else ""
