@@ -17,6 +17,7 @@ from planc.fingerprint import structure_digest
 from planc.plan import Plan
 from planc.select import write_plan
 from planc.trace import trace
+from planc.trace.structure import is_cached
 from planc.validate import (
     Call,
     check_structure,
@@ -177,7 +178,7 @@ def _plain_attributes(module: nn.Module) -> dict[str, str]:
             found[name] = str(len(value))
         elif name == "_non_persistent_buffers_set":
             found[name] = repr(sorted(value))
-        elif _is_plain(value):
+        elif _is_plain(value) and not is_cached(module, name):
             found[name] = repr(value)
     return found
 
