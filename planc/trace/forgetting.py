@@ -195,7 +195,7 @@ def _assigned(code: types.CodeType) -> dict[str, Any]:
 def _loads(step: dis.Instruction, name: str) -> bool:
     """Whether an instruction loads a local variable, last if it loads two."""
     loaded = step.argval[-1] if isinstance(step.argval, tuple) else step.argval
-    return step.opname.startswith("LOAD_FAST") and loaded == name
+    return "LOAD_FAST" in step.opname and loaded == name
 
 
 def _literal(step: dis.Instruction) -> Any:
