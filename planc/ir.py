@@ -58,6 +58,7 @@ class Tensor:
     kind: str  # "parameter" or "buffer"
     value: int  # the value it is in the graph
     itemsize: int
+    layout: str = "strided"  # as torch names it; tensors of another one stay whole
 
     @property
     def name(self) -> str:

@@ -157,7 +157,12 @@ class _Walk:
         return facts, self.labels
 
     def _pin_indivisible(self) -> None:
-        """Weights that are something as a whole: the parametrization's parts, and what it maps."""
+        """Weights that are something as a whole: the parametrization's parts, what it maps, and
+        tensors in sparse layouts.
+        """
+        for tensor in self.graph.tensors:
+            if tensor.layout != "strided":
+                self.facts.pin(self.labels[tensor.value].layers, f"stored as {tensor.layout}")
         for path, module in self.graph.modules.items():
             reason = indivisible(module)
             for tensor in self.graph.tensors if reason else ():

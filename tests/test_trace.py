@@ -333,7 +333,7 @@ def test_inputs_of_the_wrong_number_or_type_are_refused() -> None:
 
 
 def test_what_is_no_model_is_refused() -> None:
-    assert refusal(Inner, X) == "expected an nn.Module, got type: build the model first"
+    assert refusal(Inner, X) == "model: expected an nn.Module, got type: build the model first"
     assert "got function" in refusal(fail, X)
 
 

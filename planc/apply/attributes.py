@@ -44,8 +44,18 @@ def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None
         if (change.module, change.name) in checked:
             raise MalformedFile(f"{change}: the attribute is changed twice; make the plan again")
         checked[change.module, change.name] = (holder, name, value)
+    before = [(vars(holder)[name], value) for holder, name, value in checked.values()]
     for holder, name, value in checked.values():
         vars(holder)[name] = value
+    _share(model, {id(old): value for old, value in before if type(old) is list})
+
+
+def _share(model: nn.Module, renewed: dict[int, list[Any]]) -> None:
+    """Modules that held one list hold one list again."""
+    for module in model.modules() if renewed else ():
+        for name, value in vars(module).items():
+            if type(value) is list and id(value) in renewed:
+                vars(module)[name] = renewed[id(value)]
 
 
 def inside(path: str, changes: Iterable[AttributeChange]) -> list[AttributeChange]:

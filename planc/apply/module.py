@@ -28,6 +28,7 @@ from planc.errors import PlancError
 from planc.fingerprint import check_source, first_difference, modules_after, tensors_after
 from planc.plan import AttributeChange, Cut, Plan, TensorSpec
 from planc.trace.clone import clone
+from planc.trace.forgetting import forget_tensors
 from planc.trace.objects import held_objects
 from planc.trace.structure import owned_tensors
 
@@ -128,7 +129,9 @@ def named_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def rebuilt(model: nn.Module, renewal: Renewal[Any]) -> nn.Module:
     with trainable_results():
-        return clone(model, renewal)
+        copied = clone(model, renewal, apart=False)
+        forget_tensors(copied)
+        return copied
 
 
 def check_objects(model: nn.Module, copied: nn.Module) -> None:

@@ -20,6 +20,7 @@ from planc.apply.tensors import copy_tensor, mask_tensor, removed_values, uncut_
 from planc.errors import StalePlan
 from planc.layers import whole
 from planc.plan import Cut, Plan, TensorSpec
+from planc.trace.closures import tensor_hooks
 from planc.trace.structure import storage_of
 
 Change = TypeVar("Change", bound=Hashable)
@@ -214,4 +215,15 @@ def _dressed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     for name, mark in vars(old).items():  # such as `_no_weight_decay`, which optimisers look at
         if is_plain(mark):
             vars(dressed)[name] = mark
+    if dressed.requires_grad and dressed.is_leaf:
+        _hooked(old, dressed)
     return dressed
+
+
+def _hooked(old: torch.Tensor, new: torch.Tensor) -> None:
+    """Gives ``new`` the hooks on the gradient of ``old``."""
+    gradient, accumulated = tensor_hooks(old)
+    for hook in (gradient or {}).values():
+        new.register_hook(hook)  # type: ignore[no-untyped-call]
+    for hook in (accumulated or {}).values():
+        new.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from planc.codec.checkpoint import StoredModule, plan_value
 from planc.codec.limits import DEFAULT
 from planc.errors import MalformedFile
 from planc.trace.objects import object_attributes
+from planc.trace.structure import is_cached
 
 _DEPTH = 5
 _INTEGERS = range(-(1 << 63), 1 << 63)
@@ -46,7 +47,7 @@ def modules_of(model: nn.Module) -> tuple[StoredModule, ...]:
 def _attributes(module: nn.Module, held: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     found = {name: plan_value(value) for name, value in held.items()}
     for name, value in vars(module).items():
-        if name.startswith("_") or name in ("training", "T_destination"):
+        if name.startswith("_") or name in ("training", "T_destination") or is_cached(module, name):
             continue
         if not isinstance(value, torch.Tensor) and not callable(value):
             found[name] = encoded(value)

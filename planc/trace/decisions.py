@@ -113,6 +113,11 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
             return flat[0]
         return type(result)(flat)
 
+    def begin(self) -> None:
+        """Starts again with the first decision."""
+        self.taken = 0
+        self.operands.clear()
+
     def finish(self) -> None:
         """Returns if all decisions were taken.
 

@@ -125,8 +125,8 @@ class _Conversion:
             ref = self._value(fake, known)
             self.tensors |= dict.fromkeys(owned.names, ref.id)
             shape, dtype = self.values[ref.id].shape, self.values[ref.id].dtype
-            size = tensor.element_size()
-            result.append(Tensor(owned.names, shape, dtype, owned.kind, ref.id, size))
+            size, layout = tensor.element_size(), str(tensor.layout).removeprefix("torch.")
+            result.append(Tensor(owned.names, shape, dtype, owned.kind, ref.id, size, layout))
         return tuple(result)
 
     def _placeholders(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,21 +43,26 @@ from planc.ir import (
 from planc.reparametrised import Masked, drop_refreshes, masked_tensors
 from planc.rules import leaf
 from planc.trace.alignment import computed_with, with_provenance
+from planc.trace.caches import caches_apart
 from planc.trace.chance import Chance, check_same_path
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
+from planc.trace.forgetting import Forgetting
 from planc.trace.known_results import known_result
 from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
 from planc.trace.lines import HIDDEN, OURS, user_line, user_line_of
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
+from planc.trace.reach import one_at_a_time, reach_of
 from planc.trace.sizes import (
     SizeTracking,
     heard_comparisons,
     is_seen_through,
+    noted,
     track_attributes,
     tracked_math,
+    tracked_numbers,
 )
 from planc.trace.structure import described, owned_tensors
 from planc.trace.unfused import unfused
@@ -86,34 +91,75 @@ def record(
         TraceError: the run failed, or other random numbers make it another one; the message names
             the module, the line and the reason.
     """
+    forgetting = Forgetting()
+    with one_at_a_time:
+        try:
+            return _sure(model, args, kwargs, forgetting, replay)
+        except TraceError:
+            if not forgetting.hidden:
+                raise
+            forgetting.remember()  # it needs what its runs have left
+            return _sure(model, args, kwargs, forgetting, replay)
+
+
+def _sure(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    forgetting: Forgetting,
+    replay: Replay | None,
+) -> Graph:
+    """The graph of a run, which other random numbers would not have made another one."""
     chance = Chance()
     if replay is not None:
-        return _Run(model, "real", chance, replay).graph(args, kwargs)
-    graph = _recorded(model, args, kwargs, chance)
-    check_same_path(graph, chance, lambda other: _recorded(model, args, kwargs, other))
+        return _Attempt(model, args, kwargs, forgetting, chance, replay).graph("real")
+    attempt = _Attempt(model, args, kwargs, forgetting, chance)
+    graph = _recorded(attempt)
+    check_same_path(graph, chance, lambda other: _recorded(replace(attempt, chance=other)))
     return graph
 
 
-def _recorded(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], chance: Chance
-) -> Graph:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Attempt:
+    """A model and what it is run on, and with."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    forgetting: Forgetting
+    chance: Chance
+    replay: Replay | None = None
+
+    def graph(self, kind: Kind) -> Graph:
+        """The graph of a run that stores again all that it was not shown."""
+        while True:
+            run = _Run(self.model, kind, self.forgetting, self.chance, self.replay)
+            graph = run.graph(self.args, self.kwargs)
+            if not run.again:
+                return graph
+            if self.replay is not None:
+                self.replay.begin()
+
+
+def _recorded(attempt: _Attempt) -> Graph:
     """The graph of one run, on tensors without content where that will do."""
+    model = attempt.model
     with contextlib.suppress(Exception):  # what really is wrong, the others say better
-        return _Run(model, "meta", chance).graph(args, kwargs)
+        return attempt.graph("meta")
     try:
         with _unlogged():
-            return _Run(model, "fake", chance).graph(args, kwargs)
+            return attempt.graph("fake")
     except TraceError:
         if any(p.is_meta for p in model.parameters()):
             raise
-        return _Run(model, "real", chance).graph(args, kwargs)  # where stand-ins may be missing
+        return attempt.graph("real")  # where stand-ins may be missing
     except _NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
                 f"{type(model).__name__}: its control flow depends on the values of tensors, and "
                 "its parameters are on the meta device; build it with real ones to trace it"
             ) from None
-        return _Run(model, "real", chance).graph(args, kwargs)
+        return attempt.graph("real")
 
 
 def again(
@@ -125,8 +171,9 @@ def again(
     kinds: dict[str, Kind] = {_name(kind): kind for kind in ("meta", "fake", "real")}
     if graph.frontend not in kinds:
         return None
-    with contextlib.suppress(Exception), _unlogged():
-        return _Run(model, kinds[graph.frontend], Chance()).graph(args, kwargs)
+    with one_at_a_time, contextlib.suppress(Exception), _unlogged():
+        attempt = _Attempt(model, args, kwargs, Forgetting(), Chance())
+        return attempt.graph(kinds[graph.frontend])
     return None
 
 
@@ -149,9 +196,15 @@ class _Run:
     """One recorded run, on tensors of one kind."""
 
     def __init__(
-        self, model: nn.Module, kind: Kind, chance: Chance, replay: Replay | None = None
+        self,
+        model: nn.Module,
+        kind: Kind,
+        forgetting: Forgetting,
+        chance: Chance,
+        replay: Replay | None,
     ) -> None:
         self.model = model
+        self.forgetting = forgetting
         self.kind = kind
         self.chance = chance
         self.replay = replay
@@ -165,6 +218,7 @@ class _Run:
         self.masked: dict[int, Masked] = {}  # by the id of what they were when the run began
         self.path: list[str] = [""]
         self.source: tuple[str, int] = ("", 0)
+        self.again = False
         device_seen = self.device if kind == "meta" else None
         self.sizes = SizeTracking(lambda tensor: self.values.ids.get(id(tensor)), device_seen)
 
@@ -186,8 +240,14 @@ class _Run:
     # -- the run ---------------------------------------------------------------------------
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
-        model = self._copy()
+        """The graph of a run on these arguments."""
+        with tracked_numbers():
+            return self._graph(self._copy(), args, kwargs)
+
+    def _graph(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
         drop_refreshes(model)  # what they compute is known by ``masked`` where a run reads it
+        self.reach = reach_of(model)
+        self.forgetting.begin(model, self.reach)
         tensors = self._tensors(model)
         modules = described(model)
         fields = object_attributes(model)
@@ -195,8 +255,9 @@ class _Run:
         copied = [held for held in held_objects(model) if id(held[2]) not in originals]
         for path, name, held in copied:
             track_attributes(path, held, name)
+        lists = {id(v) for m in self.model.modules() for v in vars(m).values() if type(v) is list}
         for path, module in model.named_modules():
-            track_attributes(path, module)
+            track_attributes(path, module, shared=lists)
             module.register_forward_pre_hook(self._enter(path), prepend=True)
             module.register_forward_hook(self._leave)
         for path, module in leaves_of(model):
@@ -228,7 +289,7 @@ class _Run:
                 "if there are several"
             )
         spec = map_leaves(
-            lambda leaf: self.ref(leaf) if isinstance(leaf, torch.Tensor) else leaf, result
+            lambda leaf: self.ref(leaf) if isinstance(leaf, torch.Tensor) else noted(leaf), result
         )
         numbers = self.values.numbers
         read = attributes_read(self.nodes, numbers.values(), self.comparisons.values())
@@ -272,12 +333,15 @@ class _Run:
                 unfused(),
                 self.chance.seeded(),
                 torch.inference_mode(),
+                caches_apart(self.reach, self.forgetting),
                 tracked_math(),
                 heard_comparisons(self.compared),
                 _Recorder(self),
                 self.sizes,
             ):
-                return model(*args, **kwargs)
+                result = model(*args, **kwargs)
+                self.again = not self.forgetting.is_stored_again()
+                return result
         except _NEEDS_VALUES:
             raise
         except Exception as error:
@@ -303,7 +367,9 @@ class _Run:
             constant = kind == "buffer" and not (is_empty(tensor) or tensor.is_floating_point())
             value = self.values.new(tensor, constant=constant)
             at = self.values.described[value]
-            result.append(Tensor(names, at.shape, at.dtype, kind, value, tensor.element_size()))
+            layout = self.values.layout_of(tensor)
+            size = tensor.element_size()
+            result.append(Tensor(names, at.shape, at.dtype, kind, value, size, layout))
         return tuple(result)
 
     def _enter(self, path: str) -> Callable[..., None]:
@@ -419,11 +485,9 @@ class _Run:
             return self.ref(argument)
         if isinstance(argument, tuple | list):
             return tuple(self._freeze(item) for item in argument)
-        if isinstance(argument, Size):
-            return Size(int(argument), argument.expr)
         if isinstance(argument, torch.device) and argument.type == "meta":
             return self.device  # where the model's tensors are, not their stand-ins
-        return argument
+        return noted(argument)
 
 
 def _check_types(func: Any, tensors: list[torch.Tensor]) -> None:

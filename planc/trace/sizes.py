@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import operator
-import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -38,9 +37,32 @@ from planc.expr import (
 from planc.ir import AS_IT_IS
 from planc.trace.indexing import Pieces, pieces, sized_slices
 
+_given: ContextVar[list[Any] | None] = ContextVar("planc_tracked_numbers", default=None)
+
 
 def _tracked(value: Number, expr: Expr) -> Number:
-    return TrackedSize(value, expr) if isinstance(value, int) else TrackedScalar(value, expr)
+    """A tracked number; a plain one outside of a trace and where only literals are behind it."""
+    given = _given.get()
+    if given is None or (type(expr) is Apply and all(type(arg) is Const for arg in expr.args)):
+        return value
+    number = TrackedSize(value, expr) if isinstance(value, int) else TrackedScalar(value, expr)
+    given.append(number)
+    return number
+
+
+@contextmanager
+def tracked_numbers() -> Iterator[None]:
+    """While it lasts, numbers are tracked. Those that outlive it are literals ever after: they
+    speak of values of a graph that a later trace does not have.
+    """
+    given: list[Any] = []
+    token = _given.set(given)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+        for number in given:
+            number.expr = Const(_plain(number))
 
 
 def _binary(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
@@ -117,7 +139,7 @@ class _Arithmetic:
         """As if compared with 0."""
         me, listener = cast(Any, self), _listener.get()
         number = _plain(me)
-        if listener is not None:
+        if listener is not None and type(me.expr) is not Const:
             listener(*_compared(operator.ne, number, 0, me.expr, Const(0)))
         return number != 0
 
@@ -129,7 +151,10 @@ def _comparing(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]
         left, right = _plain(self), _plain(other)
         listener = _listener.get()
         if listener is not None:
-            listener(*_compared(compare, left, right, self.expr, expr_of(other)))
+            exprs = (self.expr, expr_of(other))
+            if type(exprs[0]) is type(exprs[1]) is Const:  # a number of an earlier trace
+                return compare(left, right)
+            listener(*_compared(compare, left, right, *exprs))
         return compare(left, right)
 
     return method
@@ -182,10 +207,20 @@ def _tracked_function(name: str, compute: Callable[..., float]) -> Callable[...,
     def function(*numbers: Any) -> float:
         if len(numbers) == 1 and isinstance(numbers[0], Size | Scalar):
             number = numbers[0]
-            return TrackedScalar(compute(_plain(number)), Apply(name, (number.expr,)))
+            return _tracked(compute(_plain(number)), Apply(name, (number.expr,)))
         return compute(*numbers)
 
     return function
+
+
+def noted(argument: Any) -> Any:
+    """A number as graphs keep it; other arguments as they are."""
+    if isinstance(argument, Size | Scalar):
+        value, expr = _plain(argument), argument.expr
+        if type(expr) is Const:
+            return value
+        return Size(value, expr) if isinstance(value, int) else Scalar(value, expr)
+    return argument
 
 
 _FUNCTIONS = {
@@ -194,18 +229,23 @@ _FUNCTIONS = {
 _tracked_float = _tracked_function("float", float)
 
 
-def track_attributes(path: str, holder: Any, prefix: str = "") -> None:
+def track_attributes(path: str, holder: Any, prefix: str = "", shared: Container[int] = ()) -> None:
     """Replaces the public integer attributes of ``holder``, a module of a clone or an object that
-    it holds under the name ``prefix``, by tracked ones.
+    it holds under the name ``prefix``, by tracked ones. Lists stay the same objects, because others
+    may hold them, too; those with an ``id`` in ``shared`` belong to the original and stay.
     """
 
     def tracked(value: Any, name: str, index: tuple[int, ...]) -> Any:
         if type(value) is int:
-            return TrackedSize(value, Attribute(path, name, value, index))
-        if type(value) in (tuple, list, torch.Size):
-            items = [tracked(item, name, (*index, i)) for i, item in enumerate(value)]
-            return type(value)(items)
-        return value
+            return _tracked(value, Attribute(path, name, value, index))
+        if type(value) not in (tuple, list, torch.Size) or id(value) in shared:
+            return value
+        items = [tracked(item, name, (*index, i)) for i, item in enumerate(value)]
+        if type(value) is list:
+            value[:] = items
+            return value
+        same = all(map(operator.is_, items, value))
+        return value if same else type(value)(items)
 
     attributes = vars(holder)
     for name, value in attributes.items():
@@ -260,6 +300,24 @@ _PLACES: dict[Any, Callable[[torch.device], Any]] = {
     torch.Tensor.is_meta.__get__: lambda device: False,  # type: ignore[attr-defined]
 }
 _PLAIN_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
+
+
+def _copied(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
+    """What ``copy.deepcopy`` makes of a traced tensor."""
+    if id(tensor) not in memo:
+        memo[id(tensor)] = tensor.clone()
+    copied: torch.Tensor = memo[id(tensor)]
+    return copied
+
+
+def _copy(tensor: torch.Tensor) -> Any:
+    """``copy.copy`` of a tensor: in a trace an operator, elsewhere what it would be without."""
+    if _given.get() is not None:
+        return tensor.detach()
+    make, args = tensor.__reduce_ex__(4)[:2]  # type: ignore[no-untyped-call]
+    return make(*args)
+
+
 _INDEXING = frozenset({torch.Tensor.__getitem__, torch.Tensor.__setitem__})
 _NO_SIZES = frozenset(
     {
@@ -306,6 +364,9 @@ class SizeTracking(TorchFunctionMode):
             return self._length(func(*args, **kwargs), args[0])
         if func in _COUNTS:
             return self._count(func(*args, **kwargs), args)
+        if func is torch.Tensor.__deepcopy__:
+            with self:
+                return _copied(*args)
         if func in _TRANSPARENT:
             with self:
                 return _seen_through(func)(*args, **kwargs)
@@ -346,7 +407,7 @@ class SizeTracking(TorchFunctionMode):
         for dim in range(args[0].dim()):
             size = SizeOf(value, dim)
             expr = Apply("*", (expr, size)) if dim else size
-        return TrackedSize(result, expr)
+        return cast(int, _tracked(result, expr))
 
     def _sizes(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = self.value_of(args[0])
@@ -354,8 +415,9 @@ class SizeTracking(TorchFunctionMode):
             return result
         if isinstance(result, int):
             dim = args[1] if len(args) > 1 else kwargs["dim"]
-            return TrackedSize(result, SizeOf(value, int(dim) % args[0].dim()))
-        return torch.Size([TrackedSize(n, SizeOf(value, i)) for i, n in enumerate(result)])
+            return _tracked(result, SizeOf(value, int(dim) % args[0].dim()))
+        sizes = [cast(int, _tracked(n, SizeOf(value, i))) for i, n in enumerate(result)]
+        return torch.Size(sizes)
 
 
 def _index(index: Any) -> Any:
@@ -381,8 +443,9 @@ def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Number] | No
     while stack:
         item = stack.pop()
         if isinstance(item, int | float):
-            found.append(item)
-            tracked = tracked or isinstance(item, Size | Scalar)
+            alive = isinstance(item, Size | Scalar) and type(item.expr) is not Const
+            found.append(item if alive or not isinstance(item, Size | Scalar) else _plain(item))
+            tracked = tracked or alive
         elif isinstance(item, tuple | list):
             stack.extend(reversed(item))
         elif isinstance(item, slice):
@@ -402,16 +465,14 @@ def heard_comparisons(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-_math_lock = threading.RLock()
-
-
 @contextmanager
 def tracked_math() -> Iterator[None]:
-    """While it lasts, functions of ``math`` keep provenance."""
-    with _math_lock:
-        originals = {name: getattr(math, name) for name in _FUNCTIONS}
-        vars(math).update(_FUNCTIONS)
-        try:
-            yield
-        finally:
-            vars(math).update(originals)
+    """While it lasts, functions of ``math`` keep provenance, and copies of tensors are seen."""
+    originals = {name: getattr(math, name) for name in _FUNCTIONS}
+    vars(math).update(_FUNCTIONS)
+    torch.Tensor.__copy__ = _copy  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        vars(math).update(originals)
+        del torch.Tensor.__copy__  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ that was traced and the same model at the time of applying give equal tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -52,11 +53,16 @@ def structural(value: Any) -> Any:
     return None
 
 
+def is_cached(module: nn.Module, name: str) -> bool:
+    """Whether an attribute is the value of a cached property."""
+    return isinstance(getattr(type(module), name, None), cached_property)
+
+
 def structural_attributes(module: nn.Module) -> dict[str, Any]:
     """The structural attributes that ``module`` itself holds, in the order they were set."""
     attributes = {}
     for name, value in vars(module).items():
-        if not name.startswith("_") and name != "training":
+        if not name.startswith("_") and name != "training" and not is_cached(module, name):
             plain = structural(value)
             if plain is not None:
                 attributes[name] = plain

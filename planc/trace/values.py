@@ -57,11 +57,17 @@ class RunValues:
 
     def placeholder(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor without content: meta, or fake over meta."""
+        if self.kind == "meta" and tensor.layout is not torch.strided:
+            raise NotImplementedError(f"there are no operators for {tensor.layout} on meta tensors")
         shape, stride, dtype = tensor.shape, tensor.stride(), tensor.dtype
         meta = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
         if self.fake_mode is None:
             return meta
         return FakeTensor(self.fake_mode, meta, CPU if tensor.is_meta else tensor.device)
+
+    def layout_of(self, tensor: torch.Tensor) -> str:
+        """The layout of the model's tensor that ``tensor`` stands for, as torch names it."""
+        return str(self._originals.get(id(tensor), tensor).layout).removeprefix("torch.")
 
     def keep(self, tensor: torch.Tensor) -> None:
         """Keeps a tensor alive until the run has ended, so that its id stays its own."""
@@ -77,7 +83,8 @@ class RunValues:
             self._constant.add(value)
             small = tensor.numel() <= _CONSTANT_LIMIT
             integral = not (tensor.is_floating_point() or tensor.is_complex())
-            if small and integral and not is_empty(tensor):
+            strided = tensor.layout is torch.strided
+            if small and integral and strided and not is_empty(tensor):
                 self.constants[value] = tensor.detach().cpu().numpy().copy()
         return value
 

@@ -19,6 +19,7 @@ from planc.replay import blanked, sliced
 from planc.trace.chance import Chance
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay
+from planc.trace.forgetting import forget_tensors
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.unfused import unfused
 from planc.validate import Call
@@ -58,7 +59,9 @@ def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Modu
             holes = torch.from_numpy(lost.copy()).to(tensor.device)
             zeroed[id(tensor)] = tensor.detach().masked_fill(holes, 0)
 
-    return _copied(model, zeroed)
+    masked = _copied(model, zeroed)
+    forget_tensors(masked)
+    return masked
 
 
 def run(

@@ -19,6 +19,7 @@ from planc.plan import Plan
 from planc.select import write_plan
 from planc.specification import features, without_precision
 from planc.trace import trace
+from planc.trace.structure import is_cached
 from planc.validate import (
     Call,
     check_structure,
@@ -199,7 +200,7 @@ def _plain_attributes(module: nn.Module) -> dict[str, str]:
             found[name] = str(len(value))
         elif name == "_non_persistent_buffers_set":
             found[name] = repr(sorted(value))
-        elif _is_plain(value):
+        elif _is_plain(value) and not is_cached(module, name):
             found[name] = repr(value)
     return found
 

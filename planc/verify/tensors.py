@@ -42,7 +42,12 @@ def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.
                     f"{tensor.name}: {field} is {getattr(new, field)}, was {getattr(old, field)}"
                 )
         long = [dim for dim, size in enumerate(new.shape) if size > 1]
-        if _order(new, long) != _order(old, long):
+        if new.layout != old.layout:
+            raise VerificationError(
+                f"{tensor.name} is stored as {new.layout}, was as {old.layout}: "
+                "apply the plan again"
+            )
+        if new.layout is torch.strided and _order(new, long) != _order(old, long):
             raise VerificationError(
                 f"{tensor.name}: its memory format has changed, strides are {new.stride()}, "
                 f"were {old.stride()}"
@@ -65,7 +70,7 @@ def _check_memory(
     owners: dict[int, str] = {}
     for tensor in analysis.graph.tensors:
         name, new = tensor.name, after[tensor.name]
-        if new.is_meta or not new.numel():
+        if new.is_meta or not _parts(new)[-1].numel():
             continue
         if _storage(new) in originals:
             raise VerificationError(
@@ -93,13 +98,29 @@ def named(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+_PARTS = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
+
+
+def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The dense tensors that a tensor is stored as, its values last."""
+    names = _PARTS.get(tensor.layout, ())
+    return [getattr(tensor.detach(), name)() for name in names] or [tensor]
+
+
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return _parts(tensor)[-1].untyped_storage().data_ptr()
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     # not torch.equal: NaNs are unequal and zeros of both signs equal, their bits are not
-    return torch.equal(_bytes_of(a), _bytes_of(b))
+    pairs = zip(_parts(a), _parts(b), strict=True)
+    return all(torch.equal(_bytes_of(mine), _bytes_of(other)) for mine, other in pairs)
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
