@@ -27,6 +27,7 @@ from planc.rules import find, parameters
 from planc.trace.clone import clone
 from planc.trace.leaf import named_operands
 from planc.trace.nesting import map_leaves
+from planc.trace.rebuilding import Rebuilt
 from planc.trace.structure import owned_tensors
 
 _EQUAL_PARTS = (
@@ -141,6 +142,8 @@ class _Rewriter:
             )
 
     def _output(self) -> None:
+        if self.graph.unwritable:
+            raise AnalysisError(f"a graph cannot make its results: {self.graph.unwritable}")
         template = self.graph.output_spec
         if _plain(template):
             plain = map_leaves(self._leaf, template)
@@ -314,6 +317,8 @@ class _Nested:
         self.template = template
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
+        if isinstance(self.template, Rebuilt):
+            return self.template(tensors)
         flat = iter(tensors)
         return map_leaves(lambda leaf: next(flat) if isinstance(leaf, Ref) else leaf, self.template)
 
