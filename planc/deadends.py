@@ -7,6 +7,7 @@ may still be removed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -41,8 +42,15 @@ def _results(node: Node) -> list[int]:
 
 
 def _going_on(graph: Graph) -> set[int]:
-    """The values that something outside the graph reads, and all that these are computed from."""
-    on = set(graph.read_outside)
+    """The values that something outside the graph reads, but for single numbers that leave torch,
+    and all that these are computed from.
+    """
+    numbers = {
+        departure.value
+        for departure in graph.departures
+        if departure.outside and math.prod(graph.values[departure.value].shape) == 1
+    }  # which something outside the graph may decide by
+    on = set(graph.read_outside - numbers) | {ref.id for ref in graph.outputs}
     written = {graph.values[value].storage for value in on}
     written |= {graph.values[tensor.value].storage for tensor in graph.tensors}
     for node in reversed(graph.nodes):

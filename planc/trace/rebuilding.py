@@ -67,12 +67,13 @@ def rebuilt(result: Result, tensors: Sequence[torch.Tensor]) -> Rebuilt:
     except Exception as error:
         kind = type(result.returned).__name__
         raise AnalysisError(f"the {kind} cannot be copied: {error}") from error
-    found = {id(part) for _, part in Search(Items()).visit("result", copied)}
+    parts = list(Search(Items()).visit("result", copied))
+    found = {id(part) for _, part in parts}
     for place, part in result.parts:
         if isinstance(part, torch.Tensor) and id(part) in found:
             raise AnalysisError(f"copies hold the same {place}")
-    if not found.issuperset(map(id, others)):
-        raise AnalysisError(f"copies of the {type(result.returned).__name__} lose tensors")
+    if len(parts) != len(result.parts) or not found.issuperset(map(id, others)):
+        raise AnalysisError(f"copies of the {type(result.returned).__name__} lose what it holds")
     return again
 
 

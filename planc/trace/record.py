@@ -172,7 +172,8 @@ class _Run:
     def _leaving(self, tensor: torch.Tensor, func: Any) -> None:
         self.ref(tensor)
         self.departures.leaves(tensor, func, self.path[-1])
-        self.departures.decided(len(self.nodes))
+        if tensor.numel() == 1:  # a threshold, say
+            self.departures.decided(len(self.nodes))
 
     def _computed(self, tensor: torch.Tensor) -> None:
         """What a pruning hook left, read by a run that did not call the hook's module: computed."""

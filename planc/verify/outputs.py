@@ -47,9 +47,8 @@ def graph_or_reason(
     does: values leave torch, and what they become there is not seen.
     """
     graph = analysis.graph
-    left = next((departure.reason for departure in graph.departures if departure.outside), "")
-    reason = graph.unwritable or (left and f"a value {left}")
-    if reason:
+    left = [f"a value {departure.reason}" for departure in graph.departures if departure.outside]
+    for reason in filter(None, (*left, graph.unwritable)):
         return None, f"not compared with the rewritten graph: {reason}"
     return rewritten_graph(plan, analysis, gone, model), ""
 
