@@ -142,18 +142,34 @@ class Decision:
     number: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A value that someone can read who is not in the graph: it stays whole.
+
+    ``outside`` says that it has left torch, so that results may depend on it unseen; ``shared``
+    that its memory has left with it, and may be written to.
+    """
+
+    value: int
+    reason: str
+    outside: bool = False
+    shared: bool = False
+
+
 AS_IT_IS = "as it is"
+RETURNED = "as returned"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What the model's Python code found when it compared two sizes: that ``left`` is equal to,
     less than, or at most ``right``. Another answer would have led to another graph. Or that it made
-    a plain number of ``left``, whose use cannot be followed: it must stay as it is.
+    a plain number of ``left``, whose use cannot be followed: it must stay as it is. Or that the
+    model returned it: a caller can read it.
     """
 
     left: Expr
-    relation: str  # "==", "<", "<=" or AS_IT_IS
+    relation: str  # "==", "<", "<=", AS_IT_IS or RETURNED
     right: Expr
     module: str
     source: tuple[str, int]
@@ -163,6 +179,8 @@ class Comparison:
         if self.relation == AS_IT_IS:
             at = where if self.source[0] else "the model"
             return f"{self.left} made a plain number (by float(), int(), len(), ...) in {at}"
+        if self.relation == RETURNED:
+            return f"{self.left} returned by the model"
         return f"sizes compared by {self.relation} in {where}"
 
 
@@ -186,8 +204,10 @@ class Graph:
     from them alone), ``numbers`` the elements of those of the captured that are made of sizes;
     ``frontend`` says which front end produced the graph. ``data_dependent`` says that it is one of
     several that the model may run, by the values of its inputs; ``decisions`` are those that led to
-    this one, ``comparisons`` the answers that sizes gave. ``construction`` makes such models from
-    configurations, where the class does.
+    this one, ``comparisons`` the answers that sizes gave. ``departures`` are the values that can be
+    read otherwise than as outputs, ``returned`` the captured ones that may be made of these;
+    ``unwritable`` says why the rewritten graph cannot give the model's results. ``construction``
+    makes such models from configurations, where the class does.
     """
 
     values: tuple[Value, ...]
@@ -206,6 +226,9 @@ class Graph:
     data_dependent: bool = False
     decisions: tuple[Decision, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    returned: frozenset[int] = frozenset()
+    unwritable: str = ""
     construction: Construction | None = None
     _by_name: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
@@ -217,6 +240,11 @@ class Graph:
     def tensor(self, name: str) -> Tensor:
         """The parameter or buffer of that name (any of its tied names)."""
         return self._by_name[name]
+
+    @cached_property
+    def read_outside(self) -> frozenset[int]:
+        """The values that someone outside the graph reads: outputs and departures."""
+        return frozenset((*(r.id for r in self.outputs), *(d.value for d in self.departures)))
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -91,6 +91,17 @@ def _written(
             "an exported graph does not say where the module takes its numbers from, nor what the "
             'recorder would see: make plans of graphs traced with frontend="record"'
         )
+    left = next((departure for departure in graph.departures if departure.outside), None)
+    if target == "graph" and left is not None:
+        raise PolicyError(
+            f'target "graph": a value {left.reason}, where a graph has no operators; choose target '
+            '"module"'
+        )
+    if target == "graph" and graph.unwritable:
+        raise PolicyError(
+            f'target "graph": a graph cannot make the results of this model: {graph.unwritable}; '
+            'choose target "module", or return tensors in tuples, lists, dicts or dataclasses'
+        )
     if target == "graph" and graph.data_dependent:
         raise PolicyError(
             'target "graph": the control flow of this model depends on the values of its inputs, '

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from planc.deadends import dead_ends
 from planc.errors import AnalysisError
 from planc.expr import Scalar, SizeOf, leaves
-from planc.facts import NEVER, Atoms, Facts, Slot
+from planc.facts import NEVER, Atoms, Facts, Note, Slot
 from planc.ir import Graph, Node, Ref, provenanced, refs
 from planc.labels import Labelled, Layer
 from planc.layers import indivisible, whole
@@ -83,6 +84,7 @@ class _Walk:
         self.aliases: dict[int, list[int]] = {}
         for i, value in enumerate(graph.values):
             self.aliases.setdefault(value.storage, []).append(i)
+        self.lent = {graph.values[d.value].storage for d in graph.departures if d.shared}
         for i, constant in graph.constants.items():
             self.labels[i] = Labelled(graph.values[i].shape, (), constant)
         self.whole = whole((tensor.names, tensor.shape) for tensor in graph.tensors)
@@ -148,12 +150,14 @@ class _Walk:
         facts.node = -1
         for ref in graph.outputs:
             facts.pin(self.labels[ref.id].layers, "an output of the model")
+        for departure in graph.departures:
+            facts.pin(self.labels[departure.value].layers, departure.reason)
         used = {ref.id for node in graph.nodes for ref in refs((node.args, node.kwargs_values))}
         for tensor in graph.tensors:
             if tensor.value not in used:
                 facts.pin(self.labels[tensor.value].layers, "not used by the traced run")
-        if graph.decisions:
-            self._pin_dead_ends(used | {ref.id for ref in graph.outputs})
+        if graph.data_dependent:
+            self._pin_dead_ends(used | graph.read_outside)
         return facts, self.labels
 
     def _pin_indivisible(self) -> None:
@@ -177,6 +181,8 @@ class _Walk:
                 self.facts.node = i
                 for value in present:
                     self.facts.pin(self.labels[value].layers, "not used further by the traced run")
+        for i, atoms in dead_ends(self.graph, self.facts, self.labels):
+            self.facts.pins.append(Note(atoms, "only a decision reads it in the traced run", i))
         self.facts.node = -1
 
     def _apply(self, node: Node) -> None:
@@ -204,7 +210,8 @@ class _Walk:
             if labelled.shape != shape:
                 raise AnalysisError(f"rule for {node}: says {labelled.shape}, traced {shape}")
             known = self.labels[ref.id].constant
-            self.labels[ref.id] = Labelled(shape, labelled.layers, known, labelled.blank)
+            blank = labelled.blank and self.graph.values[ref.id].storage not in self.lent
+            self.labels[ref.id] = Labelled(shape, labelled.layers, known, blank)
         if node.in_place and present:
             self._overwritten(node.args[0], present[0])
 
@@ -250,7 +257,7 @@ class _Walk:
 def _masks(graph: Graph) -> set[int]:
     """Truth values of which a run takes nothing but the numbers 0 and 1: factors like others."""
     found = {t.value for t in graph.tensors if t.dtype == "bool" and math.prod(t.shape) > 1}
-    found -= {ref.id for ref in graph.outputs}
+    found -= graph.read_outside
     for node in graph.nodes if found else ():
         into = next((graph.values[ref.id].dtype for ref in node.outputs if ref is not None), "")
         if not (node.op.startswith(_CONVERSIONS) and into.startswith(("float", "bfloat"))):

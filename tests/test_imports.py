@@ -43,6 +43,7 @@ LAYERS = (
     ("columns", "cost", "equations", "explain", "places"),
     ("grouping",),
     ("walk",),
+    ("deadends",),
     ("rules",),
     ("labels",),
     ("facts",),

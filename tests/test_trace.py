@@ -346,7 +346,7 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
 
 
 class Opaque:
-    def __init__(self, x: torch.Tensor) -> None:
+    def __init__(self, x: Any) -> None:
         self.x = x
 
 
@@ -358,15 +358,12 @@ class Holder:
 @pytest.mark.parametrize(
     ("wrap", "what"),
     [
-        (Opaque, "Opaque"),
-        (lambda x: Holder([Opaque(x)]), "Holder"),
-        (lambda x: iter([x]), "list_iterator"),
-        (lambda x: {x}, "set"),
         (lambda x: 3, "int"),
         (lambda x: None, "NoneType"),
+        (lambda x: Holder([Opaque("no tensor")]), "Holder"),
     ],
 )
-def test_a_model_that_returns_no_tensor_or_hides_it_is_refused(
+def test_a_model_that_returns_no_tensor_is_refused(
     wrap: Callable[[torch.Tensor], Any], what: str
 ) -> None:
     said = refusal(Outer(wrap).eval(), X)

@@ -41,7 +41,10 @@ class Fixed:
         return value in self.owned or self.dimension(self.labels[value], dim)
 
     def dimension(self, labelled: Labelled, dim: int) -> bool:
-        return any(self._distinct(layer) for layer in labelled.targeting(dim))
+        """Whether its labels fix a size; those of one coordinate do not say who else is there."""
+        return labelled.shape[dim] > 1 and any(
+            self._distinct(layer) for layer in labelled.targeting(dim)
+        )
 
     def _distinct(self, layer: Layer) -> bool:
         atoms = layer.along()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from planc.rules import find, parameters
 from planc.trace.clone import clone
 from planc.trace.leaf import named_operands
 from planc.trace.nesting import leaves, map_leaves
+from planc.trace.rebuilding import Rebuilt
 from planc.trace.structure import owned_tensors
 
 _EQUAL_PARTS = (
@@ -156,12 +157,17 @@ class _Rewriter:
             )
 
     def _output(self) -> None:
+        if self.graph.unwritable:
+            raise AnalysisError(f"a graph cannot make its results: {self.graph.unwritable}")
         template = self.graph.output_spec
         if _plain(template):
             plain = map_leaves(self._leaf, template)
             self.fx.output(plain)
             return
-        flat = tuple(self._argument(leaf) for leaf in leaves(template) if _filled(leaf))
+        filled: Iterable[Any] = self.graph.outputs
+        if not isinstance(template, Rebuilt):
+            filled = filter(_filled, leaves(template))
+        flat = tuple(map(self._argument, filled))
         self.fx.output(self.fx.call_function(_Nested(template), flat))
 
     def _leaf(self, leaf: Any) -> Any:
@@ -346,5 +352,7 @@ class _Nested:
         self.template = template
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
+        if isinstance(self.template, Rebuilt):
+            return self.template(tensors)
         flat = iter(tensors)
         return map_leaves(lambda leaf: next(flat) if _filled(leaf) else leaf, self.template)

@@ -35,7 +35,7 @@ from planc.expr import (
 )
 from planc.facts import NEVER
 from planc.guards import check
-from planc.ir import AS_IT_IS, Comparison, Graph
+from planc.ir import AS_IT_IS, RETURNED, Comparison, Graph
 from planc.labels import Labelled
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -242,6 +242,8 @@ def comparisons_due(graph: Graph) -> dict[int, list[Comparison]]:
     made = {ref.id: i for i, node in enumerate(graph.nodes) for ref in node.outputs if ref}
     due: dict[int, list[Comparison]] = {}
     for comparison in graph.comparisons:
+        if comparison.relation == RETURNED:
+            continue  # the graph computes it
         both = (*leaves(comparison.left), *leaves(comparison.right))
         last = max((made.get(x.value, -1) for x in both if isinstance(x, SizeOf)), default=-1)
         due.setdefault(last, []).append(comparison)

@@ -18,9 +18,10 @@ from torch import nn
 
 from planc.expr import Attribute, Number, Scalar, Size, SizeOf, evaluate
 from planc.guards import RELATIONS
-from planc.ir import AS_IT_IS, Comparison, Graph, Node, Ref
+from planc.ir import AS_IT_IS, RETURNED, Comparison, Graph, Node, Ref
 from planc.trace.nesting import leaves as nested_leaves
 from planc.trace.nesting import map_leaves
+from planc.trace.rebuilding import Rebuilt
 from planc.trace.record import again
 from planc.trace.values import holds
 
@@ -133,7 +134,7 @@ class _Comparison:
                 return str(one)
         if len(ours) != len(theirs):
             return f"the number of operators, {len(ours)} and then {len(theirs)}"
-        results = (tuple(nested_leaves(run.output_spec)) for run in (self.graph, self.other))
+        results = (_numbers_in(run.output_spec) for run in (self.graph, self.other))
         return "" if self._alike(*results) else "a number among the results"
 
     def seen(self) -> bool:
@@ -142,6 +143,8 @@ class _Comparison:
 
     def _broken(self, comparison: Comparison) -> bool:
         relation, right = comparison.relation, comparison.right
+        if relation == RETURNED:
+            return False
         try:
             left = evaluate(comparison.left, self._size)
             if relation == AS_IT_IS:
@@ -222,3 +225,8 @@ class _Comparison:
         if isinstance(leaf, Attribute):
             return leaf.value
         return self.graph.values[leaf.value].shape[leaf.dim]
+
+
+def _numbers_in(results: Any) -> tuple[Any, ...]:
+    """The leaves of nested results; the numbers in other objects are compared as sizes."""
+    return () if isinstance(results, Rebuilt) else tuple(nested_leaves(results))

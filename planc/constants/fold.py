@@ -62,8 +62,8 @@ class _Folding:
         for i, node in enumerate(analysis.graph.nodes):
             for ref in refs((node.args, node.kwargs_values)):
                 self.uses.setdefault(ref.id, []).append(i)
-        for ref in analysis.graph.outputs:
-            self.uses.setdefault(ref.id, []).append(-1)
+        for value in analysis.graph.read_outside:
+            self.uses.setdefault(value, []).append(-1)
 
     def step(self) -> bool:
         """Moves constants into biases, then empties units; whether that changed anything."""

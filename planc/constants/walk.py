@@ -59,8 +59,10 @@ class _Walk:
             if found is not None:
                 self.values[tensor.value] = constant(found.detach())
                 self.like = found if found.is_floating_point() else self.like
+        self.lent = {graph.values[d.value].storage for d in graph.departures if d.shared}
         for i, captured in graph.captured.items():
-            if i not in graph.numbers:  # what is made of sizes changes with them
+            # what is made of sizes changes with them, what comes from outside torch with anything
+            if not (i in graph.numbers or i in graph.returned or self._is_lent(i)):
                 self.values[i] = constant(captured.to(self.like.device))
         self.last: dict[int, int] = {}
         self.alike: dict[int, list[int]] = {}
@@ -119,10 +121,14 @@ class _Walk:
                     self.values[ref.id] = result
         results = result if isinstance(result, tuple) else (result,) * len(node.outputs)
         for out, found in zip(node.outputs, results, strict=True):
-            if out is not None and isinstance(found, Known):
+            if out is not None and isinstance(found, Known) and not self._is_lent(out.id):
                 shape = self.graph.values[out.id].shape
                 assert found.value.shape == shape, f"{node}: {found.value.shape} is not {shape}"
                 self.values[out.id] = found
+
+    def _is_lent(self, value: int) -> bool:
+        """Whether someone outside torch may have written to a value."""
+        return self.graph.values[value].storage in self.lent
 
     def _forget(self, ref: Ref) -> None:
         """Nothing is known any more of what shares memory with a value."""

@@ -23,7 +23,7 @@ from planc.expr import (
 )
 from planc.facts import Demand
 from planc.grouping import PINNED, Grouping
-from planc.ir import AS_IT_IS, Graph, Node, provenanced
+from planc.ir import AS_IT_IS, RETURNED, Graph, Node, provenanced
 from planc.labels import Labelled, Layer
 from planc.layers import derived
 from planc.rules import find, parameters
@@ -167,7 +167,8 @@ class Collector:
         for comparison in self.graph.comparisons:
             reason = str(comparison)
             both = (comparison.left, comparison.right)
-            if comparison.relation == AS_IT_IS or not all(map(self._whole_number, both)):
+            plain = comparison.relation in (AS_IT_IS, RETURNED)
+            if plain or not all(map(self._whole_number, both)):
                 for leaf in {leaf: None for expr in both for leaf in leaves(expr)}:
                     self._as_it_is(leaf, reason)
                 continue

@@ -37,11 +37,17 @@ def map_leaves(fn: Callable[[Any], Any], nested: Any) -> Any:
 
 def leaves(nested: Any) -> Iterator[Any]:
     """The leaves of ``nested`` in the order of :func:`map_leaves`."""
-    found: list[Any] = []
-
-    def note(leaf: Any) -> Any:
-        found.append(leaf)
-        return leaf
-
-    map_leaves(note, nested)
-    return iter(found)
+    if isinstance(nested, tuple | list) and (
+        type(nested) in (tuple, list) or hasattr(nested, "_fields")
+    ):
+        for item in nested:
+            yield from leaves(item)
+    elif isinstance(nested, Mapping):
+        for key in nested:
+            yield from leaves(nested[key])
+    elif dataclasses.is_dataclass(nested) and not isinstance(nested, type | Ref):
+        for field in dataclasses.fields(nested):
+            if hasattr(nested, field.name):
+                yield from leaves(getattr(nested, field.name))
+    else:
+        yield nested

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,12 +25,14 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from planc.errors import TraceError
+from planc.errors import AnalysisError, TraceError
 from planc.expr import Expr, Size, SizeOf
+from planc.expr import leaves as sizes_in
 from planc.guards import check
 from planc.inputs import specify
 from planc.ir import (
     AS_IT_IS,
+    RETURNED,
     Comparison,
     Decision,
     Graph,
@@ -48,6 +50,7 @@ from planc.trace.chance import Chance, check_same_path
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
+from planc.trace.departures import LEAVING, Departures, bound
 from planc.trace.forgetting import Forgetting
 from planc.trace.known_results import known_result
 from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
@@ -55,6 +58,9 @@ from planc.trace.lines import HIDDEN, OURS, user_line, user_line_of
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
 from planc.trace.reach import one_at_a_time, reach_of
+from planc.trace.rebuilding import Rebuilt, specification
+from planc.trace.results import Result, own_objects, result_of
+from planc.trace.search import Unseen
 from planc.trace.sizes import (
     SizeTracking,
     heard_comparisons,
@@ -220,14 +226,26 @@ class _Run:
         self.source: tuple[str, int] = ("", 0)
         self.again = False
         device_seen = self.device if kind == "meta" else None
-        self.sizes = SizeTracking(lambda tensor: self.values.ids.get(id(tensor)), device_seen)
+        self.departures = Departures(self.values)
+        self.sizes = SizeTracking(
+            lambda tensor: self.values.ids.get(id(tensor)), device_seen, LEAVING, self._leaving
+        )
 
     # -- values ----------------------------------------------------------------------------
 
     def ref(self, tensor: torch.Tensor) -> Ref:
         if id(tensor) in self.masked and id(tensor) not in self.values.ids:
             self._computed(tensor)
-        return self.values.ref(tensor, self.sizes.numbers)
+        shared = self.values.sharing(tensor)
+        ref = self.values.ref(tensor, self.sizes.numbers)
+        self.departures.captured(shared, self.path[-1])
+        return ref
+
+    def _leaving(self, tensor: torch.Tensor, func: Any) -> None:
+        self.ref(tensor)
+        self.departures.leaves(tensor, func, self.path[-1])
+        if tensor.numel() == 1:  # a threshold, say
+            self.departures.decided(len(self.nodes))
 
     def _computed(self, tensor: torch.Tensor) -> None:
         """What a pruning hook left, read by a run that did not call the hook's module: computed."""
@@ -278,19 +296,23 @@ class _Run:
 
         run_args = tuple(map_leaves(stand_in, arg) for arg in args)
         run_kwargs = {name: map_leaves(stand_in, arg) for name, arg in kwargs.items()}
-        result = self._run(model, run_args, run_kwargs)
+        result = self._run(model, run_args, run_kwargs, inputs)
         if self.kind == "meta" and self.sizes.autocast:
             raise TraceError("autocast converts tensors of a device, not meta tensors")
-        outputs = tuple(self.ref(leaf) for leaf in leaves(result) if isinstance(leaf, torch.Tensor))
-        if not outputs:
+        outputs = tuple(self.ref(tensor) for tensor in result.in_order(self.values.ids))
+        departures = self.departures.finish(self.nodes, tensors)
+        self.data_dependent = self.data_dependent or self.departures.outside
+        if not outputs and not self.data_dependent:
             raise TraceError(
                 f"{type(self.model).__name__} could not be traced: it returns no tensor but a "
-                f"{type(result).__name__}; return tensors, in tuples, lists, dicts or dataclasses "
-                "if there are several"
+                f"{type(result.returned).__name__}; return tensors, in tuples, lists, dicts or "
+                "dataclasses if there are several"
             )
-        spec = map_leaves(
-            lambda leaf: self.ref(leaf) if isinstance(leaf, torch.Tensor) else noted(leaf), result
-        )
+        spec, unwritable = None, ""
+        try:
+            spec = specification(result, self.ref)
+        except AnalysisError as error:
+            unwritable = str(error)
         numbers = self.values.numbers
         read = attributes_read(self.nodes, numbers.values(), self.comparisons.values())
         return Graph(
@@ -309,13 +331,22 @@ class _Run:
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
-            comparisons=(*self.comparisons.values(), *self._lengths()),
+            comparisons=(*self.comparisons.values(), *self._plain(result, spec)),
+            departures=departures,
+            returned=frozenset(self.values.returned),
+            unwritable=unwritable,
             construction=construction_of(self.model),
         )
 
-    def _lengths(self) -> Iterator[Comparison]:
-        for size in dict.fromkeys(self.sizes.plain):
-            yield Comparison(size, AS_IT_IS, size, "", ("", 0))
+    def _plain(self, result: Result, spec: Any) -> Iterator[Comparison]:
+        """The sizes that are made plain numbers unseen, by ``len`` or by whoever has the result."""
+        for length in dict.fromkeys(self.sizes.plain):
+            yield Comparison(length, AS_IT_IS, length, "", ("", 0))
+        computed = spec is not None and not isinstance(spec, Rebuilt)
+        relation = RETURNED if computed else AS_IT_IS
+        returned = (size for number in result.numbers for size in sizes_in(number.expr))
+        for size in dict.fromkeys(returned):
+            yield Comparison(size, relation, size, "", ("", 0))
 
     def _copy(self) -> nn.Module:
         try:
@@ -327,23 +358,39 @@ class _Run:
                 "__deepcopy__"
             ) from error
 
-    def _run(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: Sequence[Ref],
+    ) -> Result:
+        own = own_objects(model)
         try:
             with (
                 unfused(),
                 self.chance.seeded(),
                 torch.inference_mode(),
                 caches_apart(self.reach, self.forgetting),
-                tracked_math(),
-                heard_comparisons(self.compared),
-                _Recorder(self),
-                self.sizes,
             ):
-                result = model(*args, **kwargs)
+                with (
+                    tracked_math(),
+                    heard_comparisons(self.compared),
+                    _Recorder(self),
+                    self.sizes,
+                ):
+                    result = result_of(model, model(*args, **kwargs), own)
                 self.again = not self.forgetting.is_stored_again()
-                return result
+                arguments = bound(model, args, kwargs)
+                self.departures.kept(model, arguments, self.nodes, inputs, _Run)
+            if self.departures.missing:  # and the model has caught the error
+                raise NeedsValues
+            return result
         except _NEEDS_VALUES:
             raise
+        except Unseen as error:
+            name = type(self.model).__name__
+            raise TraceError(f"{name} could not be traced: {error}") from None
         except Exception as error:
             raise TraceError(self._failure(error)) from error
 
@@ -464,6 +511,7 @@ class _Run:
             )
         elif tensors and func.__name__ not in _SILENT and not ASSERTS.match(str(func)):
             outputs = ()
+            self.departures.decided(len(self.nodes))
         else:
             return result
         self.nodes.append(

@@ -333,15 +333,19 @@ class SizeTracking(TorchFunctionMode):
     """Gives out tracked sizes, and keeps the numbers of the call being made in ``numbers``.
 
     ``value_of`` finds the graph's value for a tensor, or None when it is not traced. ``device`` is
-    what meta tensors say they are on, that the model takes the branches it takes there.
+    what meta tensors say they are on, that the model takes the branches it takes there. ``leaving``
+    hears of tensors that leave torch by one of the functions ``exits``.
     """
 
     def __init__(
         self,
         value_of: Callable[[torch.Tensor], int | None],
         device: torch.device | None = None,
+        exits: Container[Any] = (),
+        leaving: Callable[[torch.Tensor, Any], None] = lambda tensor, func: None,
     ) -> None:
         super().__init__()
+        self.exits, self.leaving = exits, leaving
         self.value_of = value_of
         self.device = device
         self.numbers: list[Number] | None = None
@@ -352,6 +356,8 @@ class SizeTracking(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in self.exits:
+            self.leaving(args[0], func)
         if func in _PLACES and self.device is not None and _PLAIN_META(args[0]):
             return _PLACES[func](self.device)
         if func in _NO_SIZES:

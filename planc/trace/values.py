@@ -7,6 +7,7 @@ type but no content.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -17,10 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from planc.expr import Number, Scalar, Size
 from planc.ir import Ref, Value
+from planc.trace.memory import Memory
 from planc.trace.structure import described_value
 
 CPU = torch.device("cpu")
 Kind = Literal["meta", "fake", "real"]
+_OUR_REFERENCES = 3  # the list of what is alive, the loop over it, the argument
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _NUMBERS = 64  # elements; in larger tensors no sizes are looked for
 
@@ -30,12 +33,15 @@ class RunValues:
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
-        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True) if kind == "fake" else None
+        self.fake_mode = _fake_mode() if kind == "fake" else None
         self.described: list[Value] = []
         self.captured: dict[int, torch.Tensor] = {}
         self.numbers: dict[int, tuple[Number, ...]] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.ids: dict[int, int] = {}  # by the id of the tensor
+        self.returned: set[int] = set()  # captured, and possibly made of values that have left
+        self.open = False  # whether such values have left
+        self.memory = Memory() if kind == "real" else None
         self._constant: set[int] = set()
         self._originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
         self._alive: list[torch.Tensor] = []  # ids are of live objects, so none may be reused
@@ -79,6 +85,8 @@ class RunValues:
         self.described.append(described_value(tensor, value))
         self.ids[id(tensor)] = value
         self.keep(tensor)
+        if self.memory is not None:
+            self.memory.add(tensor, value)
         if constant:
             self._constant.add(value)
             small = tensor.numel() <= _CONSTANT_LIMIT
@@ -94,11 +102,32 @@ class RunValues:
         """
         value = self.ids.get(id(tensor))
         if value is None:
-            value = self.new(tensor, constant=True)
+            made = self.open and id(tensor) not in self._originals
+            value = self.new(tensor, constant=not made)
+            if made:
+                self.returned.add(value)
             self.captured[value] = self._originals.get(id(tensor), tensor).detach()
             if numbers is not None and 0 < tensor.numel() <= _NUMBERS and not is_empty(tensor):
                 self._note_numbers(value, tensor, numbers)
         return Ref(value)
+
+    def sharing(self, tensor: torch.Tensor) -> list[int]:
+        """The values whose memory a tensor of unknown origin has."""
+        if self.memory is None or id(tensor) in self.ids:
+            return []
+        return list(self.memory.sharing(tensor))
+
+    def is_known(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a value whose content no input and no parameter reaches."""
+        return self.ids[id(tensor)] in self._constant and not is_empty(tensor)
+
+    def held(self) -> list[int]:
+        """The values that the running code holds: it may still read them."""
+        return [
+            self.ids[id(tensor)]
+            for tensor in self._alive
+            if sys.getrefcount(tensor) > _OUR_REFERENCES and id(tensor) in self.ids
+        ]
 
     def all_constant(self, tensors: Iterable[torch.Tensor]) -> bool:
         """Whether no input and no parameter reaches any of the tensors."""
@@ -134,6 +163,13 @@ def _frozen(number: Number) -> Number:
     if isinstance(number, Size):
         return Size(int.__int__(number), number.expr)
     return Scalar(float.__float__(number), number.expr) if isinstance(number, Scalar) else number
+
+
+def _fake_mode() -> FakeTensorMode:
+    """Fake tensors that have no address: what reads their memory fails, and is run otherwise."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode._allow_unsafe_data_ptr_access = False
+    return mode
 
 
 def is_empty(tensor: torch.Tensor) -> bool:

@@ -31,6 +31,7 @@ from planc.verify.outputs import (
     differ,
     difference,
     differing,
+    graph_or_reason,
     masked_original,
     rewritten_graph,
     run,
@@ -59,7 +60,7 @@ class Report:
     ``error`` is the largest difference from the masked original, relative to the largest output;
     None where a mixing group was pruned, for which removing is not zeroing, or where the model is
     random (dropout in training mode). ``graph_error`` is the same for the rewritten graph, which
-    holds for every plan.
+    holds for every plan where a graph can hold what the model does (0 where it cannot).
     """
 
     checks: tuple[str, ...]
@@ -111,10 +112,10 @@ def verify(
     planned = as_planned(plan, model, analysis)
     checks = [check_plan(plan, planned)]
     gone = analysis.gone([group.removed for group in plan.groups])
-    graph = rewritten_graph(plan, analysis, gone, model, call)
+    graph, graphless = graph_or_reason(plan, analysis, gone, model, call)
     if plan.target == "module":
         checks.append(check_modules(plan, model, smaller))
-    else:
+    elif graph is not None:
         checks.append(_check_graph(plan, planned, graph, model, smaller))
     checks.append(check_tensors(analysis, gone, model, smaller))
     checks.append(check_shapes(plan, analysis, smaller, call))
@@ -124,19 +125,23 @@ def verify(
         return Report(tuple(checks), None, 0.0, mixing)
     allowed = tolerance or tolerance_of(model)
     if analysis.graph.data_dependent:
-        models = (model, smaller, graph)
+        models = (model, smaller, graph or graphless)
         return _by_decisions(plan, checks, mixing, allowed, analysis, gone, models, call)
-    outputs, expected = run(smaller, call), run(graph, call)
-    what = "the rewritten graph"
-    try:
-        graph_error, remark = _agree(outputs, expected, Pair(smaller, graph, call), allowed, what)
-    except VerificationError:
-        if not differ(run(model, call), run(model, call)):
-            raise
-        checks.append("outputs not compared: the original's are not the same twice")
-        return Report(tuple(checks), None, 0.0, mixing)
-    checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative{remark}")
-    checks.extend(blind(expected))
+    outputs, graph_error = run(smaller, call), 0.0
+    if graph is None:
+        checks.append(graphless)
+    else:
+        expected, what = run(graph, call), "the rewritten graph"
+        try:
+            pair = Pair(smaller, graph, call)
+            graph_error, remark = _agree(outputs, expected, pair, allowed, what)
+        except VerificationError:
+            if not differ(run(model, call), run(model, call)):
+                raise
+            checks.append("outputs not compared: the original's are not the same twice")
+            return Report(tuple(checks), None, 0.0, mixing)
+        checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative{remark}")
+        checks.extend(blind(expected))
     if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
         checks.append(told)
     if mixing:
@@ -216,7 +221,7 @@ def _by_decisions(
     allowed: float,
     analysis: Analysis,
     gone: Gone,
-    models: tuple[nn.Module, nn.Module, nn.Module],
+    models: tuple[nn.Module, nn.Module, nn.Module | str],
     call: Call,
 ) -> Report:
     """The comparison of outputs where control flow depends on values: all models decide as the
@@ -228,12 +233,17 @@ def _by_decisions(
     def pruned() -> tuple[Replay, Replay]:
         return replay_pruned(analysis, gone), replay_pruned(analysis, gone)
 
-    found = _alike(smaller, graph, pruned, call, allowed, "the rewritten graph")
-    checks.append(
-        f"outputs equal the rewritten graph's where both decide as the original: {found.error:.1e} "
-        f"relative, the values behind {found.taken} decisions {found.operands:.1e}{found.remark}"
-    )
-    graph_error = found.error
+    graph_error, so = 0.0, "outputs"
+    if isinstance(graph, str):
+        checks.append(graph)
+    else:
+        found = _alike(smaller, graph, pruned, call, allowed, "the rewritten graph")
+        checks.append(
+            "outputs equal the rewritten graph's where both decide as the original: "
+            f"{found.error:.1e} relative, the values behind {found.taken} decisions "
+            f"{found.operands:.1e}{found.remark}"
+        )
+        graph_error, so = found.error, "so do they"
     run(smaller, call)  # by its own decisions
     if missed := unreached(analysis):
         checks.append(missed)
@@ -243,7 +253,7 @@ def _by_decisions(
     masked, what = masked_original(analysis, gone, model), "the masked original"
     found = _alike(smaller, masked, _beside(analysis, gone), call, allowed, what)
     checks.append(
-        f"so do they equal the masked original's: {found.error:.1e} relative, the values "
+        f"{so} equal the masked original's: {found.error:.1e} relative, the values "
         f"{found.operands:.1e}{found.remark}"
     )
     other_path = analyze(trace(masked, *call))

@@ -20,9 +20,10 @@ from planc.trace.chance import Chance
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay
 from planc.trace.forgetting import forget_tensors
-from planc.trace.nesting import leaves, map_leaves
+from planc.trace.nesting import map_leaves
 from planc.trace.unfused import unfused
 from planc.validate import Call
+from planc.verify.contents import Contents, compare_texts, contents
 from planc.verify.precision import Precision, converted
 from planc.verify.tensors import named
 
@@ -48,6 +49,19 @@ def rewritten_graph(
     return rewritten(plan, analysis, gone, tensors, model, bound)
 
 
+def graph_or_reason(
+    plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module, call: Call | None = None
+) -> tuple[fx.GraphModule | None, str]:
+    """The rewritten graph, None with the reason in words where a graph cannot hold what the model
+    does: values leave torch, and what they become there is not seen.
+    """
+    graph = analysis.graph
+    left = [f"a value {departure.reason}" for departure in graph.departures if departure.outside]
+    for reason in filter(None, (*left, graph.unwritable)):
+        return None, f"not compared with the rewritten graph: {reason}"
+    return rewritten_graph(plan, analysis, gone, model, call), ""
+
+
 def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:
     """The original with every vanished coordinate zero, by the labels, as far as masks are."""
     zeroed: dict[int, torch.Tensor] = {}
@@ -70,7 +84,7 @@ def run(
     seed: int = 0,
     replay: Replay | None = None,
     dtype: torch.dtype | None = None,
-) -> list[torch.Tensor]:
+) -> Contents:
     """Outputs of one run in the model's own mode, and in its own precision or that of ``dtype``.
 
     The run is that of a copy: what it writes to tensors and attributes (statistics, caches, flags)
@@ -86,12 +100,11 @@ def run(
         torch.manual_seed(seed)
         args, kwargs = map_leaves(partial(_own, dtype=dtype), call)  # the model may write to them
         try:
-            result = copied(*args, **kwargs)
+            return contents(copied, copied(*args, **kwargs))
         except PlancError:
             raise
         except Exception as error:
             raise VerificationError(_failed(model, error)) from error
-        return [leaf.clone() for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
 
 
 def _failed(model: nn.Module, error: Exception) -> str:
@@ -149,6 +162,10 @@ def compare_operands(replay: Replay, other: Replay, allowed: float, what: str) -
 
 
 def differ(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    try:
+        compare_texts(some, others, "the other")
+    except VerificationError:
+        return True
     return bool(differing(some, others))
 
 
@@ -186,8 +203,10 @@ def difference(
     worst = 0.0
     if len(outputs) != len(expected):
         raise VerificationError(f"{len(outputs)} outputs, {what} has {len(expected)}")
+    compare_texts(outputs, expected, what)
     for i, (a, b) in enumerate(zip(outputs, expected, strict=True)):
-        worst = max(worst, _distance(a, b, allowed, f"output {i}", what))
+        name = outputs.name(i) if isinstance(outputs, Contents) else f"output {i}"
+        worst = max(worst, _distance(a, b, allowed, name, what))
     return worst
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from planc.errors import VerificationError
 from planc.trace.decisions import Replay
 from planc.validate import Call
+from planc.verify.contents import compare_texts
 from planc.verify.outputs import TOLERANCE, differ, gaps, largest, run
 
 _ALIKE = TOLERANCE[torch.float64]
@@ -61,6 +62,7 @@ def settled(failure: VerificationError, pair: Pair, allowed: float) -> tuple[flo
         double = {p.dtype for p in pair.smaller.parameters() if p.is_floating_point()}
         coarse = pair.values(torch.float32 if double == {torch.float64} else None)
         fine = pair.values(torch.float64)
+        compare_texts(*fine, "the reference")
         steady = not differ(run(pair.reference, pair.call), run(pair.reference, pair.call, seed=1))
     except VerificationError:
         raise failure from None

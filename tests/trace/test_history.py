@@ -316,7 +316,8 @@ def test_a_plan_does_not_depend_on_runs_before_it(kind: type[Stateful]) -> None:
 def test_a_plan_has_the_same_bytes_after_every_step(kind: type[Stateful], tmp_path: Path) -> None:
     life = Life(kind, tmp_path)
     before = encode_plan(life.plan)
-    assert life.plan.cost_after.params < life.plan.cost_before.params
+    keeps = kind in (Recurrent, Listing, Hooked)  # its features, where a caller can read them
+    assert keeps == (life.plan.cost_after.params == life.plan.cost_before.params)
     for step in STEPS:
         getattr(life, step)()
         life.compile()

@@ -1,0 +1,139 @@
+"""Results made again of other tensors, as the rewritten graph does.
+
+In: the result of a run. Out: the same in nested containers with references for its tensors, or
+:class:`Rebuilt`, which copies whatever object it is, with the functions and iterators in it.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from planc.errors import AnalysisError
+from planc.ir import Ref
+from planc.trace.nesting import leaves, map_leaves
+from planc.trace.results import Items, Result, nested_tensors
+from planc.trace.search import PLAIN, Search, is_iterator
+from planc.trace.sizes import noted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rebuilt:
+    """A result that holds the ``tensors`` of the run where its copies hold others."""
+
+    result: Result
+    tensors: tuple[torch.Tensor, ...]
+
+    def __call__(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """A copy of the result that holds other tensors, of the same number and in order."""
+        memo: dict[int, Any] = {
+            id(old): new for old, new in zip(self.tensors, tensors, strict=True)
+        }
+        iterators: list[Any] = []
+        functions: list[types.FunctionType] = []
+        for _, part in self.result.parts:
+            if is_iterator(part):
+                iterators.append(part)
+            elif isinstance(part, types.FunctionType):
+                functions.append(part)
+                memo[id(part)] = _unbound(part)
+        for iterator in reversed(iterators):  # the inner ones first
+            items = self.result.items("", iterator)
+            memo[id(iterator)] = iter(copy.deepcopy(items, memo))
+        for function in functions:
+            _bind(function, memo)
+        return copy.deepcopy(self.result.returned, memo)
+
+
+def rebuilt(result: Result, tensors: Sequence[torch.Tensor]) -> Rebuilt:
+    """How results like ``result`` are made of other tensors.
+
+    Raises:
+        AnalysisError: they cannot be; names what stands in the way.
+    """
+    again = Rebuilt(result, tuple(tensors))
+    for place, part in result.parts:
+        if isinstance(part, nn.Module) or result.own(part):
+            raise AnalysisError(f"{place} is a {type(part).__name__} of the model's own")
+    others = [_other(tensor) for tensor in tensors]
+    try:
+        copied = again(others)
+    except Exception as error:
+        kind = type(result.returned).__name__
+        raise AnalysisError(f"the {kind} cannot be copied: {error}") from error
+    parts = list(Search(Items()).visit("result", copied))
+    found = {id(part) for _, part in parts}
+    for place, part in result.parts:
+        if isinstance(part, torch.Tensor) and id(part) in found:
+            raise AnalysisError(f"copies hold the same {place}")
+    if len(parts) != len(result.parts) or not found.issuperset(map(id, others)):
+        raise AnalysisError(f"copies of the {type(result.returned).__name__} lose what it holds")
+    return again
+
+
+def _other(tensor: torch.Tensor) -> torch.Tensor:
+    """Another object of the same content."""
+    with torch.inference_mode(), torch._C.DisableTorchFunction():
+        return tensor.detach()
+
+
+def _unbound(function: types.FunctionType) -> types.FunctionType:
+    """A copy of a function with other variables, which are empty yet."""
+    cells = tuple(types.CellType() for _ in function.__closure__ or ())
+    copied = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, None, cells or None
+    )
+    copied.__qualname__ = function.__qualname__
+    return copied
+
+
+def _bind(function: types.FunctionType, memo: dict[int, Any]) -> None:
+    copied = memo[id(function)]
+    copied.__defaults__ = copy.deepcopy(function.__defaults__, memo)
+    copied.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__, memo)
+    vars(copied).update(copy.deepcopy(vars(function), memo))
+    for old, new in zip(function.__closure__ or (), copied.__closure__ or (), strict=True):
+        if old != types.CellType():
+            new.cell_contents = copy.deepcopy(old.cell_contents, memo)
+
+
+def specification(result: Result, ref: Callable[[torch.Tensor], Ref]) -> Any:
+    """The result with references for tensors and numbers for sizes, where nested containers hold
+    them all; else :class:`Rebuilt`.
+
+    Raises:
+        AnalysisError: the rewritten graph cannot make such results; names what stands in the way.
+    """
+    if result.simple or _is_nested(result):
+        try:
+            return map_leaves(lambda leaf: _frozen(leaf, ref, result), result.returned)
+        except Exception:  # a container that takes tensors only
+            return rebuilt(result, result.tensors)
+    return rebuilt(result, result.tensors)
+
+
+def _is_nested(result: Result) -> bool:
+    """Whether nested containers hold all tensors, and plain objects beside them."""
+    held = {id(tensor) for tensor in nested_tensors(result)}
+    return (
+        bool(held)
+        and held.issuperset(map(id, result.tensors))
+        and all(
+            isinstance(leaf, (torch.Tensor, *PLAIN)) or id(leaf) in result.state
+            for leaf in leaves(result.returned)
+        )
+    )
+
+
+def _frozen(leaf: Any, ref: Callable[[torch.Tensor], Ref], result: Result) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return ref(leaf)
+    if id(leaf) in result.state:
+        return None
+    return noted(leaf)

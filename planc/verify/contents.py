@@ -1,0 +1,106 @@
+"""Contents of a result, for comparison: tensors, arrays and numbers by their places, the rest as
+text.
+
+In: the object that a model returned. Out: :class:`Contents`, a list of tensors. What a result holds
+in no order is put in an order by its content.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from planc.errors import VerificationError
+from planc.trace.results import Items, handed_back, own_objects
+from planc.trace.search import PLAIN, Search, is_iterator
+
+
+class Contents(list[torch.Tensor]):
+    """The tensors in a result, with arrays and numbers as tensors; ``places`` are theirs, ``texts``
+    the types, strings and whole numbers of the result with their places.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+
+    def name(self, i: int) -> str:
+        """Tensor ``i`` in words."""
+        return f"output {i}" if self.places[i] == "result" else f"output {i} ({self.places[i]})"
+
+
+def contents(model: nn.Module, returned: Any) -> Contents:
+    """The contents of what ``model`` returned, but for its own state and objects."""
+    state = handed_back(model, returned)
+    search = Search(
+        Items(), lambda part: id(part) in state, own_objects(model), unordered=_in_order
+    )
+    found = Contents()
+    for place, part in search.visit("result", returned):
+        tensor = _as_tensor(part)
+        if tensor is not None:
+            found.append(tensor)
+            found.places.append(place)
+        if part is not None and "._" not in place and ".<" not in place:
+            found.texts.append((place, _as_text(part)))
+    return found
+
+
+def compare_texts(outputs: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:
+    """Compares what is no tensor in two results.
+
+    Raises:
+        VerificationError: it differs; names the first place.
+    """
+    if not (isinstance(outputs, Contents) and isinstance(expected, Contents)):
+        return
+    for (place, here), (other, there) in zip(outputs.texts, expected.texts, strict=False):
+        if place != other:
+            raise VerificationError(f"the result has {place}, that of {what} {other} in its place")
+        if here != there:
+            raise VerificationError(f"{place} is {here}, that of {what} {there}")
+    if len(outputs.texts) != len(expected.texts):
+        counts = len(outputs.texts), len(expected.texts)
+        raise VerificationError(f"the result has {counts[0]} parts, that of {what} {counts[1]}")
+
+
+def _as_tensor(part: Any) -> torch.Tensor | None:
+    """A tensor of the same content, None where numbers are no part of it."""
+    if isinstance(part, torch.Tensor):
+        return part.detach().clone()
+    if isinstance(part, np.ndarray | np.generic) and part.dtype.kind in "biufc":
+        return torch.from_numpy(np.array(part))
+    if isinstance(part, float) and math.isfinite(part):
+        return torch.tensor(part, dtype=torch.float64)
+    return None
+
+
+def _as_text(part: Any) -> str:
+    if isinstance(part, bytes | bytearray):  # of numbers that may be rounded otherwise
+        return f"{len(part)} bytes"
+    if is_iterator(part):
+        return "an iterator"
+    if isinstance(part, torch.UntypedStorage):
+        return f"{part.nbytes()} bytes"
+    if isinstance(part, PLAIN) and _as_tensor(part) is None:
+        return repr(part)
+    return f"a {type(part).__name__}"
+
+
+def _in_order(unordered: Any) -> list[Any]:
+    return sorted(unordered, key=_key)
+
+
+def _key(part: Any) -> tuple[str, tuple[int, ...], float, str]:
+    """The place of an item among others; rounding does not change it."""
+    tensor = _as_tensor(part)
+    if tensor is None:
+        return type(part).__name__, (), 0.0, repr(part) if isinstance(part, PLAIN) else ""
+    flat = tensor.reshape(-1).abs().double()
+    mixed = flat * torch.arange(1, flat.numel() + 1, dtype=torch.float64).sqrt()
+    return type(part).__name__, tuple(tensor.shape), float(mixed.sum()), ""
