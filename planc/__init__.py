@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
     from planc.calibrate import calibrate, load_statistics, save_statistics
-    from planc.checkpoint import StoredWeights, load, load_optimizer, save
+    from planc.checkpoint.load import load, load_optimizer
+    from planc.checkpoint.save import save
+    from planc.checkpoint.stored import StoredWeights
     from planc.codec import load_plan, save_plan
     from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile

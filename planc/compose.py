@@ -8,7 +8,7 @@ after the other is not assumed: it is checked before the plan is returned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,11 @@ from planc.fingerprint import (
     attributes_digest,
     canonical,
     first_difference,
+    joined,
+    lists_classes,
     modules_after,
+    modules_before,
+    shared,
     tensors_after,
     tensors_digest,
 )
@@ -27,15 +31,17 @@ from planc.groups import Indices
 from planc.origin import Origin, own_tensors, units_in
 from planc.plan import (
     CAPTURED,
+    CLASS,
     AttributeChange,
     Cut,
-    Fingerprints,
     ModuleSpec,
     Plan,
     PlanGroup,
     TensorSpec,
 )
 from planc.units import marked
+
+_NAME_ONLY = "Module"  # the class of a rewritten graph's modules of which only names are left
 
 
 @takes(first=a_plan, second=a_plan)
@@ -62,10 +68,16 @@ def compose(first: Plan, second: Plan) -> Plan:
         if group.removed:
             at, units = _find(origin, groups, group)
             groups[at] = _with_removed(groups[at], units)
+    changes = _chained(first, second)
+    modules = _listed(first, second)
     composed = first.replace(
-        result=second.result,
+        source=replace(first.source, attributes=attributes_digest(modules)),
+        result=replace(
+            second.result, attributes=attributes_digest(modules_after(modules, changes))
+        ),
+        modules=modules,
         groups=tuple(groups),
-        attributes=_chained(first, second),
+        attributes=changes,
         provenance=first.provenance + second.provenance,
         cost_after=second.cost_after,
         shapes=second.shapes,
@@ -75,15 +87,11 @@ def compose(first: Plan, second: Plan) -> Plan:
 
 
 def _of_the_original(composed: Plan) -> Plan:
-    """A plan for a graph with the digests of what its removals leave of the original: the second
-    plan's are those of a graph, whose modules are mere names and whose constants are buffers.
+    """A plan for a graph with the digest of the tensors that its removals leave of the original:
+    the second plan's is that of a graph, which has the original's constants as buffers.
     """
-    result = Fingerprints(
-        attributes_digest(modules_after(composed.modules, composed.attributes)),
-        composed.result.structure,
-        tensors_digest(tensors_after(composed.tensors, composed.cuts)),
-    )
-    return composed.replace(result=result)
+    tensors = tensors_digest(tensors_after(composed.tensors, composed.cuts))
+    return composed.replace(result=replace(composed.result, tensors=tensors))
 
 
 def _check_chain(first: Plan, second: Plan) -> None:
@@ -95,25 +103,36 @@ def _check_chain(first: Plan, second: Plan) -> None:
     same_tensors = first.result.tensors == second.source.tensors
     if same_tensors and first.result.attributes == second.source.attributes:
         return
-    modules = modules_after(first.modules, first.attributes)
+    modules = shared(modules_after(first.modules, first.attributes), second.modules)
     tensors, found = second.tensors, second.modules
     if first.target == "graph":
         tensors, found = own_tensors(first, second.tensors), _called(second.modules)
         modules = tuple(spec for spec in modules if spec.path in {m.path for m in found})
         same_tensors = tensors_digest(tensors) == first.result.tensors
     difference = first_difference(tensors_after(first.tensors, first.cuts), modules, tensors, found)
-    if difference is None and first.target == "graph":
+    if difference is None:
         return
     what = "attributes" if same_tensors else "tensors"
     raise StalePlan(
         f"the second plan was not made for what the first produces, the {what} differ: "
-        f"{difference or 'by their digests only'}; compile it from the pruned model"
+        f"{difference}; compile it from the pruned model"
     )
+
+
+def _listed(first: Plan, second: Plan) -> tuple[ModuleSpec, ...]:
+    """The module table of the composed plan: what both list; of plans of two versions, what the
+    first lists and the second changes.
+    """
+    more = second.modules if first.target == "module" else _called(second.modules)
+    if lists_classes(first.modules) != lists_classes(more):
+        more = modules_before(second.attributes)
+    return joined(first.modules, more)
 
 
 def _called(modules: tuple[ModuleSpec, ...]) -> tuple[ModuleSpec, ...]:
     """The modules of a rewritten graph that it calls; of the others only names are left."""
-    return tuple(spec for spec in modules if spec.attributes)
+    kinds = {spec.path: dict(spec.attributes).get(CLASS) for spec in modules if spec.attributes}
+    return tuple(s for s in modules if s.path and kinds.get(s.path, _NAME_ONLY) != _NAME_ONLY)
 
 
 def _check_constants(first: Plan, second: Plan) -> None:

@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from planc.arguments import a_plan, takes
 from planc.errors import PlancError
-from planc.fingerprint import canonical, first_difference
+from planc.fingerprint import canonical, first_difference, shared
 from planc.maskdiff import MaskPlanDiff, diff_masks
 from planc.maskplan import MaskPlan
 from planc.plan import Cost, Plan, PlanGroup, Provenance
@@ -155,11 +155,9 @@ def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPla
 def _source(a: Plan, b: Plan) -> str | None:
     if a.source == b.source:
         return None
-    if a.source.structure != b.source.structure:
-        fallback = "the groups or their members differ"
-    else:
-        fallback = "the digests differ"
-    return first_difference(a.tensors, a.modules, b.tensors, b.modules) or fallback
+    difference = first_difference(a.tensors, shared(a.modules, b.modules), b.tensors, b.modules)
+    groups = "the groups or their members differ"
+    return difference or (groups if a.source.structure != b.source.structure else None)
 
 
 def _group(a: PlanGroup, b: PlanGroup) -> GroupDiff:

@@ -14,7 +14,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from planc.errors import AlreadyApplied, StalePlan
 from planc.groups import Group
-from planc.plan import AttributeChange, Cut, ModuleSpec, Plan, TensorSpec
+from planc.plan import CLASS, AttributeChange, Cut, ModuleSpec, Plan, TensorSpec
 
 Shape = tuple[int, ...]
 
@@ -47,7 +47,7 @@ def tensors_digest(tensors: Iterable[TensorLike]) -> bytes:
 
 
 def attributes_digest(modules: Iterable[ModuleSpec]) -> bytes:
-    """Digest of the paths and structural attributes of all modules."""
+    """Digest of the paths, classes and structural attributes of all modules."""
     return _digest(attribute_rows(modules))
 
 
@@ -162,6 +162,45 @@ def modules_after(
     )
 
 
+def lists_classes(modules: Iterable[ModuleSpec]) -> bool:
+    """Whether a module table has the classes of modules, as those of older versions have not."""
+    return any(name == CLASS for spec in modules for name, _ in spec.attributes)
+
+
+def modules_before(changes: Iterable[AttributeChange]) -> tuple[ModuleSpec, ...]:
+    """The modules of changed attributes, with the values before."""
+    before: dict[str, list[tuple[str, Any]]] = {}
+    for change in changes:
+        before.setdefault(change.module, []).append((change.name, change.before))
+    return tuple(ModuleSpec(path, tuple(sorted(found))) for path, found in before.items())
+
+
+def joined(modules: Iterable[ModuleSpec], more: Iterable[ModuleSpec]) -> tuple[ModuleSpec, ...]:
+    """The module table with what ``more`` lists of the same modules besides."""
+    others = {spec.path: spec.attributes for spec in more}
+    return tuple(
+        ModuleSpec(
+            spec.path,
+            tuple(sorted({**dict(others.get(spec.path, ())), **dict(spec.attributes)}.items())),
+        )
+        for spec in modules
+    )
+
+
+def shared(modules: Iterable[ModuleSpec], others: Iterable[ModuleSpec]) -> tuple[ModuleSpec, ...]:
+    """The module table without attributes of modules that the other table has, but not them: two
+    plans list what each reads and writes, older ones more.
+    """
+    names = {spec.path: {name for name, _ in spec.attributes} for spec in others}
+    return tuple(
+        ModuleSpec(
+            spec.path,
+            tuple(pair for pair in spec.attributes if pair[0] in names.get(spec.path, pair)),
+        )
+        for spec in modules
+    )
+
+
 def first_difference(
     tensors: Iterable[TensorLike],
     modules: Iterable[ModuleSpec] | None,
@@ -170,7 +209,7 @@ def first_difference(
 ) -> str | None:
     """The first difference between expected and found tables in words, None if they agree.
 
-    Modules are compared where both sides have them.
+    Modules are compared where both sides have them, by the attributes of the expected table.
     """
     difference = _tensor_difference(tuple(tensors), tuple(found_tensors))
     if difference is None and modules is not None and found_modules is not None:
@@ -321,16 +360,15 @@ def _module_difference(
         where = spec.path or "the model itself"
         if spec.path not in others:
             return f"{where}: expected a module, found none"
-        values = dict(others[spec.path].attributes)
-        for name, value in spec.attributes:
+        values, listed = dict(others[spec.path].attributes), dict(spec.attributes)
+        kind, other = listed.pop(CLASS, None), values.get(CLASS)
+        if kind != other and None not in (kind, other):
+            return f"{where}: expected a {kind}, found a {other}"
+        for name, value in listed.items():
             if name not in values:
                 return f"{where}: expected the attribute {name} = {value!r}, found none"
             if not _same(value, values[name]):
                 return f"{where}: expected {name} = {value!r}, found {values[name]!r}"
-        known = {name for name, _ in spec.attributes}
-        for name, value in others[spec.path].attributes:
-            if name not in known and "." not in name:  # of an object, what the run read is listed
-                return f"{where}: expected no attribute {name}, found {name} = {value!r}"
     paths = {spec.path for spec in expected}
     extra = next((spec.path for spec in found if spec.path not in paths), None)
     return None if extra is None else f"{extra}: expected no such module, found one"

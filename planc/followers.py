@@ -37,9 +37,10 @@ class Followers:
         whole: Kept,
     ) -> None:
         found: dict[Attribute, None] = {}
-        self._equations = [((path, name), index) for path, name, index in equations.attributes]
+        solved = {key: w for key, w in equations.attributes.items() if w.constant is None}
+        self._equations = [((path, name), index) for path, name, index in solved]
         found.update(dict.fromkeys(key for key, _ in self._equations))
-        self._values = Polynomials(list(equations.attributes.values()), whole)
+        self._values = Polynomials(list(solved.values()), whole)
         self._sized: list[tuple[Attribute, int, int]] = []
         self._scaled: list[tuple[Attribute, int, Attribute]] = []
         self._quotients: list[tuple[Attribute, Attribute, Attribute]] = []

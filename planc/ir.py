@@ -88,6 +88,17 @@ class Node:
         return tuple(value for _, value in self.kwargs)
 
     @property
+    def operands(self) -> tuple[Ref, ...]:
+        """The values whose content it looks at: of some, only shape and type matter."""
+        given = tuple(refs((self.args, self.kwargs_values)))
+        if not self.op.startswith("aten."):
+            return given
+        name = self.op.split(".")[1]
+        if self.op == "aten.to.other" or name.endswith("_as"):
+            return given[:1]
+        return given[1:] if name.endswith("_like") or name.startswith("new_") else given
+
+    @property
     def numbers(self) -> Iterator[Size | Scalar]:
         """The numbers with a known origin in the arguments, in order."""
         return provenanced((self.args, self.kwargs_values))
@@ -95,7 +106,12 @@ class Node:
     @property
     def literals(self) -> tuple[float, ...]:
         """The floating-point numbers of unknown origin in the arguments, in order."""
-        return tuple(_literals((self.args, self.kwargs_values)))
+        return tuple(_of_types((self.args, self.kwargs_values), float))
+
+    @property
+    def options(self) -> tuple[bool | str, ...]:
+        """The flags and words in the arguments, in order."""
+        return tuple(_of_types((self.args, self.kwargs_values), bool, str))
 
     @property
     def in_place(self) -> bool:
@@ -187,12 +203,19 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class Module:
     """A module of the model: its path, type names from the class up to ``Module``, and its
-    structural attributes (integers, booleans, strings and nested tuples of them).
+    structural attributes (integers, booleans, strings and nested tuples of them). ``settings`` are
+    the parameters of the constructors of torch.nn's own classes among the types.
     """
 
     path: str
     types: tuple[str, ...]
     attributes: Mapping[str, Any]
+    settings: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The name of its class, without the file that defines it."""
+        return self.types[0].rpartition(".")[2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +270,26 @@ class Graph:
         return frozenset((*(r.id for r in self.outputs), *(d.value for d in self.departures)))
 
     @cached_property
+    def lasting(self) -> tuple[Node, ...]:
+        """The operators that an input, a parameter or a floating-point buffer reaches, without idle
+        ones. All others compute constants, which a model may keep from one run to the next.
+        """
+        fed = {ref.id for ref in self.inputs}
+        fed |= {t.value for t in self.tensors if t.kind == "parameter" or t.floating}
+        shared: set[int] = set()  # storages of constants that something fed was written into
+        found = []
+        for node in self.nodes:
+            given = [ref.id for ref in node.operands]
+            if fed.isdisjoint(given) and shared.isdisjoint(self.values[i].storage for i in given):
+                continue
+            fed.update(ref.id for ref in node.outputs if ref is not None)
+            if node.in_place:
+                shared.add(self.values[next(refs(node.args)).id].storage)
+            if not node.idle:
+                found.append(node)
+        return tuple(found)
+
+    @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each parameter and buffer by all its names."""
         return {name: tensor.shape for name, tensor in self._by_name.items()}
@@ -277,9 +320,9 @@ def provenanced(argument: Any) -> Iterator[Size | Scalar]:
 def attributes_read(
     nodes: Iterable[Node],
     numbers: Iterable[tuple[Number, ...]],
-    comparisons: Iterable[Comparison],
+    comparisons: Iterable[Comparison] = (),
 ) -> set[tuple[str, str]]:
-    """The attributes that a run took numbers from: paths of modules, and names."""
+    """The attributes behind the numbers of operators and comparisons: paths of modules, names."""
     arguments = (number.expr for node in nodes for number in node.numbers)
     compared = (side for comparison in comparisons for side in (comparison.left, comparison.right))
     return {
@@ -290,9 +333,9 @@ def attributes_read(
     }
 
 
-def _literals(argument: Any) -> Iterator[float]:
-    if type(argument) is float:
+def _of_types(argument: Any, *types: type) -> Iterator[Any]:
+    if type(argument) in types:
         yield argument
     elif isinstance(argument, tuple):
         for item in argument:
-            yield from _literals(item)
+            yield from _of_types(item, *types)

@@ -134,6 +134,19 @@ def derived(module: Module) -> Iterator[Derived]:
             return
 
 
+def known(module: Module) -> Iterator[str]:
+    """Names of the numbers and words that a layer of torch.nn is made with, and of what follows
+    from them.
+    """
+    for name in module.settings:
+        if type(module.attributes.get(name)) in (int, str, tuple):
+            yield name
+    for entry in derived(module):
+        yield entry.name
+    for name, *_ in quotients(module):
+        yield name
+
+
 def quotients(module: Module) -> Iterator[tuple[str, str, str]]:
     """Attributes that are the quotient of two others: (name, dividend, divisor)."""
     if "MultiheadAttention" in module.types and "head_dim" in module.attributes:

@@ -8,6 +8,7 @@ through over all groups.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -36,6 +37,7 @@ from planc.plan import (
 from planc.policy.conditions import Conditions
 from planc.policy.order import whole
 from planc.policy.polynomials import Kept, Polynomials
+from planc.structure import module_table
 from planc.widths import Variable
 
 Gone = NDArray[np.bool_]
@@ -51,17 +53,9 @@ class Outline:
     def __init__(self, analysis: Analysis, target: str) -> None:
         graph, self._equations = analysis.graph, analysis.equations(target)
         self.tensors = tuple(TensorSpec(t.names, t.shape, t.kind) for t in graph.tensors)
-        self.modules = tuple(
-            ModuleSpec(m.path, tuple(sorted(m.attributes.items()))) for m in graph.modules.values()
-        )
         self.groups = tuple(
             PlanGroup(x.name, x.kind, x.size, x.rows, x.members, analysis.mixing(g, target))
             for g, x in enumerate(analysis.groups)
-        )
-        self.source = Fingerprints(
-            fingerprint.attributes_digest(self.modules),
-            fingerprint.structure_digest(self.groups),
-            fingerprint.tensors_digest(self.tensors),
         )
         self.constraints = _constraints(analysis, target)
         self._cells = whole(analysis)
@@ -77,6 +71,12 @@ class Outline:
             {name: self._shapes[t.value] for t in graph.tensors for name in t.names},
             frozenset(i for i, column in enumerate(self._column) if column >= 0),
             self._cells,
+        )
+        self.modules = module_table(graph, self._followers.traced)
+        self.source = Fingerprints(
+            fingerprint.attributes_digest(self.modules),
+            fingerprint.structure_digest(self.groups),
+            fingerprint.tensors_digest(self.tensors),
         )
         self._prepare_digests(graph)
 
@@ -139,8 +139,7 @@ class Outline:
         self._shape_form = Form(
             fingerprint.shape_rows(
                 (node.op, [shapes[ref.id] for ref in node.outputs if ref], node.literals)
-                for node in graph.nodes
-                if not node.idle
+                for node in graph.lasting
             )
         )
         traced = self._followers.traced
@@ -258,14 +257,24 @@ class Outline:
         )
         return fingerprints, self._shape_form.digest(packed)
 
+    def described(
+        self, changes: Sequence[AttributeChange]
+    ) -> tuple[tuple[ModuleSpec, ...], Fingerprints]:
+        """The table of modules of a plan with these changes, and the fingerprints of its source:
+        the attributes of a configuration, which is searched for, are only listed once they change.
+        """
+        if all((change.module, change.name) in self._gap_of for change in changes):
+            return self.modules, self.source
+        modules = fingerprint.joined(self.modules, fingerprint.modules_before(changes))
+        return modules, replace(self.source, attributes=fingerprint.attributes_digest(modules))
+
     def _attributes_digest(self, changes: Sequence[AttributeChange]) -> bytes:
         packed = list(self._attributes)
         for change in changes:
             number = self._gap_of.get((change.module, change.name))
-            if number is None:  # one of a configuration, which is searched for
-                return fingerprint.attributes_digest(
-                    fingerprint.modules_after(self.modules, changes)
-                )
+            if number is None:
+                modules, _ = self.described(changes)
+                return fingerprint.attributes_digest(fingerprint.modules_after(modules, changes))
             packed[number] = canonical(change.after)
         return self._attribute_form.digest(packed)
 

@@ -18,6 +18,8 @@ from planc.groups import Group, Indices
 from planc.units import marked
 
 Attributes = tuple[tuple[str, Any], ...]
+CLASS = "class"
+"""The entry of a module's table that has the name of its class. No plan changes it."""
 CAPTURED = "captured_"
 """How the names of buffers begin in which a rewritten graph holds constants of the original."""
 
@@ -37,7 +39,12 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModuleSpec:
-    """A module of the source model and its structural attributes, sorted by name."""
+    """A module of the source model: its class and its structural attributes, sorted by name.
+
+    Structural are the attributes behind the sizes that the traced run computed with, those that
+    torch.nn's own layers are described by, and those that the plan changes. Plans of older versions
+    list every number, flag and string of a module, and no class.
+    """
 
     path: str
     attributes: Attributes

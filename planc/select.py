@@ -120,11 +120,12 @@ def _written(
         leaves = tuple(f"{node.module}." for node in graph.nodes if node.leaf)
         changes = tuple(change for change in changes if f"{change.module}.".startswith(leaves))
     result, shapes = known.result(removed, sizes, changes)
+    modules, source = known.described(changes)
     return Plan(
-        source=known.source,
+        source=source,
         result=result,
         tensors=known.tensors,
-        modules=known.modules,
+        modules=modules,
         groups=groups,
         attributes=changes,
         inputs=graph.input_spec,

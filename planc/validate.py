@@ -9,7 +9,7 @@ same inputs: deciding as that did, it has the shapes that the labels predict the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,10 +72,15 @@ def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> No
         found = trace(smaller, *call)
     except TraceError as error:
         raise VerificationError(f"the pruned model does not run: {error}") from error
-    if shapes_digest(found) != plan.shapes:  # also where torch calls its operators otherwise
-        analysis = analyze(trace(model, *call))
-        check_structure(plan, analysis)
-        compare_shapes(plan, analysis, deciding_alike(plan, analysis, smaller, call, found))
+    if plan.shapes == shapes_digest(found, found.nodes):  # all that it runs, constants included
+        return
+    graph = trace(model, *call)
+    if plan.shapes == shapes_digest(found):
+        _compare_constants(graph, found)
+        return
+    analysis = analyze(graph)  # the digest also differs where torch calls its operators otherwise
+    check_structure(plan, analysis)
+    compare_shapes(plan, analysis, deciding_alike(plan, analysis, smaller, call, found))
 
 
 def deciding_alike(
@@ -126,12 +131,14 @@ def check_structure(plan: Plan, analysis: Analysis) -> None:
     )
 
 
-def shapes_digest(graph: Graph) -> bytes:
-    """The digest of each operator of a run with the shapes of its results."""
+def shapes_digest(graph: Graph, nodes: Sequence[Node] | None = None) -> bytes:
+    """The digest of the operators of a run with the shapes of their results: of those that do not
+    compute constants, or of ``nodes``, as plans of older versions have it.
+    """
     values = graph.values
     return fingerprint.shapes_digest(
         (node.op, [values[ref.id].shape for ref in node.outputs if ref is not None], node.literals)
-        for node in graph.nodes
+        for node in (graph.lasting if nodes is None else nodes)
         if not node.idle
     )
 
@@ -140,8 +147,7 @@ def compare_shapes(plan: Plan, analysis: Analysis, found: Graph) -> None:
     """Compares a run of the pruned model with the labels' prediction, operator by operator."""
     gone = analysis.gone([group.removed for group in plan.groups])
     predicted = analysis.shapes(gone)
-    wanted = [node for node in analysis.graph.nodes if not node.idle]
-    nodes = [node for node in found.nodes if not node.idle]
+    wanted, nodes = analysis.graph.lasting, found.lasting
     for i, (want, have) in enumerate(zip(wanted, nodes, strict=False)):
         alike = want.op == have.op or plan.target == "graph"  # the graph names widths of its parts
         if not alike or len(want.outputs) != len(have.outputs):
@@ -160,12 +166,28 @@ def compare_shapes(plan: Plan, analysis: Analysis, found: Graph) -> None:
         raise VerificationError(
             f"the pruned model runs {len(nodes)} operators, predicted {len(wanted)}"
         )
+    if plan.target == "module" and not analysis.graph.data_dependent:
+        _compare_constants(analysis.graph, found)
+
+
+def _compare_constants(graph: Graph, found: Graph) -> None:
+    """Compares the numbers of operators that compute constants, unless either model kept these from
+    an earlier run.
+    """
+    if [node.op for node in graph.nodes] == [node.op for node in found.nodes]:
+        for want, have in zip(graph.nodes, found.nodes, strict=True):
+            _compare_numbers(want, have)
 
 
 def _compare_numbers(want: Node, have: Node) -> None:
     """Numbers of unknown origin must be what they were: one that is not was made of sizes in a way
     that the tracer cannot follow (``1.0 / n``, a function of another library).
     """
+    if want.options != have.options:
+        raise VerificationError(
+            f"{have}: the pruned model computes with the options {have.options}, the original with "
+            f"{want.options}; give both the same flags"
+        )
     for number, found in zip(want.literals, have.literals, strict=False):
         if repr(number) != repr(found):  # not a number is equal to itself
             raise VerificationError(

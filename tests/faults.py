@@ -19,6 +19,7 @@ from torch import fx, nn
 import planc
 from planc.groups import Member
 from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
+from planc.trace.structure import settings
 
 Random = np.random.Generator
 Item = TypeVar("Item")
@@ -622,9 +623,10 @@ def wrong_attribute(case: Case, random: Random) -> None:
         random,
         (
             (module, name, value)
-            for module in case.smaller.modules()
-            for name, value in vars(module).items()
-            if type(value) is int and not name.startswith("_")
+            for spec in case.plan.modules
+            for module in (case.smaller.get_submodule(spec.path),)
+            for name, _ in spec.attributes
+            if type(value := vars(module).get(name)) is int
         ),
     )
     vars(module)[name] = value + 1
@@ -636,8 +638,8 @@ def wrong_flag(case: Case, random: Random) -> None:
         (
             (module, name, value)
             for module in case.smaller.modules()
-            for name, value in vars(module).items()
-            if type(value) is bool and name not in ("training", "_is_full_backward_hook")
+            for name in settings(module)
+            if type(value := vars(module).get(name)) is bool
         ),
     )
     vars(module)[name] = not value
@@ -649,8 +651,8 @@ def wrong_number(case: Case, random: Random) -> None:
         (
             (module, name, value)
             for module in case.smaller.modules()
-            for name, value in vars(module).items()
-            if type(value) is float
+            for name in settings(module)
+            if type(value := vars(module).get(name)) is float
         ),
     )
     vars(module)[name] = value * (1 + 1e-9) + 1e-12

@@ -38,7 +38,7 @@ LAYERS = (
     ("criteria",),
     ("maskdiff",),
     ("maskplan",),
-    ("fingerprint", "configuration"),
+    ("fingerprint", "configuration", "structure"),
     ("analysis",),
     ("columns", "cost", "equations", "explain", "places"),
     ("grouping",),

@@ -130,7 +130,7 @@ def test_a_leaf_in_a_graph_whose_attributes_are_wrong_is_found_out() -> None:
     smaller = planc.apply(plan, model)
     planc.verify(plan, model, smaller, TOKENS)
     vars(smaller.get_submodule("leaf"))["scale"] = 3
-    with pytest.raises(VerificationError, match=r"leaf.*: scale is 3, expected 2"):
+    with pytest.raises(VerificationError, match="differs from that of the rewritten graph"):
         planc.verify(plan, model, smaller, TOKENS)
     vars(smaller)["_modules"]["leaf"] = Other(4, 3)
     with pytest.raises(VerificationError, match="is a Other, was a Opaque"):

@@ -16,14 +16,15 @@ import torch
 from torch import nn
 
 import planc
+from planc.plan import CLASS
 from planc.trace.structure import structural_attributes
 from tests import small
 from tests.programs import write
 from tests.promises import Goal
 
-STALE, SAME = 12, 7  # of each small model
+STALE, SAME = 16, 8  # of each small model
 PARTS, EDITS_OF_ONE, SAME_OF_ONE = 10, 10, 4  # of random models
-Edit = Callable[[nn.Module, random.Random], str]
+Edit = Callable[[nn.Module, planc.Plan, random.Random], str]
 NAMES = [name for name in small.MODELS if name != "swin"]
 
 
@@ -33,16 +34,21 @@ def planned(name: str) -> tuple[nn.Module, planc.Plan]:
     return model, planc.compile(model, args, ratio=0.5)
 
 
-def an_attribute(model: nn.Module, chance: random.Random) -> str:
-    """A number, flag or word of some module is another one."""
-    places = [
-        (path, module, name, value)
-        for path, module in model.named_modules()
-        for name, value in structural_attributes(module).items()
-    ]
-    path, module, name, value = chance.choice(places)
-    vars(module)[name] = edited(value)
+def an_attribute(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
+    """A number or word that the plan depends on is another one."""
+    places = [(m.path, name) for m in plan.modules for name, _ in m.attributes if name != CLASS]
+    path, name = chance.choice(places)
+    attributes = vars(model.get_submodule(path))
+    attributes[name] = edited(attributes[name])
     return f"{path or 'the model itself'}: expected {name} ="
+
+
+def a_class(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
+    """A module is of a class derived from its own."""
+    path, module = chance.choice(list(model.named_modules()))
+    kind = type(module).__name__
+    module.__class__ = type("Other", (type(module),), {})
+    return f"{path or 'the model itself'}: expected a {kind}, found a Other"
 
 
 def edited(value: object) -> object:
@@ -50,8 +56,8 @@ def edited(value: object) -> object:
         return not value
     if isinstance(value, int):
         return value + 1
-    if isinstance(value, tuple):
-        return (*value[:-1], edited(value[-1])) if value else (1,)
+    if isinstance(value, tuple | list):
+        return type(value)((*value[:-1], edited(value[-1])) if value else (1,))
     return f"{value}x"
 
 
@@ -60,7 +66,7 @@ def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), last
 
 
-def a_shape(model: nn.Module, chance: random.Random) -> str:
+def a_shape(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
     """A parameter is one longer in some dimension, or has one dimension more."""
     name, tensor = chance.choice(list(model.named_parameters()))
     holder, last = owner(model, name)
@@ -73,7 +79,7 @@ def a_shape(model: nn.Module, chance: random.Random) -> str:
     return name.rpartition(".")[2]
 
 
-def a_missing_tensor(model: nn.Module, chance: random.Random) -> str:
+def a_missing_tensor(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
     named = [*model.named_parameters(), *model.named_buffers()]
     name, _ = chance.choice(named)
     holder, last = owner(model, name)
@@ -81,12 +87,12 @@ def a_missing_tensor(model: nn.Module, chance: random.Random) -> str:
     return last
 
 
-def another_module(model: nn.Module, chance: random.Random) -> str:
+def another_module(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
     chance.choice(list(model.modules())).add_module("extra", nn.Linear(2, 2))
     return "extra"
 
 
-def a_kind(model: nn.Module, chance: random.Random) -> str:
+def a_kind(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
     """A parameter is a buffer."""
     name, tensor = chance.choice(list(model.named_parameters()))
     holder, last = owner(model, name)
@@ -95,7 +101,7 @@ def a_kind(model: nn.Module, chance: random.Random) -> str:
     return last
 
 
-def another_name(model: nn.Module, chance: random.Random) -> str:
+def another_name(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
     holders = [module for module in model.modules() if module._modules]
     holder = chance.choice(holders)
     name = chance.choice(list(holder._modules))
@@ -103,7 +109,7 @@ def another_name(model: nn.Module, chance: random.Random) -> str:
     return name
 
 
-def two_exchanged(model: nn.Module, chance: random.Random) -> str:
+def two_exchanged(model: nn.Module, plan: planc.Plan, chance: random.Random) -> str:
     """Two modules that differ have each other's names."""
     pairs = [
         (holder, a, b)
@@ -112,7 +118,7 @@ def two_exchanged(model: nn.Module, chance: random.Random) -> str:
         if not alike(holder._modules[a], holder._modules[b])
     ]
     if not pairs:
-        return another_name(model, chance)
+        return another_name(model, plan, chance)
     holder, a, b = chance.choice(pairs)
     modules = holder._modules
     modules[a], modules[b] = modules[b], modules[a]
@@ -138,6 +144,7 @@ def alike(one: nn.Module | None, other: nn.Module | None) -> bool:
 
 EDITS: list[Edit] = [
     an_attribute,
+    a_class,
     a_shape,
     a_missing_tensor,
     another_module,
@@ -150,7 +157,7 @@ EDITS: list[Edit] = [
 def refused(model: nn.Module, plan: planc.Plan, edit: Edit, chance: random.Random) -> None:
     """An edited copy of the model is refused, what was edited is named, and nothing is changed."""
     other = copy.deepcopy(model)
-    words = edit(other, chance)
+    words = edit(other, plan, chance)
     before = small.contents(other)
     with pytest.raises(planc.StalePlan) as caught:
         planc.apply(plan, other)
@@ -210,6 +217,15 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if of_images else model
 
 
+def left_by_a_run(model: nn.Module, chance: random.Random) -> nn.Module:
+    """Some module has a counter, a flag, a path, a remembered size, a cache or an object more."""
+    values: list[object] = [3, True, "/weights/a", (4, 5), torch.Size([2]), 0.5, {}, {"a": 1}, len]
+    for number in range(3):
+        module = chance.choice(list(model.modules()))
+        vars(module)[f"left{number}"] = chance.choice([*values, {"at": torch.zeros(2)}, object()])
+    return model
+
+
 IMMATERIAL: list[Callable[[nn.Module, random.Random], nn.Module]] = [
     weights,
     lambda model, chance: model.double(),
@@ -218,6 +234,7 @@ IMMATERIAL: list[Callable[[nn.Module, random.Random], nn.Module]] = [
     lambda model, chance: model.requires_grad_(False),
     lambda model, chance: without_memory(model),
     lambda model, chance: channels_last(model),
+    left_by_a_run,
 ]
 
 

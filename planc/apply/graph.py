@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from torch import fx, nn
 
-from planc import fingerprint
 from planc.analysis import analyze
+from planc.apply.matching import check_model
 from planc.apply.renewal import Removed, collect_removed
 from planc.apply.rewrite import rewritten
-from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import copy_tensor, cut_tensor
 from planc.apply.trials import bindings
 from planc.plan import Plan
@@ -30,7 +29,7 @@ def apply_graph(
         AlreadyApplied: the model is what the plan makes of its source.
         VerificationError: a shape is not the predicted one.
     """
-    fingerprint.check_source(plan, tensors_of(model), modules_of(model))
+    check_model(plan, model)
     analysis = analyze(trace(model, *call))
     check_structure(plan, analysis)
     owned = owned_tensors(model)

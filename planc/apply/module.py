@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from planc.apply.attributes import set_attributes
+from planc.apply.matching import check_model, result_difference
 from planc.apply.renewal import (
     Masking,
     Removed,
@@ -22,10 +23,10 @@ from planc.apply.renewal import (
     storage_id,
     trainable_results,
 )
-from planc.apply.source import modules_of, not_the_result, tensors_of
+from planc.apply.source import not_the_result, tensors_of
 from planc.apply.tensors import cut_tensor
 from planc.errors import PlancError
-from planc.fingerprint import check_source, first_difference, modules_after, tensors_after
+from planc.fingerprint import first_difference, tensors_after
 from planc.plan import AttributeChange, Cut, Plan, TensorSpec
 from planc.trace.clone import clone
 from planc.trace.forgetting import forget_tensors
@@ -62,7 +63,7 @@ def apply_module(
         MalformedFile: the plan asks for an attribute that no plan may change.
         PlancError: the class of the model does not let itself be copied.
     """
-    check_source(plan, tensors_of(model), modules_of(model))
+    check_model(plan, model)
     smaller = rebuilt(model, Renewal(plan.tensors, plan.cuts, named_tensors(model), cut_tensor))
     check_objects(model, smaller)
     set_attributes(smaller, plan.attributes)
@@ -79,7 +80,7 @@ def mask_module(plan: Plan, model: nn.Module) -> nn.Module:
     Raises:
         StalePlan, AlreadyApplied, PlancError: as for :func:`apply_module`.
     """
-    check_source(plan, tensors_of(model), modules_of(model))
+    check_model(plan, model)
     masked = rebuilt(model, Masking(plan, named_tensors(model)))
     check_copy(model, masked, plan.tensors)
     return masked
@@ -94,12 +95,7 @@ def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Modul
         StalePlan: the model is not one that the plan produces, or the removed values do not fit.
         PlancError: the class of the model does not let itself be copied.
     """
-    difference = first_difference(
-        tensors_after(plan.tensors, plan.cuts),
-        modules_after(plan.modules, plan.attributes),
-        tensors_of(smaller),
-        modules_of(smaller),
-    )
+    difference = result_difference(plan, smaller)
     if difference is not None:
         raise not_the_result(difference)
     model = rebuilt(smaller, Restoration(plan, named_tensors(smaller), removed))

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from planc.errors import PlancError, StalePlan
-from planc.plan import ModuleSpec, TensorSpec
+from planc.plan import CLASS, ModuleSpec, TensorSpec
 from planc.trace.objects import object_attributes
-from planc.trace.structure import owned_tensors, structural_attributes
+from planc.trace.structure import class_name, owned_tensors, structural_attributes
 
 
 def tensors_of(model: nn.Module) -> tuple[TensorSpec, ...]:
@@ -35,14 +35,18 @@ def tensors_of(model: nn.Module) -> tuple[TensorSpec, ...]:
 
 
 def modules_of(model: nn.Module) -> tuple[ModuleSpec, ...]:
-    """The modules of ``model`` in the order of ``Graph.modules``, attributes sorted by name."""
+    """The modules of ``model`` in the order of ``Graph.modules``: their classes, and every number,
+    flag and string that may be structural, sorted by name.
+    """
     held = object_attributes(model)
     return tuple(
-        ModuleSpec(
-            path, tuple(sorted((structural_attributes(module) | held.get(path, {})).items()))
-        )
+        ModuleSpec(path, tuple(sorted(_plain(module, held.get(path, {})).items())))
         for path, module in model.named_modules()
     )
+
+
+def _plain(module: nn.Module, held: dict[str, Any]) -> dict[str, Any]:
+    return {**structural_attributes(module), **held, CLASS: class_name(type(module))}
 
 
 def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -4,16 +4,21 @@ out, so that all of them can be seen at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
-from planc.checkpoint.values import alike, decoded, is_known, modules_of
+from planc.apply.matching import counting
+from planc.checkpoint.values import comparable, decoded, modules_of
 from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor, plan_value
 from planc.errors import MalformedFile
 from planc.fingerprint import modules_after
-from planc.plan import Plan
-from planc.trace.structure import OwnedTensor, owned_tensors
+from planc.plan import CLASS, Plan
+from planc.trace.structure import OwnedTensor, owned_tensors, settings
+
+_OF_TRAINING = frozenset({"dropout", "momentum", "p"})  # no result of a trained model needs them
+_UNKNOWN = "module"  # the type of a module of which only a plan of an older version is known
 
 
 def differences(checkpoint: Checkpoint, model: nn.Module, plan: Plan | None = None) -> list[str]:
@@ -70,38 +75,42 @@ def tensor_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str
 
 
 def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str]:
-    """Missing, unexpected and other modules and attributes."""
+    """Missing, unexpected and other modules, and attributes that differ: those that the plan lists,
+    and the numbers that torch.nn's own layers compute with. What else runs leave may differ.
+    """
     modules = {module.path: module for module in modules_of(model)}
-    for stored in checkpoint.modules or _modules_of(checkpoint.plan):
+    planned = {module.path: module for module in _modules_of(counting(checkpoint.plan, model))}
+    numbers = {path: set(_numbers(module)) for path, module in model.named_modules()}
+    for stored in checkpoint.modules or planned.values():
         where = stored.path or "the model itself"
         if stored.path not in modules:
             yield f"{where}: a {stored.type} in the checkpoint, not in the model"
             continue
         module = modules.pop(stored.path)
-        own = dict(module.attributes)
-        for name, value in stored.attributes:
-            if name not in own:
-                if is_known(value):
-                    yield f"{where}.{name}: {_shown(value)} in the checkpoint, not in the model"
-            elif not alike(value, own[name]):
-                yield (
-                    f"{where}.{name}: {_shown(value)} in the checkpoint, {_shown(own[name])} in "
-                    f"the model ({module.type})"
-                )
-        if checkpoint.modules:  # a plan lists some attributes only
-            known = {name for name, _ in stored.attributes}
-            for name, value in own.items():
-                if name not in known and is_known(value):
-                    yield f"{where}.{name}: {_shown(value)} in the model, not in the checkpoint"
+        if stored.type != _UNKNOWN and _name(stored.type) != _name(module.type):
+            yield f"{where}: a {stored.type} in the checkpoint, a {module.type} in the model"
+        saved, own = dict(stored.attributes), dict(module.attributes)
+        listed = planned[stored.path].attributes if stored.path in planned else ()
+        for name in sorted({*dict(listed), *numbers[stored.path] & saved.keys()}):
+            if comparable(saved.get(name)) != comparable(own.get(name)):
+                yield f"{where}.{name}: {_both(saved, own, name)} ({module.type})"
     for path, module in modules.items():
         yield f"{path}: a {module.type} in the model, not in the checkpoint"
+
+
+def _numbers(module: nn.Module) -> Iterator[str]:
+    """Names of what a layer of torch.nn computes with beside sizes, such as ``eps``."""
+    for name in settings(module):
+        if type(vars(module).get(name)) is float and name not in _OF_TRAINING:
+            yield name
 
 
 def _modules_of(plan: Plan) -> Iterator[StoredModule]:
     """The modules of a checkpoint that was made without the model's class, as the plan has them."""
     for spec in modules_after(plan.modules, plan.attributes):
-        attributes = tuple((name, plan_value(value)) for name, value in spec.attributes)
-        yield StoredModule(spec.path, "module", attributes)
+        attributes = {name: plan_value(value) for name, value in spec.attributes}
+        kind = attributes.pop(CLASS, _UNKNOWN)
+        yield StoredModule(spec.path, kind, tuple(attributes.items()))
 
 
 def transient_names(model: nn.Module) -> Iterator[str]:
@@ -111,8 +120,20 @@ def transient_names(model: nn.Module) -> Iterator[str]:
             yield f"{path}.{name}" if path else name
 
 
+def _name(kind: str) -> str:
+    """The name of a type, without the file or the function that defines it."""
+    return kind.rpartition(".")[2]
+
+
 def _what(entry: OwnedTensor) -> str:
     return f"a {entry.kind} of shape {tuple(entry.tensor.shape)}"
+
+
+def _both(saved: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
+    """The values of an attribute on both sides, where it is there."""
+    here = f"{_shown(saved[name])} in the checkpoint" if name in saved else "not in the checkpoint"
+    there = f"{_shown(own[name])} in the model" if name in own else "not in the model"
+    return f"{here}, {there}"
 
 
 def _shown(value: object) -> str:

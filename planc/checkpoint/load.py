@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from planc.apply.attributes import set_attributes
+from planc.apply.matching import check_model
 from planc.apply.module import check_objects, named_tensors, rebuilt
 from planc.apply.renewal import Renewal
-from planc.apply.source import modules_of, tensors_of
 from planc.apply.tensors import cut_tensor
 from planc.arguments import a_flag, a_path, a_plan, optional, options, takes
 from planc.checkpoint.differences import differences, model_names
@@ -29,7 +29,6 @@ from planc.checkpoint.values import decoded, pair
 from planc.codec.checkpoint import StoredTensor
 from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
-from planc.fingerprint import check_source
 from planc.plan import Cut, Plan
 from planc.tensorfiles.checkpoint import Opened, open_checkpoint
 from planc.tensorfiles.reader import TensorFile, open_tensors
@@ -92,7 +91,7 @@ def load(
                 f"{path}: holds a rewritten graph (target={recorded.target!r}): apply its plan to "
                 "the model and load with mode='verify'"
             )
-        check_source(recorded, tensors_of(model), modules_of(model))
+        check_model(recorded, model)
         loaded = _allocated(opened, model, recorded.cuts, device)
         check_objects(model, loaded)
         set_attributes(loaded, recorded.attributes)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from planc.apply.source import modules_of, tensors_of
+from planc.apply.matching import result_difference
+from planc.apply.source import tensors_of
 from planc.arguments import a_count, a_mapping, a_path, a_plan, instance, optional
 from planc.checkpoint.elements import bytes_of, dtype_name
 from planc.checkpoint.values import encoded
@@ -37,7 +38,7 @@ from planc.codec.checkpoint import (
 from planc.codec.files import replacing, write_file
 from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import PlancError, StalePlan
-from planc.fingerprint import first_difference, modules_after, tensors_after
+from planc.fingerprint import first_difference, tensors_after
 from planc.origin import own_tensors
 from planc.plan import Plan
 from planc.tensorfiles.directories import new_directory
@@ -156,14 +157,11 @@ class _Draft:
 
 
 def _check_result(plan: Plan, model: nn.Module) -> None:
-    modules = plan.target == "module"  # a rewritten graph has modules and constants of its own
-    tensors = tensors_of(model)
-    difference = first_difference(
-        tensors_after(plan.tensors, plan.cuts),
-        modules_after(plan.modules, plan.attributes) if modules else None,
-        tensors if modules else own_tensors(plan, tensors),
-        modules_of(model) if modules else None,
-    )
+    if plan.target == "module":
+        difference = result_difference(plan, model)
+    else:  # a rewritten graph has modules and constants of its own
+        tensors = own_tensors(plan, tensors_of(model))
+        difference = first_difference(tensors_after(plan.tensors, plan.cuts), None, tensors)
     if difference is not None:
         raise StalePlan(
             f"the model is not what the plan produces: {difference}; save what "

@@ -27,8 +27,6 @@ _DEPTH = 5
 _INTEGERS = range(-(1 << 63), 1 << 63)
 _SEQUENCES: dict[type, str] = {tuple: "tuple", list: "list", torch.Size: "size"}
 _NAMES = {name: kind for kind, name in _SEQUENCES.items()}
-# what may differ between two machines that hold one model
-_ELSEWHERE = ("dtype", "device", "type")
 
 
 def modules_of(model: nn.Module) -> tuple[StoredModule, ...]:
@@ -104,49 +102,11 @@ def _no_value(value: Any) -> MalformedFile:
 
 
 def comparable(value: Any) -> Any:
-    """What must be equal in the model that a checkpoint is loaded into: all but devices, dtypes
-    and what is known by its type only. A tuple and a list of the same are, as in plans.
-
-    Raises:
-        MalformedFile: a dict in it has something else than keys and values.
-    """
+    """A structural attribute with its type; a list counts as a tuple, as in plans."""
     match value:
-        case ("dict", *items):  # a key is never one of the words that say what a value is
-            return ("dict", *(tuple(map(comparable, pair(item))) for item in items))
-        case (kind, *_) if kind in _ELSEWHERE:
-            return ("other",)
-        case (kind, *items):
-            return ("tuple" if kind in _NAMES else kind, *map(comparable, items))
+        case (kind, *items) if kind in _NAMES:
+            return ("tuple", *map(comparable, items))
     return type(value).__name__, value
-
-
-def is_known(value: Any) -> bool:
-    """Whether there is anything to compare where only one side has it: not of what is known by its
-    type only, nor of a dictionary that holds such (a cache that runs fill with tensors), nor of
-    None, in whose place a run may have put a tensor.
-    """
-    return value is not None and comparable(value) != ("other",) and not _is_cache(value)
-
-
-def alike(some: Any, other: Any) -> bool:
-    """Whether two values may be those of one model."""
-    if _is_cache(some) or _is_cache(other):
-        return _is_dict(some) and _is_dict(other)
-    return bool(comparable(some) == comparable(other))
-
-
-def _is_cache(value: Any) -> bool:
-    if not _is_dict(value):
-        return False
-    return any(_is_unknown(item) or _is_cache(item) for _, item in map(pair, value[1:]))
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, tuple) and value[:1] == ("dict",)
-
-
-def _is_unknown(value: Any) -> bool:
-    return isinstance(value, tuple) and value[:1] == ("type",)
 
 
 def _encoded(value: Any, depth: int) -> tuple[Any, int]:

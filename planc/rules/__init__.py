@@ -16,6 +16,6 @@ from planc.rules import (  # noqa: F401  importing a family registers its rules
     recurrent,
     reduction,
 )
-from planc.rules.registry import Leaf, find, leaf, parameters, rule
+from planc.rules.registry import Leaf, find, leaf, named_by, parameters, rule
 
-__all__ = ["Leaf", "find", "leaf", "parameters", "rule"]
+__all__ = ["Leaf", "find", "leaf", "named_by", "parameters", "rule"]

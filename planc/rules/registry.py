@@ -13,7 +13,7 @@ and integer attributes that it names.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from typing import Any, TypeVar
@@ -87,12 +87,10 @@ def _forward(kind: type) -> Any:
 
 def _of_leaf(fn: Rule) -> Rule:
     """``fn``, given what it has parameters for; the tensors that it has none for are pinned."""
-    named = inspect.signature(fn).parameters
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in named.values())
 
     @wraps(fn)
     def adapted(cx: Facts, *args: Any, **kwargs: Any) -> Any:
-        given = {name: value for name, value in kwargs.items() if takes_all or name in named}
+        given = {name: kwargs[name] for name in _named(fn, kwargs)}
         for name, value in kwargs.items():
             if name not in given and isinstance(value, Labelled):
                 cx.pin(value.layers, f"{name} is not named by its module's rule")
@@ -106,6 +104,17 @@ def _of_leaf(fn: Rule) -> Rule:
         return fn(cx, *args, **given)
 
     return adapted
+
+
+def named_by(operator: str, given: Iterable[str]) -> tuple[str, ...]:
+    """Those of the names ``given`` that the rule of a module class has parameters for."""
+    return _named(_RULES[operator], given)
+
+
+def _named(fn: Rule, given: Iterable[str]) -> tuple[str, ...]:
+    named = inspect.signature(fn).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in named.values())
+    return tuple(name for name in given if takes_all or name in named)
 
 
 def find(operator: str) -> Rule | None:

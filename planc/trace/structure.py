@@ -8,7 +8,8 @@ that was traced and the same model at the time of applying give equal tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -69,6 +70,11 @@ def structural_attributes(module: nn.Module) -> dict[str, Any]:
     return attributes
 
 
+def class_name(kind: type) -> str:
+    """The name of a class, without the file or the function that defines it."""
+    return kind.__qualname__.rpartition(".")[2]
+
+
 def described(model: nn.Module) -> dict[str, Module]:
     """The modules of ``model`` by path: their types and structural attributes."""
     return {path: _described(path, module) for path, module in model.named_modules()}
@@ -82,7 +88,18 @@ def _described(path: str, module: nn.Module) -> Module:
         for t in type(module).__mro__
         if issubclass(t, nn.Module)
     )
-    return Module(path, types, structural_attributes(module))
+    return Module(path, types, structural_attributes(module), settings(module))
+
+
+def settings(module: nn.Module) -> tuple[str, ...]:
+    """What torch.nn's own classes among those of a module are made with: names of parameters."""
+    return _parameters(type(module).__mro__)
+
+
+@cache
+def _parameters(kinds: tuple[type, ...]) -> tuple[str, ...]:
+    own = (kind for kind in kinds if kind.__module__.startswith("torch.nn.modules"))
+    return tuple(dict.fromkeys(name for base in own for name in signature(base).parameters))
 
 
 def described_value(tensor: torch.Tensor, number: int) -> Value:

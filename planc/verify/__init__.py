@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, analyze
+from planc.apply.matching import with_what_counts
 from planc.arguments import a_flag, a_number, a_plan, optional, takes
 from planc.errors import VerificationError
 from planc.fingerprint import structure_digest
@@ -114,7 +115,7 @@ def verify(
     gone = analysis.gone([group.removed for group in plan.groups])
     graph, graphless = graph_or_reason(plan, analysis, gone, model, call)
     if plan.target == "module":
-        checks.append(check_modules(plan, model, smaller))
+        checks.append(check_modules(with_what_counts(plan, analysis.graph), model, smaller, call))
     elif graph is not None:
         checks.append(_check_graph(plan, planned, graph, model, smaller))
     checks.append(check_tensors(analysis, gone, model, smaller))
@@ -170,11 +171,11 @@ def _check_graph(
 ) -> str:
     """The result is the graph rewritten for the sizes of these inputs, or of those of the plan."""
     try:
-        return check_graph(graph, smaller)
+        return check_graph(plan, graph, smaller)
     except VerificationError:
         gone = planned.gone([group.removed for group in plan.groups])
         call = example_call(plan, model)
-        return check_graph(rewritten_graph(plan, planned, gone, model, call), smaller)
+        return check_graph(plan, rewritten_graph(plan, planned, gone, model, call), smaller)
 
 
 def _agree(

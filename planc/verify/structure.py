@@ -4,22 +4,29 @@ classes, attributes, operators and shapes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from planc import fingerprint
 from planc.analysis import Analysis, analyze
-from planc.apply.source import modules_of, tensors_of
+from planc.apply.matching import check_model
+from planc.apply.module import copy_module
+from planc.apply.source import modules_of
 from planc.errors import PolicyError, TraceError, VerificationError
 from planc.fingerprint import structure_digest
 from planc.guards import check
-from planc.plan import Plan
+from planc.outline import Removed
+from planc.plan import ModuleSpec, Plan
 from planc.select import write_plan
 from planc.specification import features, without_precision
 from planc.trace import trace
-from planc.trace.structure import is_cached
+from planc.trace.nesting import map_leaves
+from planc.trace.structure import settings
 from planc.validate import (
     Call,
     check_structure,
@@ -36,7 +43,7 @@ _DERIVED = (
 
 def check_source(plan: Plan, model: nn.Module) -> None:
     try:
-        fingerprint.check_source(plan, tensors_of(model), modules_of(model))
+        check_model(plan, model)
     except (ValueError, LookupError) as error:  # members that do not fit the plan's own tensors
         raise VerificationError(f"the plan contradicts itself: {error}") from error
 
@@ -95,6 +102,9 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
         expected = write_plan(analysis, removed, target, "", "")
     except PolicyError as error:
         raise VerificationError(f"the plan breaks a constraint: {error}") from error
+    expected = _as_listed(plan, expected)
+    if plan.shapes == _all_shapes(analysis, removed):
+        expected = expected.replace(shapes=plan.shapes)
     deciding = analysis.graph.data_dependent
     if deciding or ("real" in analysis.graph.frontend and plan.inputs != expected.inputs):
         plan = _without_work(plan, expected)  # values decide how much is computed
@@ -132,6 +142,31 @@ def _in_precision(plan: Plan, expected: Plan) -> Plan:
     )
 
 
+def _as_listed(plan: Plan, expected: Plan) -> Plan:
+    """``expected`` with the module table of ``plan``, which may list more: a composed plan has the
+    attributes of all its parts, one of an older version all attributes, but no classes.
+    """
+    listed = fingerprint.joined(expected.modules, plan.modules)
+    if not fingerprint.lists_classes(plan.modules):
+        listed = fingerprint.shared(listed, plan.modules)
+    after = fingerprint.modules_after(listed, expected.attributes)
+    return expected.replace(
+        modules=listed,
+        source=replace(expected.source, attributes=fingerprint.attributes_digest(listed)),
+        result=replace(expected.result, attributes=fingerprint.attributes_digest(after)),
+    )
+
+
+def _all_shapes(analysis: Analysis, removed: Removed) -> bytes:
+    """The digest of shapes as plans of older versions have it: of constants, too."""
+    shapes = analysis.shapes(analysis.gone(removed))
+    return fingerprint.shapes_digest(
+        (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None], node.literals)
+        for node in analysis.graph.nodes
+        if not node.idle
+    )
+
+
 def unreached(analysis: Analysis) -> str:
     """The parameters that the run did not use, in words; empty if it used all."""
     names = dict.fromkeys(
@@ -155,8 +190,10 @@ def _without_work(plan: Plan, other: Plan) -> Plan:
     return plan.replace(shapes=other.shapes, **costs)
 
 
-def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
-    """Classes, attributes, hooks and modes are the original's, but for what the plan changes."""
+def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> str:
+    """Classes, structural attributes, hooks and modes are the original's, but for what the plan
+    changes.
+    """
     if not _alike(smaller, model):
         raise VerificationError(
             f"the pruned model is a {type(smaller).__name__}, the original a {type(model).__name__}"
@@ -165,21 +202,20 @@ def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module) -> str:
     difference = fingerprint.first_difference((), expected, (), modules_of(smaller))
     if difference is not None:
         raise VerificationError(f"structural attributes of the pruned model: {difference}")
-    changed = {(change.module, change.name) for change in plan.attributes}
-    others = dict(smaller.named_modules())
-    for path, module in model.named_modules():
-        where, other = path or "the model itself", others[path]
+    for path, module, other in _pairs(model, smaller):
+        where = path or "the model itself"
         if not _alike(other, module):
             raise VerificationError(
                 f"{where} is a {type(other).__name__}, was a {type(module).__name__}"
             )
-        was, now = _plain_attributes(module), _plain_attributes(other)
-        for name in sorted(was.keys() | now.keys()):
-            if (path, name) not in changed and was.get(name) != now.get(name):
-                raise VerificationError(
-                    f"{where}: {name} is {now.get(name, 'not there')}, "
-                    f"was {was.get(name, 'not there')}"
-                )
+        was, now = _modes(module), _modes(other)
+        for name, value in was.items():
+            if name not in now or now[name] != value:
+                raise VerificationError(f"{where}: {name} is {now.get(name)}, was {value}")
+    if _other_hooks(model, smaller):
+        difference = _other_hooks(_used(model, call), _used(smaller, call))
+        if difference:
+            raise VerificationError(difference)
     return f"structural attributes of {len(expected)} modules, {len(plan.attributes)} of them new"
 
 
@@ -192,26 +228,50 @@ def _alike(module: nn.Module, other: nn.Module) -> bool:
     return type(module) is type(other)
 
 
-def _plain_attributes(module: nn.Module) -> dict[str, str]:
-    """What ``module`` holds but tensors and modules, as text: numbers, flags, counts of hooks."""
-    found = {}
-    for name, value in vars(module).items():
-        if name.endswith("_hooks") and isinstance(value, dict):
-            found[name] = str(len(value))
-        elif name == "_non_persistent_buffers_set":
-            found[name] = repr(sorted(value))
-        elif _is_plain(value) and not is_cached(module, name):
-            found[name] = repr(value)
-    return found
+def _pairs(model: nn.Module, smaller: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
+    """The paths of ``model`` with the modules that both have there."""
+    others = dict(smaller.named_modules())
+    return ((path, module, others[path]) for path, module in model.named_modules())
 
 
-def _is_plain(value: Any) -> bool:
-    if type(value) in (tuple, list):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
+def _modes(module: nn.Module) -> dict[str, Any]:
+    """The modes of a module, and the flags and numbers that a layer of torch.nn is made with."""
+    held = vars(module)
+    made_with = {n: held[n] for n in settings(module) if type(held.get(n)) in (bool, float)}
+    return {
+        "training": module.training,
+        "_non_persistent_buffers_set": sorted(module._non_persistent_buffers_set),
+        **made_with,
+    }
 
 
-def check_graph(reference: fx.GraphModule, smaller: nn.Module) -> str:
+def _other_hooks(model: nn.Module, smaller: nn.Module) -> str:
+    """The first module with more hooks, or fewer, than the original's, in words; empty if none."""
+    for path, module, other in _pairs(model, smaller):
+        was, now = _hooks(module), _hooks(other)
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name, 0) != now.get(name, 0):
+                where, counts = path or "the model itself", (now.get(name, 0), was.get(name, 0))
+                return f"{where}: {name} is {counts[0]}, was {counts[1]}"
+    return ""
+
+
+def _hooks(module: nn.Module) -> dict[str, int]:
+    """How many hooks of each kind a module has."""
+    found = vars(module).items()
+    return {n: len(v) for n, v in found if n.endswith("_hooks") and isinstance(v, dict)}
+
+
+def _used(model: nn.Module, call: Call) -> nn.Module:
+    """A copy of a model after one run, with the hooks that a first run installs."""
+    copied = copy_module(model)
+    args, kwargs = map_leaves(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, call)
+    with suppress(Exception), torch.random.fork_rng(devices=[]), torch.no_grad():
+        copied(*args, **kwargs)
+    return copied
+
+
+def check_graph(plan: Plan, reference: fx.GraphModule, smaller: nn.Module) -> str:
     """The graph of the result has every operator, argument and constant of the reference."""
     if not isinstance(smaller, fx.GraphModule):
         raise VerificationError(
@@ -227,14 +287,14 @@ def check_graph(reference: fx.GraphModule, smaller: nn.Module) -> str:
         raise VerificationError(f"the graph has {len(found)} nodes, expected {len(wanted)}")
     for node in wanted:
         if node.op == "call_module":
-            _check_leaf(str(node.target), reference, smaller)
+            _check_leaf(str(node.target), plan, reference, smaller)
     if smaller.training != reference.training:
         raise VerificationError(f"training is {smaller.training}, was {reference.training}")
     return f"the {len(found)} nodes of the graph are those of the rewritten one"
 
 
-def _check_leaf(path: str, reference: fx.GraphModule, smaller: fx.GraphModule) -> None:
-    """A module that the graph calls has the class and the attributes of the reference's."""
+def _check_leaf(path: str, plan: Plan, reference: fx.GraphModule, smaller: fx.GraphModule) -> None:
+    """A module that the graph calls has the reference's class, and the planned attributes."""
     parts = dict(smaller.get_submodule(path).named_modules())
     for inner, want in reference.get_submodule(path).named_modules():
         have = parts.get(inner, smaller)
@@ -242,12 +302,19 @@ def _check_leaf(path: str, reference: fx.GraphModule, smaller: fx.GraphModule) -
             raise VerificationError(
                 f"{path}.{inner} is a {type(have).__name__}, was a {type(want).__name__}"
             )
-        was, now = _plain_attributes(want), _plain_attributes(have)
-        for name in sorted(was.keys() | now.keys()):
-            if was.get(name) != now.get(name):
-                raise VerificationError(
-                    f"{path}.{inner}: {name} is {now.get(name)}, expected {was.get(name)}"
-                )
+        if _modes(have) != _modes(want):
+            raise VerificationError(
+                f"{path}.{inner}: expected {_modes(want)}, found {_modes(have)}"
+            )
+    expected = tuple(
+        ModuleSpec(spec.path[len(path) + 1 :], spec.attributes)
+        for spec in fingerprint.modules_after(plan.modules, plan.attributes)
+        if f"{spec.path}.".startswith(f"{path}.")
+    )
+    found = modules_of(smaller.get_submodule(path))
+    difference = fingerprint.first_difference((), expected, (), found)
+    if difference is not None:
+        raise VerificationError(f"in {path}: {difference}")
 
 
 def _spelled(node: fx.Node) -> str:

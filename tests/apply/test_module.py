@@ -22,7 +22,7 @@ from planc.apply import apply as apply_and_validate
 from planc.apply.source import modules_of, tensors_of
 from planc.errors import AlreadyApplied, MalformedFile, PlancError, StalePlan
 from planc.groups import Member
-from planc.plan import AttributeChange, Plan
+from planc.plan import CLASS, AttributeChange, Plan
 from planc.trace import trace
 from planc.trace.structure import owned_tensors
 from tests.apply.hand_made import (
@@ -538,6 +538,6 @@ def test_the_tables_agree_with_those_of_a_trace(kind: type[nn.Module]) -> None:
     assert [(t.names, t.shape, t.kind) for t in graph.tensors] == [
         (spec.names, spec.shape, spec.kind) for spec in tensors_of(model)
     ]
-    assert [(m.path, sorted(m.attributes.items())) for m in graph.modules.values()] == [
-        (spec.path, list(spec.attributes)) for spec in modules_of(model)
-    ]
+    assert [
+        (m.path, sorted({**m.attributes, CLASS: m.kind}.items())) for m in graph.modules.values()
+    ] == [(spec.path, list(spec.attributes)) for spec in modules_of(model)]

@@ -145,7 +145,6 @@ def test_verify_says_every_difference_at_once(saved: Saved) -> None:
         "head.weight: tied to embed.weight in the checkpoint, not in the model",
         "norm.running_mean: in the checkpoint with shape (6,), not in the model",
         "extra.weight: a parameter of shape (2, 2) of the model, not in the checkpoint",
-        "the model itself.dropout: 0.1 in the checkpoint, 0.2 in the model",
         "down.out_features: 4 in the checkpoint, 9 in the model",
         "norm: a torch.nn.modules.batchnorm.BatchNorm1d in the checkpoint, not in the model",
         "extra: a torch.nn.modules.linear.Linear in the model, not in the checkpoint",
@@ -156,8 +155,6 @@ def test_verify_says_every_difference_at_once(saved: Saved) -> None:
 
 def test_an_attribute_that_state_dicts_miss_is_checked(saved: Saved) -> None:
     path, _, _ = saved
-    with pytest.raises(VerificationError, match=r"dropout: 0\.1 in the checkpoint, 0\.5"):
-        planc.load(path, built(dropout=0.5))
     changed = built()
     changed.norm.eps = 1e-3
     with pytest.raises(VerificationError, match=r"norm\.eps: 1e-05 in the checkpoint, 0\.001"):

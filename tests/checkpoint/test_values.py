@@ -11,11 +11,9 @@ import torch
 from torch import nn
 
 from planc.checkpoint.values import (
-    alike,
     comparable,
     decoded,
     encoded,
-    is_known,
     modules_of,
     type_name,
 )
@@ -53,8 +51,6 @@ def test_what_is_not_plain_is_known_by_its_type() -> None:
     assert encoded([1, {2}]) == ("list", 1, ("type", "builtins.set"))
     assert encoded(1 << 70) == ("type", "builtins.int")
     assert encoded("x" * 5000) == ("type", "builtins.str")
-    assert comparable(encoded(object())) == comparable(encoded({1}))
-    assert comparable(encoded(1)) != comparable(encoded(True))
     with pytest.raises(MalformedFile):
         decoded(("type", "os.system"))
 
@@ -124,22 +120,11 @@ def test_values_know_their_bounds() -> None:
 def test_a_key_that_is_a_word_of_the_record_is_a_key_like_others(word: str) -> None:
     first, second = encoded({word: "a"}), encoded({word: "b"})
     assert decoded(first) == {word: "a"}
-    assert comparable(first) == comparable(encoded({word: "a"}))
-    assert comparable(first) != comparable(second)
-    assert comparable(encoded({word: 1})) != comparable(encoded({"other": 1}))
+    assert decoded(second) == {word: "b"}
 
 
-def test_a_key_of_which_only_the_type_is_known_may_stand_for_any() -> None:
-    first, second = encoded({object(): 1}), encoded({frozenset(): 1})
-    assert comparable(first) == comparable(second)
-    assert comparable(first) != comparable(encoded({object(): 2}))
+def test_a_device_that_is_a_key_comes_back_as_its_name() -> None:
     assert decoded(encoded({torch.device("cpu"): 1})) == {"cpu": 1}
-
-
-def test_what_is_no_dict_is_not_compared_as_one() -> None:
-    for items in (("a",), ("ab",), (("a", 1, 2),), ((("tuple", 1), 2),)):
-        with pytest.raises(MalformedFile, match="is no value of the record"):
-            comparable(("dict", *items))
 
 
 @pytest.mark.parametrize(
@@ -164,14 +149,12 @@ def test_a_refused_value_is_shown_by_its_beginning() -> None:
 
 
 def test_what_is_compared_is_the_value_and_its_type() -> None:
-    assert comparable(encoded((1, 2))) == comparable(encoded([1, 2]))
+    assert comparable(encoded((1, (2,)))) == comparable(encoded([1, [2]]))
     assert comparable(encoded(torch.Size([1]))) == comparable(encoded([1]))
-    assert comparable(encoded({"a": 1})) != comparable(encoded({"a": 2}))
-    assert comparable(encoded({})) != comparable(encoded(()))
     assert comparable(encoded([1])) == ("tuple", ("int", 1))
-    assert comparable(encoded({"a": 1})) == ("dict", (("str", "a"), ("int", 1)))
-    assert comparable(1) != comparable(1.0)
-    assert comparable(()) == ("tuple", ())
+    assert comparable(encoded(())) == ("tuple",)
+    assert len({comparable(encoded(value)) for value in (1, 1.0, True, "1", (1,), (True,))}) == 6
+    assert comparable(("type", "a.B")) != comparable(3)
 
 
 def test_modules_are_recorded_with_what_is_plain_and_public() -> None:
@@ -185,30 +168,3 @@ def test_modules_are_recorded_with_what_is_plain_and_public() -> None:
     assert dict(named["0"].attributes) == {"in_features": 3, "out_features": 4}
     kind = type("X" * 300, (), {})
     assert len(type_name(kind)) == 200
-
-
-def test_none_stands_for_what_may_be_a_tensor_and_nothing_else() -> None:
-    assert not any(map(is_known, map(encoded, (None, object(), {"a": object()}))))
-    assert all(map(is_known, map(encoded, (0, False, "", (), {}, [None], {"a": 1}))))
-    assert not alike(None, 3)
-
-
-@pytest.mark.parametrize(
-    ("some", "other", "same"),
-    [
-        ({}, {"a": torch.zeros(1)}, True),
-        ({"b": 1}, {"a": {"b": torch.zeros(1)}}, True),
-        ({"a": torch.zeros(1)}, {"b": {1}, "c": 2}, True),
-        ((), {"a": torch.zeros(1)}, False),
-        (0, {"a": torch.zeros(1)}, False),
-        ("dict", {"a": torch.zeros(1)}, False),
-        ({}, {"a": 1}, False),
-        ({}, {(1,): 1}, False),
-        ([torch.zeros(1)], [torch.zeros(1), 1], False),
-    ],
-)
-def test_of_dictionaries_with_what_is_not_plain_only_that_is_compared(
-    some: Any, other: Any, same: bool
-) -> None:
-    assert alike(encoded(some), encoded(other)) is same
-    assert alike(encoded(other), encoded(some)) is same

@@ -17,7 +17,7 @@ from planc.analysis import Analysis
 from planc.errors import StalePlan, TraceError, VerificationError
 from planc.groups import Over
 from planc.ir import Ref
-from planc.plan import Plan
+from planc.plan import ModuleSpec, Plan
 from planc.select import write_plan
 from planc.validate import (
     check_structure,
@@ -38,6 +38,7 @@ from planc.verify.structure import (
 )
 from planc.verify.tensors import check_tensors
 
+CALL: Any = ((torch.zeros(2, 3),), {})
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
 
@@ -281,7 +282,7 @@ def test_three_of_the_tensors_that_no_run_reached_are_named(names: str, shown: s
 
 
 def test_a_module_that_is_as_planned_is_accepted() -> None:
-    assert check_modules(PLAN, MODEL, pruned()) == (
+    assert check_modules(PLAN, MODEL, pruned(), CALL) == (
         f"structural attributes of 4 modules, {len(PLAN.attributes)} of them new"
     )
 
@@ -295,34 +296,76 @@ def edited(edit: Callable[[Any], object]) -> nn.Module:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda m: setattr(m, "rate", 0.25), "the model itself: rate is 0.25, was 0.5"),
-        (lambda m: setattr(m, "held", [1, (2.0, True)]), "held is [1, (2.0, True)], was [1, (2.0"),
-        (lambda m: setattr(m.up, "extra", 1.5), "up: extra is 1.5, was not there"),
-        (lambda m: delattr(m, "rate"), "the model itself: rate is not there, was 0.5"),
         (lambda m: m.up.train(), "up: training is True, was False"),
         (lambda m: m.up.register_forward_pre_hook(print), "up: _forward_pre_hooks is 1, was 0"),
         (lambda m: m.register_buffer("unseen", torch.zeros(1)), "_non_persistent_buffers_set is "),
         (lambda m: setattr(m.up, "out_features", 4), "up: expected out_features = 2, found 4"),
-        (lambda m: setattr(m, "up", nn.Bilinear(3, 3, 2)), "structural attributes of the pruned"),
+        (
+            lambda m: setattr(m, "up", nn.Bilinear(3, 3, 2)),
+            "up: expected a Linear, found a Bilinear",
+        ),
     ],
 )
 def test_an_attribute_that_is_not_as_planned_is_named(
     edit: Callable[[Any], object], words: str
 ) -> None:
     with pytest.raises(VerificationError) as caught:
-        check_modules(PLAN, MODEL, edited(edit))
+        check_modules(PLAN, MODEL, edited(edit), CALL)
     assert words in str(caught.value)
 
 
-def test_attributes_that_are_not_plain_all_through_are_not_compared() -> None:
-    model: Any = small()
-    model.held, model.table, model.wall_hooks = [1, (object(), 2)], {"a": 1}, 5.5
-    smaller: Any = planc.apply(planc.compile(model, X, ratio=0.5), model)
-    smaller.held, smaller.table = [2, (object(), 2)], {}
-    assert check_modules(PLAN, model, smaller)
-    smaller.wall_hooks = 6.5
-    with pytest.raises(VerificationError, match=r"the model itself: wall_hooks is 6\.5, was 5\.5"):
-        check_modules(PLAN, model, smaller)
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m: setattr(m, "rate", 0.25),
+        lambda m: delattr(m, "rate"),
+        lambda m: setattr(m, "held", [1, (2.0, True)]),
+        lambda m: setattr(m.up, "calls", 7),
+        lambda m: setattr(m.up, "shape", torch.Size([2, 3])),
+        lambda m: setattr(m, "_seen", 1),
+        lambda m: setattr(m.mid, "wall_hooks", 5.5),
+        lambda m: setattr(m, "table", {"a": object()}),
+    ],
+)
+def test_what_no_size_depends_on_is_not_compared(edit: Callable[[Any], object]) -> None:
+    told = check_modules(PLAN, MODEL, pruned(), CALL)
+    assert check_modules(PLAN, MODEL, edited(edit), CALL) == told
+    used = small()
+    edit(used)
+    assert check_modules(PLAN, used, pruned(), CALL) == told
+
+
+class Hooking(Small):
+    """Its first run installs a hook."""
+
+    hooked = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.hooked:
+            self.hooked = True
+            self.mid.register_forward_hook(lambda *_: None)
+        return super().forward(x)
+
+
+def test_hooks_that_a_run_installs_are_no_difference() -> None:
+    fresh, used = Hooking().eval(), Hooking().eval()
+    plan = planc.compile(fresh, X, ratio=0.5)
+    smaller, ran = planc.apply(plan, fresh), planc.apply(plan, fresh)
+    for model in (used, ran):
+        model(X)
+    for model, result in ((fresh, ran), (used, smaller), (used, ran), (fresh, smaller)):
+        assert check_modules(plan, model, result, CALL)
+        result.up.register_forward_hook(print)
+        with pytest.raises(VerificationError, match="up: _forward_hooks is 1, was 0"):
+            check_modules(plan, model, result, CALL)
+        result.up._forward_hooks.clear()
+
+
+def test_a_hook_that_a_copy_lost_is_named_even_where_the_model_does_not_run() -> None:
+    model = small()
+    model.mid.register_forward_hook(print)
+    with pytest.raises(VerificationError, match="mid: _forward_hooks is 0, was 1"):
+        check_modules(PLAN, model, pruned(), ((None,), {"no": "such"}))
 
 
 def test_another_class_is_named() -> None:
@@ -334,15 +377,18 @@ def test_another_class_is_named() -> None:
     with pytest.raises(
         VerificationError, match="the pruned model is a Other, the original a Small"
     ):
-        check_modules(PLAN, MODEL, other)
+        check_modules(PLAN, MODEL, other, CALL)
 
     class Layer(nn.Linear):
         pass
 
     inner = pruned()
     inner.mid.__class__ = Layer
-    with pytest.raises(VerificationError, match="mid is a Layer, was a Linear"):
-        check_modules(PLAN, MODEL, inner)
+    with pytest.raises(VerificationError, match="mid: expected a Linear, found a Layer"):
+        check_modules(PLAN, MODEL, inner, CALL)
+    inner.mid.__class__ = type("Linear", (nn.Linear,), {})  # another class of that name
+    with pytest.raises(VerificationError, match="mid is a Linear, was a Linear"):
+        check_modules(PLAN, MODEL, inner, CALL)
 
 
 def test_graph_modules_are_alike_if_their_code_is() -> None:
@@ -368,21 +414,21 @@ def test_a_graph_that_is_not_the_rewritten_one_is_refused() -> None:
     reference, found = graphs()
     count = len(list(found.graph.nodes))
     said = f"the {count} nodes of the graph are those of the rewritten one"
-    assert check_graph(reference, found) == said
+    assert check_graph(GRAPH_PLAN, reference, found) == said
     with pytest.raises(VerificationError, match="the pruned model is a Small, the plan is for a"):
-        check_graph(reference, MODEL)
+        check_graph(GRAPH_PLAN, reference, MODEL)
     relu = next(n for n in found.graph.nodes if "relu" in str(n.target))
     relu.target = torch.ops.aten.tanh.default
     with pytest.raises(
         VerificationError,
         match=r"has call_function tanh\.default \(.*, expected call_function relu\.default \(",
     ):
-        check_graph(reference, found)
+        check_graph(GRAPH_PLAN, reference, found)
     reference, found = graphs()
     weights = [n for n in found.graph.nodes if n.op == "get_attr"]
     weights[0].target, weights[1].target = weights[1].target, weights[0].target
     with pytest.raises(VerificationError) as caught:
-        check_graph(reference, found)
+        check_graph(GRAPH_PLAN, reference, found)
     names = (weights[0].target, weights[1].target)
     assert str(
         caught.value
@@ -393,11 +439,11 @@ def test_a_graph_that_is_not_the_rewritten_one_is_refused() -> None:
     with pytest.raises(
         VerificationError, match=f"the graph has {count} nodes, expected {count - 1}"
     ):
-        check_graph(reference, found)
+        check_graph(GRAPH_PLAN, reference, found)
     reference, found = graphs()
     found.train()
     with pytest.raises(VerificationError, match="training is True, was False"):
-        check_graph(reference, found)
+        check_graph(GRAPH_PLAN, reference, found)
 
 
 class Block(nn.Module):
@@ -428,10 +474,15 @@ def called() -> tuple[fx.GraphModule, fx.GraphModule]:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda m: setattr(m.get_submodule("0"), "rate", 1.5), "0.: rate is 1.5, expected 0.5"),
-        (lambda m: setattr(m.get_submodule("0"), "more", 1), "0.: more is 1, expected None"),
-        (lambda m: delattr(m.get_submodule("0"), "rate"), "0.: rate is None, expected 0.5"),
-        (lambda m: m.get_submodule("0.inner").train(False), "0.inner: training is False, expected"),
+        (
+            lambda m: setattr(m.get_submodule("0.inner"), "in_features", 3),
+            "in 0: inner: expected in_features = 2, found 3",
+        ),
+        (
+            lambda m: delattr(m.get_submodule("0.inner"), "in_features"),
+            "in 0: inner: expected the attribute in_features = 2, found none",
+        ),
+        (lambda m: m.get_submodule("0.inner").train(False), "0.inner: expected {'training': True"),
         (
             lambda m: setattr(m.get_submodule("0"), "inner", nn.Identity()),
             "0.inner is a Identity, w",
@@ -443,10 +494,15 @@ def test_a_module_that_a_graph_calls_is_compared(
     edit: Callable[[fx.GraphModule], object], words: str
 ) -> None:
     reference, found = called()
-    assert check_graph(reference, found).startswith("the ")
+    inner = ModuleSpec("0.inner", (("class", "Linear"), ("in_features", 2)))
+    plan = GRAPH_PLAN.replace(
+        modules=(ModuleSpec("0", (("class", "Block"),)), inner, ModuleSpec("01", ())), attributes=()
+    )
+    found.get_submodule("0").rate, found.get_submodule("0.inner").calls = 1.5, 1
+    assert check_graph(plan, reference, found).startswith("the ")
     edit(found)
     with pytest.raises(VerificationError) as caught:
-        check_graph(reference, found)
+        check_graph(plan, reference, found)
     assert words in str(caught.value)
 
 
@@ -520,8 +576,8 @@ def test_a_run_whose_operators_have_other_results_is_refused() -> None:
             VerificationError, match=r"operator 2 of the pruned model is .*predicted"
         ):
             compare_shapes(PLAN, ANALYSIS, with_node(found, 2, outputs=outputs))
-    compare_shapes(PLAN, ANALYSIS, with_node(found, 2, outputs=(None,)))
-    analysis = replace(ANALYSIS, graph=with_node(ANALYSIS.graph, 2, outputs=(None,)))
+    compare_shapes(PLAN, ANALYSIS, with_node(found, 4, outputs=(None,)))
+    analysis = replace(ANALYSIS, graph=with_node(ANALYSIS.graph, 4, outputs=(None,)))
     compare_shapes(PLAN, analysis, found)
     with pytest.raises(VerificationError, match="the pruned model runs 6 operators, predicted 5"):
         check_shapes(PLAN, ANALYSIS, as_class(Longer), ((X,), {}))
@@ -529,11 +585,22 @@ def test_a_run_whose_operators_have_other_results_is_refused() -> None:
 
 def shifted(graph: Any, by: int) -> Any:
     """The same graph with other numbers for its values."""
-    shift = {None: None} | {Ref(i): Ref(i + by) for i in range(len(graph.values))}
-    nodes = tuple(
-        replace(node, outputs=tuple(shift[ref] for ref in node.outputs)) for node in graph.nodes
+
+    def moved(argument: Any) -> Any:
+        if isinstance(argument, tuple):
+            return tuple(map(moved, argument))
+        return Ref(argument.id + by) if isinstance(argument, Ref) else argument
+
+    return replace(
+        graph,
+        nodes=tuple(
+            replace(node, args=moved(node.args), outputs=moved(node.outputs))
+            for node in graph.nodes
+        ),
+        inputs=moved(graph.inputs),
+        tensors=tuple(replace(tensor, value=tensor.value + by) for tensor in graph.tensors),
+        values=graph.values[:1] * by + graph.values,
     )
-    return replace(graph, nodes=nodes, values=graph.values[:1] * by + graph.values)
 
 
 def test_operators_are_compared_whatever_their_values_are_called() -> None:
@@ -565,7 +632,9 @@ def test_a_result_without_a_shape_does_not_hide_another() -> None:
 
 def test_operators_of_a_graph_may_be_called_otherwise_with_other_numbers() -> None:
     """A graph names widths of its parts; what it computes is compared operator by operator."""
-    other = with_node(run_of(pruned()), 1, op="aten.other.default", args=(0.5,))
+    found = run_of(pruned())
+    given = (*found.nodes[1].args, 0.5)
+    other = with_node(found, 1, op="aten.other.default", args=given)
     compare_shapes(PLAN.replace(target="graph"), ANALYSIS, other)
     with pytest.raises(VerificationError) as caught:
         compare_shapes(PLAN, ANALYSIS, other)
@@ -587,6 +656,14 @@ def test_numbers_are_compared_in_modules_that_do_not_decide_by_values() -> None:
     compare_shapes(plan, deciding, other)
     with pytest.raises(VerificationError, match=r"computes with 0\.5, the original with 0\.25"):
         compare_shapes(plan, analysis, other)
+
+
+def test_flags_and_words_of_operators_are_compared() -> None:
+    found = run_of(pruned())
+    for more in (True, "same"):
+        given = (*found.nodes[1].args, more)
+        with pytest.raises(VerificationError, match="computes with the options"):
+            compare_shapes(PLAN, ANALYSIS, with_node(found, 1, args=given))
 
 
 def test_a_number_of_unknown_origin_must_be_what_it_was() -> None:

@@ -1,0 +1,88 @@
+"""Matching: a plan and a live model in, the first difference between the model and the source or
+the result of the plan out.
+
+Plans of older versions list every attribute of every module. A run of the model at hand finds those
+that count, once there is a difference.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from planc.analysis import analyze
+from planc.apply.source import modules_of, tensors_of
+from planc.errors import PlancError, StalePlan
+from planc.fingerprint import (
+    check_source,
+    first_difference,
+    lists_classes,
+    modules_after,
+    shared,
+    structure_digest,
+    tensors_after,
+)
+from planc.ir import Graph
+from planc.plan import Plan
+from planc.structure import module_table
+from planc.trace import trace
+from planc.validate import example_call, shapes_digest
+
+
+def check_model(plan: Plan, model: nn.Module) -> None:
+    """Returns if ``plan`` was made for ``model``.
+
+    Raises:
+        StalePlan: it was not; names the first difference.
+        AlreadyApplied: the model is what the plan makes of its source.
+    """
+    tensors, modules = tensors_of(model), modules_of(model)
+    try:
+        check_source(plan, tensors, modules)
+    except StalePlan:
+        graph = _run_of(plan, model)
+        if graph is None or structure_digest(analyze(graph).groups) != plan.source.structure:
+            raise
+        check_source(with_what_counts(plan, graph), tensors, modules)
+
+
+def result_difference(plan: Plan, smaller: nn.Module) -> str | None:
+    """The first difference between what ``plan`` produces and a model, None if they agree."""
+    difference = _result_difference(plan, smaller)
+    if difference is not None:
+        graph = _run_of(plan, smaller)
+        if graph is not None and shapes_digest(graph, graph.nodes) == plan.shapes:
+            return _result_difference(with_what_counts(plan, graph), smaller)
+    return difference
+
+
+def with_what_counts(plan: Plan, graph: Graph) -> Plan:
+    """A plan of any version with those attributes in its table that count in the traced model."""
+    if lists_classes(plan.modules):
+        return plan
+    written = ((change.module, change.name) for change in plan.attributes)
+    return plan.replace(modules=shared(plan.modules, module_table(graph, written)))
+
+
+def counting(plan: Plan, model: nn.Module) -> Plan:
+    """The same by a run of a model, where the plan's version needs one and the model runs."""
+    graph = _run_of(plan, model)
+    return plan if graph is None else with_what_counts(plan, graph)
+
+
+def _result_difference(plan: Plan, smaller: nn.Module) -> str | None:
+    return first_difference(
+        tensors_after(plan.tensors, plan.cuts),
+        modules_after(plan.modules, plan.attributes),
+        tensors_of(smaller),
+        modules_of(smaller),
+    )
+
+
+def _run_of(plan: Plan, model: nn.Module) -> Graph | None:
+    """A run of a model that a plan of an older version may be for."""
+    if lists_classes(plan.modules):
+        return None
+    try:
+        return trace(model, *example_call(plan, model))
+    except PlancError:
+        return None
