@@ -31,7 +31,7 @@ from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
 from planc.fingerprint import check_source
 from planc.plan import Cut, Plan
-from planc.tensorfiles.checkpoint import Opened, open_checkpoint
+from planc.tensorfiles.checkpoint import Opened, open_checkpoint, steady
 from planc.tensorfiles.reader import TensorFile, open_tensors
 from planc.trace.given import device_given, module
 from planc.trace.structure import owned_tensors
@@ -79,6 +79,18 @@ def load(
     device = optional(device_given)("device", device)
     limits, check_digests = limits_given("limits", limits), a_flag("check_digests", check_digests)
     options("replay", "verify")("mode", mode)
+    return steady(path, lambda: _loaded(path, model, mode, plan, device, check_digests, limits))
+
+
+def _loaded(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    mode: Mode,
+    plan: Plan | None,
+    device: torch.device | str | None,
+    check_digests: bool,
+    limits: Limits,
+) -> nn.Module:
     opened = open_checkpoint(path, limits=limits)
     recorded = opened.checkpoint.plan
     if mode == "verify":
@@ -111,6 +123,12 @@ def load_optimizer(
         PlancError: the checkpoint was saved without one.
         FileError: as for :func:`load`.
     """
+    return steady(path, lambda: _optimizer_state(path, check_digests, limits))
+
+
+def _optimizer_state(
+    path: str | os.PathLike[str], check_digests: bool, limits: Limits
+) -> dict[str, Any]:
     opened = open_checkpoint(path, limits=limits)
     numbers = dict(opened.checkpoint.metadata).get(OPTIMIZER)
     if numbers is None:

@@ -6,7 +6,6 @@ and renamed: on return the new checkpoint is on the disk, on an error the old on
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,11 @@ from torch import nn
 from planc.apply.source import modules_of, tensors_of
 from planc.arguments import a_count, a_mapping, a_path, a_plan, instance, optional
 from planc.checkpoint.elements import bytes_of, dtype_name
+from planc.checkpoint.extras import drop_old_extras, extra_name
 from planc.checkpoint.values import encoded
 from planc.checkpoint.values import modules_of as stored_modules
 from planc.codec import encode_plan
+from planc.codec.beside import locked
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -43,7 +44,6 @@ from planc.plan import Plan
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Entry, Header, aligned, nbytes, place, write_header
 from planc.tensorfiles.shards import (
-    EXTRA_SUFFIX,
     INDEX_SUFFIX,
     SHARD_SIZE,
     SUFFIX,
@@ -230,19 +230,25 @@ def _write_file(target: Path, draft: _Draft, state: list[_Content], extra: list[
     """
     target = Path(os.path.realpath(target))
     check_names([target.name], str(target.parent))  # the record has it, and is read with it only
+    if not extra:
+        with replacing(target) as descriptor:
+            _write_first(descriptor, draft, state, target.name, [], [])
+    else:
+        with locked(target):  # no other save takes the extra file for an old one meanwhile
+            _write_with_extra(target, draft, state, extra)
+    drop_old_extras(target, draft.limits)
+
+
+def _write_with_extra(
+    target: Path, draft: _Draft, state: list[_Content], extra: list[_Content]
+) -> None:
+    drafts = [content.stored for content in (*state, *extra)]
+    # raises what the record is refused for, while there is nothing to remove
+    _first_shard(draft, _laid_out(state)[1], drafts, target.name, [])
     stem = target.name.removesuffix(SUFFIX)
-    others, done = list[StoredShard](), list[StoredTensor]()
-    if extra:
-        drafts = [content.stored for content in (*state, *extra)]
-        # raises what the record is refused for, while there is nothing to remove
-        _first_shard(draft, _laid_out(state)[1], drafts, target.name, others)
-        shard, done = _write_extra(target.parent, stem, draft, extra, 1)
-        others.append(shard)
+    shard, done = _write_extra(target.parent, stem, draft, extra, 1)
     with replacing(target) as descriptor:
-        _write_first(descriptor, draft, state, target.name, others, done)
-    for old in target.parent.glob(f"{glob.escape(stem)}-{'[0-9a-f]' * 16}{EXTRA_SUFFIX}"):
-        if old.name not in {shard.name for shard in others}:
-            old.unlink(missing_ok=True)
+        _write_first(descriptor, draft, state, target.name, [shard], done)
 
 
 def _write_directory(
@@ -305,15 +311,11 @@ def _write_extra(
     for item in sorted(extra, key=lambda item: item.spec):
         content.update(repr(item.spec).encode())
         content.update(bytes_of(item.tensor).data)
-    name = _extra_name(stem, content.digest())
+    name = extra_name(stem, content.digest())
     with replacing(directory / name) as descriptor:
         header, stored = _write_part(descriptor, draft, extra)
     shard = StoredShard(name, header.size, header.digest)
     return shard, [replace(tensor, shard=number) for tensor in stored]
-
-
-def _extra_name(stem: str, digest: bytes) -> str:
-    return f"{stem}-{digest[:8].hex()}{EXTRA_SUFFIX}"
 
 
 def _write_part(

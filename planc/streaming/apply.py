@@ -30,7 +30,7 @@ from planc.streaming.shard import Done, cut_shard
 from planc.streaming.sources import find_source
 from planc.streaming.staging import joining, staging
 from planc.streaming.workers import cut_shards, finish_first, shards_done
-from planc.tensorfiles.directories import check_free
+from planc.tensorfiles.directories import prepare
 from planc.tensorfiles.reader import is_directory
 from planc.tensorfiles.shards import SUFFIX, ShardSet, check_apart
 from planc.tensorfiles.writer import rewrite
@@ -142,7 +142,7 @@ def _task(
     single = alone and target.name.endswith(SUFFIX)
     _check(plan, found, target)
     if not single:
-        check_free(target, overwrite)
+        prepare(target, overwrite)
     besides = {} if alone else _changed_besides(plan, found, limits)
     return _Task(found, lay_out(plan, found, limits), besides, alone, single)
 

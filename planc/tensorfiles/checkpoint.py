@@ -7,10 +7,13 @@ that was written with the others, is whole, and holds the tensors that the recor
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from planc.arguments import a_path, takes
+from planc.codec.beside import wait_for
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -29,6 +32,8 @@ from planc.tensorfiles.shards import (
     checkpoint_in,
     read_index,
 )
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,39 @@ def inspect(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Checkp
         FileError: it is no checkpoint of planc, is damaged or too large; its class says which.
         OSError: it cannot be read.
     """
-    first = _first_file(Path(path), limits)
-    return _record(first, read_header(first, limits), limits)
+
+    def recorded() -> Checkpoint:
+        first = _first_file(Path(path), limits)
+        return _record(first, read_header(first, limits), limits)
+
+    return steady(path, recorded)
+
+
+def steady(path: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
+    """What ``read`` returns; it is called again where a checkpoint is replaced meanwhile, because
+    some of its files are then the old ones and some the new ones.
+    """
+    where = Path(os.path.realpath(path))
+    before = _state(where)
+    while True:
+        try:
+            return read()
+        except (FileError, ShardMismatch, FileNotFoundError):
+            for target in (where, where.parent):
+                wait_for(target)
+            after = _state(where)
+            if after == before:
+                raise
+            before = after
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Tells a file or directory from another of its name; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Opened:
@@ -62,7 +98,11 @@ def open_checkpoint(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -
         ShardMismatch: a file is missing, is another one, or holds other tensors.
         FileError, OSError: as for :func:`inspect`, for each file.
     """
-    first = _first_file(Path(path), limits)
+    return steady(path, lambda: _opened(Path(path), limits))
+
+
+def _opened(path: Path, limits: Limits) -> Opened:
+    first = _first_file(path, limits)
     header = read_header(first, limits)
     checkpoint = _record(first, header, limits)
     paths, places = [], {}
