@@ -24,7 +24,7 @@ from planc.apply.tensors import cut_tensor
 from planc.arguments import a_flag, a_path, a_plan, optional, options, takes
 from planc.checkpoint.differences import differences, model_names
 from planc.checkpoint.elements import memory_of, torch_dtype
-from planc.checkpoint.save import OPTIMIZER
+from planc.checkpoint.optimizers import OPTIMIZER
 from planc.checkpoint.values import decoded, pair
 from planc.codec.checkpoint import StoredTensor
 from planc.codec.limits import DEFAULT, Limits, limits_given

@@ -22,7 +22,7 @@ from planc.errors import PlancError, StalePlan
 from planc.fingerprint import check_state_dict
 from planc.plan import Plan
 from planc.streaming import configuration
-from planc.streaming.besides import copy_besides, write_index
+from planc.streaming.besides import besides, copy_besides, write_index
 from planc.streaming.layout import Layout, lay_out
 from planc.streaming.ranks import Ranks
 from planc.streaming.removed import keep_removed as keep_removed_values
@@ -225,8 +225,8 @@ def _wrapped(plan: Plan, names: Iterable[str]) -> str:
 
 def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, bytes]:
     """The files beside the shards that say something else afterwards."""
-    path = found.directory / configuration.FILE
-    if not path.is_file():
+    path = next((p for p in besides(found.directory) if p.name == configuration.FILE), None)
+    if path is None:
         return {}
     text = read_file(path, limits.index)
     return {path.name: configuration.described(text, plan, str(path))}

@@ -1,9 +1,9 @@
 """Directories that fill up over several runs: a target and what a run is about in, a directory to
 fill out, which takes the target's place when all is there.
 
-Its name follows from the target's, so that the next run finds it. A file beside it says what the run
-is about: what another run left there, with another plan or other files, is thrown away, and what no
-run made is refused.
+Its name follows from the target's, so that the next run finds it. A file beside it says what the
+run is about: what another run left there, with another plan or other files, is thrown away, and
+what no run made is refused.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from planc.codec.checkpoint import (
 from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import FileError, ShardMismatch
 from planc.tensorfiles.header import Entry, Header, write_header
+from planc.tensorfiles.links import inside
 from planc.tensorfiles.reader import is_directory, read_header
 from planc.tensorfiles.shards import (
     EXTRA_SUFFIX,
@@ -70,16 +71,14 @@ def steady(path: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
     """
     where = Path(os.path.realpath(path))
     before = _state(where)
-    while True:
-        try:
-            return read()
-        except (FileError, ShardMismatch, FileNotFoundError):
-            for target in (where, where.parent):
-                wait_for(target)
-            after = _state(where)
-            if after == before:
-                raise
-            before = after
+    try:
+        return read()
+    except (FileError, ShardMismatch, FileNotFoundError):
+        for target in (where, where.parent):
+            wait_for(target)
+        if _state(where) == before:
+            raise
+    return steady(path, read)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
@@ -109,7 +108,7 @@ def _opened(path: Path, limits: Limits) -> Opened:
     for number, shard in enumerate(checkpoint.shards):
         path = first
         if number:
-            path = first.parent / shard.name
+            path = inside(first.parent / shard.name)
             header = _header(path, limits)
         _check_header(path, header, shard.header, is_first=number == 0)
         if header.size != shard.size:
@@ -133,7 +132,7 @@ def _first_file(path: Path, limits: Limits) -> Path:
     if not names:
         raise ShardMismatch(f"{path}: lists no files; get the index again")
     check_names(names, str(path))
-    return path.parent / names[0]
+    return inside(path.parent / names[0])
 
 
 def _record(path: Path, header: Header, limits: Limits) -> Checkpoint:
