@@ -10,7 +10,7 @@ from planc.codec.beside import locked, shortened
 from planc.codec.checkpoint import decode_part
 from planc.codec.limits import Limits
 from planc.errors import FileError
-from planc.tensorfiles.checkpoint import inspect
+from planc.tensorfiles.checkpoint import read_record
 from planc.tensorfiles.reader import read_header
 from planc.tensorfiles.shards import EXTRA_SUFFIX, SUFFIX
 
@@ -28,7 +28,7 @@ def drop_old_extras(target: Path, limits: Limits) -> None:
         return
     with locked(target):
         try:
-            listed = {shard.name for shard in inspect(target, limits=limits).shards}
+            listed = {shard.name for shard in read_record(target, limits).shards}
         except (FileError, FileNotFoundError):  # replaced or removed meanwhile
             return
         for path in list(_extras_of(target, limits)):

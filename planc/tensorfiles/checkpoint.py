@@ -57,12 +57,13 @@ def inspect(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Checkp
         FileError: it is no checkpoint of planc, is damaged or too large; its class says which.
         OSError: it cannot be read.
     """
+    return steady(path, lambda: read_record(Path(path), limits))
 
-    def recorded() -> Checkpoint:
-        first = _first_file(Path(path), limits)
-        return _record(first, read_header(first, limits), limits)
 
-    return steady(path, recorded)
+def read_record(path: Path, limits: Limits) -> Checkpoint:
+    """The same, read once, for those that hold the checkpoint themselves."""
+    first = _first_file(path, limits)
+    return _record(first, read_header(first, limits), limits)
 
 
 def steady(path: str | os.PathLike[str], read: Callable[[], _T]) -> _T:

@@ -1,4 +1,4 @@
-"""Names beside a target belong to it alone; leftovers of dead processes go, all other files stay."""
+"""Names beside a target belong to it alone; leftovers of dead processes go, other files stay."""
 
 from __future__ import annotations
 
