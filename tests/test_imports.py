@@ -54,6 +54,10 @@ LAYERS = (
     ("expr", "specification"),
     ("reparametrised", "guards"),
     ("errors", "collection", "wrappers"),
+    ("expr",),
+    ("reparametrised",),
+    ("errors", "collection"),
+    ("text",),
 )
 TOUCH_TENSORS = {
     "apply",

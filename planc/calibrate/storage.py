@@ -15,6 +15,7 @@ import torch
 
 from planc.arguments import a_path, instance, takes
 from planc.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
+from planc.codec.checks import check_name
 from planc.codec.files import replacing
 from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.criteria.statistics import (
@@ -118,6 +119,8 @@ def _record(file: TensorFile) -> _Record:
             f"{file.path}: {record.kind} of version {record.version}, expected statistics of "
             f"version {_VERSION}; calibrate again with this planc"
         )
+    for name in record.quantities:
+        check_name(name, f"{file.path}: quantities", DEFAULT)
     if record.batches < 1:
         raise MalformedFile(f"{file.path}: {record.batches} batches; calibrate again")
     return record

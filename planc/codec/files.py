@@ -109,18 +109,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
     sweep(target)
     temporary, descriptor = _new_file(target, 0o666 if mode is None else mode)
     try:
-        with naming(target):
+        with naming(target), _still_held(descriptor):
             try:
                 yield descriptor
                 if mode is not None and hasattr(os, "fchmod"):
                     os.fchmod(descriptor, mode)  # the umask may have taken bits away
                 os.fsync(descriptor)
-                if has_locks():  # while it is held: closed, it would be a leftover to others
-                    temporary.replace(target)
             finally:
                 os.close(descriptor)
-            if not has_locks():  # Windows renames closed files only
-                temporary.replace(target)
+            temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -136,6 +133,21 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             error.filename = os.fspath(path)
         raise
+
+
+@contextmanager
+def _still_held(descriptor: int) -> Iterator[None]:
+    """Keeps the lock of a file when it is closed: until it is renamed, a sweep would take it for a
+    leftover.
+    """
+    if not has_locks():  # Windows renames closed files only
+        yield
+        return
+    holder = os.dup(descriptor)
+    try:
+        yield
+    finally:
+        os.close(holder)
 
 
 def _new_file(target: Path, mode: int) -> tuple[Path, int]:

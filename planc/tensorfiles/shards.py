@@ -28,6 +28,7 @@ from planc.tensorfiles.reader import (
     open_tensors,
     read_header,
 )
+from planc.text import hidden
 
 SUFFIX = ".safetensors"
 EXTRA_SUFFIX = ".planc-extra"  # also a safetensors file, which other tools leave alone
@@ -126,8 +127,9 @@ def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (S
     """
     seen: dict[str, str] = {}
     for name in names:
-        plain = _PLAIN.fullmatch(name) and not name.startswith(".") and len(name.encode()) < 256
-        if not plain or not name.endswith(suffixes) or _RESERVED.fullmatch(name):
+        plain = _PLAIN.fullmatch(name) and name[:1] != "." and not hidden(name)
+        is_long = len(name.encode(errors="replace")) > 255
+        if not plain or is_long or not name.endswith(suffixes) or _RESERVED.fullmatch(name):
             raise UnsafePath(
                 f"{where}: {name[:80]!r} is not the plain name of a {suffixes[0]} file beside it"
             )
