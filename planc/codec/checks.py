@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from planc.codec.layers import check_layers
 from planc.codec.limits import Limits
 from planc.codec.membership import Tables, check_membership
 from planc.codec.records import check_features
@@ -68,7 +69,9 @@ def check_plan(plan: Plan, limits: Limits) -> None:
         )
     check_provenance(plan.provenance, limits)
     tables = _check_groups(plan, limits)
-    _check_digests(plan, shapes_after(plan, tables))
+    after = shapes_after(plan, tables)
+    _check_digests(plan, after)
+    check_layers(plan, after)
 
 
 def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
@@ -144,6 +147,7 @@ def _check_constraints(constraints: Sequence[WidthConstraint], limits: Limits) -
     for i, constraint in enumerate(constraints):
         check_string(constraint.text, f"constraints[{i}].text", limits)
         check_string(constraint.reason, f"constraints[{i}].reason", limits)
+    check_unique(((c.text, c.reason) for c in constraints), "constraints")
 
 
 def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
