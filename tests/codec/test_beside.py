@@ -28,7 +28,8 @@ from planc.codec.beside import (
 )
 from planc.codec.files import replacing, write_file
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=60)
+LETTERS = st.characters(codec="utf-8", exclude_characters="/\0")
+NAMES = st.text(LETTERS, min_size=1, max_size=60).filter(lambda name: name not in (".", ".."))
 
 
 def names(folder: Path) -> list[str]:
