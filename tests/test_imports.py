@@ -54,9 +54,6 @@ LAYERS = (
     ("expr", "specification"),
     ("reparametrised", "guards"),
     ("errors", "collection", "wrappers"),
-    ("expr",),
-    ("reparametrised",),
-    ("errors", "collection"),
     ("text",),
 )
 TOUCH_TENSORS = {

@@ -22,11 +22,6 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     Raises:
         PlancError: one is not, as after pruning those of the original; the first is named.
     """
-    if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "state_dict"):
-        raise PlancError(
-            f"optimizer: a {type(optimizer).__name__} has no param_groups and state_dict(); pass "
-            "a torch.optim.Optimizer"
-        )
     own = {id(parameter) for parameter in model.parameters()}
     for where, parameter in _parameters(optimizer):
         if id(parameter) not in own:
@@ -44,7 +39,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.T
             named = f" ({names[i]})" if i < len(names) else ""
             listed.add(id(parameter))
             yield f"parameter {i}{named} of group {number}", parameter
-    for key in getattr(optimizer, "state", None) or ():
+    for key in optimizer.state:
         if isinstance(key, torch.Tensor) and id(key) not in listed:
             yield "a parameter in its state, but in none of its groups", key
 
