@@ -1,12 +1,27 @@
-"""The one tree of exceptions. Each message names the object, what disagrees and what to do."""
+"""The one tree of exceptions. Each message names the object, what disagrees and what to do.
+
+A message may hold text of a file or a model: characters that cannot be seen are shown escaped.
+"""
+
+from __future__ import annotations
+
+from planc.text import escaped
+
+_LAYOUT = "\n\t"  # what messages of several lines need
 
 
 class PlancWarning(UserWarning):
     """A request that is obeyed, but can hardly be meant: a floor above the size of every group."""
 
+    def __str__(self) -> str:
+        return escaped(super().__str__(), _LAYOUT)
+
 
 class PlancError(Exception):
     """Base of every error that planc raises on purpose."""
+
+    def __str__(self) -> str:
+        return escaped(super().__str__(), _LAYOUT)
 
 
 class TraceError(PlancError):

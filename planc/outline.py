@@ -342,6 +342,5 @@ def _constraints(analysis: Analysis, target: str) -> tuple[WidthConstraint, ...]
         packed = text.encode()
         return text if len(packed) <= _TEXT else packed[:_TEXT].decode(errors="ignore") + " ..."
 
-    return tuple(
-        WidthConstraint(short(bound.text), short(bound.reason)) for bound in analysis.bounds(target)
-    )
+    bounds = analysis.bounds(target)
+    return tuple(dict.fromkeys(WidthConstraint(short(b.text), short(b.reason)) for b in bounds))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ranks import HANGS
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 OPTIONAL = ("transformers",)  # what only some of them need
@@ -21,7 +23,7 @@ def test_examples_run(name: str) -> None:
             pytest.importorskip(library)
     assert f"python examples/{name}" in text
     command = [sys.executable, "-c", _RUN, f"examples/{name}"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
     assert run.returncode == 0, run.stderr
     assert run.stdout
 

@@ -21,8 +21,8 @@ LAYERS = (
     ("iteration", "masks"),
     ("lossless",),
     ("compile",),
-    ("streaming",),
-    ("calibrate", "checkpoint", "diff", "compose", "penalties", "verify"),
+    ("calibrate", "streaming"),
+    ("checkpoint", "diff", "compose", "penalties", "verify"),
     ("apply",),
     ("validate",),
     ("replay",),
@@ -55,6 +55,7 @@ LAYERS = (
     ("expr", "specification"),
     ("reparametrised", "guards"),
     ("errors", "collection", "wrappers"),
+    ("text",),
 )
 TOUCH_TENSORS = {
     "apply",

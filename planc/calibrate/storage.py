@@ -1,16 +1,23 @@
-"""Statistics as files: safetensors, with one record of what they are as its metadata."""
+"""Statistics as files: safetensors, with one record of what they are as its metadata.
+
+The record is JSON under one key: ``kind``, ``version``, ``batches``, ``quantities`` and ``digest``,
+the SHA-256 of all of these and of every tensor's name, dtype, shape and bytes. Early files have
+none. Files are read, never mapped, and no larger than their header and their size say.
+"""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from hashlib import sha256
 
 import msgspec
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
 
 from planc.arguments import a_path, instance, takes
-from planc.codec.files import write_file
+from planc.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
+from planc.codec.checks import check_name
+from planc.codec.files import replacing
+from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.criteria.statistics import (
     CHANGES,
     INPUTS,
@@ -20,21 +27,37 @@ from planc.criteria.statistics import (
     QUANTITIES,
     Statistics,
 )
-from planc.errors import MalformedFile, NotAPlancFile, UnsafePath, UnsupportedVersion
+from planc.errors import CorruptFile, MalformedFile, NotAPlancFile, UnsupportedVersion
+from planc.fingerprint import canonical
+from planc.tensorfiles.header import Entry, aligned, place, write_header
+from planc.tensorfiles.reader import TensorFile, open_tensors
+from planc.tensorfiles.writer import TensorWriter
 
 _VERSION = 1
-_KEY = "planc"  # one key, for safetensors writes several in any order
+_KEY = "planc"
 _STORED = (*QUANTITIES, KRONECKER_OUT, MEMBER_CHANGES)
 _ROWS = {INPUTS: 5, CHANGES: 2, MEMBER_CHANGES: 2}  # of quantities that are several sums
+_PIECE = 16 << 20  # bytes that are read and hashed at once
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What stands in the metadata beside the tensors."""
 
     kind: str
     version: int
     batches: int
     quantities: tuple[str, ...]
+    digest: str = ""  # early files have none
+
+    def sealed(self, tensors: list[tuple[Entry, bytes]]) -> _Record:
+        """The record with the digest of itself and of tensors, whose own digests are given."""
+        rows = [(entry.name, entry.dtype, entry.shape, digest) for entry, digest in tensors]
+        about = (self.kind, self.version, self.batches, self.quantities, sorted(rows))
+        return msgspec.structs.replace(self, digest=sha256(canonical(about)).hexdigest())
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {_KEY: msgspec.json.encode(self).decode()}
 
 
 @takes(
@@ -49,52 +72,93 @@ def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Non
         OSError: the directory does not exist, the disk is full, ...
     """
     record = _Record("statistics", _VERSION, statistics.batches, statistics.quantities)
-    tensors = {key: statistics.tensors[key].contiguous() for key in sorted(statistics.tensors)}
-    write_file(path, save(tensors, {_KEY: msgspec.json.encode(record).decode()}))
+    tensors = statistics.tensors
+    entries = place(
+        aligned((n, dtype_name(tensors[n], n), tuple(tensors[n].shape)) for n in sorted(tensors))
+    )
+    with (
+        replacing(path) as descriptor,
+        TensorWriter(descriptor, entries, record.sealed([]).metadata) as writer,
+    ):
+        for entry in entries:
+            writer.add(entry, [bytes_of(tensors[entry.name])])
+        sealed = record.sealed(list(zip(entries, writer.digests(), strict=True)))
+        writer.finish(sealed.metadata)
 
 
-@takes(path=a_path)
-def load_statistics(path: str | os.PathLike[str]) -> Statistics:
+@takes(path=a_path, limits=limits_given)
+def load_statistics(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Statistics:
     """Reads statistics that :func:`save_statistics` wrote.
 
     Raises:
         NotAPlancFile, UnsupportedVersion, MalformedFile: the file holds something else.
+        CorruptFile, TruncatedFile: it is damaged, or cut short while it is read.
         UnsafePath: it is not a regular file.
         OSError: it cannot be read.
     """
-    where = Path(path)
-    if where.exists() and not where.is_file():
-        raise UnsafePath(f"{path}: not a regular file; name a file")
-    with where.open("rb"):
-        pass  # an OSError as for any other file
+    with open_tensors(path, limits, once=True) as file:
+        record = _record(file)
+        for entry in file.header.entries:
+            _check_sum(file, entry)
+        found = [(entry, *_read(file, entry)) for entry in file.header.entries]
+        _check_digest(file, record, [(entry, digest) for entry, _, digest in found])
+    tensors = {entry.name: tensor for entry, tensor, _ in found}
+    return Statistics(record.batches, record.quantities, dict(sorted(tensors.items())))
+
+
+def _record(file: TensorFile) -> _Record:
+    text = file.header.metadata.get(_KEY)
+    if text is None:
+        raise NotAPlancFile(f"{file.path}: no statistics of planc; name what it saved")
     try:
-        with safe_open(where, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if _KEY not in metadata:
-                raise NotAPlancFile(f"{path}: no statistics of planc; name what it saved")
-            record = msgspec.json.decode(metadata[_KEY], type=_Record)
-            tensors = {key: file.get_tensor(key) for key in sorted(file.keys())}
-    except SafetensorError as error:
-        raise MalformedFile(f"{path}: not a safetensors file: {error}") from error
+        record = msgspec.json.decode(text, type=_Record)
     except msgspec.DecodeError as error:
-        raise MalformedFile(f"{path}: its record is not one of statistics: {error}") from error
+        raise MalformedFile(f"{file.path}: its record is not one of statistics: {error}") from error
     if record.kind != "statistics" or record.version != _VERSION:
         raise UnsupportedVersion(
-            f"{path}: {record.kind} of version {record.version}, expected statistics of version "
-            f"{_VERSION}; calibrate again with this planc"
+            f"{file.path}: {record.kind} of version {record.version}, expected statistics of "
+            f"version {_VERSION}; calibrate again with this planc"
         )
+    for name in record.quantities:
+        check_name(name, f"{file.path}: quantities", DEFAULT)
     if record.batches < 1:
-        raise MalformedFile(f"{path}: {record.batches} batches; calibrate again")
-    for key, tensor in tensors.items():
-        quantity, _, name = key.partition("/")
-        square = quantity in (KRONECKER, KRONECKER_OUT)
-        fits = not (square or quantity in _ROWS) or (
-            tensor.dim() == 2
-            and tensor.shape[0] == (tensor.shape[1] if square else _ROWS[quantity])
+        raise MalformedFile(f"{file.path}: {record.batches} batches; calibrate again")
+    return record
+
+
+def _check_sum(file: TensorFile, entry: Entry) -> None:
+    quantity, _, name = entry.name.partition("/")
+    square = quantity in (KRONECKER, KRONECKER_OUT)
+    shape = entry.shape
+    fits = not (square or quantity in _ROWS) or (
+        len(shape) == 2 and shape[0] == (shape[1] if square else _ROWS[quantity])
+    )
+    if quantity not in _STORED or not name or not fits:
+        raise MalformedFile(
+            f"{file.path}: {entry.name} of shape {shape} is no sum of a known quantity; "
+            "calibrate again"
         )
-        if quantity not in _STORED or not name or not fits:
-            raise MalformedFile(
-                f"{path}: {key} of shape {tuple(tensor.shape)} is no sum of a known quantity; "
-                "calibrate again"
-            )
-    return Statistics(record.batches, record.quantities, tensors)
+
+
+def _read(file: TensorFile, entry: Entry) -> tuple[torch.Tensor, bytes]:
+    """A tensor, and the digest of its bytes."""
+    tensor = torch.empty(entry.shape, dtype=torch_dtype(entry.dtype, entry.name))
+    memory, digest = memory_of(tensor), sha256()
+    for start in range(0, 0 if memory is None else len(memory), _PIECE):
+        assert memory is not None
+        piece = memory[start : start + _PIECE]
+        file.read_into(entry, start, piece)
+        digest.update(piece.data)
+    return tensor, digest.digest()
+
+
+def _check_digest(file: TensorFile, record: _Record, tensors: list[tuple[Entry, bytes]]) -> None:
+    if not record.digest:
+        return
+    expected = record.sealed(tensors)
+    header = write_header(file.header.entries, expected.metadata)
+    if record != expected or file.header.raw != header:
+        raise CorruptFile(
+            f"{file.path}: the digest is {record.digest[:16]}..., the content has "
+            f"{expected.digest[:16]}...; the file is damaged: copy it again, or calibrate again"
+        )

@@ -24,13 +24,13 @@ from planc.apply.tensors import cut_tensor
 from planc.arguments import a_flag, a_path, a_plan, optional, options, takes
 from planc.checkpoint.differences import differences, model_names
 from planc.checkpoint.elements import memory_of, torch_dtype
-from planc.checkpoint.save import OPTIMIZER
+from planc.checkpoint.optimizers import OPTIMIZER
 from planc.checkpoint.values import decoded, pair
 from planc.codec.checkpoint import StoredTensor
 from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
 from planc.plan import Cut, Plan
-from planc.tensorfiles.checkpoint import Opened, open_checkpoint
+from planc.tensorfiles.checkpoint import Opened, open_checkpoint, steady
 from planc.tensorfiles.reader import TensorFile, open_tensors
 from planc.trace.given import device_given, module
 from planc.trace.structure import owned_tensors
@@ -78,6 +78,18 @@ def load(
     device = optional(device_given)("device", device)
     limits, check_digests = limits_given("limits", limits), a_flag("check_digests", check_digests)
     options("replay", "verify")("mode", mode)
+    return steady(path, lambda: _loaded(path, model, mode, plan, device, check_digests, limits))
+
+
+def _loaded(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    mode: Mode,
+    plan: Plan | None,
+    device: torch.device | str | None,
+    check_digests: bool,
+    limits: Limits,
+) -> nn.Module:
     opened = open_checkpoint(path, limits=limits)
     recorded = opened.checkpoint.plan
     if mode == "verify":
@@ -110,6 +122,12 @@ def load_optimizer(
         PlancError: the checkpoint was saved without one.
         FileError: as for :func:`load`.
     """
+    return steady(path, lambda: _optimizer_state(path, check_digests, limits))
+
+
+def _optimizer_state(
+    path: str | os.PathLike[str], check_digests: bool, limits: Limits
+) -> dict[str, Any]:
     opened = open_checkpoint(path, limits=limits)
     numbers = dict(opened.checkpoint.metadata).get(OPTIMIZER)
     if numbers is None:

@@ -29,6 +29,7 @@ from planc.codec.files import open_regular, read_file
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile, ShardMismatch
 from planc.plan import Plan
+from planc.tensorfiles.links import inside
 from planc.tensorfiles.pieces import Piece, Shape, Whole, join
 from planc.tensorfiles.shards import NATIVE, ShardSet, check_names, joined_set
 
@@ -91,7 +92,7 @@ def find_native(directory: Path, plan: Plan, limits: Limits) -> ShardSet:
         ShardMismatch: a piece is missing, doubled, or is not what the metadata says.
         PlancError: the directory holds several state dicts that the plan fits.
     """
-    where = directory / NATIVE
+    where = inside(directory / NATIVE)
     entries, places = _read(where, limits)
     kinds = [(e.path, "pickled value" if e.dtype is None else "tensor") for e in entries.values()]
     outer, outside = state_dict_in(kinds, plan, str(where))
@@ -101,7 +102,7 @@ def find_native(directory: Path, plan: Plan, limits: Limits) -> ShardSet:
         descriptors: dict[str, int] = {}
         for place in places.values():
             if place.file not in descriptors:
-                descriptors[place.file] = _opened(directory / place.file)
+                descriptors[place.file] = _opened(inside(directory / place.file))
                 opened.callback(os.close, descriptors[place.file])
         for name in sorted(entries):
             if entries[name].path[:-1] == outer:

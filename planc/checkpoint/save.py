@@ -6,7 +6,6 @@ and renamed: on return the new checkpoint is on the disk, on an error the old on
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,14 @@ from torch import nn
 from planc.apply.matching import result_difference
 from planc.apply.source import tensors_of
 from planc.arguments import a_count, a_mapping, a_path, a_plan, instance, optional
-from planc.checkpoint.elements import bytes_of, dtype_name
+from planc.checkpoint.contents import Content, content_of
+from planc.checkpoint.elements import bytes_of
+from planc.checkpoint.extras import drop_old_extras, extra_name
+from planc.checkpoint.optimizers import OPTIMIZER, optimizer_contents
 from planc.checkpoint.values import encoded
 from planc.checkpoint.values import modules_of as stored_modules
 from planc.codec import encode_plan
+from planc.codec.beside import locked
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -42,9 +45,8 @@ from planc.fingerprint import first_difference, tensors_after
 from planc.origin import own_tensors
 from planc.plan import Plan
 from planc.tensorfiles.directories import new_directory
-from planc.tensorfiles.header import Entry, Header, aligned, nbytes, place, write_header
+from planc.tensorfiles.header import Entry, Header, aligned, place, write_header
 from planc.tensorfiles.shards import (
-    EXTRA_SUFFIX,
     INDEX_SUFFIX,
     SHARD_SIZE,
     SUFFIX,
@@ -54,7 +56,6 @@ from planc.tensorfiles.writer import TensorWriter
 from planc.trace.given import module
 from planc.trace.structure import owned_tensors
 
-OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimiser's numbers
 _FORMAT = {"format": "pt"}  # what others look for in the metadata
 
 
@@ -84,15 +85,17 @@ def save(
         path: a name that ends in ``.safetensors`` for one file, which is replaced if it is there;
             any other name for a directory of ``model.safetensors``, or shards and their index.
         model: what ``apply(plan, original)`` returned, trained since or not.
-        optimizer: one whose state is saved too; see :func:`planc.load_optimizer`.
+        optimizer: one of the model's own parameters, all or some of them, whose state is saved too;
+            see :func:`planc.load_optimizer`.
         metadata: plain data of your own, found again by :func:`planc.inspect`.
         shard_size: bytes that one file of a directory holds at most.
         overwrite: replace a directory that is there.
 
     Raises:
         StalePlan: the model is not what the plan produces; names the first difference.
-        PlancError: a tensor cannot be saved; the directory exists; a key is reserved; the name of
-            the file is none that every system can have.
+        PlancError: a tensor cannot be saved; the optimizer has a parameter that is not the model's;
+            the directory exists; a key is reserved; the name of the file is none that every system
+            can have.
         FileError: the record is larger than ``limits``.
         OSError: the disk is full, ...
     """
@@ -107,7 +110,7 @@ def save(
         if name.startswith("planc."):
             raise PlancError(f"metadata {name!r}: names that begin with 'planc.' are planc's own")
     if optimizer is not None:
-        numbers, tensors = _optimizer_contents(optimizer)
+        numbers, tensors = optimizer_contents(optimizer, model)
         user, extra = (*user, (OPTIMIZER, numbers)), [*extra, *tensors]
     draft = _Draft(plan, encode_plan(plan, limits=limits), stored_modules(model), user, limits)
     if target.name.endswith(SUFFIX):
@@ -115,22 +118,6 @@ def save(
     else:
         with new_directory(target, overwrite) as directory:
             _write_directory(directory, draft, state, extra, shard_size)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Content:
-    """A tensor to be written, and what the record says of it."""
-
-    tensor: torch.Tensor
-    stored: StoredTensor
-
-    @property
-    def spec(self) -> tuple[str, str, tuple[int, ...]]:
-        return self.stored.name, self.stored.dtype, self.stored.shape
-
-    @property
-    def size(self) -> int:
-        return nbytes(self.stored.dtype, self.stored.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +156,11 @@ def _check_result(plan: Plan, model: nn.Module) -> None:
         )
 
 
-def _contents(model: nn.Module) -> tuple[list[_Content], list[_Content]]:
+def _contents(model: nn.Module) -> tuple[list[Content], list[Content]]:
     """The tensors of the state dict, and those that it leaves out."""
     in_state = model.state_dict()
-    state: list[_Content] = []
-    extra: list[_Content] = []
+    state: list[Content] = []
+    extra: list[Content] = []
     known: set[str] = set()
     for owned in owned_tensors(model):
         names = tuple(name for name in owned.names if name in in_state)
@@ -182,7 +169,7 @@ def _contents(model: nn.Module) -> tuple[list[_Content], list[_Content]]:
             raise PlancError(f"{owned.names[0]}: not in the model's state_dict(), cannot be saved")
         role = "state" if names else "buffer"
         stored = names or tuple(f"buffer/{name}" for name in owned.names)
-        content = _content(owned.tensor, stored, role)
+        content = content_of(owned.tensor, stored, role)
         (state if names else extra).append(content)
     for name in in_state:
         if name not in known:
@@ -193,61 +180,38 @@ def _contents(model: nn.Module) -> tuple[list[_Content], list[_Content]]:
     return state, extra
 
 
-def _content(tensor: torch.Tensor, names: tuple[str, ...], role: str) -> _Content:
-    shape = tuple(tensor.shape)
-    return _Content(
-        tensor, StoredTensor(names, dtype_name(tensor, names[0]), shape, bytes(32), role)
-    )
-
-
-def _optimizer_contents(optimizer: torch.optim.Optimizer) -> tuple[Any, list[_Content]]:
-    """The optimiser's state as plain data with names in the place of tensors, and the tensors."""
-    tensors: list[_Content] = []
-
-    def without_tensors(value: Any, path: str) -> Any:
-        if isinstance(value, torch.Tensor):
-            tensors.append(_content(value, (path,), "optimizer"))
-            return ("type", path)
-        if type(value) is dict:
-            pairs = ((encoded(k), without_tensors(v, f"{path}/{k}")) for k, v in value.items())
-            return ("dict", *pairs)
-        if type(value) in (list, tuple):
-            items = (without_tensors(v, f"{path}/{i}") for i, v in enumerate(value))
-            return (type(value).__name__, *items)
-        plain = encoded(value)
-        if isinstance(plain, tuple) and plain[0] == "type":
-            raise PlancError(f"{path}: a {plain[1]} is no plain data, cannot be saved")
-        return plain
-
-    return without_tensors(optimizer.state_dict(), "optimizer"), tensors
-
-
-def _write_file(target: Path, draft: _Draft, state: list[_Content], extra: list[_Content]) -> None:
+def _write_file(target: Path, draft: _Draft, state: list[Content], extra: list[Content]) -> None:
     """One file, and beside it the extra one under a name of its own: until the first is renamed,
     the old one still has the extra file that it was saved with.
     """
     target = Path(os.path.realpath(target))
     check_names([target.name], str(target.parent))  # the record has it, and is read with it only
+    if not extra:
+        with replacing(target) as descriptor:
+            _write_first(descriptor, draft, state, target.name, [], [])
+    else:
+        with locked(target):  # no other save takes the extra file for an old one meanwhile
+            _write_with_extra(target, draft, state, extra)
+    drop_old_extras(target, draft.limits)
+
+
+def _write_with_extra(
+    target: Path, draft: _Draft, state: list[Content], extra: list[Content]
+) -> None:
+    drafts = [content.stored for content in (*state, *extra)]
+    # raises what the record is refused for, while there is nothing to remove
+    _first_shard(draft, _laid_out(state)[1], drafts, target.name, [])
     stem = target.name.removesuffix(SUFFIX)
-    others, done = list[StoredShard](), list[StoredTensor]()
-    if extra:
-        drafts = [content.stored for content in (*state, *extra)]
-        # raises what the record is refused for, while there is nothing to remove
-        _first_shard(draft, _laid_out(state)[1], drafts, target.name, others)
-        shard, done = _write_extra(target.parent, stem, draft, extra, 1)
-        others.append(shard)
+    shard, done = _write_extra(target.parent, stem, draft, extra, 1)
     with replacing(target) as descriptor:
-        _write_first(descriptor, draft, state, target.name, others, done)
-    for old in target.parent.glob(f"{glob.escape(stem)}-{'[0-9a-f]' * 16}{EXTRA_SUFFIX}"):
-        if old.name not in {shard.name for shard in others}:
-            old.unlink(missing_ok=True)
+        _write_first(descriptor, draft, state, target.name, [shard], done)
 
 
 def _write_directory(
     directory: Path,
     draft: _Draft,
-    state: list[_Content],
-    extra: list[_Content],
+    state: list[Content],
+    extra: list[Content],
     shard_size: int,
 ) -> None:
     parts = _parts(state, shard_size)
@@ -270,9 +234,9 @@ def _write_directory(
         write_file(directory / f"model{INDEX_SUFFIX}", _index(names, parts))
 
 
-def _parts(state: list[_Content], shard_size: int) -> list[list[_Content]]:
+def _parts(state: list[Content], shard_size: int) -> list[list[Content]]:
     """The tensors in order, as many in each shard as fit; a larger one has a shard of its own."""
-    parts: list[list[_Content]] = [[]]
+    parts: list[list[Content]] = [[]]
     size = 0
     for content in state:
         if parts[-1] and size + content.size > shard_size:
@@ -283,7 +247,7 @@ def _parts(state: list[_Content], shard_size: int) -> list[list[_Content]]:
     return parts
 
 
-def _index(names: list[str], parts: list[list[_Content]]) -> bytes:
+def _index(names: list[str], parts: list[list[Content]]) -> bytes:
     """The index as other tools write it."""
     shard_of = {
         content.stored.name: name
@@ -296,26 +260,22 @@ def _index(names: list[str], parts: list[list[_Content]]) -> bytes:
 
 
 def _write_extra(
-    directory: Path, stem: str, draft: _Draft, extra: list[_Content], number: int
+    directory: Path, stem: str, draft: _Draft, extra: list[Content], number: int
 ) -> tuple[StoredShard, list[StoredTensor]]:
     """Writes the extra file, named by what is in it, so that it never replaces another."""
     content = sha256()
     for item in sorted(extra, key=lambda item: item.spec):
         content.update(repr(item.spec).encode())
         content.update(bytes_of(item.tensor).data)
-    name = _extra_name(stem, content.digest())
+    name = extra_name(stem, content.digest())
     with replacing(directory / name) as descriptor:
         header, stored = _write_part(descriptor, draft, extra)
     shard = StoredShard(name, header.size, header.digest)
     return shard, [replace(tensor, shard=number) for tensor in stored]
 
 
-def _extra_name(stem: str, digest: bytes) -> str:
-    return f"{stem}-{digest[:8].hex()}{EXTRA_SUFFIX}"
-
-
 def _write_part(
-    descriptor: int, draft: _Draft, contents: list[_Content]
+    descriptor: int, draft: _Draft, contents: list[Content]
 ) -> tuple[Header, list[StoredTensor]]:
     """Writes a file that has no record; returns its header and its tensors with their digests."""
     ordered, entries = _laid_out(contents)
@@ -333,7 +293,7 @@ def _write_part(
 def _write_first(
     descriptor: int,
     draft: _Draft,
-    contents: list[_Content],
+    contents: list[Content],
     name: str,
     others: list[StoredShard],
     done: list[StoredTensor],
@@ -369,7 +329,7 @@ def _first_shard(
     return own
 
 
-def _laid_out(contents: list[_Content]) -> tuple[list[_Content], tuple[Entry, ...]]:
+def _laid_out(contents: list[Content]) -> tuple[list[Content], tuple[Entry, ...]]:
     """The tensors in the order of the file: widest elements first, then by name."""
     by_name = {content.stored.name: content for content in contents}
     entries = place(aligned(sorted(content.spec for content in contents)))
@@ -377,7 +337,7 @@ def _laid_out(contents: list[_Content]) -> tuple[list[_Content], tuple[Entry, ..
 
 
 def _write_tensors(
-    writer: TensorWriter, contents: list[_Content], entries: tuple[Entry, ...]
+    writer: TensorWriter, contents: list[Content], entries: tuple[Entry, ...]
 ) -> list[StoredTensor]:
     for content, entry in zip(contents, entries, strict=True):
         writer.add(entry, [bytes_of(content.tensor)])

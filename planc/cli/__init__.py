@@ -6,6 +6,7 @@ answers at once. Results go to standard output; progress, notes and errors to st
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -16,7 +17,7 @@ from planc.cli.files import apply, inspect, restore
 from planc.cli.making import mask, measure, plan
 from planc.cli.options import EXIT_CODES
 from planc.cli.reading import diff, explain, report, show, verify
-from planc.cli.terminal import plain_warnings
+from planc.cli.terminal import note, plain_warnings
 from planc.errors import PlancError, VerificationError
 
 _UNPROVEN = 4
@@ -49,19 +50,21 @@ def run(arguments: list[str] | None = None) -> int:
             code = cli.main(arguments, prog_name="planc", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        note(shown.getvalue().rstrip("\n"))
         return error.exit_code
     except click.Abort:
-        click.echo("planc: interrupted", err=True)
+        note("planc: interrupted")
         return 130
     except BrokenPipeError:  # the reader, a pager or `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PlancError as error:
-        click.echo(f"planc: {error}", err=True)
+        note(f"planc: {error}")
         return _UNPROVEN if isinstance(error, VerificationError) else 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        click.echo(f"planc: {name}{error.strerror or error}", err=True)
+        note(f"planc: {name}{error.strerror or error}")
         return 1
     return code if isinstance(code, int) else 0

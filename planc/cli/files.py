@@ -18,7 +18,7 @@ from planc.cli.options import (
     model_options,
     weights_output_option,
 )
-from planc.cli.terminal import check_writable, note, print_json, status
+from planc.cli.terminal import check_writable, note, print_json, say, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -213,4 +213,4 @@ def inspect(weights: Path, as_json: bool) -> None:
 
     show(plan_table(found.plan))
     size = sum(shard.size for shard in found.shards)
-    click.echo(f"{len(found.tensors)} tensors in {len(found.shards)} files, {size:,} bytes")
+    say(f"{len(found.tensors)} tensors in {len(found.shards)} files, {size:,} bytes")

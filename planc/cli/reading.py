@@ -12,7 +12,7 @@ import click
 
 from planc.cli.models import Settings, Shapes, build, example_inputs
 from planc.cli.options import EXIT_CODES, FILE, IMAGE, input_option, json_option, model_options
-from planc.cli.terminal import check_writable, note, print_json, status
+from planc.cli.terminal import check_writable, note, print_json, say, status
 from planc.cli.terminal import show as print_table
 from planc.errors import PlancError
 
@@ -84,14 +84,14 @@ def explain(
         print_json(found)
     elif tensor is None:
         for pin in analysis.pins:
-            click.echo(str(pin))
+            say(str(pin))
         for bound in bounds:
-            click.echo(bound)
+            say(bound)
     else:
         for entry in found:
-            click.echo(f"{entry['tensor']}:{entry['dim']}")
+            say(f"{entry['tensor']}:{entry['dim']}")
             for line in entry["reasons"]:
-                click.echo(f"  {line}")
+                say(f"  {line}")
 
 
 @click.command(epilog=EXIT_CODES)
@@ -124,9 +124,9 @@ def verify(
             assign_weights(smaller, read_weights(result), str(result))
         report = planc.verify(loaded, built, smaller, args)
     for check in report.checks:
-        click.echo(f"ok: {check}")
+        say(f"ok: {check}")
     if report.error is not None:
-        click.echo(f"largest relative error against the masked original: {report.error:.2g}")
+        say(f"largest relative error against the masked original: {report.error:.2g}")
 
 
 @click.command(epilog=EXIT_CODES)

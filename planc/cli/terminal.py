@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import click
 
 from planc.errors import PlancError, PlancWarning
+from planc.text import escaped
 
 _PIPED_WIDTH = 160
 
@@ -21,21 +22,32 @@ _PIPED_WIDTH = 160
 def show(renderable: Any) -> None:
     """Prints a table (or anything else that rich can) to standard output."""
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _PIPED_WIDTH  # in a file or a pager, names need not be broken
-    console.print(renderable)
+    rows = [
+        Segment(escaped(part.text, "\n"), part.style)
+        for part in console.render(renderable)
+        if not part.control
+    ]
+    console.print(Segments(rows), end="", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Prints plain data as indented JSON."""
-    click.echo(json.dumps(value, indent=2))
+    say(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+def say(text: str, err: bool = False) -> None:
+    """Prints text, with escapes in the place of characters that cannot be seen."""
+    click.echo(escaped(text, "\n"), err=err)
 
 
 def note(text: str) -> None:
     """Prints one line to standard error."""
-    click.echo(text, err=True)
+    say(text, err=True)
 
 
 @contextmanager
@@ -65,8 +77,9 @@ def plain_warnings() -> Iterator[None]:
 def status(text: str) -> Iterator[None]:
     """Shows a line that moves while the body runs, where standard error is a terminal."""
     from rich.console import Console
+    from rich.markup import escape
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(escape(escaped(text))):
         yield
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from planc.codec import decode_plan, encode_plan
-from planc.codec.checks import check_string, check_unique
+from planc.codec.checks import check_name, check_unique
 from planc.codec.envelope import seal, unseal
 from planc.codec.limits import DEFAULT, Limits
 from planc.codec.records import (
@@ -233,6 +233,8 @@ def decode_part(metadata: Mapping[str, str], *, limits: Limits = DEFAULT) -> Par
     record = decode_record(unseal(_PART, _sealed(metadata, limits)), _Part)
     check_features(record.requires)
     check_unique((t.name for t in record.tensors), "tensors")
+    for tensor in record.tensors:
+        check_name(tensor.name, "tensors", limits)
     return Part(record.plan, record.source, tuple((t.name, t.sha256) for t in record.tensors))
 
 
@@ -265,8 +267,8 @@ def _checked(record: _Record, limits: Limits) -> None:
     packed = [len(canonical(row)) for row in record.structural]
     total = 0
     for i, module in enumerate(record.modules):
-        check_string(module.path, f"modules[{i}].path", limits)
-        check_string(module.type, f"modules[{i}].type", limits)
+        check_name(module.path, f"modules[{i}].path", limits)
+        check_name(module.type, f"modules[{i}].type", limits)
         if module.attributes >= len(packed):
             raise MalformedFile(
                 f"modules[{i}].attributes: row {module.attributes} of {len(packed)}; save again"
@@ -276,6 +278,8 @@ def _checked(record: _Record, limits: Limits) -> None:
     check_unique((module.path for module in record.modules), "modules")
     for row in record.structural:
         check_unique((name for name, _ in row), "structural")
+        for name, _ in row:
+            check_name(name, "structural", limits)
     for i, tensor in enumerate(record.tensors):
         where = f"tensors[{i}]"
         if not tensor.names or tensor.role not in ROLES or tensor.shard >= len(record.shards):
@@ -284,7 +288,7 @@ def _checked(record: _Record, limits: Limits) -> None:
                 f"{tensor.shard} of {len(record.shards)}; save again"
             )
         for name in tensor.names:
-            check_string(name, f"{where}.names", limits)
+            check_name(name, f"{where}.names", limits)
         limits.check("rank", len(tensor.shape), where)
         limits.check("elements", math.prod(tensor.shape), where)
     check_unique((name for tensor in record.tensors for name in tensor.names), "tensors")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from planc.codec.layers import check_layers
 from planc.codec.limits import Limits
 from planc.codec.membership import Tables, check_membership
 from planc.codec.records import check_features
@@ -37,6 +38,7 @@ from planc.plan import (
     is_public,
 )
 from planc.specification import INPUT_VALUES, features
+from planc.text import hidden
 from planc.units import Units, marked
 
 _AGAIN = "compile the plan again"
@@ -67,7 +69,9 @@ def check_plan(plan: Plan, limits: Limits) -> None:
         )
     check_provenance(plan.provenance, limits)
     tables = _check_groups(plan, limits)
-    _check_digests(plan, shapes_after(plan, tables))
+    after = shapes_after(plan, tables)
+    _check_digests(plan, after)
+    check_layers(plan, after)
 
 
 def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
@@ -78,7 +82,7 @@ def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
         if not spec.names or not all(spec.names):
             raise MalformedFile(f"{where}.names: a tensor without a name; {_AGAIN}")
         for name in spec.names:
-            check_string(name, f"{where}.names", limits)
+            check_name(name, f"{where}.names", limits)
         if spec.kind not in _KINDS:
             raise MalformedFile(f"{where}.kind: {spec.kind!r}, known are {_KINDS}; {_AGAIN}")
         limits.check("rank", len(spec.shape), f"{where}.shape")
@@ -92,7 +96,7 @@ def _check_modules(plan: Plan, limits: Limits) -> None:
     limits.check("modules", len(plan.modules), "modules")
     rows: dict[int, tuple[int, Attributes]] = {}  # of the table of distinct attributes
     for i, module in enumerate(plan.modules):
-        check_string(module.path, f"modules[{i}].path", limits)
+        check_name(module.path, f"modules[{i}].path", limits)
         rows.setdefault(id(module.attributes), (i, module.attributes))
     for i, attributes in rows.values():
         where = f"modules[{i}].attributes"
@@ -100,7 +104,7 @@ def _check_modules(plan: Plan, limits: Limits) -> None:
         if names != sorted(set(names)):
             raise MalformedFile(f"{where}: not sorted and distinct: {names}; {_AGAIN}")
         for name, value in attributes:
-            check_string(name, where, limits)
+            check_name(name, where, limits)
             check_value(value, f"{where}.{name}", limits)
     check_unique((module.path for module in plan.modules), "modules")
 
@@ -143,6 +147,7 @@ def _check_constraints(constraints: Sequence[WidthConstraint], limits: Limits) -
     for i, constraint in enumerate(constraints):
         check_string(constraint.text, f"constraints[{i}].text", limits)
         check_string(constraint.reason, f"constraints[{i}].reason", limits)
+    check_unique(((c.text, c.reason) for c in constraints), "constraints")
 
 
 def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
@@ -152,7 +157,7 @@ def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
         if entry.seed not in _INTEGERS:
             raise MalformedFile(f"{where}.seed: {entry.seed} has more than 64 bits; {_AGAIN}")
         for text in (entry.criterion, entry.policy, *(t for pair in entry.versions for t in pair)):
-            check_string(text, where, limits)
+            check_name(text, where, limits)
 
 
 def _check_groups(plan: Plan, limits: Limits) -> Tables:
@@ -161,8 +166,9 @@ def _check_groups(plan: Plan, limits: Limits) -> Tables:
     for i, group in enumerate(plan.groups):
         where = f"groups[{i}]"
         limits.check("members", len(group.members), f"{where}.members")
-        for text in (group.name, group.kind, group.mixing):
-            check_string(text, where, limits)
+        check_name(group.name, where, limits)
+        check_name(group.kind, where, limits)
+        check_string(group.mixing, where, limits)
         _check_removed(group, f"{where}.removed")
         check_membership(group, where, tables)
     check_unique((group.name for group in plan.groups), "groups")
@@ -219,6 +225,21 @@ def check_string(text: str, where: str, limits: Limits) -> None:
     """Raises LimitExceeded for a string of too many bytes."""
     if len(text) * 4 > limits.string:
         limits.check("string", len(text.encode()), where)
+
+
+def check_name(text: str, where: str, limits: Limits) -> None:
+    """A name is short and has no character that cannot be seen.
+
+    Raises:
+        LimitExceeded: it has too many bytes.
+        MalformedFile: it has a control, bidirectional or invisible character.
+    """
+    check_string(text, where, limits)
+    if hidden(text):
+        raise MalformedFile(
+            f"{where}: {text[:80]!r} has the character {hidden(text)}, which cannot be seen and no "
+            "name needs; rename it, or get the file elsewhere"
+        )
 
 
 def check_value(value: Any, where: str, limits: Limits) -> None:

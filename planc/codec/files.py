@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from planc.codec.beside import created, has_locks, sweep, temporary_name
 from planc.errors import LimitExceeded, UnsafePath
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 # a pipe is opened without waiting for its other end, to be refused; no child inherits a descriptor,
 # which Python sees to
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_SUFFIX = ".tmp"
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
 
@@ -45,7 +37,7 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
         parts, read = [], 0
         # the file may grow or shrink meanwhile, so its size only says how much to ask for
         expected = min(size, limit) + 1
-        while chunk := os.read(descriptor, max(expected - read, 4096)):
+        while chunk := _read(path, descriptor, max(expected - read, 4096)):
             parts.append(chunk)
             read += len(chunk)
             if read > limit:
@@ -57,6 +49,11 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
     finally:
         os.close(descriptor)
     return b"".join(parts)
+
+
+def _read(path: str | os.PathLike[str], descriptor: int, length: int) -> bytes:
+    with naming(path):
+        return os.read(descriptor, length)
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
@@ -100,71 +97,69 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
 
     A symbolic link stays one: the file it leads to is replaced. The mode of a replaced file is
     kept. On any error, also in the body, the old file stays as it was and the new one is dropped;
-    a failed flush is never tried again, for the pages would pass as written.
+    a failed flush is never tried again, for the pages would pass as written. Several processes and
+    threads may replace one file at the same time: the last to end wins.
 
     Raises:
         UnsafePath: ``path`` is a pipe, device or socket.
-        OSError: the directory does not exist, the disk is full, ...
+        OSError: the directory does not exist, the disk is full, ...; names ``path``.
     """
     target = Path(os.path.realpath(path))
     mode = _mode_of(target)
     sweep(target)
-    temporary = temporary_name(target)
-    descriptor = os.open(temporary, _CREATE | _BINARY, 0o666 if mode is None else mode)
+    temporary, descriptor = _new_file(target, 0o666 if mode is None else mode)
     try:
-        try:
-            hold(descriptor)
-            yield descriptor
-            if mode is not None and hasattr(os, "fchmod"):
-                os.fchmod(descriptor, mode)  # the umask may have taken bits away
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(target)
+        with naming(target), _still_held(descriptor):
+            try:
+                yield descriptor
+                if mode is not None and hasattr(os, "fchmod"):
+                    os.fchmod(descriptor, mode)  # the umask may have taken bits away
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(target.parent)
 
 
-def temporary_name(target: Path) -> Path:
-    """A name beside ``target`` for what will take its place."""
-    return target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}")
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Puts a path into an OSError of the body that names none, as calls on descriptors give."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
 
 
-def sweep(target: Path) -> None:
-    """Removes what a process that died has left beside ``target``; what another one holds stays."""
-    prefix = _prefix(target)
-    with suppress(FileNotFoundError):
-        for path in list(target.parent.iterdir()):
-            if path.name.startswith(prefix) and path.name.endswith(_SUFFIX):
-                _remove_if_left(path)
-
-
-def hold(descriptor: int) -> None:
-    """Marks an open temporary file or directory as being in use, as long as it is open."""
-    if fcntl is not None:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _remove_if_left(path: Path) -> None:
-    if fcntl is None:  # whether another process holds it is not known
+@contextmanager
+def _still_held(descriptor: int) -> Iterator[None]:
+    """Keeps the lock of a file when it is closed: until it is renamed, a sweep would take it for a
+    leftover.
+    """
+    if not has_locks():  # Windows renames closed files only
+        yield
         return
-    with suppress(OSError):
-        descriptor = os.open(path, _READ)
+    holder = os.dup(descriptor)
+    try:
+        yield
+    finally:
+        os.close(holder)
+
+
+def _new_file(target: Path, mode: int) -> tuple[Path, int]:
+    while True:
+        temporary = temporary_name(target)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where it is held
-            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        finally:
-            os.close(descriptor)
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name[:50]}."
+            descriptor = created(temporary, os.O_WRONLY | _BINARY, mode)
+        except OSError as error:
+            error.filename = os.fspath(target)  # nobody knows the temporary one
+            raise
+        if descriptor is not None:
+            return temporary, descriptor
 
 
 def sync_directory(directory: Path) -> None:
@@ -173,7 +168,8 @@ def sync_directory(directory: Path) -> None:
         return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(directory):
+            os.fsync(descriptor)
     except OSError as error:
         # some network file systems cannot flush directories, and lose nothing by it
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):

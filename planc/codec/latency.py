@@ -25,6 +25,7 @@ import math
 import msgspec
 
 from planc.arguments import a_digest, a_path, instance, takes
+from planc.codec.checks import check_name
 from planc.codec.formats import Format, Path
 from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.codec.records import Natural, RecordMap, decode_inputs, decode_record
@@ -129,7 +130,11 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     check_specification(inputs, limits)
     if features(inputs):
         raise MalformedFile(f"inputs: a table of latencies holds no values; {_AGAIN}")
+    check_name(record.machine, "machine", limits)
+    for name in record.unmeasured:
+        check_name(name, "unmeasured", limits)
     for i, grid in enumerate(record.grids):
+        check_name(grid.operator, f"grids[{i}].operator", limits)
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):
                 raise MalformedFile(f"grids[{i}].axes: {axis} does not rise; {_AGAIN}")

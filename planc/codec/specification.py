@@ -11,6 +11,7 @@ from typing import Any
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile
 from planc.specification import INTEGERS, MOST_OF_ALL, kept_values
+from planc.text import hidden
 
 _INTEGERS = range(-(1 << 63), 1 << 63)
 
@@ -36,7 +37,7 @@ def _check(spec: Any, limits: Limits, where: str) -> None:
             for size in shape:
                 limits.check("dimension", size, where)
             limits.check("elements", math.prod(shape), where)
-            limits.check("string", len(dtype.encode()), where)
+            _check_name(dtype, where, limits)
         case ("tensor", tuple(shape), str(dtype), tuple(values)) if dtype in INTEGERS:
             _check(("tensor", shape, dtype), limits, where)
             kind, allowed = bool if dtype == "bool" else int, INTEGERS[dtype]
@@ -59,13 +60,22 @@ def _check(spec: Any, limits: Limits, where: str) -> None:
             if isinstance(value, str):
                 limits.check("string", len(value.encode()), where)
         case ("opaque", str(name)):
-            limits.check("string", len(name.encode()), where)
+            _check_name(name, where, limits)
         case _:
             text = repr(spec)
             raise MalformedFile(
                 f"{where}: {text[:60]}{'...' if len(text) > 60 else ''} does not specify an "
                 "input; compile the plan again"
             )
+
+
+def _check_name(name: str, where: str, limits: Limits) -> None:
+    limits.check("string", len(name.encode()), where)
+    if hidden(name):
+        raise MalformedFile(
+            f"{where}: {name[:80]!r} has the character {hidden(name)}, which no name needs; "
+            "compile the plan again"
+        )
 
 
 def _is_size(size: Any) -> bool:

@@ -21,6 +21,7 @@ from planc.plan import Plan, PlanGroup
 from planc.report.strips import Strip, strip
 from planc.report.text import attribute_name, provenance_text, share_text, units_text
 from planc.specification import inputs_text
+from planc.text import escaped
 
 _COSTS = (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes"))
 _PARTS = 24  # modules that the chart of parameters shows at most
@@ -94,12 +95,20 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("planc.report", "template"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"short": short, "percent": percent}
     return environment.get_template("plan.html")
+
+
+def _shown(value: Any) -> Any:
+    """A text with escapes in the place of characters that cannot be seen; markup is our own."""
+    return (
+        escaped(value, "\n") if isinstance(value, str) and not hasattr(value, "__html__") else value
+    )
 
 
 def short(figure: int) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from planc.latency.table import LatencyTable
-from planc.report.text import facts, share_text, spaced
+from planc.report.text import escape, facts, share_text, spaced
 from planc.specification import inputs_text
 
 

@@ -6,13 +6,12 @@ import math
 from typing import Any
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from planc.maskdiff import MaskPlanDiff
 from planc.maskplan import MaskPlan
-from planc.report.text import facts, provenance_text, share_text, spaced
+from planc.report.text import escape, facts, provenance_text, share_text, spaced
 
 
 def masks_table(masks: MaskPlan) -> RenderableType:

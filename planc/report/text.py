@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Group as Stack
 from rich.console import RenderableType
-from rich.markup import escape
+from rich.markup import escape as markup_escape
 from rich.table import Table
 from rich.text import Text
 
@@ -14,11 +14,17 @@ from planc.diff import AttributeDiff, GroupDiff, PlanDiff
 from planc.plan import AttributeChange, Cost, Plan, Provenance
 from planc.report.plain import plan_from_json, plan_json
 from planc.specification import inputs_text
+from planc.text import escaped
 
 __all__ = ["diff_table", "plan_from_json", "plan_json", "plan_table"]
 
 _COSTS = ("macs", "params", "bytes")
 _TITLES = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
+
+
+def escape(text: str) -> str:
+    """A text for a cell: neither markup nor a character that cannot be seen is obeyed."""
+    return markup_escape(escaped(text))
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -168,7 +174,7 @@ def _group_row(group: GroupDiff) -> tuple[str, ...]:
         str(len(group.both)),
         units_text(group.only_a),
         units_text(group.only_b),
-        ", ".join(group.described),
+        escape(", ".join(group.described)),
     )
 
 

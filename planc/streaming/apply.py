@@ -22,7 +22,7 @@ from planc.errors import PlancError, StalePlan
 from planc.fingerprint import check_state_dict
 from planc.plan import Plan
 from planc.streaming import configuration
-from planc.streaming.besides import copy_besides, write_index
+from planc.streaming.besides import besides, copy_besides, write_index
 from planc.streaming.layout import Layout, lay_out
 from planc.streaming.ranks import Ranks
 from planc.streaming.removed import keep_removed as keep_removed_values
@@ -30,7 +30,7 @@ from planc.streaming.shard import Done, cut_shard
 from planc.streaming.sources import find_source
 from planc.streaming.staging import joining, staging
 from planc.streaming.workers import cut_shards, finish_first, shards_done
-from planc.tensorfiles.directories import check_free
+from planc.tensorfiles.directories import prepare
 from planc.tensorfiles.reader import is_directory
 from planc.tensorfiles.shards import SUFFIX, ShardSet, check_apart
 from planc.tensorfiles.writer import rewrite
@@ -142,7 +142,7 @@ def _task(
     single = alone and target.name.endswith(SUFFIX)
     _check(plan, found, target)
     if not single:
-        check_free(target, overwrite)
+        prepare(target, overwrite)
     besides = {} if alone else _changed_besides(plan, found, limits)
     return _Task(found, lay_out(plan, found, limits), besides, alone, single)
 
@@ -225,8 +225,8 @@ def _wrapped(plan: Plan, names: Iterable[str]) -> str:
 
 def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, bytes]:
     """The files beside the shards that say something else afterwards."""
-    path = found.directory / configuration.FILE
-    if not path.is_file():
+    path = next((p for p in besides(found.directory) if p.name == configuration.FILE), None)
+    if path is None:
         return {}
     text = read_file(path, limits.index)
     return {path.name: configuration.described(text, plan, str(path))}

@@ -12,6 +12,7 @@ from pathlib import Path
 from planc.codec.files import read_file, replacing, write_all, write_file
 from planc.codec.limits import Limits
 from planc.tensorfiles.header import Entry
+from planc.tensorfiles.links import inside
 from planc.tensorfiles.shards import Index, ShardSet
 
 _PIECE = 1 << 20
@@ -67,10 +68,19 @@ def copy_besides(source: Path, directory: Path, other: Mapping[str, bytes]) -> N
     """
     for name, content in other.items():
         write_file(directory / name, content)
-    for path in sorted(source.iterdir()):
-        if path.name in other or path.name.startswith(".") or path.name.endswith(_WEIGHTS):
+    for path in besides(source):
+        if path.name in other:
             continue
-        if path.is_file():
-            with path.open("rb") as file, replacing(directory / path.name) as descriptor:
-                while piece := file.read(_PIECE):
-                    write_all(descriptor, piece)
+        with path.open("rb") as file, replacing(directory / path.name) as descriptor:
+            while piece := file.read(_PIECE):
+                write_all(descriptor, piece)
+
+
+def besides(source: Path) -> list[Path]:
+    """The files beside the shards that hold no weights.
+
+    Raises:
+        UnsafePath: one is a link that leads elsewhere: see :mod:`planc.tensorfiles.links`.
+    """
+    names = [path for path in sorted(source.iterdir()) if not path.name.endswith(_WEIGHTS)]
+    return [inside(path) for path in names if path.name[:1] != "." and path.is_file()]

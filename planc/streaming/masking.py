@@ -26,9 +26,10 @@ from planc.errors import PlancError, ShardMismatch
 from planc.fingerprint import shape_difference
 from planc.maskplan import MaskPlan, TensorMask, stale_masks
 from planc.streaming.besides import copy_besides, copy_index
-from planc.streaming.removed import DIGEST
+from planc.streaming.removed import DIGEST, check_sealed, sealed
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import BITS, Entry, place
+from planc.tensorfiles.links import inside
 from planc.tensorfiles.pieces import JoinedFile
 from planc.tensorfiles.reader import Bytes, TensorFile, is_directory, open_tensors
 from planc.tensorfiles.shards import (
@@ -108,11 +109,12 @@ def unmask_files(
     Raises:
         StalePlan: ``masked`` does not hold the tensors of the mask plan.
         ShardMismatch: the removed values are of another checkpoint.
+        CorruptFile: they are damaged.
         PlancError: the target exists. FileError, OSError: a file cannot be read or written.
     """
     found, kept = find_shards(Path(masked), limits), Path(removed)
     target = Path(os.path.realpath(target))
-    masks = load_masks(kept / MASKS, limits=limits)
+    masks = load_masks(inside(kept / MASKS), limits=limits)
     _check(masks, found, target)
     changed = _by_every_name(masks)
     names = [path.name for path in kept.iterdir() if path.name.endswith(SUFFIX)]
@@ -120,7 +122,7 @@ def unmask_files(
     exact = True
     with _destinations(found, Path(masked), target, overwrite, limits) as destinations:
         for shard, path in destinations:
-            values = kept.joinpath(*(names if single else [shard.name]))
+            values = inside(kept.joinpath(*(names if single else [shard.name])))
             if not values.exists():
                 raise ShardMismatch(f"{kept}: has no values for {shard.name}: {_AGAIN}")
             exact &= _restore_shard(shard, values, changed, path, limits)
@@ -214,7 +216,8 @@ def _keep_shard(
     places = place((e.name, e.dtype, (changed[e.name].count,)) for e in entries)
     by_name = {there.name: there for there in places}
     digest = sha256(shard.header.raw)
-    with TensorWriter(descriptor, places, {DIGEST: digest.hexdigest()}) as writer:
+    metadata = sealed({DIGEST: digest.hexdigest()}, ())
+    with TensorWriter(descriptor, places, metadata) as writer:
         for entry in shard.header.entries:
             pieces = _hashed(_pieces(file, entry, changed.get(entry.name)), digest.update)
             if entry.name not in changed:
@@ -222,7 +225,7 @@ def _keep_shard(
                     pass
                 continue
             writer.add(by_name[entry.name], (chunk[gone].tobytes() for chunk, gone in pieces))
-        writer.finish({DIGEST: digest.hexdigest()})
+        writer.finish(sealed({DIGEST: digest.hexdigest()}, writer.digests()))
 
 
 def _hashed(
@@ -236,7 +239,7 @@ def _hashed(
 def _restore_shard(
     shard: Shard, removed: Path, changed: _Masks, target: Path, limits: Limits
 ) -> bool:
-    digest = sha256(shard.header.raw)
+    digest, digests = sha256(shard.header.raw), dict[str, bytes]()
     with (
         open_shard(shard, limits) as file,
         open_tensors(removed, limits) as values,
@@ -254,11 +257,15 @@ def _restore_shard(
                     f"{removed}: its values of {entry.name} do not belong to this checkpoint; "
                     f"{_AGAIN}"
                 )
+            seen = sha256()
             for chunk, gone in _pieces(file, entry, mask):
                 if gone is not None:
                     rows: Bytes = np.empty((int(gone.sum()), chunk.shape[1]), dtype=np.uint8)
                     values.read_into(places[entry.name], at, rows.ravel())
+                    seen.update(rows.data)
                     chunk[gone], at = rows, at + rows.size
                 digest.update(chunk.data)
                 write_all(descriptor, chunk)
+            digests[entry.name] = seen.digest()
+        check_sealed(removed, values.header, digests)
     return digest.hexdigest() == values.header.metadata.get(DIGEST)

@@ -3,20 +3,23 @@ out, from which :mod:`planc.streaming.restore` makes the source again, byte for 
 
 Each shard of the source has a safetensors file of the same name with the removed values of every
 tensor that is cut, one-dimensional, in C order of their coordinates. Its metadata has the source's
-header as it stood and the SHA-256 of the whole source file; the plan stands beside them.
+header as it stood, the SHA-256 of the whole source file, and one of all that this file holds; the
+plan stands beside them.
 """
 
 from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from planc.codec import save_plan
 from planc.codec.files import read_file, replacing, write_file
 from planc.codec.limits import Limits
-from planc.errors import MalformedFile
+from planc.errors import CorruptFile, MalformedFile
+from planc.fingerprint import canonical
 from planc.plan import Cut, Plan
 from planc.streaming.besides import copy_index
 from planc.streaming.cutting import Memory
@@ -28,7 +31,7 @@ from planc.tensorfiles.stream import BLOCK
 from planc.tensorfiles.writer import TensorWriter
 
 PLAN = "removed.planc"
-HEADER, DIGEST = "planc.header", "planc.sha256"
+HEADER, DIGEST, OWN = "planc.header", "planc.sha256", "planc.removed"
 
 
 def keep_removed(
@@ -71,6 +74,28 @@ def source_header(header: Header) -> tuple[bytes, bytes]:
         ) from None
 
 
+def sealed(metadata: Mapping[str, str], digests: Iterable[bytes]) -> dict[str, str]:
+    """The metadata with a digest of itself and of the removed values, whose digests are given."""
+    own = sha256(canonical([sorted(metadata.items()), list(digests)]))
+    return {**metadata, OWN: own.hexdigest()}
+
+
+def check_sealed(path: Path, header: Header, digests: Mapping[str, bytes]) -> None:
+    """Returns if a file of removed values is as it was written, by the digests of its values.
+
+    Raises:
+        CorruptFile: it is damaged.
+    """
+    metadata = dict(header.metadata)
+    found = metadata.pop(OWN, None)  # early files have none
+    expected = sealed(metadata, (digests.get(entry.name, b"") for entry in header.entries))[OWN]
+    if found not in (None, expected):
+        raise CorruptFile(
+            f"{path}: the removed values have digest {expected[:16]}..., the file lists "
+            f"{str(found)[:16]}...; it is damaged: copy it again"
+        )
+
+
 def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Limits) -> None:
     cut = [e for e in shard.header.entries if e.name in cuts]
     entries = place(
@@ -82,7 +107,9 @@ def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Lim
     by_name, memory = {entry.name: entry for entry in entries}, Memory()
     with (
         open_shard(shard, limits) as file,
-        TensorWriter(descriptor, entries, {HEADER: raw, DIGEST: digest.hexdigest()}) as writer,
+        TensorWriter(
+            descriptor, entries, sealed({HEADER: raw, DIGEST: digest.hexdigest()}, ())
+        ) as writer,
     ):
         for old in file.header.entries:
             if old.name in by_name:
@@ -91,4 +118,4 @@ def _keep_shard(shard: Shard, cuts: dict[str, Cut], descriptor: int, limits: Lim
             else:
                 for chunk in file.chunks(old, BLOCK):
                     digest.update(chunk.data)
-        writer.finish({HEADER: raw, DIGEST: digest.hexdigest()})
+        writer.finish(sealed({HEADER: raw, DIGEST: digest.hexdigest()}, writer.digests()))

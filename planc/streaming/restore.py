@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +24,11 @@ from planc.fingerprint import shape_difference, tensors_after
 from planc.plan import Cut, Plan
 from planc.streaming.besides import copy_besides
 from planc.streaming.cutting import Array, Memory, copy_into
-from planc.streaming.removed import PLAN, source_header
+from planc.streaming.removed import PLAN, check_sealed, source_header
 from planc.streaming.uncutting import restored_into
 from planc.tensorfiles.directories import new_directory
 from planc.tensorfiles.header import Entry, parse_text
+from planc.tensorfiles.links import inside
 from planc.tensorfiles.reader import TensorFile, open_tensors
 from planc.tensorfiles.shards import SUFFIX, find_shards
 from planc.tensorfiles.stream import Stream, fill
@@ -53,10 +56,11 @@ def restore_files(
     Raises:
         StalePlan: ``smaller`` is not what the plan produces.
         ShardMismatch: the removed values are of another checkpoint.
+        CorruptFile: the removed values are damaged.
         PlancError: the target exists. FileError, OSError: a file cannot be read or written.
     """
     removed, target = Path(removed), Path(os.path.realpath(target))
-    plan = load_plan(removed / PLAN, limits=limits)
+    plan = load_plan(inside(removed / PLAN), limits=limits)
     found = find_shards(Path(smaller), limits)
     shapes = {name: entry.shape for name, (_, entry) in found.entries().items()}
     difference = shape_difference(tensors_after(plan.tensors, plan.cuts), shapes)
@@ -68,14 +72,16 @@ def restore_files(
             raise ShardMismatch(f"{removed}: holds {len(names)} shards, {smaller} is one file")
         [shard] = found.shards
         with replacing(target) as descriptor:
-            return _restore_shard(plan, shard.path, removed.joinpath(*names), descriptor, limits)
+            values = inside(removed.joinpath(*names))
+            return _restore_shard(plan, shard.path, values, descriptor, limits)
     exact = True
     with new_directory(target, overwrite) as directory:
         for shard in found.shards:
+            values = inside(removed / shard.name)
             with replacing(directory / shard.name) as descriptor:
-                exact &= _restore_shard(plan, shard.path, removed / shard.name, descriptor, limits)
+                exact &= _restore_shard(plan, shard.path, values, descriptor, limits)
         besides = {
-            path.name: read_file(path, limits.index)
+            path.name: read_file(inside(path), limits.index)
             for path in removed.iterdir()
             if path.suffix == ".json"
         }
@@ -96,7 +102,7 @@ def _restore_shard(
         original = parse_text(raw, limits)
         kept = {entry.name: entry for entry in small.header.entries}
         values = {entry.name: entry for entry in gone.header.entries}
-        memory = Memory()
+        memory, digests = Memory(), dict[str, bytes]()
         with Stream(descriptor, original.size) as stream:
             stream.begin()
             fill(stream.space, raw)
@@ -107,11 +113,14 @@ def _restore_shard(
                 if cut is None:
                     copy_into(small, kept[entry.name], stream.space)
                 else:
-                    take = _reading(gone, values[entry.name])
+                    seen = sha256()
+                    take = _reading(gone, values[entry.name], seen.update)
                     args = (cut, entry.shape, stream.space, memory)
                     restored_into(small, kept[entry.name], take, *args)
+                    digests[entry.name] = seen.digest()
             digest = stream.end()
             stream.finish()
+        check_sealed(removed, gone.header, digests)
     return bool(digest.digest() == expected)
 
 
@@ -130,13 +139,21 @@ def _check(
         )
 
 
-def _reading(file: TensorFile, entry: Entry) -> Callable[[Array], None]:
-    """Reads a tensor from its begin on, as many values at a time as there is room for."""
+def _reading(
+    file: TensorFile, entry: Entry, seen: Callable[[Any], object]
+) -> Callable[[Array], None]:
+    """Reads a tensor from its begin on, as many values at a time as there is room for.
+
+    Args:
+        seen: is given all bytes that are read.
+    """
     at = 0
 
     def take(values: Array) -> None:
         nonlocal at
-        file.read_into(entry, at, values.view(np.uint8))
+        octets = values.view(np.uint8)
+        file.read_into(entry, at, octets)
+        seen(octets.data)
         at += values.nbytes
 
     return take

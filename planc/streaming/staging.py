@@ -1,23 +1,23 @@
 """Directories that fill up over several runs: a target and what a run is about in, a directory to
 fill out, which takes the target's place when all is there.
 
-Its name follows from the target's, so that the next run finds it. What another run left there, with
-another plan or other files, is thrown away.
+Its name follows from the target's, so that the next run finds it. A file beside it says what the
+run is about: what another run left there, with another plan or other files, is thrown away, and
+what no run made is refused.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from planc.codec.beside import beside, locked
 from planc.codec.files import read_file, write_file
 from planc.errors import FileError, PlancError
-from planc.tensorfiles.directories import check_free, recover, settle
+from planc.tensorfiles.directories import ABOUT, OLD, PARTIAL, check_free, recover, settle
 
-_ABOUT = ".about"
 TEMPORARY = "tmp"  # the end of names of files that are being written
 
 
@@ -32,24 +32,30 @@ def staging(target: Path, identity: str, overwrite: bool, shared: bool = False) 
         shared: other processes, by :func:`joining`, fill it too.
 
     Raises:
-        PlancError: ``target`` exists and is not to be replaced, or another process fills it.
+        PlancError: ``target`` exists and is not to be replaced, or another process fills it, or
+            another program made what is there.
         OSError: the directory cannot be made, or not renamed.
     """
-    recover(target)
-    check_free(target, overwrite)
-    directory = _partial(target)
-    directory.mkdir(exist_ok=True)
-    with _locked(directory, target) as share:
-        _begin(directory, identity)
+    directory, about = beside(target, PARTIAL), beside(target, ABOUT)
+    with ExitStack() as held:
+        with locked(target):
+            recover(target)
+            check_free(target, overwrite)
+            directory.mkdir(exist_ok=True)
+            share = held.enter_context(_locked(directory, target))
+            _begin(directory, about, identity)
         if shared:
             share()
         try:
             yield directory
-            (directory / _ABOUT).unlink()
-            settle(directory, target)
+            with locked(target):
+                check_free(target, overwrite)
+                settle(directory, target, beside(target, OLD))
+                about.unlink()
         except BaseException:
-            if directory.exists() and not _files(directory):
-                shutil.rmtree(directory, ignore_errors=True)
+            with suppress(OSError):
+                directory.rmdir()  # which fails where it holds a finished file
+                about.unlink()
             raise
 
 
@@ -62,7 +68,7 @@ def joining(target: Path) -> Iterator[Path]:
     Raises:
         PlancError: it is not there, or another job fills it.
     """
-    directory = _partial(target)
+    directory = beside(target, PARTIAL)
     if not directory.is_dir():
         raise PlancError(
             f"{directory}: is not there, where rank 0 has made it; ranks need one file system"
@@ -71,24 +77,18 @@ def joining(target: Path) -> Iterator[Path]:
         yield directory
 
 
-def _partial(target: Path) -> Path:
-    return target.with_name(f".{target.name[:50]}.planc-partial")
-
-
-def _begin(directory: Path, identity: str) -> None:
+def _begin(directory: Path, about: Path, identity: str) -> None:
     """Keeps what a run about the same thing has finished, and nothing else."""
-    about, wanted, known = directory / _ABOUT, identity.encode(), None
+    wanted, known = identity.encode(), None
     with suppress(FileError, OSError):
         known = read_file(about, len(wanted))
+    if known is None and not about.exists() and any(directory.iterdir()):
+        raise PlancError(f"{directory}: was not made by planc; move it away")
     for path in directory.iterdir():
-        temporary = path.name.startswith(".") and path.name.endswith(f".{TEMPORARY}")
+        temporary = path.name.startswith(".") and path.name.endswith(f"{TEMPORARY}")
         if known != wanted or temporary:
             path.unlink()
     write_file(about, wanted)
-
-
-def _files(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if path.name != _ABOUT]
 
 
 @contextmanager

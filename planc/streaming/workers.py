@@ -11,7 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from planc.codec.files import replacing
+from planc.codec.beside import beside
+from planc.codec.files import naming, replacing
 from planc.errors import PlancError
 from planc.streaming.layout import Layout
 from planc.streaming.ranks import Ranks, shares
@@ -57,8 +58,9 @@ def finish_first(layout: Layout, directory: Path, done: Sequence[Done]) -> None:
     first = _first(layout, directory)
     descriptor = os.open(first, os.O_WRONLY)
     try:
-        rewrite(descriptor, layout.first_header(done))
-        os.fsync(descriptor)
+        with naming(first):
+            rewrite(descriptor, layout.first_header(done))
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     first.replace(directory / layout.cutting[0].name)
@@ -85,7 +87,7 @@ def _cut_into(job: _Job) -> Done:
 
 
 def _first(layout: Layout, directory: Path) -> Path:
-    return directory / f".{layout.cutting[0].name}.{TEMPORARY}"
+    return beside(directory / layout.cutting[0].name, f".{TEMPORARY}")
 
 
 def _size(cutting: Cutting) -> int:

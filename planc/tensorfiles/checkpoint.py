@@ -7,10 +7,13 @@ that was written with the others, is whole, and holds the tensors that the recor
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from planc.arguments import a_path, takes
+from planc.codec.beside import wait_for
 from planc.codec.checkpoint import (
     KEY,
     Checkpoint,
@@ -21,6 +24,7 @@ from planc.codec.checkpoint import (
 from planc.codec.limits import DEFAULT, Limits, limits_given
 from planc.errors import FileError, ShardMismatch
 from planc.tensorfiles.header import Entry, Header, write_header
+from planc.tensorfiles.links import inside
 from planc.tensorfiles.reader import is_directory, read_header
 from planc.tensorfiles.shards import (
     EXTRA_SUFFIX,
@@ -29,6 +33,8 @@ from planc.tensorfiles.shards import (
     checkpoint_in,
     read_index,
 )
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,38 @@ def inspect(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Checkp
         FileError: it is no checkpoint of planc, is damaged or too large; its class says which.
         OSError: it cannot be read.
     """
-    first = _first_file(Path(path), limits)
+    return steady(path, lambda: read_record(Path(path), limits))
+
+
+def read_record(path: Path, limits: Limits) -> Checkpoint:
+    """The same, read once, for those that hold the checkpoint themselves."""
+    first = _first_file(path, limits)
     return _record(first, read_header(first, limits), limits)
+
+
+def steady(path: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
+    """What ``read`` returns; it is called again where a checkpoint is replaced meanwhile, because
+    some of its files are then the old ones and some the new ones.
+    """
+    where = Path(os.path.realpath(path))
+    before = _state(where)
+    try:
+        return read()
+    except (FileError, ShardMismatch, FileNotFoundError):
+        for target in (where, where.parent):
+            wait_for(target)
+        if _state(where) == before:
+            raise
+    return steady(path, read)
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Tells a file or directory from another of its name; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Opened:
@@ -62,14 +98,18 @@ def open_checkpoint(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -
         ShardMismatch: a file is missing, is another one, or holds other tensors.
         FileError, OSError: as for :func:`inspect`, for each file.
     """
-    first = _first_file(Path(path), limits)
+    return steady(path, lambda: _opened(Path(path), limits))
+
+
+def _opened(path: Path, limits: Limits) -> Opened:
+    first = _first_file(path, limits)
     header = read_header(first, limits)
     checkpoint = _record(first, header, limits)
     paths, places = [], {}
     for number, shard in enumerate(checkpoint.shards):
         path = first
         if number:
-            path = first.parent / shard.name
+            path = inside(first.parent / shard.name)
             header = _header(path, limits)
         _check_header(path, header, shard.header, is_first=number == 0)
         if header.size != shard.size:
@@ -93,7 +133,7 @@ def _first_file(path: Path, limits: Limits) -> Path:
     if not names:
         raise ShardMismatch(f"{path}: lists no files; get the index again")
     check_names(names, str(path))
-    return path.parent / names[0]
+    return inside(path.parent / names[0])
 
 
 def _record(path: Path, header: Header, limits: Limits) -> Checkpoint:

@@ -1,5 +1,8 @@
 """Directories that appear whole: a path in, a directory to fill out, which takes its place at the
 end in one rename.
+
+Beside each directory that is made stands a mark, a file that is held as long as its process lives.
+A directory without a mark is nobody's leftover and stays.
 """
 
 from __future__ import annotations
@@ -7,50 +10,61 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from planc.codec.files import hold, sweep, sync_directory, temporary_name
+from planc.codec.beside import beside, created, left, locked, temporary_name, temporary_names
+from planc.codec.files import sync_directory
 from planc.errors import PlancError
 
-_OLD = ".planc-old"
+ABOUT = ".planc-about"  # the mark of a directory that fills up over several runs
+PARTIAL = ".planc-partial"  # that directory
+OLD = ".planc-old"  # a directory that makes room for a new one
+_MARK = ".planc-mark"
+_NEW = ".planc-new"
 
 
 @contextmanager
 def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
     """Gives a new directory beside ``target``, which takes its place when the body ends.
 
-    On any error, also in the body, it is removed again and ``target`` is as it was.
+    On any error, also in the body, it is removed again and ``target`` is as it was. Several
+    processes and threads may replace one directory at the same time: the last to end wins.
 
     Raises:
         PlancError: ``target`` exists, and is not an empty directory, and is not to be replaced.
     """
     target = Path(os.path.realpath(target))
-    recover(target)
-    check_free(target, overwrite)
-    sweep(target)
-    temporary = temporary_name(target)
-    temporary.mkdir()
-    try:
-        with _held(temporary):
-            yield temporary
-            settle(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    prepare(target, overwrite)
+    with _marked(target) as mark:
+        directory = mark.with_suffix(_NEW)
+        directory.mkdir()
+        yield directory
+        with locked(target):
+            check_free(target, overwrite)
+            settle(directory, target, mark.with_suffix(OLD))
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    if os.name == "nt":
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+def _marked(target: Path) -> Iterator[Path]:
+    """Gives a mark beside ``target``; in the end, all that is made under it goes with it."""
+    while (
+        descriptor := created(mark := temporary_name(target, _MARK), os.O_WRONLY, 0o600)
+    ) is None:
+        pass
     try:
-        hold(descriptor)
-        yield
+        yield mark
     finally:
+        with suppress(OSError), locked(target):
+            _clear(target, mark)
         os.close(descriptor)
+
+
+def prepare(target: Path, overwrite: bool) -> None:
+    """Puts right what dead processes left beside ``target``. Raises as :func:`check_free` does."""
+    with locked(target):
+        recover(target)
+        check_free(target, overwrite)
 
 
 def check_free(target: Path, overwrite: bool) -> None:
@@ -67,26 +81,45 @@ def check_free(target: Path, overwrite: bool) -> None:
         raise PlancError(f"{target} exists: name a new directory, or allow to overwrite it")
 
 
-def settle(temporary: Path, target: Path) -> None:
-    """Renames a finished directory to its place; one that is there makes room first.
+def settle(directory: Path, target: Path, old: Path) -> None:
+    """Renames a finished directory to its place; one that is there makes room as ``old`` first.
 
     Two renames are needed for that. Between them ``target`` is not there, under another name: see
-    :func:`recover`.
+    :func:`recover`. The caller holds ``target``.
     """
-    sync_directory(temporary)
-    old = target.with_name(f".{target.name[:50]}{_OLD}")
+    sync_directory(directory)
     if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
-    temporary.rename(target)
+    directory.rename(target)
     sync_directory(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def recover(target: Path) -> None:
-    """Puts an old directory back that an interrupted run had moved away, or removes it."""
-    old = target.with_name(f".{target.name[:50]}{_OLD}")
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
+    """Removes what dead processes left beside ``target``; a directory that one of them had moved
+    aside takes its place again, if that is free. The caller holds ``target``.
+    """
+    for mark in temporary_names(target, _MARK):
+        with left(mark) as is_left:
+            if is_left:
+                _clear(target, mark)
+    about = beside(target, ABOUT)
+    if about.is_file():
+        _put_back(target, about.with_suffix(OLD))
+        if not about.with_suffix(PARTIAL).exists():
+            about.unlink()
+
+
+def _clear(target: Path, mark: Path) -> None:
+    _put_back(target, mark.with_suffix(OLD))
+    directory = mark.with_suffix(_NEW)
+    if directory.exists():
+        shutil.rmtree(directory)
+    mark.unlink(missing_ok=True)
+
+
+def _put_back(target: Path, old: Path) -> None:
+    if old.exists() and target.exists():
+        shutil.rmtree(old)
     elif old.exists():
         old.rename(target)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from planc.codec.checks import check_name
 from planc.codec.limits import Limits
 from planc.errors import MalformedFile, TrailingData, TruncatedFile
 
@@ -251,7 +252,7 @@ def _entry(name: str, fields: Any, limits: Limits) -> Entry:
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if type(dtype) is not str or not _naturals(shape) or not _naturals(offsets):
         raise MalformedFile(f"{name[:80]!r}: a field of the wrong type; write the file again")
-    limits.check("string", len(name.encode()), "a tensor's name")
+    check_name(name, "a tensor's name", limits)
     where = f"{name[:80]!r}"
     limits.check("rank", len(shape), where)
     for size in shape:

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.codec.files import open_regular
+from planc.codec.files import naming, open_regular
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, TruncatedFile
 from planc.tensorfiles.header import LENGTH, Entry, Header, parse_header, text_length
@@ -52,7 +52,8 @@ class OpenFile:
         self._raw.seek(at)
         rest = memoryview(into)  # type: ignore[arg-type]  # an array is a buffer
         while rest:
-            count = self._raw.readinto(rest)
+            with naming(self._path):
+                count = self._raw.readinto(rest)
             if count == 0:
                 raise TruncatedFile(
                     f"{self._path}: byte {self._raw.tell()}: the file ended while it was read; "

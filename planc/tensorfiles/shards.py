@@ -19,6 +19,7 @@ from planc.codec.limits import DEFAULT, Limits
 from planc.errors import MalformedFile, PlancError, ShardMismatch, UnsafePath
 from planc.tensorfiles.distributed import find_pieces, is_distributed
 from planc.tensorfiles.header import Entry, Header, parse_object
+from planc.tensorfiles.links import inside
 from planc.tensorfiles.pieces import Joined, JoinedFile, open_joined, parts
 from planc.tensorfiles.reader import (
     TensorFile,
@@ -27,6 +28,7 @@ from planc.tensorfiles.reader import (
     open_tensors,
     read_header,
 )
+from planc.text import hidden
 
 SUFFIX = ".safetensors"
 EXTRA_SUFFIX = ".planc-extra"  # also a safetensors file, which other tools leave alone
@@ -82,7 +84,8 @@ def find_shards(path: Path, limits: Limits = DEFAULT) -> ShardSet:
 
     Raises:
         ShardMismatch: the index and the headers contradict each other; the tensor is named.
-        UnsafePath: a shard's name is not a plain file name.
+        UnsafePath: a shard's name is not a plain file name, or a link that leads elsewhere: see
+            :mod:`planc.tensorfiles.links`.
         PlancError: the directory holds no checkpoint, or several.
         FileError, OSError: a file is malformed, damaged, or cannot be read.
     """
@@ -124,8 +127,9 @@ def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (S
     """
     seen: dict[str, str] = {}
     for name in names:
-        plain = _PLAIN.fullmatch(name) and not name.startswith(".") and len(name.encode()) < 256
-        if not plain or not name.endswith(suffixes) or _RESERVED.fullmatch(name):
+        plain = _PLAIN.fullmatch(name) and name[:1] != "." and not hidden(name)
+        is_long = len(name.encode(errors="replace")) > 255
+        if not plain or is_long or not name.endswith(suffixes) or _RESERVED.fullmatch(name):
             raise UnsafePath(
                 f"{where}: {name[:80]!r} is not the plain name of a {suffixes[0]} file beside it"
             )
@@ -156,7 +160,7 @@ def open_shard(shard: Shard, limits: Limits = DEFAULT) -> Iterator[TensorFile | 
 def _pieces_in(directory: Path, limits: Limits) -> list[Path]:
     """The files of a distributed checkpoint, none if the directory holds another one."""
     files = [path for path in sorted(directory.iterdir()) if path.name[:1] != "."]
-    paths = [path for path in files if path.name.endswith(SUFFIX)]
+    paths = [inside(path) for path in files if path.name.endswith(SUFFIX)]
     indexed = any(path.name.endswith(INDEX_SUFFIX) for path in files)
     return paths if not indexed and is_distributed(paths, limits) else []
 
@@ -174,7 +178,7 @@ def only(directory: Path, names: Sequence[str], what: str) -> Path | None:
                 "the one to read"
             )
         case [name]:
-            return directory / name
+            return inside(directory / name)
     return None
 
 
@@ -208,7 +212,7 @@ def indexed(
 
 def _looked_at(index: Path, name: str, opened: Callable[[Path], Shard]) -> Shard:
     try:
-        return opened(index.parent / name)
+        return opened(inside(index.parent / name))
     except FileNotFoundError:
         raise ShardMismatch(
             f"{index}: lists {name}, which is not there; get the missing shard"

@@ -13,6 +13,7 @@ import torch
 import planc
 from planc.criteria import Statistics
 from tests.criteria.calibrated import case, loss
+from tests.ranks import HANGS
 
 ROOT = Path(__file__).parent.parent.parent
 CRITERIA = ["taylor_unit", "obd", "obd_c", "wanda"]
@@ -60,7 +61,7 @@ def run(folder: Path, count: int, what: str = "") -> list[str]:
         )
         for number in range(count)
     ]
-    answers = [rank.communicate(timeout=240) for rank in ranks]
+    answers = [rank.communicate(timeout=HANGS) for rank in ranks]
     for rank, (_, said) in zip(ranks, answers, strict=True):
         assert rank.returncode == 0, said
     return [answer for answer, _ in answers]

@@ -7,11 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import planc
+from planc.calibrate import storage
+from planc.codec.limits import Limits
 from planc.criteria import Statistics, Taylor
-from planc.errors import FileError, MalformedFile, NotAPlancFile, UnsafePath, UnsupportedVersion
+from planc.errors import (
+    CorruptFile,
+    FileError,
+    LimitExceeded,
+    MalformedFile,
+    NotAPlancFile,
+    TruncatedFile,
+    UnsafePath,
+    UnsupportedVersion,
+)
+from planc.tensorfiles.reader import TensorFile
 from tests.criteria.calibrated import case, loss
 
 CRITERIA = ("taylor_unit", "obd", "obd_c", "wanda")
@@ -100,10 +112,73 @@ def test_other_files_are_refused(
 
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"not a tensor in here")
-    with pytest.raises(MalformedFile, match="not a safetensors file"):
+    with pytest.raises(MalformedFile, match="byte 8: 6e where a safetensors header begins"):
         planc.load_statistics(tmp_path / "s")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UnsafePath, match="not a regular file"):
         planc.load_statistics(tmp_path / "pipe")
     with pytest.raises(FileNotFoundError):
         planc.load_statistics(tmp_path / "none")
+
+
+VALUES = torch.arange(6.0).reshape(2, 3)
+SMALL = Statistics(2, ("squared_gradient",), {"squared_gradient/w": VALUES})
+
+
+def test_every_flipped_bit_is_refused(tmp_path: Path) -> None:
+    planc.save_statistics(SMALL, tmp_path / "s")
+    content = (tmp_path / "s").read_bytes()
+    start = int.from_bytes(content[:8], "little") + 8
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "s").write_bytes(damaged)
+        with pytest.raises(CorruptFile if bit >= 8 * start else FileError):
+            planc.load_statistics(tmp_path / "s")
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    planc.save_statistics(SMALL, tmp_path / "s")
+    content = (tmp_path / "s").read_bytes()
+    for length in range(len(content)):
+        (tmp_path / "s").write_bytes(content[:length])
+        with pytest.raises(FileError):
+            planc.load_statistics(tmp_path / "s")
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mapped into memory, it would kill the process."""
+    real = storage._record
+
+    def cut_short(file: TensorFile) -> storage._Record:
+        os.truncate(tmp_path / "s", file.header.data)
+        return real(file)
+
+    planc.save_statistics(SMALL, tmp_path / "s")
+    monkeypatch.setattr(storage, "_record", cut_short)
+    with pytest.raises(TruncatedFile, match="the file ended while it was read"):
+        planc.load_statistics(tmp_path / "s")
+
+
+@pytest.mark.parametrize("limits", [Limits(header=8), Limits(tensors=0)])
+def test_limits_hold(limits: Limits, tmp_path: Path) -> None:
+    planc.save_statistics(SMALL, tmp_path / "s")
+    with pytest.raises(LimitExceeded):
+        planc.load_statistics(tmp_path / "s", limits=limits)
+
+
+def test_early_files_have_no_digest_and_load(tmp_path: Path) -> None:
+    tensors = {name: tensor.clone() for name, tensor in SMALL.tensors.items()}
+    save_file(tensors, tmp_path / "s", {"planc": RECORD})
+    found = planc.load_statistics(tmp_path / "s")
+    assert (found.batches, found.quantities) == (3, ("squared_gradient",))
+    assert torch.equal(found.tensors["squared_gradient/w"], tensors["squared_gradient/w"])
+
+
+def test_other_libraries_open_them(tmp_path: Path) -> None:
+    planc.save_statistics(SMALL, tmp_path / "s")
+    assert torch.equal(load_file(tmp_path / "s")["squared_gradient/w"], VALUES)
+    planc.save_statistics(Statistics(1, (), {"inputs/e": torch.zeros(5, 0)}), tmp_path / "s")
+    assert planc.load_statistics(tmp_path / "s").tensors["inputs/e"].shape == (5, 0)

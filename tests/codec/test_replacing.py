@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import importlib.util
 import os
 import socket
 import stat
-import sys
 import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,9 +14,10 @@ from types import ModuleType
 
 import pytest
 
-from planc.codec import files
+from planc.codec import beside, files
+from planc.codec.beside import temporary_name
 from planc.codec.envelope import kind_of, seal
-from planc.codec.files import hold, read_file, replacing, sweep, temporary_name, write_file
+from planc.codec.files import read_file, replacing, write_file
 from planc.errors import LimitExceeded, UnsafePath
 
 
@@ -36,57 +35,50 @@ def imported_again() -> ModuleType:
     return module
 
 
-def test_what_a_dead_process_left_is_removed_and_what_another_holds_stays(tmp_path: Path) -> None:
-    target = tmp_path / "a.plan"
-    left, folder, held = (temporary_name(target) for _ in range(3))
-    left.write_bytes(b"half")
-    folder.mkdir()
-    (folder / "part").write_bytes(b"half")
-    others = [tmp_path / name for name in (".b.plan.0.tmp", ".a.plan.0", "a.plan.0.tmp", "b")]
-    for other in others:
-        other.write_bytes(b"another's")
-    with held.open("wb") as file:
-        hold(file.fileno())
-        write_file(target, b"new")
-        assert sorted(tmp_path.iterdir()) == sorted([target, held, *others])
-    sweep(target)
-    assert not held.exists()
-    assert target.read_bytes() == b"new"
-
-
-def test_a_held_file_is_locked_until_it_is_closed(tmp_path: Path) -> None:
-    with (tmp_path / "a").open("wb") as file, (tmp_path / "a").open("rb") as other:
-        hold(file.fileno())
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        hold(other.fileno())  # held already: no error, and no waiting
-        file.close()
-        fcntl.flock(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def test_nothing_is_left_to_sweep_where_there_is_no_directory(tmp_path: Path) -> None:
-    sweep(tmp_path / "none" / "a")
-
-
-def test_a_temporary_name_is_hidden_short_and_never_the_same(tmp_path: Path) -> None:
-    target = tmp_path / ("x" * 200)
-    names = {temporary_name(target).name for _ in range(20)}
-    assert len(names) == 20
-    assert {len(name) for name in names} == {1 + 50 + 1 + 16 + 4}
-    assert all(name.startswith("." + "x" * 50 + ".") and name.endswith(".tmp") for name in names)
-    assert temporary_name(target).parent == tmp_path
-
-
 def test_without_locks_files_are_replaced_and_nothing_is_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    elsewhere = imported_again()
+    monkeypatch.setattr(beside, "fcntl", None)
     left = temporary_name(tmp_path / "a")
     left.write_bytes(b"half, or another process's")
-    elsewhere.write_file(tmp_path / "a", b"new")
+    write_file(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert left.exists()
+    with beside.locked(tmp_path / "a"), beside.locked(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "open"])
+def test_a_full_disk_names_the_file(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **_: object) -> None:
+        if call != "open" or int(str(arguments[1])) & os.O_CREAT:
+            name = arguments[0] if call == "open" else None
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        raise AssertionError("nothing is read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            write_file(tmp_path / "a", b"new")
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_cannot_be_read_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "a").write_bytes(b"x")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "read", broken)
+        with pytest.raises(OSError, match=r"a'$") as caught:
+            read_file(tmp_path / "a", 10)
+    assert caught.value.filename == str(tmp_path / "a")
 
 
 def test_an_error_of_the_body_is_raised_where_the_new_file_is_gone(tmp_path: Path) -> None:

@@ -19,8 +19,15 @@ from safetensors.numpy import load_file, save_file
 import planc
 from planc.codec import load_plan
 from planc.codec.limits import Limits
-from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, StalePlan
-from planc.streaming.removed import DIGEST, HEADER, source_header
+from planc.errors import (
+    CorruptFile,
+    LimitExceeded,
+    MalformedFile,
+    PlancError,
+    ShardMismatch,
+    StalePlan,
+)
+from planc.streaming.removed import DIGEST, HEADER, OWN, source_header
 from planc.tensorfiles import reader, stream
 from planc.tensorfiles.header import Header
 from planc.tensorfiles.reader import read_header
@@ -246,3 +253,35 @@ def test_what_is_kept_is_replaced_only_on_request(tmp_path: Path) -> None:
     (kept / "more").touch()
     planc.apply_files(layout.PLAN, source, out, keep_removed=kept, overwrite=True)
     assert {path.name for path in kept.iterdir()} == {"removed.planc", "a.safetensors"}
+
+
+@pytest.mark.parametrize("file", ["up", "down"])
+def test_damaged_removed_values_are_damage_and_no_training(
+    source: Path, kept: Path, tmp_path: Path, file: str
+) -> None:
+    path = next(kept / name for name, tensors in FILES.items() if file in tensors)
+    content, start = path.read_bytes(), read_header(path).data
+    for at in {start, (start + len(content)) // 2, len(content) - 1}:
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        with pytest.raises(CorruptFile, match=r"the removed values have digest .* it is damaged"):
+            planc.restore_files(tmp_path / "out", kept, tmp_path / "back")
+    path.write_bytes(content)
+    assert planc.restore_files(tmp_path / "out", kept, tmp_path / "back")
+
+
+def test_another_digest_of_the_source_is_damage(source: Path, kept: Path, tmp_path: Path) -> None:
+    for path in kept.glob("*.safetensors"):
+        metadata = dict(read_header(path).metadata) | {DIGEST: "ab" * 32}
+        save_file(load_file(path), path, metadata)
+    with pytest.raises(CorruptFile, match="it is damaged: copy it again"):
+        planc.restore_files(tmp_path / "out", kept, tmp_path / "back")
+
+
+def test_early_files_of_removed_values_have_no_digest(
+    source: Path, kept: Path, tmp_path: Path
+) -> None:
+    for path in kept.glob("*.safetensors"):
+        metadata = dict(read_header(path).metadata)
+        del metadata[OWN]
+        save_file(load_file(path), path, metadata)
+    assert planc.restore_files(tmp_path / "out", kept, tmp_path / "back")

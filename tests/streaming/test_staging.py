@@ -27,6 +27,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def about(target: Path) -> Path:
+    """The file that says what the run is about."""
+    return target.with_name(f".{target.name}.planc-about")
+
+
 def interrupted(target: Path, identity: str = "one", **files: str) -> Path:
     """The directory that a run leaves which writes files and is stopped."""
 
@@ -54,7 +59,8 @@ def test_a_directory_takes_its_place_when_it_is_full(tmp_path: Path) -> None:
 def test_names_of_unfinished_directories_are_short(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 240)
     with staging(target, "one", False) as directory:
-        assert directory.name == f".{'x' * 50}.planc-partial"
+        assert directory.name.startswith(f".{'x' * 33}-")
+        assert len(directory.name) == 1 + 50 + len(".planc-partial")
     assert names(tmp_path) == [target.name]
 
 
@@ -74,6 +80,7 @@ def test_what_is_there_is_replaced_only_on_request(tmp_path: Path, overwrite: bo
 
 
 def test_an_exchange_that_was_interrupted_is_put_right_first(tmp_path: Path) -> None:
+    (tmp_path / ".out.planc-about").touch()
     (tmp_path / ".out.planc-old").mkdir()
     (tmp_path / ".out.planc-old" / "a").write_text("old")
     with pytest.raises(PlancError, match="out exists"), staging(tmp_path / "out", "one", False):
@@ -88,31 +95,44 @@ def test_a_run_that_has_finished_nothing_leaves_nothing(tmp_path: Path) -> None:
 
 def test_finished_files_stay_for_a_run_about_the_same(tmp_path: Path) -> None:
     left = interrupted(
-        tmp_path / "out", a="done", **{".b.tmp": "half", ".c": "hidden", "d.tmp": "d"}
+        tmp_path / "out",
+        a="done",
+        **{".b.tmp": "half", ".e.planc-tmp": "half", ".c": "hidden", "d.tmp": "d"},
     )
-    assert names(tmp_path) == [left.name]
+    assert names(tmp_path) == [".out.planc-about", left.name]
     with staging(tmp_path / "out", "one", False) as directory:
         assert directory == left
-        assert content(directory) == {".about": "one", "a": "done", ".c": "hidden", "d.tmp": "d"}
+        assert content(directory) == {"a": "done", ".c": "hidden", "d.tmp": "d"}
     assert names(tmp_path / "out") == [".c", "a", "d.tmp"]
 
 
 def test_what_a_run_about_something_else_has_left_is_thrown_away(tmp_path: Path) -> None:
     interrupted(tmp_path / "out", a="done")
     with staging(tmp_path / "out", "two", False) as directory:
-        assert content(directory) == {".about": "two"}
+        assert content(directory) == {}
+        assert about(tmp_path / "out").read_text() == "two"
 
 
-@pytest.mark.parametrize("about", [b"one" + bytes(1 << 10), b"\xff", None])
-def test_what_nobody_knows_what_it_is_about_is_thrown_away(
-    tmp_path: Path, about: bytes | None
-) -> None:
-    left = interrupted(tmp_path / "out", a="done")
-    (left / ".about").unlink()
-    if about is not None:
-        (left / ".about").write_bytes(about)
+@pytest.mark.parametrize("text", [b"one" + bytes(1 << 10), b"\xff"])
+def test_what_nobody_knows_what_it_is_about_is_thrown_away(tmp_path: Path, text: bytes) -> None:
+    interrupted(tmp_path / "out", a="done")
+    about(tmp_path / "out").write_bytes(text)
     with staging(tmp_path / "out", "one", False) as directory:
-        assert content(directory) == {".about": "one"}
+        assert content(directory) == {}
+        assert about(tmp_path / "out").read_text() == "one"
+
+
+def test_what_no_run_has_begun_is_refused(tmp_path: Path) -> None:
+    left = interrupted(tmp_path / "out", a="another's")
+    about(tmp_path / "out").unlink()
+    with (
+        pytest.raises(
+            PlancError, match=r"\.out\.planc-partial: was not made by planc; move it away"
+        ),
+        staging(tmp_path / "out", "one", True),
+    ):
+        pass
+    assert content(left) == {"a": "another's"}
 
 
 def test_a_name_as_long_as_they_come_is_known_again(tmp_path: Path) -> None:
@@ -138,8 +158,8 @@ def test_an_error_after_the_rename_is_raised_as_it_is(
 ) -> None:
     real = module.settle
 
-    def settle(temporary: Path, target: Path) -> None:
-        real(temporary, target)
+    def settle(*paths: Path) -> None:
+        real(*paths)
         raise OSError("the flush failed")
 
     monkeypatch.setattr(module, "settle", settle)
@@ -158,7 +178,7 @@ def test_an_error_while_cleaning_up_does_not_hide_the_first(
 
     monkeypatch.setattr(os, "rmdir", refuse)
     interrupted(tmp_path / "out")
-    assert names(tmp_path) == [".out.planc-partial"]
+    assert names(tmp_path) == [".out.planc-about", ".out.planc-partial"]
 
 
 def test_processes_of_a_job_fill_it_together(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from planc.streaming.ranks import Ranks
+from tests.ranks import HANGS
 
 _T = TypeVar("_T")
 
@@ -15,7 +16,7 @@ class Meeting:
     """Where threads exchange what they give."""
 
     def __init__(self, size: int) -> None:
-        self.barrier = threading.Barrier(size, timeout=20)
+        self.barrier = threading.Barrier(size, timeout=HANGS)
         self.given: list[Any] = [None] * size
 
 

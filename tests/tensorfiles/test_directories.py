@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from planc.codec.files import sweep, temporary_name
+from planc.codec import beside as module
+from planc.codec.beside import beside, temporary_name
 from planc.errors import PlancError
-from planc.tensorfiles import directories
-from planc.tensorfiles.directories import check_free, new_directory, recover, settle
-from tests.systems import without_directories
+from planc.tensorfiles.directories import ABOUT, PARTIAL, check_free, new_directory, recover, settle
 
 
 def open_files() -> int:
@@ -24,8 +23,18 @@ def content(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.planc-old")
+def left(target: Path, *, new: str = "", old: str = "") -> Path:
+    """The mark of a process that died, with what it had made and what it had moved aside."""
+    mark = temporary_name(target, ".planc-mark")
+    mark.touch()
+    for suffix, text in (("new", new), ("old", old)):
+        if text:
+            filled(mark.with_suffix(f".planc-{suffix}"), text)
+    return mark
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def filled(folder: Path, text: str) -> Path:
@@ -102,21 +111,47 @@ def test_an_error_leaves_what_was_there(error: type[BaseException], tmp_path: Pa
     assert open_files() == before
 
 
-def test_a_run_that_died_leaves_nothing_for_the_next_one(tmp_path: Path) -> None:
-    left = filled(temporary_name(tmp_path / "new"), "half")
-    with new_directory(tmp_path / "new") as directory:
-        assert not left.exists()
+@pytest.mark.parametrize("old", ["", "old"])
+def test_a_run_that_died_leaves_nothing_for_the_next_one(tmp_path: Path, old: str) -> None:
+    left(tmp_path / "new", new="half", old=old)
+    left(tmp_path / "new")
+    with new_directory(tmp_path / "new", overwrite=True) as directory:
+        assert len(list(tmp_path.iterdir())) == (3 if old else 2)  # its own, and its mark
         (directory / "a").write_text("new")
-        sweep(tmp_path / "new")  # as another run begins
+        recover(tmp_path / "new")  # as another run begins
         assert directory.exists()
     assert content(tmp_path / "new") == {"a": "new"}
+    assert names(tmp_path) == ["new"]
+
+
+def test_a_directory_without_a_mark_is_nobodys_leftover(tmp_path: Path) -> None:
+    target = tmp_path / "new"
+    mark = left(target, new="another's", old="another's")
+    mark.unlink()
+    for name in (".new.planc-old", ".new.planc-partial"):
+        filled(tmp_path / name, "another's")
+    before = names(tmp_path)
+    for text in ("one", "two"):
+        write(target, text, overwrite=True)
+    assert names(tmp_path) == sorted([*before, "new"])
+
+
+def test_a_mark_is_a_file_of_its_own(tmp_path: Path) -> None:
+    target = tmp_path / "new"
+    mark = left(target, new="another's")
+    mark.unlink()
+    (tmp_path / "elsewhere").touch()
+    mark.symlink_to(tmp_path / "elsewhere")
+    write(target, "new")
+    assert mark.with_suffix(".planc-new").exists()
+    assert mark.is_symlink()
 
 
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interrupted_exchange_is_put_right(there: bool, tmp_path: Path) -> None:
     """Between the two renames the old directory has another name."""
     target = tmp_path / "there"
-    filled(old(target), "old")
+    left(target, old="old")
     if there:
         filled(target, "new")
     recover(target)
@@ -127,16 +162,39 @@ def test_an_interrupted_exchange_is_put_right(there: bool, tmp_path: Path) -> No
     recover(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_an_exchange_of_a_run_over_several_is_put_right(there: bool, tmp_path: Path) -> None:
+    target = tmp_path / "there"
+    about = beside(target, ABOUT)
+    about.touch()
+    filled(about.with_suffix(".planc-old"), "old")
+    if there:
+        filled(target, "new")
+    recover(target)
+    assert content(target) == {"a": "new" if there else "old"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_run_over_several_goes_on_with_stays(tmp_path: Path) -> None:
+    target = tmp_path / "there"
+    beside(target, ABOUT).touch()
+    filled(beside(target, PARTIAL), "half")
+    before = names(tmp_path)
+    recover(target)
+    assert names(tmp_path) == before
+
+
 def test_a_new_run_first_puts_the_last_one_right(tmp_path: Path) -> None:
     target = tmp_path / "there"
-    filled(old(target), "old")
+    left(target, old="old")
     with pytest.raises(PlancError, match="exists: name a new directory"):
         write(target, "new")
     assert content(target) == {"a": "old"}
 
 
-def test_names_of_old_directories_are_short(tmp_path: Path) -> None:
-    target = filled(tmp_path / ("x" * 200), "old")
+@pytest.mark.parametrize("length", [49, 50, 200, 255])
+def test_names_of_old_directories_are_short(length: int, tmp_path: Path) -> None:
+    target = filled(tmp_path / ("x" * length), "old")
     seen: list[str] = []
     real = os.rename
 
@@ -147,7 +205,50 @@ def test_names_of_old_directories_are_short(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "rename", noted)
         write(target, "new", overwrite=True)
-    assert seen == [f".{'x' * 50}.planc-old", "x" * 200]
+    assert seen[1:] == [target.name]
+    assert len(seen[0]) == 1 + min(length, 50) + 1 + 16 + len(".planc-old")
+
+
+def test_a_directory_that_appears_meanwhile_is_not_replaced_either(tmp_path: Path) -> None:
+    target = tmp_path / "new"
+
+    def run() -> None:
+        with new_directory(target) as directory:
+            (directory / "a").write_text("mine")
+            filled(target, "another's")
+
+    with pytest.raises(PlancError, match="new exists"):
+        run()
+    assert content(target) == {"a": "another's"}
+    assert names(tmp_path) == ["new"]
+
+
+def test_a_rename_that_fails_puts_the_old_one_back(tmp_path: Path) -> None:
+    target = filled(tmp_path / "there", "old")
+    real = os.rename
+
+    def refusing(source: Any, to: Any) -> None:
+        if Path(source).name.endswith(".planc-new"):
+            raise OSError(5, "Input/output error")
+        real(source, to)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "rename", refusing)
+        with pytest.raises(OSError, match="Input/output"):
+            write(target, "new", overwrite=True)
+    assert content(target) == {"a": "old"}
+    assert names(tmp_path) == ["there"]
+
+
+def test_a_mark_that_another_run_took_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [False, True]
+    real = module.hold
+    monkeypatch.setattr(module, "hold", lambda fd: real(fd) and answers.pop(0))
+    write(tmp_path / "new", "new")
+    assert content(tmp_path / "new") == {"a": "new"}
+    assert names(tmp_path) == ["new"]
 
 
 def test_names_are_flushed_before_and_after(tmp_path: Path) -> None:
@@ -169,29 +270,8 @@ def test_names_are_flushed_before_and_after(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "rename", rename)
         patched.setattr(os, "fsync", fsync)
-        settle(filled(tmp_path / "made", "new"), target)
-    assert calls == ["directory", ".t.planc-old", "t", "parent"]
-    assert content(target) == {"a": "new"}
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_directories_are_not_held_where_they_cannot_be_opened(tmp_path: Path) -> None:
-    with without_directories(), directories._held(tmp_path):
-        pass
-
-
-def test_old_directories_with_long_names_are_put_back(tmp_path: Path) -> None:
-    target = tmp_path / ("x" * 200)
-    filled(tmp_path / f".{'x' * 50}.planc-old", "old")
-    recover(target)
-    assert content(target) == {"a": "old"}
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_what_an_exchange_left_does_not_hinder_the_next(tmp_path: Path) -> None:
-    target = filled(tmp_path / "there", "there")
-    filled(old(target), "old")
-    settle(filled(tmp_path / "made", "new"), target)
+        settle(filled(tmp_path / "made", "new"), target, tmp_path / "aside")
+    assert calls == ["directory", "aside", "t", "parent"]
     assert content(target) == {"a": "new"}
     assert list(tmp_path.iterdir()) == [target]
 

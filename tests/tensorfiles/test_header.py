@@ -38,6 +38,7 @@ from planc.tensorfiles.header import (
 )
 from planc.tensorfiles.reader import open_tensors, read_header
 from planc.tensorfiles.writer import TensorWriter
+from planc.text import hidden
 
 _WHOLE_BYTES = sorted(dtype for dtype, bits in BITS.items() if bits % 8 == 0)
 
@@ -62,7 +63,7 @@ def refusal(content: bytes, limits: Limits = DEFAULT) -> str:
 def tensors(draw: st.DrawFn) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     found = {}
     for name in draw(st.lists(st.text(min_size=1, max_size=8), max_size=5, unique=True)):
-        if name == "__metadata__":
+        if name == "__metadata__" or hidden(name):
             continue
         dtype = draw(st.sampled_from(_WHOLE_BYTES))
         shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3)))

@@ -1,0 +1,47 @@
+"""Text that a file or a model says, made harmless to show.
+
+A control character can rewrite a terminal, a bidirectional or invisible one makes a name look like
+another. Names never need them and are refused with them; in free text they are shown escaped.
+"""
+
+from __future__ import annotations
+
+import re
+
+# by Unicode: Cc, Cf, Cs, Zl, Zp, what is ignorable by default, and blanks that are letters
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """``text`` with an escape, as in Python, for each character that cannot be seen.
+
+    Args:
+        keep: those of them that stay.
+
+    >>> print(escaped("red: \\x1b[31m"))
+    red: \\x1b[31m
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _HIDDEN.sub(lambda m: m[0] if m[0] in keep else _escape(m[0]), text)
+
+
+def hidden(text: str) -> str:
+    """The first character of a text that cannot be seen, escaped; empty where there is none."""
+    if text.isascii() and text.isprintable():
+        return ""
+    found = _HIDDEN.search(text)
+    return "" if found is None else _escape(found[0])
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return _SHORT.get(character, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
