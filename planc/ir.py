@@ -192,6 +192,8 @@ class Comparison:
 
     def __str__(self) -> str:
         where = f"{self.module or 'the model'} ({self.source[0]}:{self.source[1]})"
+        if self.relation == RETURNED:
+            return f"{self.left} is part of the result"
         if self.relation == AS_IT_IS:
             at = where if self.source[0] else "the model"
             return f"{self.left} made a plain number (by float(), int(), len(), ...) in {at}"

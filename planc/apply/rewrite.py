@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -164,10 +164,7 @@ class _Rewriter:
             plain = map_leaves(self._leaf, template)
             self.fx.output(plain)
             return
-        filled: Iterable[Any] = self.graph.outputs
-        if not isinstance(template, Rebuilt):
-            filled = filter(_filled, leaves(template))
-        flat = tuple(map(self._argument, filled))
+        flat = tuple(self._argument(leaf) for leaf in leaves(template) if _filled(leaf))
         self.fx.output(self.fx.call_function(_Nested(template), flat))
 
     def _leaf(self, leaf: Any) -> Any:
@@ -352,7 +349,6 @@ class _Nested:
         self.template = template
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
-        if isinstance(self.template, Rebuilt):
-            return self.template(tensors)
         flat = iter(tensors)
-        return map_leaves(lambda leaf: next(flat) if _filled(leaf) else leaf, self.template)
+        result = map_leaves(lambda leaf: next(flat) if _filled(leaf) else leaf, self.template)
+        return result.make(result.parts) if isinstance(result, Rebuilt) else result

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from planc.ir import Departure, Node, Ref, Tensor, Value, refs
 from planc.trace.leaf import NeedsValues
@@ -65,7 +66,8 @@ class Departures:
         value = self.values.ref(tensor, None).id
         if self.values.is_known(tensor):
             if func in _SHARED:
-                self._lent.append((tensor, tensor.detach().clone(), reason))
+                with _disable_current_modes():
+                    self._lent.append((tensor, tensor.detach().clone(), reason))
             return
         if self.values.kind != "real":
             self.missing = True

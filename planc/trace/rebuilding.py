@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,18 +22,21 @@ from planc.trace.search import PLAIN, Search, is_iterator
 from planc.trace.sizes import noted
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rebuilt:
-    """A result that holds the ``tensors`` of the run where its copies hold others."""
+class Maker:
+    """Makes results like one that a run returned, which holds the ``parts`` of the run."""
 
-    result: Result
-    tensors: tuple[torch.Tensor, ...]
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.parts = (*result.tensors, *result.numbers)
 
-    def __call__(self, tensors: Sequence[torch.Tensor]) -> Any:
-        """A copy of the result that holds other tensors, of the same number and in order."""
-        memo: dict[int, Any] = {
-            id(old): new for old, new in zip(self.tensors, tensors, strict=True)
-        }
+    def __repr__(self) -> str:
+        plain = [(place, part) for place, part in self.result.parts if isinstance(part, PLAIN)]
+        known = {id(number) for number in self.result.numbers}
+        return str([(place, part) for place, part in plain if id(part) not in known])
+
+    def __call__(self, parts: Sequence[Any]) -> Any:
+        """A copy of the result that holds other parts, of the same number and in order."""
+        memo: dict[int, Any] = {id(old): new for old, new in zip(self.parts, parts, strict=True)}
         iterators: list[Any] = []
         functions: list[types.FunctionType] = []
         for _, part in self.result.parts:
@@ -51,19 +53,25 @@ class Rebuilt:
         return copy.deepcopy(self.result.returned, memo)
 
 
-def rebuilt(result: Result, tensors: Sequence[torch.Tensor]) -> Rebuilt:
+class Rebuilt(NamedTuple):
+    """A result that is made of parts: references for tensors and numbers for sizes."""
+
+    make: Maker
+    parts: tuple[Any, ...]
+
+
+def rebuilt(result: Result, ref: Callable[[torch.Tensor], Ref]) -> Rebuilt:
     """How results like ``result`` are made of other tensors.
 
     Raises:
         AnalysisError: they cannot be; names what stands in the way.
     """
-    again = Rebuilt(result, tuple(tensors))
     for place, part in result.parts:
         if isinstance(part, nn.Module) or result.own(part):
             raise AnalysisError(f"{place} is a {type(part).__name__} of the model's own")
-    others = [_other(tensor) for tensor in tensors]
+    make, others = Maker(result), [_other(tensor) for tensor in result.tensors]
     try:
-        copied = again(others)
+        copied = make((*others, *map(noted, result.numbers)))
     except Exception as error:
         kind = type(result.returned).__name__
         raise AnalysisError(f"the {kind} cannot be copied: {error}") from error
@@ -74,7 +82,7 @@ def rebuilt(result: Result, tensors: Sequence[torch.Tensor]) -> Rebuilt:
             raise AnalysisError(f"copies hold the same {place}")
     if len(parts) != len(result.parts) or not found.issuperset(map(id, others)):
         raise AnalysisError(f"copies of the {type(result.returned).__name__} lose what it holds")
-    return again
+    return Rebuilt(make, (*map(ref, result.tensors), *map(noted, result.numbers)))
 
 
 def _other(tensor: torch.Tensor) -> torch.Tensor:
@@ -114,8 +122,8 @@ def specification(result: Result, ref: Callable[[torch.Tensor], Ref]) -> Any:
         try:
             return map_leaves(lambda leaf: _frozen(leaf, ref, result), result.returned)
         except Exception:  # a container that takes tensors only
-            return rebuilt(result, result.tensors)
-    return rebuilt(result, result.tensors)
+            return rebuilt(result, ref)
+    return rebuilt(result, ref)
 
 
 def _is_nested(result: Result) -> bool:

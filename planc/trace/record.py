@@ -58,7 +58,7 @@ from planc.trace.lines import HIDDEN, OURS, user_line, user_line_of
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
 from planc.trace.reach import one_at_a_time, reach_of
-from planc.trace.rebuilding import Rebuilt, specification
+from planc.trace.rebuilding import specification
 from planc.trace.results import Result, own_objects, result_of
 from planc.trace.search import Unseen
 from planc.trace.sizes import (
@@ -331,22 +331,19 @@ class _Run:
             training=self.model.training,
             data_dependent=self.data_dependent,
             decisions=tuple(self.decisions),
-            comparisons=(*self.comparisons.values(), *self._plain(result, spec)),
+            comparisons=(*self.comparisons.values(), *self._plain(result)),
             departures=departures,
             returned=frozenset(self.values.returned),
             unwritable=unwritable,
             construction=construction_of(self.model),
         )
 
-    def _plain(self, result: Result, spec: Any) -> Iterator[Comparison]:
+    def _plain(self, result: Result) -> Iterator[Comparison]:
         """The sizes that are made plain numbers unseen, by ``len`` or by whoever has the result."""
-        for length in dict.fromkeys(self.sizes.plain):
-            yield Comparison(length, AS_IT_IS, length, "", ("", 0))
-        computed = spec is not None and not isinstance(spec, Rebuilt)
-        relation = RETURNED if computed else AS_IT_IS
-        returned = (size for number in result.numbers for size in sizes_in(number.expr))
-        for size in dict.fromkeys(returned):
-            yield Comparison(size, relation, size, "", ("", 0))
+        for size in dict.fromkeys(self.sizes.plain):
+            yield Comparison(size, AS_IT_IS, size, "", ("", 0))
+        for part in dict.fromkeys(x for number in result.numbers for x in sizes_in(number.expr)):
+            yield Comparison(part, RETURNED, part, "", ("", 0))
 
     def _copy(self) -> nn.Module:
         try:

@@ -115,6 +115,7 @@ def storage_of(tensor: torch.Tensor) -> int | None:
     other layouts, which have none.
     """
     try:
-        return int(tensor.untyped_storage()._cdata)
+        with torch._C.DisableTorchFunction():
+            return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
         return None

@@ -93,7 +93,8 @@ class RunValues:
             integral = not (tensor.is_floating_point() or tensor.is_complex())
             strided = tensor.layout is torch.strided
             if small and integral and strided and not is_empty(tensor):
-                self.constants[value] = tensor.detach().cpu().numpy().copy()
+                with torch._C.DisableTorchFunction():
+                    self.constants[value] = tensor.detach().cpu().numpy().copy()
         return value
 
     def ref(self, tensor: torch.Tensor, numbers: Iterable[Any] | None) -> Ref:

@@ -116,7 +116,8 @@ def verify(
     graph, graphless = graph_or_reason(plan, analysis, gone, model, call)
     if plan.target == "module":
         checks.append(check_modules(with_what_counts(plan, analysis.graph), model, smaller, call))
-    elif graph is not None:
+    else:
+        assert graph is not None  # or there would be no such plan
         checks.append(_check_graph(plan, planned, graph, model, smaller))
     checks.append(check_tensors(analysis, gone, model, smaller))
     checks.append(check_shapes(plan, analysis, smaller, call))

@@ -243,6 +243,18 @@ def test_sizes_that_are_returned_stay_what_they_are() -> None:
     assert width(smaller, "first") == 8
 
 
+def test_a_graph_computes_the_sizes_in_the_objects_that_it_returns() -> None:
+    model = head(lambda self, h: Plain(y=self.value(h), batch=(h.shape[0], torch.Size([len(h)]))))
+    _, smaller, _ = pruned(
+        head(lambda self, h: Plain(y=self.value(h), shape=(h.shape[0], h.shape[0] + 1))),
+        target="graph",
+    )
+    found = smaller(torch.cat([X, X]))
+    assert found.y.shape == (4, 3)
+    assert found.shape == (4, 5)
+    assert pruned(model)[2].error is not None
+
+
 class Settings:
     """Plain data that a model holds."""
 
