@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from planc.analysis import Analysis
 from planc.criteria.roles import roles
 from planc.groups import Member
+from planc.layers import whole
 
 WAYS = ("zero", "made", "factor", "unread", "scale")
 Units = NDArray[np.int64]
@@ -83,8 +84,9 @@ def _rank(analysis: Analysis, member: Member) -> int:
 def _wanted(model: nn.Module, analysis: Analysis, member: Member, way: str) -> bool:
     """Whether a member is among those that a way sets to zero."""
     tensor = analysis.graph.tensor(member.tensor)
-    if tensor.kind != "parameter":
-        return False
+    directions = whole((t.names, t.shape) for t in analysis.graph.tensors)
+    if tensor.kind != "parameter" or directions.get(member.tensor) == member.dim:
+        return False  # a direction of zeros has no norm to divide by
     if way == "scale":
         norm = isinstance(model.get_submodule(_owner(member)), _BatchNorm)
         return norm and member.tensor.endswith("weight")

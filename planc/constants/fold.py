@@ -24,6 +24,7 @@ from planc.constants.transfer import steady
 from planc.constants.walk import Visit, base, overload, walk_constants
 from planc.groups import Group, Member
 from planc.ir import Node, Ref, refs
+from planc.layers import whole
 
 EVEN = 1e-12  # by how much a constant computed in double precision may differ from place to place
 
@@ -58,6 +59,7 @@ class _Folding:
         self.names = {t.value: t.name for t in analysis.graph.tensors}
         norms = (node for node in analysis.graph.nodes if base(node) == "batch_norm")
         self.divisors = {self.names.get(ref.id) for node in norms for ref in refs(node.args[4:5])}
+        self.directions = whole((t.names, t.shape) for t in analysis.graph.tensors)
         self.uses: dict[int, list[int]] = {}
         for i, node in enumerate(analysis.graph.nodes):
             for ref in refs((node.args, node.kwargs_values)):
@@ -151,7 +153,8 @@ class _Folding:
         dimension, at which indices.
         """
         for member in group.members if gone.any() else ():
-            if member.tensor in self.divisors:
+            direction = self.directions.get(member.tensor) == member.dim
+            if direction or member.tensor in self.divisors:
                 continue  # nothing is to be divided by zero
             units, indices = member.expand()
             part = _part(self.tensors[member.tensor], member)
