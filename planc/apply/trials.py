@@ -19,10 +19,10 @@ from torch import nn
 from planc.expr import Attribute, Number, Scalar, Size, SizeOf, evaluate
 from planc.guards import RELATIONS
 from planc.ir import AS_IT_IS, RETURNED, Comparison, Graph, Node, Ref
+from planc.trace.attempts import again
 from planc.trace.nesting import leaves as nested_leaves
 from planc.trace.nesting import map_leaves
 from planc.trace.rebuilding import Rebuilt
-from planc.trace.record import again
 from planc.trace.values import holds
 
 Dimension = tuple[int, int]  # of an input: its position among the tensors, and the dimension

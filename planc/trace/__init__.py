@@ -13,10 +13,10 @@ from planc.collection import paused_collection
 from planc.errors import TraceError
 from planc.inputs import as_call
 from planc.ir import Graph
+from planc.trace.attempts import record
 from planc.trace.decisions import Replay
 from planc.trace.export import export
 from planc.trace.given import as_module, example_inputs
-from planc.trace.record import record
 
 __all__ = ["Frontend", "trace"]
 

@@ -2,18 +2,15 @@
 
 The model is cloned without its weights and run on meta tensors in inference mode, where composite
 operators (linear, matmul, layer_norm, ...) reach a dispatch mode whole. Integer buffers and what is
-computed from them alone stay real. What cannot run on meta tensors is run on fake ones, and a model
-whose control flow needs the values of tensors on its real ones.
+computed from them alone stay real. The same recorder takes runs on fake and on real tensors.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +43,7 @@ from planc.reparametrised import Masked, drop_refreshes, masked_tensors
 from planc.rules import leaf
 from planc.trace.alignment import computed_with, with_provenance
 from planc.trace.caches import caches_apart
-from planc.trace.chance import Chance, check_same_path
+from planc.trace.chance import Chance
 from planc.trace.clone import clone
 from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
@@ -57,7 +54,7 @@ from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named
 from planc.trace.lines import HIDDEN, OURS, user_line, user_line_of
 from planc.trace.nesting import leaves, map_leaves
 from planc.trace.objects import held_objects, object_attributes
-from planc.trace.reach import one_at_a_time, reach_of
+from planc.trace.reach import reach_of
 from planc.trace.rebuilding import specification
 from planc.trace.results import Result, own_objects, result_of
 from planc.trace.search import Unseen
@@ -74,8 +71,7 @@ from planc.trace.structure import described, owned_tensors
 from planc.trace.unfused import unfused
 from planc.trace.values import CPU, Kind, RunValues, is_empty, on_meta
 
-_FAKES = logging.getLogger("torch._subclasses.fake_tensor")
-_NEEDS_VALUES = (
+NEEDS_VALUES = (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedOperatorException,
@@ -83,122 +79,12 @@ _NEEDS_VALUES = (
 )
 
 
-def record(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    replay: Replay | None = None,
-) -> Graph:
-    """Runs a clone of ``model`` and returns what it did; ``model`` itself is never run.
-
-    With ``replay`` it runs on real tensors, and decides as another run did.
-
-    Raises:
-        TraceError: the run failed, or other random numbers make it another one; the message names
-            the module, the line and the reason.
-    """
-    forgetting = Forgetting()
-    with one_at_a_time:
-        try:
-            return _sure(model, args, kwargs, forgetting, replay)
-        except TraceError:
-            if not forgetting.hidden:
-                raise
-            forgetting.remember()  # it needs what its runs have left
-            return _sure(model, args, kwargs, forgetting, replay)
-
-
-def _sure(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    forgetting: Forgetting,
-    replay: Replay | None,
-) -> Graph:
-    """The graph of a run, which other random numbers would not have made another one."""
-    chance = Chance()
-    if replay is not None:
-        return _Attempt(model, args, kwargs, forgetting, chance, replay).graph("real")
-    attempt = _Attempt(model, args, kwargs, forgetting, chance)
-    graph = _recorded(attempt)
-    check_same_path(graph, chance, lambda other: _recorded(replace(attempt, chance=other)))
-    return graph
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Attempt:
-    """A model and what it is run on, and with."""
-
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    forgetting: Forgetting
-    chance: Chance
-    replay: Replay | None = None
-
-    def graph(self, kind: Kind) -> Graph:
-        """The graph of a run that stores again all that it was not shown."""
-        while True:
-            run = _Run(self.model, kind, self.forgetting, self.chance, self.replay)
-            graph = run.graph(self.args, self.kwargs)
-            if not run.again:
-                return graph
-            if self.replay is not None:
-                self.replay.begin()
-
-
-def _recorded(attempt: _Attempt) -> Graph:
-    """The graph of one run, on tensors without content where that will do."""
-    model = attempt.model
-    with contextlib.suppress(Exception):  # what really is wrong, the others say better
-        return attempt.graph("meta")
-    try:
-        with _unlogged():
-            return attempt.graph("fake")
-    except TraceError:
-        if any(p.is_meta for p in model.parameters()):
-            raise
-        return attempt.graph("real")  # where stand-ins may be missing
-    except _NEEDS_VALUES:
-        if any(p.is_meta for p in model.parameters()):
-            raise TraceError(
-                f"{type(model).__name__}: its control flow depends on the values of tensors, and "
-                "its parameters are on the meta device; build it with real ones to trace it"
-            ) from None
-        return attempt.graph("real")
-
-
-def again(
-    graph: Graph, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Graph | None:
-    """Another recorded run of a model, on tensors of the kind that ``graph`` was recorded on; None
-    if it fails.
-    """
-    kinds: dict[str, Kind] = {_name(kind): kind for kind in ("meta", "fake", "real")}
-    if graph.frontend not in kinds:
-        return None
-    with one_at_a_time, contextlib.suppress(Exception), _unlogged():
-        attempt = _Attempt(model, args, kwargs, Forgetting(), Chance())
-        return attempt.graph(kinds[graph.frontend])
-    return None
-
-
-def _name(kind: Kind) -> str:
+def front_end(kind: Kind) -> str:
+    """The name of a front end, as graphs have it."""
     return f"record ({kind} tensors)"
 
 
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Without torch's log of operators that fail on fake tensors: these are tried on real ones."""
-    level = _FAKES.level
-    _FAKES.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        _FAKES.setLevel(level)
-
-
-class _Run:
+class Run:
     """One recorded run, on tensors of one kind."""
 
     def __init__(
@@ -325,7 +211,7 @@ class _Run:
             numbers=numbers,
             constants=self.values.constants,
             modules=_with_fields(modules, fields, read),
-            frontend=_name(self.kind),
+            frontend=front_end(self.kind),
             input_spec=specify(args, kwargs),
             output_spec=spec,
             training=self.model.training,
@@ -379,11 +265,11 @@ class _Run:
                     result = result_of(model, model(*args, **kwargs), own)
                 self.again = not self.forgetting.is_stored_again()
                 arguments = bound(model, args, kwargs)
-                self.departures.kept(model, arguments, self.nodes, inputs, _Run)
+                self.departures.kept(model, arguments, self.nodes, inputs, Run)
             if self.departures.missing:  # and the model has caught the error
                 raise NeedsValues
             return result
-        except _NEEDS_VALUES:
+        except NEEDS_VALUES:
             raise
         except Unseen as error:
             name = type(self.model).__name__
@@ -554,7 +440,7 @@ ASSERTS = re.compile(r"aten\.(_assert|_functional_assert|sym_constrain_range)")
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no types
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run = run
 
