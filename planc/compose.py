@@ -28,9 +28,9 @@ from planc.fingerprint import (
     tensors_digest,
 )
 from planc.groups import Indices
+from planc.ir import CAPTURED
 from planc.origin import Origin, own_tensors, units_in
 from planc.plan import (
-    CAPTURED,
     CLASS,
     AttributeChange,
     Cut,

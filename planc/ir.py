@@ -172,6 +172,9 @@ class Departure:
     shared: bool = False
 
 
+CAPTURED = "captured_"
+"""How the names of buffers begin in which a rewritten graph holds constants of the original."""
+
 AS_IT_IS = "as it is"
 RETURNED = "as returned"
 
@@ -277,7 +280,8 @@ class Graph:
         ones. All others compute constants, which a model may keep from one run to the next.
         """
         fed = {ref.id for ref in self.inputs}
-        fed |= {t.value for t in self.tensors if t.kind == "parameter" or t.floating}
+        own = (t for t in self.tensors if not t.name.startswith(CAPTURED))
+        fed |= {t.value for t in own if t.kind == "parameter" or t.floating}
         shared: set[int] = set()  # storages of constants that something fed was written into
         found = []
         for node in self.nodes:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from planc.groups import Group, Indices, Member
-from planc.plan import CAPTURED, Plan, TensorSpec
+from planc.ir import CAPTURED
+from planc.plan import Plan, TensorSpec
 
 
 def own_tensors(first: Plan, tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

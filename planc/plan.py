@@ -20,8 +20,6 @@ from planc.units import marked
 Attributes = tuple[tuple[str, Any], ...]
 CLASS = "class"
 """The entry of a module's table that has the name of its class. No plan changes it."""
-CAPTURED = "captured_"
-"""How the names of buffers begin in which a rewritten graph holds constants of the original."""
 
 
 @dataclass(frozen=True, slots=True)

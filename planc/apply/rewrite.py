@@ -25,8 +25,8 @@ from planc.apply.trials import Binding
 from planc.errors import AnalysisError
 from planc.expr import Scalar, Size, expr_of
 from planc.facts import Demand
-from planc.ir import Node, Ref, refs
-from planc.plan import CAPTURED, Plan
+from planc.ir import CAPTURED, Node, Ref, refs
+from planc.plan import Plan
 from planc.rules import find, parameters
 from planc.trace.clone import clone
 from planc.trace.leaf import named_operands

@@ -54,7 +54,7 @@ class Collector:
         self.needs, self.loss, self.original = frozenset(needs), loss, model
         self.batches = 0
         self.sums: dict[str, torch.Tensor] = {}
-        self.model = clone(model, _alias)
+        self.model = clone(model, _alias, apart=False)
         self.parameters = {
             owned.names[0]: owned.tensor
             for owned in owned_tensors(self.model)

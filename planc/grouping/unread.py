@@ -61,8 +61,9 @@ def _left_out(
 
 
 def _read_whole(graph: Graph, waiting: Mapping[tuple[int, int], list[Read]]) -> set[int]:
-    """The values computed from inputs that another operator takes whole, or the model returns. Of
-    the model's own tensors, a longer input reads a later part beside that, too.
+    """The values that another operator takes whole, or the model returns: those computed from
+    inputs, and those of whose parts the run only writes into. Of the model's own tensors, a longer
+    input reads a later part beside that, too.
     """
     partial = {read.node for found in waiting.values() for read in found}
     whole = {ref.id for ref in graph.outputs}
@@ -73,7 +74,16 @@ def _read_whole(graph: Graph, waiting: Mapping[tuple[int, int], list[Read]]) -> 
         whole |= set() if i in partial else operands
         if given & operands:
             given |= {ref.id for ref in node.outputs if ref is not None}
-    return whole & given
+    kept = {value for (value, _), found in waiting.items() if not _are_written(graph, found)}
+    return whole & (given | ({value for value, _ in waiting} - kept))
+
+
+def _are_written(graph: Graph, found: list[Read]) -> bool:
+    """Whether the parts of some reads are operands of in-place operators, and of nothing else."""
+    parts = {ref.id for read in found for ref in graph.nodes[read.node].outputs if ref is not None}
+    returned = parts & {ref.id for ref in graph.outputs}
+    users = [node for node in graph.nodes if parts & {ref.id for ref in node.operands}]
+    return not returned and all(node.in_place for node in users)
 
 
 def _read_by(found: list[Read]) -> Places:

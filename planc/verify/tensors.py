@@ -7,7 +7,7 @@ from torch import nn
 
 from planc.analysis import Analysis, Gone
 from planc.errors import VerificationError
-from planc.plan import CAPTURED
+from planc.ir import CAPTURED
 from planc.reparametrised import masked_tensors
 from planc.replay import sliced
 
