@@ -482,13 +482,14 @@ def test_a_plan_for_another_model_is_refused_and_the_first_difference_named() ->
 
 
 def test_a_model_whose_groups_have_changed_is_refused() -> None:
-    """Tensors and attributes agree, but another forward couples them otherwise."""
+    """Tensors, attributes and names agree, but another forward couples them otherwise."""
 
     class Unlike(small.Shared):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = functional.relu(self.first(x))
             return self.last(self.twice(x) * self.scale)
 
+    Unlike.__qualname__ = small.Shared.__qualname__
     model, inputs = build("shared")
     for target in ("module", "graph"):
         plan = planc.compile(small.randomised(Unlike()), inputs, target=target)  # type: ignore[arg-type]

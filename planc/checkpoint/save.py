@@ -167,6 +167,8 @@ def _contents(model: nn.Module) -> tuple[list[Content], list[Content]]:
         known.update(owned.names)
         if not names and owned.kind == "parameter":
             raise PlancError(f"{owned.names[0]}: not in the model's state_dict(), cannot be saved")
+        if not names and owned.tensor.layout is not torch.strided:
+            continue  # a sparse one that is not persistent: a fresh model has its own
         role = "state" if names else "buffer"
         stored = names or tuple(f"buffer/{name}" for name in owned.names)
         content = content_of(owned.tensor, stored, role)

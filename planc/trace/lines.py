@@ -7,19 +7,30 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 OURS = str(Path(__file__).parent.parent) + os.sep
 HIDDEN = (str(Path(torch.__file__).parent) + os.sep, OURS)
+_MODULES = str(Path(nn.__file__).parent) + os.sep
+_CALLS_THE_MODEL = (str(Path(__file__).with_name("record.py")), "_run")
 
 
 def user_line() -> tuple[str, int]:
-    """File and line of the innermost frame outside torch and the tracer."""
+    """File and line of the innermost frame of a run outside torch and the tracer; of the innermost
+    in torch.nn, where the model is made of its modules alone. Who asked for the run is none of them.
+    """
+    within = "", 0
     frame = sys._getframe(2)
     while frame is not None:
-        if not frame.f_code.co_filename.startswith(HIDDEN):
-            return frame.f_code.co_filename, frame.f_lineno
+        code = frame.f_code
+        if not code.co_filename.startswith(HIDDEN):
+            return code.co_filename, frame.f_lineno
+        if (code.co_filename, code.co_name) == _CALLS_THE_MODEL:
+            break
+        if not within[0] and code.co_filename.startswith(_MODULES):
+            within = code.co_filename, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
-    return "", 0
+    return within
 
 
 def user_line_of(error: Exception) -> tuple[str, int] | None:

@@ -62,6 +62,7 @@ class Reach:
         self._stored: set[str] = set()  # names in code that writes to containers
         self._modules: dict[int, types.ModuleType] = {}
         self._seen: set[int] = set()
+        self._absent: set[str] = set()  # names in code that may become those of modules
         self._waiting: list[types.FunctionType] = []
         self._alive: list[Any] = []
         self._read: list[tuple[Any, str, Any]] = []  # what had which value by which name
@@ -85,7 +86,9 @@ class Reach:
 
     def is_current(self) -> bool:
         """Whether all names still stand for what they stood for."""
-        return all(vars_of(holder).get(name) is value for holder, name, value in self._read)
+        return self._absent.isdisjoint(sys.modules) and all(
+            vars_of(holder).get(name) is value for holder, name, value in self._read
+        )
 
     def _close(self) -> None:
         """Follows names until nothing new is found."""
@@ -127,6 +130,10 @@ class Reach:
                 self.variables[id(variables), name] = (variables, name)
                 self._read.append((variables, name, variables[name]))
                 self._value(variables[name], (variables, name), name)
+            elif (module := _imported(name, variables)) in sys.modules:
+                self._value(sys.modules[module], None, name)
+            else:
+                self._absent.add(module)
         for cell in function.__closure__ or ():
             for value in closed_over(cell):
                 self._value(value, (cell, None), "")
@@ -217,6 +224,12 @@ def reach_of(model: nn.Module) -> Reach:
     while len(_kept) > _KEPT:
         del _kept[next(iter(_kept))]
     return found
+
+
+def _imported(name: str, variables: dict[str, Any]) -> str:
+    """The name of the module that a function would import by ``name``."""
+    inside = f"{variables.get('__package__')}.{name}"
+    return inside if inside in sys.modules else name
 
 
 def _is_module(kind: type) -> bool:
