@@ -16,8 +16,9 @@ _CALLS_THE_MODEL = (str(Path(__file__).with_name("record.py")), "_run")
 
 
 def user_line() -> tuple[str, int]:
-    """File and line of the innermost frame of a run outside torch and the tracer; of the innermost
-    in torch.nn, where the model is made of its modules alone. Who asked for the run is none of them.
+    """File and line of the innermost frame of a run outside torch and the tracer; where the model
+    is made of torch's modules alone, of the innermost in torch.nn. The caller of planc is no part
+    of the run.
     """
     within = "", 0
     frame = sys._getframe(2)
