@@ -19,7 +19,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:  # pragma: no cover  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _LOCK = ".planc-lock"

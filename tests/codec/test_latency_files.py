@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from planc.codec.kinds import load_any
-from planc.codec.latency import from_body, load_latency, save_latency, to_body
+from planc.codec.latency import decode_latency, from_body, load_latency, save_latency, to_body
 from planc.codec.limits import DEFAULT, Limits
 from planc.errors import CorruptFile, FileError, LimitExceeded
 from planc.latency.table import Grid, LatencyTable, Use
@@ -78,3 +78,14 @@ def test_a_table_that_contradicts_itself_is_refused(change: dict[str, Any], word
     with pytest.raises(FileError) as caught:
         from_body(to_body(replace(TABLE, **change)), DEFAULT)
     assert words in str(caught.value)
+
+
+def test_a_table_holds_no_values_of_inputs() -> None:
+    inputs = ("tuple", ("tuple", ("tensor", (1,), "int64", (3,))), ("dict",))
+    with pytest.raises(FileError, match="a table of latencies holds no values"):
+        save_latency(replace(TABLE, inputs=inputs), Path("never.latency"))
+
+
+def test_a_digest_of_another_length_is_none() -> None:
+    with pytest.raises(ValueError, match="sha256 has 64 hexadecimal digits, 'ab' has 2"):
+        decode_latency(b"", sha256="ab")

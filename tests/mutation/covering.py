@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-_CODEC = ("tests/test_codec.py", "tests/codec")  # without torch, so that a fork costs little
+_CODEC = ("tests/test_codec.py", "tests/codec", "tests/test_text.py", "tests/test_kept_inputs.py")
 # the tests that are about one module, and take less time than those of all of them
 _TORCH_FILES = {
     "archives": ("archives", "native"),
@@ -33,6 +33,9 @@ _VERIFY = (
     "tests/test_configuration.py",
     "tests/test_data_dependent.py",
     "tests/test_leaf.py",
+    "tests/test_kept_inputs.py",
+    "tests/test_structure.py",
+    "tests/trace/test_sparse.py",
 )
 
 
@@ -49,7 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
     "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
     "planc/fingerprint.py": ("tests/test_fingerprint.py",),
-    "planc/checkpoint": ("tests/checkpoint",),
+    "planc/checkpoint": ("tests/checkpoint", "tests/trace/test_sparse.py"),
     **{
         f"planc/checkpoint/{name}.py": tuple(f"tests/checkpoint/test_{t}.py" for t in tests)
         for name, tests in _TORCH_FILES.items()

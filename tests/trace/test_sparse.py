@@ -100,3 +100,17 @@ def test_another_value_is_noticed() -> None:
     smaller.mix = smaller.mix * 2
     with pytest.raises(planc.VerificationError, match="mix: its values"):
         planc.verify(plan, model, smaller, X)
+
+
+def test_a_sparse_buffer_that_is_not_persistent_stays_a_fresh_models_own(tmp_path: Path) -> None:
+    def made() -> Mixing:
+        model = Mixing("sparse_coo").eval()
+        model._non_persistent_buffers_set.add("mix")
+        return model
+
+    plan = planc.compile(made(), X, ratio=0.5)
+    smaller = planc.apply(plan, made())
+    planc.save(tmp_path / "a.safetensors", smaller, plan)
+    loaded = planc.load(tmp_path / "a.safetensors", made())
+    assert loaded.mix.layout == torch.sparse_coo
+    assert torch.equal(loaded(X), smaller(X))
