@@ -38,7 +38,7 @@ def beside_masked(
     if plan.target == "module":
         for other in _other_sizes(args):
             _same_or_bound(smaller, masked, (other, kwargs), mixing, program)
-        if exiting(smaller) and exiting(masked):
+        if not mixing and exiting(smaller) and exiting(masked):  # what mixes may not be a number
             _same(smaller, masked, call, mixing)
 
 

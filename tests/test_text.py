@@ -23,7 +23,9 @@ from planc.cli import run
 from planc.codec import decode_plan, encode_plan
 from planc.codec.envelope import seal
 from planc.codec.latency import to_body as latency_body
+from planc.codec.limits import DEFAULT
 from planc.codec.masks import to_body as masks_body
+from planc.codec.specification import check_specification
 from planc.errors import MalformedFile, PlancError, PlancWarning, UnsafePath
 from planc.plan import WidthConstraint
 from planc.report.html import plan_html
@@ -238,3 +240,8 @@ def test_json_for_people_escapes_delete(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(out) == {"a": "\x7f\x1b\u202e"}
     assert not hidden(out.replace("\n", ""))
     assert click.unstyle(out) == out
+
+
+def test_a_type_of_an_input_has_characters_that_can_be_seen() -> None:
+    with pytest.raises(MalformedFile, match=r"float\\x1b.* has the character"):
+        check_specification(("tensor", (1,), "float\x1b32"), DEFAULT)
