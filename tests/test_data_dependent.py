@@ -284,3 +284,25 @@ def test_recorded_decisions_lead_every_run_to_the_same_rows() -> None:
     rows = next(leaves(model(x)))
     (mask,) = (d for d in analysis.graph.decisions if d.results)
     assert torch.equal(mask.results[0].nonzero()[:, 0], rows)
+
+
+class Remembering(Loop):
+    """Decides something in its first run only, and keeps what it has found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.levels is None:
+            self.levels = round(torch.log2(torch.tensor(float(x.shape[0]))).item())
+        return super().forward(x) * self.levels
+
+
+def test_a_model_that_has_run_is_proven_as_one_that_has_not() -> None:
+    model = randomise(Remembering())
+    model(X)
+    plan = planc.compile(model, (X,), 0.5)
+    result = planc.apply(plan, model)
+    assert planc.verify(plan, result, model, (X,))
+    assert planc.verify(plan, result, randomise(Remembering()), (X,))

@@ -19,8 +19,9 @@ from planc.replay import blanked, sliced
 from planc.trace.chance import Chance
 from planc.trace.clone import clone
 from planc.trace.decisions import Replay
-from planc.trace.forgetting import forget_tensors
+from planc.trace.forgetting import Forgetting, forget_tensors
 from planc.trace.nesting import map_leaves
+from planc.trace.reach import one_at_a_time, reach_of
 from planc.trace.unfused import unfused
 from planc.validate import Call
 from planc.verify.contents import Contents, compare_texts, contents, texts_differ
@@ -93,9 +94,35 @@ def run(
     Raises:
         VerificationError: the run fails, or has other decisions to take than ``replay``.
     """
+    forgetting = Forgetting()
+    while replay is not None:  # the traced run decided what a model decides that has not run yet
+        try:
+            found = _run(model, call, seed, replay, dtype, forgetting)
+        except VerificationError:
+            if not forgetting.hidden:
+                raise
+            forgetting.remember()
+        else:
+            if forgetting.is_stored_again():
+                return found
+        replay.begin()
+    return _run(model, call, seed, None, dtype, forgetting)
+
+
+def _run(
+    model: nn.Module,
+    call: Call,
+    seed: int,
+    replay: Replay | None,
+    dtype: torch.dtype | None,
+    forgetting: Forgetting,
+) -> Contents:
     copied = _copied(model, {}, dtype)
     precision = Precision(dtype) if dtype else nullcontext()
     chance = Chance(seed)
+    if replay is not None:
+        with one_at_a_time:
+            forgetting.begin(copied, reach_of(copied))
     with unfused(), chance.seeded(), torch.no_grad(), precision, _deciding(replay):
         torch.manual_seed(seed)
         args, kwargs = map_leaves(partial(_own, dtype=dtype), call)  # the model may write to them
