@@ -300,9 +300,9 @@ class Remembering(Loop):
 
 
 def test_a_model_that_has_run_is_proven_as_one_that_has_not() -> None:
-    model = randomise(Remembering())
+    model = Remembering()
+    randomise(model, 0)
     model(X)
-    plan = planc.compile(model, (X,), 0.5)
-    result = planc.apply(plan, model)
-    assert planc.verify(plan, result, model, (X,))
-    assert planc.verify(plan, result, randomise(Remembering()), (X,))
+    plan = planc.compile(model, X, ratio=0.5)
+    result = planc.apply(plan, model, args=X)
+    planc.verify(plan, model, result, X)
