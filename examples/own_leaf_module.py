@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc.facts import Facts
-from planc.labels import Labelled, unify
+from planc.rules import Facts, Labelled, unify
 
 
 class Envelope(nn.Module):

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc.facts import Facts
-from planc.labels import Labelled, unify
+from planc.rules import Facts, Labelled, unify
 
 
 @torch.library.custom_op("examples::gated", mutates_args=())
@@ -47,7 +46,7 @@ except planc.AnalysisError as error:
 
 
 # A rule has the operator's parameters after the facts it writes to. Tensors arrive as labels on
-# their coordinates, the result is labelled by the algebra of planc.labels: `unify` aligns two
+# their coordinates, the result is labelled by the algebra of planc.rules.labels: `unify` aligns two
 # operands as broadcasting does and ties what is removed together.
 @planc.rule("examples.gated")
 def gated_rule(cx: Facts, x: Labelled, gate: Labelled, floor: Labelled) -> Labelled:

@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
-    from planc.calibrate import calibrate, load_statistics, save_statistics
-    from planc.checkpoint.load import load, load_optimizer
-    from planc.checkpoint.save import save
-    from planc.checkpoint.stored import StoredWeights
-    from planc.codec import load_plan, save_plan
-    from planc.codec.masks import load_masks, save_masks
     from planc.compile import compile
-    from planc.compose import compose
+    from planc.compile.lossless import fold, lossless
+    from planc.compile.schedule import Schedule, Step, next_step
+    from planc.compile.select import select
     from planc.criteria import score
-    from planc.diff import diff
+    from planc.criteria.calibration import calibrate
     from planc.errors import (
         AlreadyApplied,
         AnalysisError,
@@ -37,19 +33,24 @@ if TYPE_CHECKING:
         TraceError,
         VerificationError,
     )
-    from planc.iteration import Schedule, Step, next_step
-    from planc.job import job
-    from planc.latency.measure import measure_latency
-    from planc.latency.table import LatencyTable
-    from planc.lossless import fold, lossless
-    from planc.maskplan import MaskPlan
+    from planc.files.checkpoint.load import load, load_optimizer
+    from planc.files.checkpoint.save import save
+    from planc.files.checkpoint.statistics import load_statistics, save_statistics
+    from planc.files.checkpoint.stored import StoredWeights
+    from planc.files.cut import apply_files, restore_files
+    from planc.files.cut.job import job
+    from planc.files.formats import load_plan, save_plan
+    from planc.files.formats.masks import load_masks, save_masks
+    from planc.files.tensors.opened import inspect
     from planc.masks import bake, from_masks
-    from planc.plan import Plan
+    from planc.plan.compose import compose
+    from planc.plan.diff import diff
+    from planc.plan.latency import LatencyTable
+    from planc.plan.masks import MaskPlan
+    from planc.plan.plan import Plan
     from planc.policy.budget import Budget
+    from planc.policy.latency.measure import measure_latency
     from planc.rules import rule
-    from planc.select import select
-    from planc.streaming import apply_files, restore_files
-    from planc.tensorfiles.checkpoint import inspect
     from planc.trace import trace
     from planc.verify import verify
 
@@ -112,45 +113,45 @@ __all__ = [
 ]
 
 _HOMES = {
-    "StoredWeights": "planc.checkpoint",
+    "StoredWeights": "planc.files.checkpoint",
     "Budget": "planc.policy.budget",
-    "LatencyTable": "planc.latency.table",
-    "MaskPlan": "planc.maskplan",
-    "Plan": "planc.plan",
-    "Schedule": "planc.iteration",
-    "Step": "planc.iteration",
+    "LatencyTable": "planc.plan.latency",
+    "MaskPlan": "planc.plan.masks",
+    "Plan": "planc.plan.plan",
+    "Schedule": "planc.compile.schedule",
+    "Step": "planc.compile.schedule",
     "analyze": "planc.analysis",
     "apply": "planc.apply",
-    "apply_files": "planc.streaming",
+    "apply_files": "planc.files.cut",
     "bake": "planc.masks",
-    "calibrate": "planc.calibrate",
+    "calibrate": "planc.criteria.calibration",
     "compile": "planc.compile",
-    "compose": "planc.compose",
-    "diff": "planc.diff",
-    "fold": "planc.lossless",
+    "compose": "planc.plan.compose",
+    "diff": "planc.plan.diff",
+    "fold": "planc.compile.lossless",
     "from_masks": "planc.masks",
-    "inspect": "planc.tensorfiles.checkpoint",
-    "job": "planc.job",
-    "load": "planc.checkpoint",
-    "load_masks": "planc.codec.masks",
-    "load_optimizer": "planc.checkpoint",
-    "load_latency": "planc.codec.latency",
-    "load_plan": "planc.codec",
-    "load_statistics": "planc.calibrate",
-    "lossless": "planc.lossless",
+    "inspect": "planc.files.tensors.opened",
+    "job": "planc.files.cut.job",
+    "load": "planc.files.checkpoint",
+    "load_masks": "planc.files.formats.masks",
+    "load_optimizer": "planc.files.checkpoint",
+    "load_latency": "planc.files.formats.latency",
+    "load_plan": "planc.files.formats",
+    "load_statistics": "planc.files.checkpoint.statistics",
+    "lossless": "planc.compile.lossless",
     "mask": "planc.apply",
-    "measure_latency": "planc.latency.measure",
-    "next_step": "planc.iteration",
+    "measure_latency": "planc.policy.latency.measure",
+    "next_step": "planc.compile.schedule",
     "restore": "planc.apply",
-    "restore_files": "planc.streaming",
+    "restore_files": "planc.files.cut",
     "rule": "planc.rules",
-    "save": "planc.checkpoint",
-    "save_masks": "planc.codec.masks",
-    "save_latency": "planc.codec.latency",
-    "save_plan": "planc.codec",
-    "save_statistics": "planc.calibrate",
+    "save": "planc.files.checkpoint",
+    "save_masks": "planc.files.formats.masks",
+    "save_latency": "planc.files.formats.latency",
+    "save_plan": "planc.files.formats",
+    "save_statistics": "planc.files.checkpoint.statistics",
     "score": "planc.criteria",
-    "select": "planc.select",
+    "select": "planc.compile.select",
     "trace": "planc.trace",
     "verify": "planc.verify",
 }

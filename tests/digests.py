@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import planc
-from planc.codec import encode_plan
+from planc.files.formats import encode_plan
 from tests.small import build
 
 MODELS = ("residual", "attention", "vit")

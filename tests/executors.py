@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import planc
-from planc.codec import decode_plan, encode_plan
-from planc.plan import Plan
+from planc.files.formats import decode_plan, encode_plan
+from planc.plan.plan import Plan
 from tests.small import contents
 from tests.streaming.pieces import write_native, write_safetensors
 

@@ -17,9 +17,9 @@ import torch
 from torch import fx, nn
 
 import planc
-from planc.groups import Member
-from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.trace.structure import settings
+from planc.ir.groups import Member
+from planc.modules.tree import settings
+from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 
 Random = np.random.Generator
 Item = TypeVar("Item")

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import planc
-from planc.groups import Group
+from planc.ir.groups import Group
 from planc.trace import Frontend
 from tests.programs import write
 from tests.zoo import torchvision as zoo

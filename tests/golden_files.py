@@ -25,13 +25,13 @@ from torch import nn
 
 import planc
 from planc import masks
-from planc.codec import encode_plan
-from planc.codec.envelope import seal, unseal
-from planc.codec.latency import KIND as TIME
-from planc.codec.latency import to_body
-from planc.codec.masks import KIND as MASK
-from planc.codec.masks import encode_masks
-from planc.maskplan import MaskPlan
+from planc.files.formats import encode_plan
+from planc.files.formats.envelope import seal, unseal
+from planc.files.formats.latency import KIND as TIME
+from planc.files.formats.latency import to_body
+from planc.files.formats.masks import KIND as MASK
+from planc.files.formats.masks import encode_masks
+from planc.plan.masks import MaskPlan
 from tests import small
 from tests.codec.test_latency_files import TABLE
 from tests.crash.test_crash import Net

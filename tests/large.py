@@ -34,15 +34,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 import planc
-from planc.tensorfiles.header import Entry, place, write_header
+from planc.files.tensors.header import Entry, place, write_header
 
 UNITS, WIDTH, LAST = 16 * 70_464, 2048, 8  # 15 of 16 units: 4.03 GiB
 _ROWS = 1 << 14  # of the largest tensor, written at once
 _MOST = 256 << 10  # KiB of memory above the beginning
 _CHILD = """
 import sys
-from planc.codec import load_plan
-from planc.streaming import apply_files, restore_files
+from planc.files.formats import load_plan
+from planc.files.cut import apply_files, restore_files
 TRUST
 def peak():
     return int(next(l for l in open("/proc/self/status") if "VmHWM" in l).split()[1])
@@ -203,7 +203,7 @@ def digests(path: Path) -> dict[str, bytes]:
 
 def run(directory: Path, call: str, torch_too: bool = False) -> None:
     """Runs one call in a process of its own, and holds it to a bound of memory."""
-    more = "import torch, planc.checkpoint.pickled" if torch_too else ""
+    more = "import torch, planc.files.pickles.pickled" if torch_too else ""
     script = _CHILD.replace("TRUST", more).replace("CALL", f"plan = load_plan('p.planc')\n{call}")
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import planc
-from planc.codec import encode_plan
-from planc.fingerprint import structure_digest
-from planc.plan import Plan
+from planc.files.formats import encode_plan
+from planc.plan.fingerprint import structure_digest
+from planc.plan.plan import Plan
 from tests.programs import Program, write
 from tests.programs.borders import exiting, unpacked
 

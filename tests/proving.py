@@ -16,12 +16,12 @@ from torch import nn
 import planc
 from planc.analysis import Analysis
 from planc.apply import apply
-from planc.groups import Group
-from planc.plan import Plan
+from planc.compile.select import write_plan
+from planc.ir.groups import Group
+from planc.modules.copies import clone
+from planc.modules.nesting import leaves, map_leaves
+from planc.plan.plan import Plan
 from planc.policy.feasible import feasible
-from planc.select import write_plan
-from planc.trace.clone import clone
-from planc.trace.nesting import leaves, map_leaves
 
 torch.set_num_threads(1)
 

@@ -41,9 +41,9 @@ from torch import nn
 import planc
 from planc.analysis import Analysis
 from planc.errors import AnalysisError, PolicyError, SizeMismatch, TraceError, VerificationError
-from planc.fingerprint import structure_digest
-from planc.plan import Plan
-from planc.trace.nesting import map_leaves
+from planc.modules.nesting import map_leaves
+from planc.plan.fingerprint import structure_digest
+from planc.plan.plan import Plan
 from planc.verify.outputs import difference, masked_original, rewritten_graph, run
 from tests.executors import same_everywhere
 from tests.masked import beside_masked, plan_of_any_history

@@ -34,7 +34,13 @@ from tests.zoo.torchvision import classification_models, example_input, unweight
 
 _HEAVY = {"regnet_y_128gf", "vit_h_14"}  # 2.5 GB of weights each
 _LIMIT = 600.0  # seconds for one model
-_PRELOAD = ["planc.checkpoint", "planc.compile", "planc.streaming", "planc.verify", "torchvision"]
+_PRELOAD = [
+    "planc.files.checkpoint",
+    "planc.compile",
+    "planc.files.cut",
+    "planc.verify",
+    "torchvision",
+]
 _NOISE = 65_537  # a prime: no two rows of a weight hold the same part of the noise
 
 
@@ -173,8 +179,8 @@ def _fill(model: nn.Module) -> nn.Module:
 
 def _write(model: nn.Module, path: Path) -> None:
     """A safetensors file, tensor by tensor: the package would hold all of them twice."""
-    from planc.checkpoint.elements import bytes_of, dtype_name
-    from planc.tensorfiles.header import aligned, place, write_header
+    from planc.files.checkpoint.elements import bytes_of, dtype_name
+    from planc.files.tensors.header import aligned, place, write_header
 
     state = model.state_dict()
     entries = place(aligned((n, dtype_name(t, n), tuple(t.shape)) for n, t in state.items()))

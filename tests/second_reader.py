@@ -1,5 +1,5 @@
 """A second reader of plan files, in thirty lines, that knows msgpack and the layout in
-planc/codec/envelope.py and records.py and nothing else of planc.
+planc/files/formats/envelope.py and records.py and nothing else of planc.
 """
 
 from __future__ import annotations

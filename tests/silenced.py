@@ -21,8 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from planc.analysis import Analysis
 from planc.criteria.roles import roles
-from planc.groups import Member
-from planc.layers import whole
+from planc.ir.groups import Member
+from planc.ir.layers import whole
 
 WAYS = ("zero", "made", "factor", "unread", "scale")
 Units = NDArray[np.int64]

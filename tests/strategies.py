@@ -17,7 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from planc.fingerprint import (
+from planc.ir.groups import Indices, Member, Over, compress
+from planc.plan.fingerprint import (
     attributes_digest,
     modules_after,
     shapes_digest,
@@ -25,8 +26,7 @@ from planc.fingerprint import (
     tensors_after,
     tensors_digest,
 )
-from planc.groups import Indices, Member, Over, compress
-from planc.plan import (
+from planc.plan.plan import (
     AttributeChange,
     Cost,
     Cut,
@@ -38,7 +38,7 @@ from planc.plan import (
     TensorSpec,
     WidthConstraint,
 )
-from planc.plan import cuts as cuts_of
+from planc.plan.plan import cuts as cuts_of
 
 # a busy machine is no failure of a law
 settings.register_profile("planc", deadline=None)

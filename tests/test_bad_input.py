@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import planc
+from planc.cli.named import assign_weights, load_model, read_weights
 from planc.errors import (
     CalibrationError,
     FileError,
@@ -23,8 +24,7 @@ from planc.errors import (
     TruncatedFile,
     VerificationError,
 )
-from planc.models import assign_weights, load_model, read_weights
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from tests import small
 from tests.small import Inputs, build, contents
 

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 import planc
 from planc import masks
 from planc.cli import run
+from planc.cli.named import load_model
 from planc.cli.options import CRITERIA, amount, duration
 from planc.criteria import NAMES
-from planc.maskplan import mask_plan
-from planc.models import load_model
-from planc.plan import TensorSpec
+from planc.plan.masks import mask_plan
+from planc.plan.plan import TensorSpec
 from tests.latency.test_latency import macs
 
 FACTORY = """
@@ -345,7 +345,7 @@ def test_mask_requests_that_mean_nothing_are_refused(fail: Run, succeed: Run) ->
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch, succeed: Run) -> planc.LatencyTable:
     """What planc measure writes, by a clock that counts multiply-accumulates."""
-    import planc.latency.measure as measure
+    import planc.policy.latency.measure as measure
 
     monkeypatch.setattr(measure, "timer", lambda device: macs)
     assert "aten.conv2d.default" in succeed("measure", MODEL, *INPUT, "-o", "a.latency")
@@ -459,9 +459,9 @@ def test_patterns_that_match_nothing_are_an_error(fail: Run) -> None:
 def test_an_output_that_cannot_be_written_is_known_before_the_work(
     output: str, fail: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import planc.models
+    import planc.cli.named
 
-    monkeypatch.setattr(planc.models, "load_model", None)
+    monkeypatch.setattr(planc.cli.named, "load_model", None)
     assert f"cannot write {output}" in fail("plan", MODEL, *INPUT, "-o", output)
 
 

@@ -23,13 +23,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planc import codec
-from planc.codec import Limits, decode_plan, encode_plan, load_plan, save_plan
-from planc.codec.conversion import to_body
-from planc.codec.envelope import seal, unseal
-from planc.codec.files import read_file, replacing, write_file
-from planc.codec.membership import Tables
-from planc.codec.shapes import shapes_after
 from planc.errors import (
     CorruptFile,
     FileError,
@@ -41,9 +34,16 @@ from planc.errors import (
     UnsafePath,
     UnsupportedVersion,
 )
-from planc.fingerprint import structure_digest, tensors_digest
-from planc.groups import Indices, Member, Over, Run, compress
-from planc.plan import AttributeChange, Plan, PlanGroup, TensorSpec
+from planc.files import formats as codec
+from planc.files.disk.atomic import read_file, replacing, write_file
+from planc.files.formats import Limits, decode_plan, encode_plan, load_plan, save_plan
+from planc.files.formats.conversion import to_body
+from planc.files.formats.envelope import seal, unseal
+from planc.files.formats.membership import Tables
+from planc.files.formats.shapes import shapes_after
+from planc.ir.groups import Indices, Member, Over, Run, compress
+from planc.plan.fingerprint import structure_digest, tensors_digest
+from planc.plan.plan import AttributeChange, Plan, PlanGroup, TensorSpec
 from tests.strategies import complete, example_plan, plans
 
 KIND = b"planc/plan"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.columns import Columns, Line
+from planc.analysis.columns import Columns, Line
 
 NOBODY = 9
 Drawn = list[tuple[list[int], list[int]]]

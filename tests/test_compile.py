@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import planc
-from planc.codec import decode_plan, encode_plan
 from planc.criteria import Magnitude, Random
 from planc.errors import AnalysisError
+from planc.files.formats import decode_plan, encode_plan
 from planc.policy import Global, Uniform
 from tests import small
 from tests.proving import Net

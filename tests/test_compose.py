@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planc.codec import decode_plan, encode_plan
-from planc.compose import compose
 from planc.errors import PolicyError, StalePlan
-from planc.fingerprint import modules_after, tensors_after
-from planc.groups import Member, Over, Run, compress
-from planc.plan import AttributeChange, Plan, PlanGroup, TensorSpec
+from planc.files.formats import decode_plan, encode_plan
+from planc.ir.groups import Member, Over, Run, compress
+from planc.plan.compose import compose
+from planc.plan.fingerprint import modules_after, tensors_after
+from planc.plan.plan import AttributeChange, Plan, PlanGroup, TensorSpec
 from tests.strategies import (
     arrays,
     complete,

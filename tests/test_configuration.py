@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc.apply.attributes import set_attributes
 from planc.errors import MalformedFile, PlancError, StalePlan
-from planc.plan import AttributeChange, Plan
+from planc.modules.attributes import set_attributes
+from planc.plan.plan import AttributeChange, Plan
 
 X = torch.randn(2, 3, 6)
 

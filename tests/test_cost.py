@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import planc
-from planc.plan import Cost
+from planc.plan.plan import Cost
 from tests import small
 from tests.measure import macs
 from tests.small import MODELS, Inputs, build, randomised, several_call

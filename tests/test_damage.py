@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 import planc
-from planc.checkpoint.load import read_tensors
-from planc.codec import decode_plan
-from planc.codec.checkpoint import StoredTensor
-from planc.codec.limits import DEFAULT
 from planc.errors import CorruptFile, FileError, ShardMismatch
-from planc.tensorfiles.checkpoint import open_checkpoint
-from planc.tensorfiles.reader import read_header
+from planc.files.checkpoint.load import read_tensors
+from planc.files.disk.limits import DEFAULT
+from planc.files.formats import decode_plan
+from planc.files.formats.checkpoint import StoredTensor
+from planc.files.tensors.opened import open_checkpoint
+from planc.files.tensors.reader import read_header
 from tests.golden_files import DIRECTORY
 from tests.promises import Goal
 

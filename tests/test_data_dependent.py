@@ -14,7 +14,7 @@ from torch.nn import functional
 import planc
 from planc.analysis import Analysis
 from planc.errors import PolicyError, StalePlan, VerificationError
-from planc.trace.nesting import leaves
+from planc.modules.nesting import leaves
 from tests.proving import prove, randomise
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.diff import AttributeDiff, GroupDiff, diff
-from planc.plan import AttributeChange, Cost, Plan
+from planc.plan.diff import AttributeDiff, GroupDiff, diff
+from planc.plan.plan import AttributeChange, Cost, Plan
 from tests.strategies import complete, example_plan, plans, successors
 
 PLAN = example_plan()

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import planc
 from planc.analysis import Analysis
-from planc.equations import Constraint, Operation, operation
-from planc.select import write_plan
-from planc.widths import Poly
+from planc.analysis.equations import Constraint, Operation, operation
+from planc.analysis.polynomials import Poly
+from planc.compile.select import write_plan
 from tests.proving import Net, prove, prunable, removal
 
 TOKENS = torch.randn(2, 3, 6)

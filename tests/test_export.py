@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import planc
 from planc.errors import PolicyError, TraceError
-from planc.trace.nesting import leaves
+from planc.modules.nesting import leaves
 from tests.frontends import both, difference
 from tests.programs import write
 from tests.proving import Net, prove, prunable, randomise

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planc.errors import AlreadyApplied, StalePlan
-from planc.fingerprint import (
+from planc.plan.fingerprint import (
     Form,
     Gap,
     attributes_digest,
@@ -31,7 +31,7 @@ from planc.fingerprint import (
     tensors_after,
     tensors_digest,
 )
-from planc.plan import CLASS, AttributeChange, ModuleSpec, Plan, TensorSpec
+from planc.plan.plan import CLASS, AttributeChange, ModuleSpec, Plan, TensorSpec
 from tests.strategies import complete, example_plan, plans
 
 PLAN = example_plan()

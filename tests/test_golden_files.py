@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 import planc
 from planc import errors
-from planc.codec import encode_plan
-from planc.report.plain import plan_json
-from planc.tensorfiles.checkpoint import open_checkpoint
+from planc.cli.report.plain import plan_json
+from planc.files.formats import encode_plan
+from planc.files.tensors.opened import open_checkpoint
 from tests.crash.test_crash import Net
 from tests.golden_files import DIRECTORY, MANIFEST, malformed, others, outcome, plans
 from tests.promises import Goal

@@ -23,10 +23,10 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import planc
 from planc.analysis import Analysis
-from planc.codec import decode_plan, encode_plan
-from planc.grouping import PINNED
-from planc.labels import Labelled, dense
+from planc.analysis.grouping import PINNED
+from planc.files.formats import decode_plan, encode_plan
 from planc.policy import feasible
+from planc.rules.labels import Labelled, dense
 from tests.programs import write
 from tests.proving import Net, prunable
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planc.errors import PlancError, TraceError
-from planc.inputs import as_call, materialise, specify
-from planc.specification import MOST_OF_ALL, MOST_OF_ONE, kept_values, without_values
+from planc.modules.inputs import as_call, materialise, specify
+from planc.plan.specification import MOST_OF_ALL, MOST_OF_ONE, kept_values, without_values
 
 Pair = namedtuple("Pair", "left right")
 

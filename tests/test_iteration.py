@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import planc
+from planc.compile.schedule import Schedule, Step, next_step
 from planc.errors import InfeasibleBudget, PolicyError, StalePlan
-from planc.iteration import Schedule, Step, next_step
-from planc.latency.carried import Carried
-from planc.plan import Cost
+from planc.plan.plan import Cost
+from planc.policy.latency.carried import Carried
 from tests.latency.test_latency import macs
 from tests.small import build
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import planc
-from planc.codec import decode_plan, encode_plan
 from planc.errors import MalformedFile, PolicyError, VerificationError
-from planc.latency.clock import Timer
-from planc.specification import (
+from planc.files.formats import decode_plan, encode_plan
+from planc.plan.specification import (
     INPUT_VALUES,
     MOST_OF_ALL,
     MOST_OF_ONE,
@@ -24,6 +23,7 @@ from planc.specification import (
     without_precision,
     without_values,
 )
+from planc.policy.latency.clock import Timer
 from tests.small import Inputs
 
 
@@ -257,7 +257,7 @@ nested = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(nested)
 def test_every_plan_whose_inputs_are_written_is_read(value: Any) -> None:
-    from planc.inputs import materialise, specify
+    from planc.modules.inputs import materialise, specify
 
     spec = specify((value, torch.zeros(2)), {})
     model, args, _ = averaged()

@@ -8,9 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.facts import NEVER, Facts, Slot
-from planc.grouping import components
-from planc.labels import (
+from planc.analysis.grouping import components
+from planc.rules.labels import (
     Labelled,
     Layer,
     blocks,
@@ -23,6 +22,7 @@ from planc.labels import (
     take,
     unify,
 )
+from planc.rules.labels.facts import NEVER, Facts, Slot
 
 Shape = tuple[int, ...]
 SIZES = st.sampled_from([1, 2, 3, 4, 6])

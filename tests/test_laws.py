@@ -21,9 +21,9 @@ from torch import fx, nn
 from torch.nn import functional
 
 import planc
-from planc.codec import encode_plan
 from planc.errors import AlreadyApplied, PlancError, StalePlan
-from planc.plan import Plan
+from planc.files.formats import encode_plan
+from planc.plan.plan import Plan
 from tests import small
 from tests.digests import digests
 from tests.programs import write

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import planc
 from planc.errors import AnalysisError, PlancError, TraceError, VerificationError
-from planc.facts import Facts
-from planc.labels import Labelled, unify
 from planc.rules import leaf
-from planc.rules.contraction import linear, matmul
+from planc.rules.families.contraction import linear, matmul
+from planc.rules.labels import Labelled, unify
+from planc.rules.labels.facts import Facts
 from tests.proving import Net, free, prove, prunable, reasons, together
 
 TOKENS = torch.randn(2, 3, 6)

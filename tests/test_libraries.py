@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import planc
-from planc.codec import encode_plan
-from planc.trace.nesting import leaves
+from planc.files.formats import encode_plan
+from planc.modules.nesting import leaves
 from tests.zoo.libraries import TABLE, Entry
 
 

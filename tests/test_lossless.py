@@ -14,9 +14,9 @@ from torch.nn import functional
 from torch.nn.utils import prune
 
 import planc
-from planc.constants.dead import Dead
+from planc.criteria.dead import Dead
 from planc.errors import PolicyError
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from planc.policy import Zeros
 from tests.programs import write
 from tests.silenced import WAYS, chosen_units, silenced, sparsified

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import planc
-from planc.codec.limits import DEFAULT
-from planc.groups import apart, joined
+from planc.files.disk.limits import DEFAULT
+from planc.ir.groups import apart, joined
 
 X = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
 

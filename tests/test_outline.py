@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import planc
-from planc import fingerprint
 from planc.analysis import Analysis
+from planc.compile.outline import Outline, outline
 from planc.errors import AnalysisError, PolicyError
-from planc.outline import Outline, outline
-from planc.plan import Plan
+from planc.plan import fingerprint
+from planc.plan.plan import Plan
 from tests.proving import TARGETS, removal
 from tests.small import MODELS, build
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import planc
+from planc.criteria.penalties import BatchNormPenalty, GroupNorm, Growing, UnitSquares
 from planc.errors import AnalysisError, PolicyError, StalePlan
-from planc.penalties import BatchNormPenalty, GroupNorm, Growing, UnitSquares
 from planc.policy import Zeros
 from tests.criteria import brute
 from tests.small import MODELS, build

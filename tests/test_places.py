@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import planc
-from planc.groups import Run
-from planc.places import NOWHERE
+from planc.analysis.places import NOWHERE
+from planc.ir.groups import Run
 from tests.small import MODELS, build
 
 

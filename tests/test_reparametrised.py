@@ -12,7 +12,7 @@ from torch.nn.utils import prune
 
 import planc
 from planc.errors import PlancError, VerificationError
-from planc.reparametrised import masked_tensors
+from planc.modules.hooks import masked_tensors
 from tests.masks.masking import prune_all
 from tests.proving import Net, prove
 from tests.small import MODELS, build, contents, randomised, storages

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 import planc
-from planc.plan import CLASS
-from planc.trace.structure import structural_attributes
+from planc.modules.tree import structural_attributes
+from planc.plan.plan import CLASS
 from tests import small
 from tests.programs import write
 from tests.promises import Goal

@@ -17,13 +17,13 @@ from torch import nn
 from torch.nn import functional
 
 import planc
-from planc.codec import encode_plan
+from planc.analysis.structure import module_table
+from planc.apply.validate import shapes_digest
 from planc.errors import AlreadyApplied, StalePlan, VerificationError
-from planc.fingerprint import attributes_digest, modules_after
-from planc.plan import CLASS, AttributeChange, ModuleSpec, Plan
+from planc.files.formats import encode_plan
+from planc.plan.fingerprint import attributes_digest, modules_after
+from planc.plan.plan import CLASS, AttributeChange, ModuleSpec, Plan
 from planc.rules import rule
-from planc.structure import module_table
-from planc.validate import shapes_digest
 
 IMAGES, OTHERS = torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 12, 12)
 

@@ -20,18 +20,18 @@ from torch import nn
 
 import planc
 from planc.cli import run
-from planc.codec import decode_plan, encode_plan
-from planc.codec.envelope import seal
-from planc.codec.latency import to_body as latency_body
-from planc.codec.limits import DEFAULT
-from planc.codec.masks import to_body as masks_body
-from planc.codec.specification import check_specification
+from planc.cli.report.html import plan_html
 from planc.errors import MalformedFile, PlancError, PlancWarning, UnsafePath
-from planc.plan import WidthConstraint
-from planc.report.html import plan_html
-from planc.tensorfiles.header import Entry, parse_text, write_header
-from planc.tensorfiles.shards import check_names
-from planc.text import escaped, hidden
+from planc.errors.text import escaped, hidden
+from planc.files.disk.limits import DEFAULT
+from planc.files.formats import decode_plan, encode_plan
+from planc.files.formats.envelope import seal
+from planc.files.formats.latency import to_body as latency_body
+from planc.files.formats.masks import to_body as masks_body
+from planc.files.formats.specification import check_specification
+from planc.files.tensors.header import Entry, parse_text, write_header
+from planc.files.tensors.shards import check_names
+from planc.plan.plan import WidthConstraint
 from tests.codec.test_latency_files import TABLE
 from tests.masks.test_files import MASKS
 from tests.strategies import example_plan
@@ -104,7 +104,7 @@ def edits() -> dict[str, Any]:
 @pytest.mark.parametrize("place", edits())
 @pytest.mark.parametrize("text", HIDDEN[:1] + HIDDEN[9:12])
 def test_names_of_a_plan_that_cannot_be_seen_are_refused(place: str, text: str) -> None:
-    from planc.codec.conversion import to_body
+    from planc.files.formats.conversion import to_body
 
     body = msgpack.unpackb(to_body(example_plan()))
     edits()[place](body, f"a{text}")
@@ -136,7 +136,7 @@ def test_names_of_a_mask_plan_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_of_tensors_and_shards_are_refused() -> None:
-    from planc.codec.limits import DEFAULT
+    from planc.files.disk.limits import DEFAULT
 
     with pytest.raises(MalformedFile, match=r"a tensor's name: .* has the character \\x1b"):
         parse_text(write_header([Entry("a\x1b[0m", "U8", (1,), 0, 1)], {}), DEFAULT)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from tests.proving import Net
 
 LAYERS: dict[str, Any] = {"nhead": 4, "dim_feedforward": 24, "batch_first": True}

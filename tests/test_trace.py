@@ -21,7 +21,7 @@ from torch.nn import functional
 
 import planc
 from planc.errors import TraceError
-from planc.ir import Ref
+from planc.ir.graph import Ref
 from tests import small
 from tests.small import MODELS, build, contents, several_call
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import planc
-from planc.plan import Plan
+from planc.plan.plan import Plan
 
 pytest.importorskip("transformers")
 

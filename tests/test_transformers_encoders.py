@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import planc
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from tests.proving import together
 
 pytest.importorskip("transformers")

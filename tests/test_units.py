@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import planc
-from planc.codec import decode_plan, encode_plan
-from planc.plan import PlanGroup
-from planc.report.plain import plan_json
-from planc.units import Units, marked
+from planc.cli.report.plain import plan_json
+from planc.files.formats import decode_plan, encode_plan
+from planc.ir.units import Units, marked
+from planc.plan.plan import PlanGroup
 from tests.small import build, contents
 
 Case = tuple[Units, tuple[int, ...]]

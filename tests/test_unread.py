@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import planc
-from planc.grouping.literals import is_literal
-from planc.grouping.unread import FOLLOWS, UNREAD
-from planc.plan import Plan
+from planc.analysis.grouping.literals import is_literal
+from planc.analysis.grouping.unread import FOLLOWS, UNREAD
+from planc.plan.plan import Plan
 from tests.proving import Net
 
 LONGEST = 16

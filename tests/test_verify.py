@@ -17,7 +17,7 @@ from torch import fx, nn
 
 import planc
 from planc.errors import AlreadyApplied, StaleError, StalePlan, VerificationError
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from tests import faults, small
 from tests.faults import Case, NoRoom
 from tests.promises import Goal

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc import walk as walking
-from planc.facts import NEVER
+from planc.analysis import walk as walking
+from planc.rules.labels.facts import NEVER
 from tests.programs import write
 from tests.proving import Net, free, prove, reasons, together
 

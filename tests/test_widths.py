@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.widths import Poly, Variable, product
+from planc.analysis.polynomials import Poly, Variable, product
 
 TERMS = st.dictionaries(
     st.lists(st.integers(0, 3), max_size=3).map(lambda m: tuple(sorted(m))), st.integers(-5, 5)

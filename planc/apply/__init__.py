@@ -17,13 +17,13 @@ from planc.apply.graph import apply_graph
 from planc.apply.module import apply_module, mask_module, restore_module
 from planc.apply.renewal import Removed
 from planc.apply.state_dict import apply_state_dict, mask_state_dict, restore_state_dict
-from planc.arguments import a_flag, a_plan, instance, takes
+from planc.apply.validate import example_call, explained
+from planc.apply.validate import validate as validate_module
 from planc.errors import PlancError
-from planc.plan import Plan
-from planc.trace.given import as_module
-from planc.validate import example_call, explained
-from planc.validate import validate as validate_module
-from planc.wrappers import rewrapped
+from planc.modules.given import as_module
+from planc.modules.wrappers import rewrapped
+from planc.plan.arguments import a_flag, a_plan, instance, takes
+from planc.plan.plan import Plan
 
 __all__ = ["Removed", "apply", "mask", "restore"]
 

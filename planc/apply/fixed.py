@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from planc.analysis import Analysis
-from planc.expr import Expr, Size, SizeOf, leaves
-from planc.facts import NEVER
-from planc.ir import Node, provenanced, refs
-from planc.labels import Labelled, Layer
+from planc.ir.expressions import Expr, Size, SizeOf, leaves
+from planc.ir.graph import Node, provenanced, refs
+from planc.rules.labels import Labelled, Layer
+from planc.rules.labels.facts import NEVER
 
 _SHAPED = ("aten.view.default", "aten.reshape.default", "aten.expand.default", "aten.repeat.")
 _FLATTENED = "aten.flatten."

@@ -12,10 +12,10 @@ from planc.apply.renewal import Removed, collect_removed
 from planc.apply.rewrite import rewritten
 from planc.apply.tensors import copy_tensor, cut_tensor
 from planc.apply.trials import bindings
-from planc.plan import Plan
+from planc.apply.validate import Call, check_structure, compare_shapes
+from planc.modules.tree import owned_tensors
+from planc.plan.plan import Plan
 from planc.trace import trace
-from planc.trace.structure import owned_tensors
-from planc.validate import Call, check_structure, compare_shapes
 
 
 def apply_graph(

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from planc.expr import Attribute, Expr, Number, Scalar, Size, SizeOf, evaluate
-from planc.ir import Comparison
-from planc.labels import Labelled
-from planc.plan import Plan
+from planc.ir.expressions import Attribute, Expr, Number, Scalar, Size, SizeOf, evaluate
+from planc.ir.graph import Comparison
+from planc.plan.plan import Plan
+from planc.rules.labels import Labelled
 
 
 class Literals:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from torch import nn
 
 from planc.analysis import analyze
-from planc.apply.source import modules_of, tensors_of
+from planc.analysis.structure import module_table
+from planc.apply.validate import example_call, shapes_digest
 from planc.errors import PlancError, StalePlan
-from planc.fingerprint import (
+from planc.ir.graph import Graph
+from planc.modules.tables import modules_of, tensors_of
+from planc.plan.fingerprint import (
     check_source,
     first_difference,
     lists_classes,
@@ -21,11 +24,8 @@ from planc.fingerprint import (
     structure_digest,
     tensors_after,
 )
-from planc.ir import Graph
-from planc.plan import Plan
-from planc.structure import module_table
+from planc.plan.plan import Plan
 from planc.trace import trace
-from planc.validate import example_call, shapes_digest
 
 
 def check_model(plan: Plan, model: nn.Module) -> None:

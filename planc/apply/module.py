@@ -12,7 +12,6 @@ from typing import Any, Literal, overload
 import torch
 from torch import nn
 
-from planc.apply.attributes import set_attributes
 from planc.apply.matching import check_model, result_difference
 from planc.apply.renewal import (
     Masking,
@@ -23,15 +22,16 @@ from planc.apply.renewal import (
     storage_id,
     trainable_results,
 )
-from planc.apply.source import not_the_result, tensors_of
 from planc.apply.tensors import cut_tensor
 from planc.errors import PlancError
-from planc.fingerprint import first_difference, tensors_after
-from planc.plan import AttributeChange, Cut, Plan, TensorSpec
-from planc.trace.clone import clone
-from planc.trace.forgetting import forget_tensors
-from planc.trace.objects import held_objects
-from planc.trace.structure import owned_tensors
+from planc.modules.attributes import set_attributes
+from planc.modules.copies import clone
+from planc.modules.forgetting import forget_tensors
+from planc.modules.held import held_objects
+from planc.modules.tables import not_the_result, tensors_of
+from planc.modules.tree import owned_tensors
+from planc.plan.fingerprint import first_difference, tensors_after
+from planc.plan.plan import AttributeChange, Cut, Plan, TensorSpec
 
 
 @overload

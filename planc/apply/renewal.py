@@ -15,13 +15,13 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from planc.apply.attributes import is_plain
 from planc.apply.tensors import copy_tensor, mask_tensor, removed_values, uncut_tensor
 from planc.errors import StalePlan
-from planc.layers import whole
-from planc.plan import Cut, Plan, TensorSpec
-from planc.trace.closures import tensor_hooks
-from planc.trace.structure import storage_of
+from planc.ir.layers import whole
+from planc.modules.attributes import is_plain
+from planc.modules.closures import tensor_hooks
+from planc.modules.tree import storage_of
+from planc.plan.plan import Cut, Plan, TensorSpec
 
 Change = TypeVar("Change", bound=Hashable)
 Named = Iterable[tuple[str, torch.Tensor]]

@@ -16,23 +16,23 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, predicted_shape
-from planc.apply.attributes import inside, set_attributes
 from planc.apply.holder import assign, holder
 from planc.apply.literals import Literals
 from planc.apply.sizes import Computed, Input, comparisons_due, held
 from planc.apply.tensors import copy_tensor
 from planc.apply.trials import Binding
 from planc.errors import AnalysisError
-from planc.expr import Scalar, Size, expr_of
-from planc.facts import Demand
-from planc.ir import CAPTURED, Node, Ref, refs
-from planc.plan import Plan
+from planc.ir.expressions import Scalar, Size, expr_of
+from planc.ir.graph import CAPTURED, Node, Ref, refs
+from planc.modules.attributes import inside, set_attributes
+from planc.modules.copies import clone
+from planc.modules.nesting import leaves, map_leaves
+from planc.modules.tree import owned_tensors
+from planc.plan.plan import Plan
 from planc.rules import find, parameters
-from planc.trace.clone import clone
+from planc.rules.labels.facts import Demand
 from planc.trace.leaf import named_operands
-from planc.trace.nesting import leaves, map_leaves
 from planc.trace.rebuilding import Rebuilt
-from planc.trace.structure import owned_tensors
 
 _EQUAL_PARTS = (
     "aten.chunk.",

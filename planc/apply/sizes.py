@@ -20,7 +20,7 @@ from torch.fx.node import has_side_effect
 from planc.analysis import Analysis
 from planc.apply.fixed import Fixed
 from planc.apply.trials import Binding
-from planc.expr import (
+from planc.ir.expressions import (
     OPERATORS,
     Apply,
     Attribute,
@@ -33,10 +33,10 @@ from planc.expr import (
     evaluate,
     leaves,
 )
-from planc.facts import NEVER
-from planc.guards import check
-from planc.ir import AS_IT_IS, RETURNED, Comparison, Graph
-from planc.labels import Labelled
+from planc.ir.graph import AS_IT_IS, RETURNED, Comparison, Graph
+from planc.ir.guards import check
+from planc.rules.labels import Labelled
+from planc.rules.labels.facts import NEVER
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "+": operator.add,

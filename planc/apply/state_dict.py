@@ -24,11 +24,11 @@ from planc.apply.renewal import (
     collect_removed,
     trainable_results,
 )
-from planc.apply.source import not_the_result, shapes_of
 from planc.apply.tensors import cut_tensor
-from planc.fingerprint import check_state_dict, shape_difference, tensors_after
-from planc.plan import Plan, TensorSpec
-from planc.wrappers import prefix_of
+from planc.modules.tables import not_the_result, shapes_of
+from planc.modules.wrappers import prefix_of
+from planc.plan.fingerprint import check_state_dict, shape_difference, tensors_after
+from planc.plan.plan import Plan, TensorSpec
 
 State = Mapping[str, Any]
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from planc.errors import PlancError, StalePlan
-from planc.groups import Indices
-from planc.plan import Cut, Ragged
+from planc.ir.groups import Indices
+from planc.plan.plan import Cut, Ragged
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

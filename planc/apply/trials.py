@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from planc.expr import Attribute, Number, Scalar, Size, SizeOf, evaluate
-from planc.guards import RELATIONS
-from planc.ir import AS_IT_IS, RETURNED, Comparison, Graph, Node, Ref
+from planc.ir.expressions import Attribute, Number, Scalar, Size, SizeOf, evaluate
+from planc.ir.graph import AS_IT_IS, RETURNED, Comparison, Graph, Node, Ref
+from planc.ir.guards import RELATIONS
+from planc.modules.nesting import leaves as nested_leaves
+from planc.modules.nesting import map_leaves
 from planc.trace.attempts import again
-from planc.trace.nesting import leaves as nested_leaves
-from planc.trace.nesting import map_leaves
 from planc.trace.rebuilding import Rebuilt
 from planc.trace.values import holds
 

@@ -22,8 +22,8 @@ from planc.cli.terminal import check_writable, note, print_json, say, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
-    from planc.streaming import Applied
-    from planc.streaming.ranks import Ranks
+    from planc.files.cut import Applied
+    from planc.files.cut.ranks import Ranks
 
 _MIB = 1 << 20
 
@@ -81,10 +81,10 @@ def apply(
     if keep_removed is not None and model is not None:
         raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
     import planc
-    from planc.codec.kinds import load_any
-    from planc.maskplan import MaskPlan
-    from planc.plan import Plan
-    from planc.streaming.masking import mask_files
+    from planc.files.cut.masking import mask_files
+    from planc.files.formats.kinds import load_any
+    from planc.plan.masks import MaskPlan
+    from planc.plan.plan import Plan
 
     with _ranks() as ranks:
         if model is not None and ranks.size > 1:
@@ -133,7 +133,7 @@ def apply(
 def _ranks() -> Iterator[Ranks]:
     """The processes that a launcher such as torchrun started, else this one alone."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        from planc.streaming.ranks import Ranks
+        from planc.files.cut.ranks import Ranks
 
         yield Ranks()
         return
@@ -171,7 +171,7 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
     """
     check_writable(output, directories=True)
     import planc
-    from planc.streaming.masking import holds_masks, unmask_files
+    from planc.files.cut.masking import holds_masks, unmask_files
 
     back = unmask_files if holds_masks(removed) else planc.restore_files
     with status(f"restoring {weights}"):
@@ -186,8 +186,8 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
 def inspect(weights: Path, as_json: bool) -> None:
     """Say what the checkpoint WEIGHTS holds, and show the plan that it was made with."""
     import planc
-    from planc.report.plain import plan_json
-    from planc.report.text import plan_table
+    from planc.cli.report.plain import plan_json
+    from planc.cli.report.text import plan_table
 
     found = planc.inspect(weights)
     if as_json:

@@ -28,7 +28,7 @@ from planc.cli.terminal import show as print_table
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
-    from planc.plan import Plan
+    from planc.plan.plan import Plan
 
 
 _HOW_FAR = ("ratio", "macs", "params", "bytes", "latency")
@@ -146,7 +146,7 @@ def plan(
         raise click.UsageError(f"--{asked[0]} and --from-masks: the masks say what goes")
     check_writable(output)
     import planc
-    from planc.report.text import plan_table
+    from planc.cli.report.text import plan_table
 
     if from_json is not None:
         result = _plan_in(from_json)
@@ -239,7 +239,7 @@ def mask(
     check_writable(output)
     import planc
     from planc import masks
-    from planc.report.masks import masks_table
+    from planc.cli.report.masks import masks_table
 
     share = 0.5 if ratio is None else ratio
     policy: masks.MaskPolicy = masks.PerTensor(share)
@@ -283,7 +283,7 @@ def measure(
     """
     check_writable(output)
     import planc
-    from planc.report.latency import latency_table
+    from planc.cli.report.latency import latency_table
 
     args = example_inputs(inputs, seed)
     built = build(model, settings, seed, weights)
@@ -299,9 +299,9 @@ def measure(
 
 def _plan_in(path: Path) -> Plan:
     """The plan that a JSON text describes."""
-    from planc.codec.files import read_file
-    from planc.codec.limits import DEFAULT
-    from planc.report.plain import plan_from_json
+    from planc.cli.report.plain import plan_from_json
+    from planc.files.disk.atomic import read_file
+    from planc.files.disk.limits import DEFAULT
 
     try:
         plain = json.loads(read_file(path, DEFAULT.file))

@@ -26,7 +26,7 @@ def build(
     device: str = "cpu",
 ) -> nn.Module:
     """The model of the command line, with the weights of a file if one is given."""
-    from planc.models import assign_weights, load_model, read_weights
+    from planc.cli.named import assign_weights, load_model, read_weights
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does, for package.module:factory
@@ -40,7 +40,7 @@ def build(
 
 def example_inputs(inputs: Shapes, seed: int) -> tuple[torch.Tensor, ...]:
     """Random example inputs of those shapes; an image where none are given."""
-    from planc.inputs import materialise
+    from planc.modules.inputs import materialise
 
     items = inputs or (shape(IMAGE),)
     args, _ = materialise(("tuple", ("tuple", *items), ("dict",)), seed=seed)

@@ -27,13 +27,13 @@ _DIFFER = 3
 @json_option
 def show(plan_file: Path, as_json: bool) -> None:
     """Show what PLAN removes, and what that saves; PLAN may be a mask plan or a latency table."""
-    from planc.codec.kinds import load_any
-    from planc.latency.table import LatencyTable
-    from planc.maskplan import MaskPlan
-    from planc.report.latency import latency_json, latency_table
-    from planc.report.masks import masks_json, masks_table
-    from planc.report.plain import plan_json
-    from planc.report.text import plan_table
+    from planc.cli.report.latency import latency_json, latency_table
+    from planc.cli.report.masks import masks_json, masks_table
+    from planc.cli.report.plain import plan_json
+    from planc.cli.report.text import plan_table
+    from planc.files.formats.kinds import load_any
+    from planc.plan.latency import LatencyTable
+    from planc.plan.masks import MaskPlan
 
     loaded = load_any(plan_file)
     if isinstance(loaded, MaskPlan):
@@ -113,7 +113,7 @@ def verify(
 ) -> None:
     """Prove PLAN on MODEL: apply it, run both models, compare with the masked original."""
     import planc
-    from planc.models import assign_weights, read_weights
+    from planc.cli.named import assign_weights, read_weights
 
     loaded = planc.load_plan(plan_file)
     args = example_inputs(inputs, seed) if inputs else None  # None: those of the plan
@@ -136,11 +136,11 @@ def verify(
 def diff(first: Path, second: Path, as_json: bool) -> int:
     """Compare two plans, or two mask plans; exit with 3 if they differ."""
     import planc
-    from planc.codec.kinds import load_any
-    from planc.latency.table import LatencyTable
-    from planc.maskdiff import MaskPlanDiff
-    from planc.report.masks import masks_diff_table
-    from planc.report.text import diff_table
+    from planc.cli.report.masks import masks_diff_table
+    from planc.cli.report.text import diff_table
+    from planc.files.formats.kinds import load_any
+    from planc.plan.latency import LatencyTable
+    from planc.plan.maskdiff import MaskPlanDiff
 
     left, right = load_any(first), load_any(second)
     if isinstance(left, LatencyTable) or isinstance(right, LatencyTable):
@@ -171,8 +171,8 @@ def report(plan_file: Path, other: Path | None, out: Path | None) -> None:
     One HTML file without scripts; any browser opens it. Equal plans give equal pages.
     """
     import planc
-    from planc.codec.files import write_file
-    from planc.report.html import plan_html
+    from planc.cli.report.html import plan_html
+    from planc.files.disk.atomic import write_file
 
     out = out or plan_file.with_suffix(".html")
     check_writable(out)

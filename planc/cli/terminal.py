@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import click
 
 from planc.errors import PlancError, PlancWarning
-from planc.text import escaped
+from planc.errors.text import escaped
 
 _PIPED_WIDTH = 160
 

@@ -18,7 +18,7 @@ from planc.criteria.members import Members, Reduced, gathered
 from planc.criteria.scores import Opinions, Weights
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import INPUTS, Statistics
-from planc.ir import Tensor
+from planc.ir.graph import Tensor
 
 COUNT, SUM, ABSOLUTE, SQUARE, ZEROS = range(5)
 

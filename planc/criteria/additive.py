@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
+from planc.analysis.places import Place
 from planc.criteria.members import Members, Values, flat_values, members_of, spoken, summed_by
 from planc.criteria.scores import Opinions, Weights
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import Statistics
 from planc.criteria.sums import place_sums, sum_over
 from planc.errors import PolicyError
-from planc.ir import Tensor
-from planc.places import Place
+from planc.ir.graph import Tensor
 
 
 class Additive(ABC):

@@ -21,7 +21,7 @@ from planc.criteria.members import Members, Values
 from planc.criteria.scores import Weights, named_in
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import CHANGES, MEMBER_CHANGES, Statistics
-from planc.ir import Tensor
+from planc.ir.graph import Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from planc.analysis import Analysis
+from planc.analysis.places import NOWHERE, Place
 from planc.criteria.additive import Additive
 from planc.criteria.magnitude import Magnitude
 from planc.criteria.members import Members, Reduced, Values, gathered
 from planc.criteria.scores import Criterion, Opinions, Weights, opinions
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import Statistics
-from planc.ir import Tensor
-from planc.places import NOWHERE, Place
+from planc.ir.graph import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from planc.analysis import Analysis
+from planc.analysis.places import NOWHERE, Place
 from planc.criteria.additive import Additive
 from planc.criteria.changes import mean_changes, mean_member_changes
 from planc.criteria.members import Members, Reduced, Values, gathered
@@ -24,8 +25,7 @@ from planc.criteria.statistics import (
     needed,
 )
 from planc.errors import PolicyError
-from planc.ir import Tensor
-from planc.places import NOWHERE, Place
+from planc.ir.graph import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from planc.criteria.members import Values, flat_values
 from planc.criteria.reading import reading
 from planc.criteria.sources import Sources
 from planc.criteria.sums import power, power_sums
-from planc.ir import Tensor
+from planc.ir.graph import Tensor
 
 
 @dataclass(frozen=True, slots=True)

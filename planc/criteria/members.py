@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
+from planc.analysis.places import Places
 from planc.criteria.scores import Opinions, Weights
 from planc.criteria.statistics import Statistics
 from planc.errors import PolicyError
-from planc.places import Places
 
 Values = NDArray[np.float64]
 Reduction = Literal["mean", "max", "sum", "prod", "first"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
-from planc.arguments import function_of, shown
 from planc.criteria.activations import ActivationVariance, MeanActivation, NonzeroActivation, Wanda
 from planc.criteria.filters import BatchNormScale, GeometricMedian, Lamp
 from planc.criteria.gradients import KroneckerDamage, OptimalBrainDamage, Taylor
@@ -13,6 +12,7 @@ from planc.criteria.magnitude import Magnitude
 from planc.criteria.random import Random
 from planc.criteria.scores import Criterion
 from planc.errors import PolicyError
+from planc.plan.arguments import function_of, shown
 
 _NAMED: Mapping[str, Callable[[], Criterion]] = {
     "l1": lambda: Magnitude(1),

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
-from planc.ir import Tensor
-from planc.places import Place, Places
+from planc.analysis.places import Place, Places
+from planc.ir.graph import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from planc.ir import Graph, Node, Ref
+from planc.ir.graph import Graph, Node, Ref
 
 
 @dataclass(frozen=True, slots=True)

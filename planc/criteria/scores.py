@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.criteria.statistics import Statistics, needed
 from planc.errors import StalePlan
-from planc.ir import Tensor
+from planc.ir.graph import Tensor
 
 Weights = Mapping[str, torch.Tensor]
 Opinions = Sequence[NDArray[np.float64] | None]

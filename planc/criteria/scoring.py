@@ -8,14 +8,14 @@ import numpy as np
 from torch import nn
 
 from planc.analysis import Analysis
-from planc.arguments import described, instance, optional, takes
 from planc.criteria.names import named
 from planc.criteria.scores import Criterion, Scores, Weights, broken, check_weights, opinions
 from planc.criteria.statistics import Statistics
 from planc.errors import PolicyError
-from planc.groups import Group
-from planc.reparametrised import values_as_used
-from planc.wrappers import bare
+from planc.ir.groups import Group
+from planc.modules.hooks import values_as_used
+from planc.modules.wrappers import bare
+from planc.plan.arguments import described, instance, optional, takes
 
 
 @takes(

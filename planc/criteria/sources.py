@@ -13,7 +13,7 @@ from planc.criteria.roles import Role, roles, scales
 from planc.criteria.scores import Weights, named_in
 from planc.criteria.statistics import Statistics, needed
 from planc.errors import PolicyError, StalePlan
-from planc.ir import Tensor
+from planc.ir.graph import Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from planc.places import Place
+from planc.analysis.places import Place
 
 Sums = NDArray[Any]
 _PIECE = 1 << 20  # elements: four megabytes in single precision

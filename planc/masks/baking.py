@@ -12,10 +12,10 @@ from torch import nn
 from planc.apply.module import copy_module
 from planc.apply.renewal import trainable_results
 from planc.apply.tensors import bits_of
-from planc.arguments import takes
 from planc.errors import PlancError
-from planc.reparametrised import Masked, drop_refreshes, masked_tensors
-from planc.trace.given import module
+from planc.modules.given import module
+from planc.modules.hooks import Masked, drop_refreshes, masked_tensors
+from planc.plan.arguments import takes
 
 Model = TypeVar("Model", bound=nn.Module)
 _Made = dict[int, tuple[nn.Parameter, list[nn.Parameter]]]  # by the id of the original, with it

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from planc.apply.source import tensors_of
-from planc.arguments import described, function_of, some_patterns, takes
+from planc.compile.select import versions
 from planc.criteria import NAMES
 from planc.criteria.random import checked_seed
 from planc.errors import PolicyError
-from planc.maskplan import MaskPlan, mask_plan
 from planc.masks.policies import Floats, MaskPolicy
-from planc.plan import Provenance, TensorSpec
-from planc.reparametrised import values_as_used
-from planc.select import versions
-from planc.trace.given import module
+from planc.modules.given import module
+from planc.modules.hooks import values_as_used
+from planc.modules.tables import tensors_of
+from planc.plan.arguments import described, function_of, some_patterns, takes
+from planc.plan.masks import MaskPlan, mask_plan
+from planc.plan.plan import Provenance, TensorSpec
 
 
 class ElementCriterion(Protocol):

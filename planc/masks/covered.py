@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
+from planc.analysis.grouping import PINNED
 from planc.errors import PolicyError
-from planc.facts import Slot
-from planc.grouping import PINNED
-from planc.maskplan import Elements, MaskPlan
 from planc.masks.elements import zeros as elements_of_zero
+from planc.plan.masks import Elements, MaskPlan
+from planc.rules.labels.facts import Slot
 
 Flags = NDArray[np.bool_]
 

@@ -13,7 +13,7 @@ import torch
 
 from planc.apply.tensors import bits_of, copy_tensor, plain_tensor
 from planc.errors import PlancError, StalePlan
-from planc.maskplan import Elements
+from planc.plan.masks import Elements
 
 _SemiStructured = torch.sparse.SparseSemiStructuredTensor
 Layout = Literal["csr", "coo", "semi-structured"]

@@ -15,17 +15,17 @@ from planc.apply import removed_given
 from planc.apply.module import check_copy, named_tensors
 from planc.apply.module import rebuilt as rebuilt_module
 from planc.apply.renewal import Named, Removed, Renewal, memory_of, trainable_results
-from planc.apply.source import shapes_of, tensors_of
 from planc.apply.state_dict import Entries, entries_of
 from planc.apply.state_dict import named_tensors as named_entries
 from planc.apply.state_dict import rebuilt as rebuilt_state
-from planc.arguments import a_flag, options, takes
 from planc.errors import PlancError
-from planc.fingerprint import shape_difference
-from planc.maskplan import MaskPlan, TensorMask, check_masked, masks_given, stale_masks, unpacked
 from planc.masks.elements import Layout, put_back, sparse, taken, zeroed, zeros
-from planc.plan import TensorSpec
-from planc.wrappers import bare
+from planc.modules.tables import shapes_of, tensors_of
+from planc.modules.wrappers import bare
+from planc.plan.arguments import a_flag, options, takes
+from planc.plan.fingerprint import shape_difference
+from planc.plan.masks import MaskPlan, TensorMask, check_masked, masks_given, stale_masks, unpacked
+from planc.plan.plan import TensorSpec
 
 Target = TypeVar("Target", bound="nn.Module | Mapping[str, Any]")
 Form = Literal["zeros", "csr", "coo", "semi-structured"]

@@ -13,13 +13,13 @@ from torch.nn.utils import prune
 
 from planc.apply.module import copy_module
 from planc.apply.renewal import trainable_results
-from planc.apply.source import tensors_of
-from planc.arguments import takes
 from planc.errors import PlancError
-from planc.maskplan import Elements, MaskPlan, check_masked, mask_plan, masks_given
 from planc.masks.baking import bake
-from planc.reparametrised import Masked, masked_tensors, refresh
-from planc.trace.given import module
+from planc.modules.given import module
+from planc.modules.hooks import Masked, masked_tensors, refresh
+from planc.modules.tables import tensors_of
+from planc.plan.arguments import takes
+from planc.plan.masks import Elements, MaskPlan, check_masked, mask_plan, masks_given
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planc.errors import PolicyError
-from planc.maskplan import Elements
+from planc.plan.masks import Elements
 from planc.policy.ratio import checked_count, checked_ratio, share
 
 Floats = NDArray[np.floating]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from planc.apply.tensors import cut_tensor
-from planc.arguments import a_plan, takes
-from planc.fingerprint import tensors_after
-from planc.maskplan import MaskPlan, check_masked, mask_plan, masks_given
-from planc.plan import Plan
+from planc.plan.arguments import a_plan, takes
+from planc.plan.fingerprint import tensors_after
+from planc.plan.masks import MaskPlan, check_masked, mask_plan, masks_given
+from planc.plan.plan import Plan
 
 
 @takes(plan=a_plan, masks=masks_given)

@@ -18,24 +18,24 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
-from planc.apply.source import tensors_of
-from planc.arguments import a_flag, optional, options, some_patterns, takes
-from planc.constants.dead import Dead
+from planc.analysis.grouping import PINNED
+from planc.analysis.walk import walk_with_values
+from planc.apply.replay import vanished
+from planc.compile.select import Target, write_plan
+from planc.criteria.dead import Dead
 from planc.errors import PolicyError
-from planc.grouping import PINNED
-from planc.maskplan import MaskPlan, check_masked, mask_plan, masks_given
 from planc.masks.choose import matching
 from planc.masks.covered import Covered, Flags, Zeros, covered_atoms
 from planc.masks.elements import zeroed
 from planc.masks.hooks import hidden
-from planc.plan import Plan
+from planc.modules.given import module
+from planc.modules.hooks import masked_tensors, values_as_used
+from planc.modules.tables import tensors_of
+from planc.plan.arguments import a_flag, optional, options, some_patterns, takes
+from planc.plan.masks import MaskPlan, check_masked, mask_plan, masks_given
+from planc.plan.plan import Plan
 from planc.policy.feasible import feasible
-from planc.reparametrised import masked_tensors, values_as_used
-from planc.replay import vanished
-from planc.select import Target, write_plan
 from planc.trace import trace
-from planc.trace.given import module
-from planc.walk import walk_with_values
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from planc.analysis import Analysis
+from planc.analysis.arrays import Kept, Polynomials
+from planc.analysis.equations import Equations
 from planc.criteria.scores import Scores
-from planc.equations import Equations
 from planc.errors import InfeasibleBudget, PolicyError
-from planc.latency.table import Prediction
+from planc.plan.latency import Prediction
 from planc.policy.closure import Closure, modifiers
 from planc.policy.modifiers import Modifier, in_words
 from planc.policy.order import Order, Ranking, whole
-from planc.policy.polynomials import Kept, Polynomials
 from planc.policy.ratio import Counts, Policy
 from planc.policy.search import Prices, search
 

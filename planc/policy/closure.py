@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from planc.analysis import Analysis
+from planc.analysis.arrays import Kept
+from planc.analysis.equations import Equations
 from planc.criteria.scores import Scores
-from planc.equations import Equations
 from planc.errors import PlancWarning
 from planc.policy.feasible import Constraints
 from planc.policy.modifiers import Modifier, Raise, in_words
 from planc.policy.order import whole
-from planc.policy.polynomials import Kept
 from planc.policy.ratio import Counts, Policy
 from planc.policy.rounding import Rounding
 

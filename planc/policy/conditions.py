@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from planc.equations import Constraint
-from planc.policy.polynomials import Kept, Polynomials
-from planc.widths import Poly, Variable
+from planc.analysis.arrays import Kept, Polynomials
+from planc.analysis.equations import Constraint
+from planc.analysis.polynomials import Poly, Variable
 
 
 class Conditions:

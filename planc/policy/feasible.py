@@ -15,13 +15,13 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from planc.analysis import Analysis
-from planc.equations import Constraint, Equations, Operation, Quantity
-from planc.groups import Group
+from planc.analysis.arrays import Kept
+from planc.analysis.equations import Constraint, Equations, Operation, Quantity
+from planc.analysis.polynomials import Poly, Variable
+from planc.ir.groups import Group
 from planc.policy.conditions import Conditions
 from planc.policy.order import whole
-from planc.policy.polynomials import Kept
 from planc.policy.ratio import Counts
-from planc.widths import Poly, Variable
 
 
 def feasible(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
-from planc.groups import Group
+from planc.ir.groups import Group
 from planc.policy.ratio import Counts
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
+from planc.analysis.arrays import Polynomials
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 from planc.policy.order import Order, by_rank, relative
-from planc.policy.polynomials import Polynomials
 from planc.policy.ranking import Chosen, Kinds, needed
 from planc.policy.ratio import Counts
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from planc.errors import PolicyError
-from planc.groups import Group
+from planc.ir.groups import Group
 
 
 def matching(groups: Iterable[Group], pattern: str) -> frozenset[int]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from planc.analysis import Analysis
+from planc.analysis.arrays import Kept, Polynomials
 from planc.criteria.scores import Scores
 from planc.policy.modifiers import Raise, modified
 from planc.policy.order import whole
-from planc.policy.polynomials import Kept, Polynomials
 from planc.policy.ratio import Counts, Policy, checked_count
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planc.analysis.arrays import Kept, Polynomials
 from planc.policy.closure import Closure
 from planc.policy.order import Order
-from planc.policy.polynomials import Kept, Polynomials
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,21 +1,35 @@
 """Rules by operator family, behind one registry (:mod:`planc.rules.registry`)."""
 
-from planc.rules import (  # noqa: F401  importing a family registers its rules
-    attention,
-    contraction,
-    convolution,
-    creation,
-    elementwise,
-    fourier,
-    indexing,
-    layout,
-    normalization,
-    padding,
-    pieces,
-    pooling,
-    recurrent,
-    reduction,
+from planc.rules import families  # noqa: F401  registers the rules
+from planc.rules.labels import (
+    Labelled,
+    Layer,
+    concatenate,
+    contract,
+    insert,
+    permute,
+    reshape,
+    stack,
+    unify,
 )
+from planc.rules.labels.facts import Facts
 from planc.rules.registry import Leaf, find, leaf, named_by, parameters, rule
 
-__all__ = ["Leaf", "find", "leaf", "named_by", "parameters", "rule"]
+__all__ = [
+    "Facts",
+    "Labelled",
+    "Layer",
+    "Leaf",
+    "concatenate",
+    "contract",
+    "find",
+    "insert",
+    "leaf",
+    "named_by",
+    "parameters",
+    "permute",
+    "reshape",
+    "rule",
+    "stack",
+    "unify",
+]

@@ -19,8 +19,8 @@ from functools import cache, wraps
 from typing import Any, TypeVar
 
 from planc.errors import AnalysisError
-from planc.facts import Facts
-from planc.labels import Labelled, lift
+from planc.rules.labels import Labelled, lift
+from planc.rules.labels.facts import Facts
 
 Rule = Callable[..., Any]
 AnyRule = TypeVar("AnyRule", bound=Rule)

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from planc.arguments import instance, optional, options, takes
-from planc.collection import paused_collection
 from planc.errors import TraceError
-from planc.inputs import as_call
-from planc.ir import Graph
+from planc.ir.collection import paused_collection
+from planc.ir.graph import Graph
+from planc.modules.given import as_module, example_inputs
+from planc.modules.inputs import as_call
+from planc.plan.arguments import instance, optional, options, takes
 from planc.trace.attempts import record
 from planc.trace.decisions import Replay
 from planc.trace.export import export
-from planc.trace.given import as_module, example_inputs
 
 __all__ = ["Frontend", "trace"]
 

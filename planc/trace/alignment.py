@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planc.expr import Apply, Number, Scalar, Size, expr_of
+from planc.ir.expressions import Apply, Number, Scalar, Size, expr_of
 from planc.trace.indexing import Pieces, taken
 from planc.trace.sizes import TrackedSize
 

@@ -14,11 +14,11 @@ from typing import Any
 from torch import nn
 
 from planc.errors import TraceError
-from planc.ir import Graph
+from planc.ir.graph import Graph
+from planc.modules.forgetting import Forgetting
+from planc.modules.reach import one_at_a_time
 from planc.trace.chance import Chance, check_same_path
 from planc.trace.decisions import Replay
-from planc.trace.forgetting import Forgetting
-from planc.trace.reach import one_at_a_time
 from planc.trace.record import NEEDS_VALUES, Run, front_end
 from planc.trace.values import Kind
 

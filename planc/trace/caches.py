@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from planc.expr import Scalar, Size
-from planc.trace.closures import CACHED, inner_tensors
-from planc.trace.forgetting import Forgetting
-from planc.trace.reach import Reach, vars_of
+from planc.ir.expressions import Scalar, Size
+from planc.modules.closures import CACHED, inner_tensors
+from planc.modules.forgetting import Forgetting
+from planc.modules.reach import Reach, vars_of
 
 _MISSING = object()
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from planc.errors import TraceError
-from planc.ir import Graph
+from planc.ir.graph import Graph
 
 _SEEDS = (1, 2, 3, 4)
 _DRAWS = re.compile(

@@ -14,8 +14,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
-from planc.ir import Decision, Graph
-from planc.trace.nesting import leaves
+from planc.ir.graph import Decision, Graph
+from planc.modules.nesting import leaves
 
 _STEPS = frozenset({"ceil", "floor", "round", "sign", "sgn", "trunc", "floor_divide", "heaviside"})
 _SHAPES_ONLY = frozenset(

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from planc.ir import Departure, Node, Ref, Tensor, Value, refs
+from planc.ir.graph import Departure, Node, Ref, Tensor, Value, refs
+from planc.modules.search import PLAIN, Search
 from planc.trace.leaf import NeedsValues
 from planc.trace.lines import user_line
 from planc.trace.results import handed_back
-from planc.trace.search import PLAIN, Search
 from planc.trace.values import RunValues
 
 _TENSOR: Any = torch.Tensor

@@ -22,12 +22,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from planc.errors import TraceError
-from planc.inputs import specify
-from planc.ir import Graph, Node, Ref, Tensor, Value
+from planc.ir.graph import Graph, Node, Ref, Tensor, Value
+from planc.modules.inputs import specify
+from planc.modules.nesting import leaves
+from planc.modules.tree import described, described_value, owned_tensors
 from planc.trace.leaf import leaves_of
-from planc.trace.nesting import leaves
 from planc.trace.record import ASSERTS
-from planc.trace.structure import described, described_value, owned_tensors
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')

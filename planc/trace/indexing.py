@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from planc.expr import Number, Size, SizeOf, leaves
+from planc.ir.expressions import Number, Size, SizeOf, leaves
 
 Pieces = list[list[Number]]
 

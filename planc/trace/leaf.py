@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from planc.errors import TraceError
-from planc.expr import Attribute, Size
+from planc.ir.expressions import Attribute, Size
+from planc.modules.tree import owned_tensors
 from planc.rules import leaf
-from planc.trace.structure import owned_tensors
 
 
 class NeedsValues(Exception):

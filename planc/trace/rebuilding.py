@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from planc.errors import AnalysisError
-from planc.ir import Ref
-from planc.trace.nesting import leaves, map_leaves
+from planc.ir.graph import Ref
+from planc.modules.nesting import leaves, map_leaves
+from planc.modules.search import PLAIN, Search, is_iterator
 from planc.trace.results import Items, Result, nested_tensors
-from planc.trace.search import PLAIN, Search, is_iterator
 from planc.trace.sizes import noted
 
 

@@ -23,11 +23,9 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import AnalysisError, TraceError
-from planc.expr import Expr, Size, SizeOf
-from planc.expr import leaves as sizes_in
-from planc.guards import check
-from planc.inputs import specify
-from planc.ir import (
+from planc.ir.expressions import Expr, Size, SizeOf
+from planc.ir.expressions import leaves as sizes_in
+from planc.ir.graph import (
     AS_IT_IS,
     RETURNED,
     Comparison,
@@ -39,25 +37,28 @@ from planc.ir import (
     Tensor,
     attributes_read,
 )
-from planc.reparametrised import Masked, drop_refreshes, masked_tensors
+from planc.ir.guards import check
+from planc.modules.construction import construction_of
+from planc.modules.copies import clone
+from planc.modules.forgetting import Forgetting
+from planc.modules.held import held_objects, object_attributes
+from planc.modules.hooks import Masked, drop_refreshes, masked_tensors
+from planc.modules.inputs import specify
+from planc.modules.nesting import leaves, map_leaves
+from planc.modules.reach import reach_of
+from planc.modules.search import Unseen
+from planc.modules.tree import described, owned_tensors
 from planc.rules import leaf
 from planc.trace.alignment import computed_with, with_provenance
 from planc.trace.caches import caches_apart
 from planc.trace.chance import Chance
-from planc.trace.clone import clone
-from planc.trace.construction import construction_of
 from planc.trace.decisions import Replay, decides, decision
 from planc.trace.departures import LEAVING, Departures, bound
-from planc.trace.forgetting import Forgetting
 from planc.trace.known_results import known_result
 from planc.trace.leaf import NeedsValues, call, leaves_of, named_operands, named_sizes
 from planc.trace.lines import HIDDEN, OURS, user_line, user_line_of
-from planc.trace.nesting import leaves, map_leaves
-from planc.trace.objects import held_objects, object_attributes
-from planc.trace.reach import reach_of
 from planc.trace.rebuilding import specification
 from planc.trace.results import Result, own_objects, result_of
-from planc.trace.search import Unseen
 from planc.trace.sizes import (
     SizeTracking,
     heard_comparisons,
@@ -67,7 +68,6 @@ from planc.trace.sizes import (
     tracked_math,
     tracked_numbers,
 )
-from planc.trace.structure import described, owned_tensors
 from planc.trace.unfused import unfused
 from planc.trace.values import CPU, Kind, RunValues, is_empty, on_meta
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from planc.expr import Scalar, Size
-from planc.trace.nesting import leaves
-from planc.trace.objects import held_objects
-from planc.trace.search import PLAIN, Part, Search, Unseen
+from planc.ir.expressions import Scalar, Size
+from planc.modules.held import held_objects
+from planc.modules.nesting import leaves
+from planc.modules.search import PLAIN, Part, Search, Unseen
 
 _MOST_ITEMS = 10_000
 _DEEPEST = 50  # levels of plain containers

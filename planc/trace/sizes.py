@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from planc.expr import (
+from planc.ir.expressions import (
     OPERATORS,
     Apply,
     Attribute,
@@ -34,7 +34,7 @@ from planc.expr import (
     expr_of,
     leaves,
 )
-from planc.ir import AS_IT_IS
+from planc.ir.graph import AS_IT_IS
 from planc.trace.indexing import Pieces, pieces, sized_slices
 
 _given: ContextVar[list[Any] | None] = ContextVar("planc_tracked_numbers", default=None)

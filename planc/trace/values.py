@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from planc.expr import Number, Scalar, Size
-from planc.ir import Ref, Value
+from planc.ir.expressions import Number, Scalar, Size
+from planc.ir.graph import Ref, Value
+from planc.modules.tree import described_value
 from planc.trace.memory import Memory
-from planc.trace.structure import described_value
 
 CPU = torch.device("cpu")
 Kind = Literal["meta", "fake", "real"]

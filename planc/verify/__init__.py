@@ -15,16 +15,16 @@ from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, analyze
 from planc.apply.matching import with_what_counts
-from planc.arguments import a_flag, a_number, a_plan, optional, takes
+from planc.apply.replay import replay_masked, replay_pruned
+from planc.apply.validate import Call, example_call, explained
 from planc.errors import VerificationError
-from planc.fingerprint import structure_digest
-from planc.groups import apart, joined
-from planc.plan import Plan
-from planc.replay import replay_masked, replay_pruned
+from planc.ir.groups import apart, joined
+from planc.modules.given import as_module
+from planc.plan.arguments import a_flag, a_number, a_plan, optional, takes
+from planc.plan.fingerprint import structure_digest
+from planc.plan.plan import Plan
 from planc.trace import trace
 from planc.trace.decisions import Replay
-from planc.trace.given import as_module
-from planc.validate import Call, example_call, explained
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import (
     blind,

@@ -7,10 +7,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from planc.configuration import first_difference
+from planc.apply.validate import Call
+from planc.compile.configuration import first_difference
 from planc.errors import VerificationError
-from planc.trace.construction import construction_of, tables
-from planc.validate import Call
+from planc.modules.construction import construction_of, tables
 from planc.verify.outputs import difference, run
 
 _OTHERWISE = "its configuration does not describe the pruned model"

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from planc.errors import VerificationError
+from planc.modules.search import PLAIN, Search, is_iterator
 from planc.trace.results import Items, handed_back, own_objects
-from planc.trace.search import PLAIN, Search, is_iterator
 
 
 class Contents(list[torch.Tensor]):

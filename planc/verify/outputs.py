@@ -11,19 +11,19 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone
+from planc.apply.replay import blanked, sliced
 from planc.apply.rewrite import rewritten
 from planc.apply.trials import Binding, bindings
+from planc.apply.validate import Call
 from planc.errors import PlancError, TraceError, VerificationError
-from planc.plan import Plan
-from planc.replay import blanked, sliced
+from planc.modules.copies import clone
+from planc.modules.forgetting import Forgetting, forget_tensors
+from planc.modules.nesting import map_leaves
+from planc.modules.reach import one_at_a_time, reach_of
+from planc.plan.plan import Plan
 from planc.trace.chance import Chance
-from planc.trace.clone import clone
 from planc.trace.decisions import Replay
-from planc.trace.forgetting import Forgetting, forget_tensors
-from planc.trace.nesting import map_leaves
-from planc.trace.reach import one_at_a_time, reach_of
 from planc.trace.unfused import unfused
-from planc.validate import Call
 from planc.verify.contents import Contents, compare_texts, contents, texts_differ
 from planc.verify.precision import Precision, converted
 from planc.verify.tensors import named

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from planc.apply.validate import Call
 from planc.errors import VerificationError
 from planc.trace.decisions import Replay
-from planc.validate import Call
 from planc.verify.contents import texts_differ
 from planc.verify.outputs import TOLERANCE, differ, gaps, largest, run
 

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.apply.validate import Call
 from planc.errors import SizeMismatch, TraceError, VerificationError
-from planc.fingerprint import structure_digest
-from planc.plan import Plan
+from planc.modules.nesting import leaves, map_leaves
+from planc.plan.fingerprint import structure_digest
+from planc.plan.plan import Plan
 from planc.trace import trace
-from planc.trace.nesting import leaves, map_leaves
-from planc.validate import Call
 from planc.verify.outputs import differ, difference, graph_or_reason, run
 from planc.verify.rounding import Pair, settled
 

@@ -12,28 +12,28 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from planc import fingerprint
 from planc.analysis import Analysis, analyze
 from planc.apply.matching import check_model
 from planc.apply.module import copy_module
-from planc.apply.source import modules_of
-from planc.errors import PolicyError, TraceError, VerificationError
-from planc.fingerprint import structure_digest
-from planc.guards import check
-from planc.outline import Removed
-from planc.plan import ModuleSpec, Plan
-from planc.select import write_plan
-from planc.specification import features, without_precision
-from planc.trace import trace
-from planc.trace.nesting import map_leaves
-from planc.trace.structure import settings
-from planc.validate import (
+from planc.apply.validate import (
     Call,
     check_structure,
     compare_shapes,
     deciding_alike,
     example_call,
 )
+from planc.compile.outline import Removed
+from planc.compile.select import write_plan
+from planc.errors import PolicyError, TraceError, VerificationError
+from planc.ir.guards import check
+from planc.modules.nesting import map_leaves
+from planc.modules.tables import modules_of
+from planc.modules.tree import settings
+from planc.plan import fingerprint
+from planc.plan.fingerprint import structure_digest
+from planc.plan.plan import ModuleSpec, Plan
+from planc.plan.specification import features, without_precision
+from planc.trace import trace
 
 _DERIVED = (
     *("source", "tensors", "modules", "groups", "attributes", "cost_before", "cost_after"),

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, Gone
+from planc.apply.replay import sliced
 from planc.errors import VerificationError
-from planc.ir import CAPTURED
-from planc.reparametrised import masked_tensors
-from planc.replay import sliced
+from planc.ir.graph import CAPTURED
+from planc.modules.hooks import masked_tensors
 
 
 def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module) -> str:

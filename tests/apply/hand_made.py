@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from planc.apply.source import modules_of, tensors_of
-from planc.groups import Member, Over, Run
-from planc.plan import AttributeChange, Cost, Fingerprints, Plan, PlanGroup, Provenance
+from planc.ir.groups import Member, Over, Run
+from planc.modules.tables import modules_of, tensors_of
+from planc.plan.plan import AttributeChange, Cost, Fingerprints, Plan, PlanGroup, Provenance
 
 NO_DIGESTS = Fingerprints(bytes(32), bytes(32), bytes(32))
 

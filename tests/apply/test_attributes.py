@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from planc.apply.attributes import set_attributes
 from planc.errors import MalformedFile, StalePlan
-from planc.plan import AttributeChange
+from planc.modules.attributes import set_attributes
+from planc.plan.plan import AttributeChange
 from tests.promises import Goal
 
 

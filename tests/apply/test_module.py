@@ -19,12 +19,12 @@ from torch import nn
 
 from planc.apply import Removed, mask, restore
 from planc.apply import apply as apply_and_validate
-from planc.apply.source import modules_of, tensors_of
 from planc.errors import AlreadyApplied, MalformedFile, PlancError, StalePlan
-from planc.groups import Member
-from planc.plan import CLASS, AttributeChange, Plan
+from planc.ir.groups import Member
+from planc.modules.tables import modules_of, tensors_of
+from planc.modules.tree import owned_tensors
+from planc.plan.plan import CLASS, AttributeChange, Plan
 from planc.trace import trace
-from planc.trace.structure import owned_tensors
 from tests.apply.hand_made import (
     ConvNet,
     GroupedNet,

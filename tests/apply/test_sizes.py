@@ -22,8 +22,8 @@ from torch.nn import functional
 import planc
 from planc.apply.trials import bindings
 from planc.errors import PlancError, SizeMismatch
-from planc.guards import check
-from planc.plan import Plan
+from planc.ir.guards import check
+from planc.plan.plan import Plan
 from tests import proving
 from tests.proving import randomise
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from planc.apply.tensors import copy_tensor, cut_tensor, mask_tensor, removed_values, uncut_tensor
 from planc.errors import PlancError, StalePlan
-from planc.plan import Cut, Ragged
+from planc.plan.plan import Cut, Ragged
 
 DTYPES = (
     torch.float32,

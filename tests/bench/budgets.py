@@ -25,7 +25,7 @@ import planc
 from planc.analysis import Analysis
 from planc.criteria import Random
 from planc.errors import PlancError
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from planc.policy import Budget, Global, Isomorphic, PerCost, Policy, Rounded, Uniform
 from tests.zoo import torchvision as zoo
 

@@ -45,7 +45,7 @@ from planc.criteria import (
 )
 from planc.criteria.members import Values
 from planc.criteria.sources import Sources
-from planc.ir import Tensor
+from planc.ir.graph import Tensor
 from tests.zoo import torchvision as zoo
 
 

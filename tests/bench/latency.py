@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 import planc
-from planc.latency.table import LatencyTable
-from planc.plan import Plan
+from planc.plan.latency import LatencyTable
+from planc.plan.plan import Plan
 from tests.zoo import torchvision as zoo
 
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "vit_b_16")

@@ -8,7 +8,7 @@ group of it that is not mixing, a random share of the units is silenced in one `
 
 ``superfluous`` counts the units of those whose members, set to zero, leave the output as it is (for
 scale: all, each is constant). ``found`` are the units among them that :func:`planc.fold` and
-:class:`planc.constants.dead.Dead` prove to be dead, ``removed`` those that the plan removes: the
+:class:`planc.criteria.dead.Dead` prove to be dead, ``removed`` those that the plan removes: the
 rows of a group lose equally many, and a module may be bound to more. ``error`` is the largest
 difference of the pruned model's outputs, relative to the largest output, in double precision.
 """
@@ -28,7 +28,7 @@ from torch import nn
 
 import planc
 from planc.analysis import Analysis
-from planc.constants.dead import Dead
+from planc.criteria.dead import Dead
 from tests.silenced import WAYS, Units, chosen_units, silenced, zero
 from tests.zoo import torchvision, transformers
 

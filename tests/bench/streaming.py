@@ -36,18 +36,18 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 import planc
-from planc.codec.files import replacing
-from planc.plan import Plan
-from planc.tensorfiles.header import nbytes, place
-from planc.tensorfiles.reader import read_header
-from planc.tensorfiles.writer import TensorWriter
+from planc.files.disk.atomic import replacing
+from planc.files.tensors.header import nbytes, place
+from planc.files.tensors.reader import read_header
+from planc.files.tensors.writer import TensorWriter
+from planc.plan.plan import Plan
 
 _PIECE = 16 << 20
 _MIB, _GIB = 1 << 20, 1 << 30
 _APPLY = """
 import json, multiprocessing, os, resource, sys, threading, time
-from planc.codec import load_plan
-from planc.streaming import apply_files
+from planc.files.formats import load_plan
+from planc.files.cut import apply_files
 
 def peak(pid):  # VmHWM: the largest resident memory so far, in KiB
     try:

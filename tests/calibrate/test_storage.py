@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import planc
-from planc.calibrate import storage
-from planc.codec.limits import Limits
 from planc.criteria import Statistics, Taylor
+from planc.criteria.calibration import storage
 from planc.errors import (
     CorruptFile,
     FileError,
@@ -23,7 +22,8 @@ from planc.errors import (
     UnsafePath,
     UnsupportedVersion,
 )
-from planc.tensorfiles.reader import TensorFile
+from planc.files.disk.limits import Limits
+from planc.files.tensors.reader import TensorFile
 from tests.criteria.calibrated import case, loss
 
 CRITERIA = ("taylor_unit", "obd", "obd_c", "wanda")

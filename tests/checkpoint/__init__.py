@@ -1,1 +1,1 @@
-"""Tests of planc.checkpoint."""
+"""Tests of planc.files.checkpoint."""

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from planc.checkpoint import archives
-from planc.checkpoint.archives import Stored, read_archive
-from planc.checkpoint.pickled import find_pickled
-from planc.codec.limits import DEFAULT
 from planc.errors import MalformedFile, PlancError, ShardMismatch
-from planc.tensorfiles.pieces import join, open_joined
+from planc.files.checkpoint import archives
+from planc.files.disk.limits import DEFAULT
+from planc.files.pickles.archives import Stored, read_archive
+from planc.files.pickles.pickled import find_pickled
+from planc.files.tensors.pieces import join, open_joined
 from tests.strategies import example_plan
 from tests.tensorfiles.test_directories import open_files
 

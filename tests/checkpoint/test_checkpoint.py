@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import planc
-from planc.checkpoint.values import decoded
 from planc.errors import (
     AlreadyApplied,
     CorruptFile,
@@ -30,7 +29,8 @@ from planc.errors import (
     UnsafePath,
     VerificationError,
 )
-from planc.tensorfiles.checkpoint import open_checkpoint
+from planc.files.checkpoint.values import decoded
+from planc.files.tensors.opened import open_checkpoint
 
 INPUT = torch.zeros(2, dtype=torch.int64)
 
@@ -401,9 +401,9 @@ def test_shards_that_do_not_belong_together_are_refused(saved: Saved, tmp_path: 
 def test_a_record_cannot_name_files_elsewhere(saved: Saved, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from planc.codec.checkpoint import encode_checkpoint
-    from planc.tensorfiles.header import write_header
-    from planc.tensorfiles.reader import read_header
+    from planc.files.formats.checkpoint import encode_checkpoint
+    from planc.files.tensors.header import write_header
+    from planc.files.tensors.reader import read_header
 
     path, _, _ = saved
     header = read_header(path)

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from planc.checkpoint.chosen import Path, state_dict_in
 from planc.errors import MalformedFile, PlancError
+from planc.files.pickles.chosen import Path, state_dict_in
 from tests.strategies import example_plan
 
 PLAN = example_plan()

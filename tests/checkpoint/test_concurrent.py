@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 import planc
-from planc.calibrate.storage import load_statistics, save_statistics
-from planc.codec.latency import load_latency, save_latency
-from planc.codec.masks import load_masks, save_masks
 from planc.criteria.statistics import Statistics
 from planc.errors import ShardMismatch
-from planc.tensorfiles import checkpoint as module
+from planc.files.checkpoint.statistics import load_statistics, save_statistics
+from planc.files.formats.latency import load_latency, save_latency
+from planc.files.formats.masks import load_masks, save_masks
+from planc.files.tensors import checkpoint as module
 from tests.codec.test_latency_files import TABLE
 from tests.crash.test_crash import Net
 from tests.masks.test_files import MASKS
@@ -179,8 +179,8 @@ def test_extra_files_of_long_names_fit_a_file_system(length: int, tmp_path: Path
 def test_an_extra_file_stays_where_the_checkpoint_became_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from planc.checkpoint import extras
-    from planc.codec.limits import DEFAULT
+    from planc.files.checkpoint import extras
+    from planc.files.disk.limits import DEFAULT
 
     save(tmp_path / "a.safetensors", 0)
     (tmp_path / "a.safetensors").write_bytes(b"another program's")

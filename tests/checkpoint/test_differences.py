@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 import planc
-from planc.checkpoint.differences import attribute_differences, differences
-from planc.codec.checkpoint import Checkpoint, StoredModule, StoredTensor
 from planc.errors import (
     CorruptFile,
     PlancError,
     StalePlan,
     VerificationError,
 )
-from planc.tensorfiles.checkpoint import open_checkpoint
+from planc.files.checkpoint.differences import attribute_differences, differences
+from planc.files.formats.checkpoint import Checkpoint, StoredModule, StoredTensor
+from planc.files.tensors.opened import open_checkpoint
 from tests.checkpoint.small import INPUT, PLAN, Small, pruned, small
 from tests.proving import Net
 

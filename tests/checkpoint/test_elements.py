@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from planc.checkpoint.elements import bytes_of, dtype_name, dtypes_of, memory_of, torch_dtype
 from planc.errors import PlancError
+from planc.files.checkpoint.elements import bytes_of, dtype_name, dtypes_of, memory_of, torch_dtype
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import planc
-from planc.checkpoint.load import Mode
-from planc.codec.checkpoint import Checkpoint, encode_checkpoint
-from planc.codec.limits import Limits
 from planc.errors import CorruptFile, LimitExceeded, MalformedFile, PlancError, VerificationError
-from planc.tensorfiles.header import Header, write_header
-from planc.tensorfiles.reader import TensorFile, read_header
+from planc.files.checkpoint.load import Mode
+from planc.files.disk.limits import Limits
+from planc.files.formats.checkpoint import Checkpoint, encode_checkpoint
+from planc.files.tensors.header import Header, write_header
+from planc.files.tensors.reader import TensorFile, read_header
 from tests.checkpoint.small import INPUT, PLAN, Small, pruned, small
 
 

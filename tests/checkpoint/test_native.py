@@ -27,10 +27,10 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from planc.checkpoint.native import find_native
-from planc.codec.limits import DEFAULT, Limits
 from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, UnsafePath
-from planc.tensorfiles.shards import open_shard
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.pickles.native import find_native
+from planc.files.tensors.shards import open_shard
 from tests.strategies import example_plan
 from tests.tensorfiles.test_directories import open_files
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import planc
-from planc.checkpoint.optimizers import check_optimizer
 from planc.errors import PlancError
+from planc.files.checkpoint.optimizers import check_optimizer
 
 
 def pruned() -> tuple[nn.Module, nn.Module, planc.Plan]:

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 import planc
-from planc.checkpoint.differences import transient_names
-from planc.codec import encode_plan
-from planc.codec.checkpoint import decode_part
-from planc.codec.limits import Limits
 from planc.errors import LimitExceeded, PlancError, UnsafePath
-from planc.tensorfiles.reader import read_header
+from planc.files.checkpoint.differences import transient_names
+from planc.files.disk.limits import Limits
+from planc.files.formats import encode_plan
+from planc.files.formats.checkpoint import decode_part
+from planc.files.tensors.reader import read_header
 from tests.checkpoint.small import INPUT, PLAN, Small, pruned, small
 
 
@@ -135,7 +135,7 @@ def test_the_plan_is_written_out_once(tmp_path: Path, monkeypatch: pytest.Monkey
         return encode_plan(plan, limits=limits)
 
     monkeypatch.setattr(sys.modules[planc.save.__module__], "encode_plan", counted)
-    monkeypatch.setattr("planc.codec.checkpoint.encode_plan", counted)
+    monkeypatch.setattr("planc.files.formats.checkpoint.encode_plan", counted)
     planc.save(tmp_path / "a.safetensors", pruned(), PLAN)
     assert count == 1
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from planc.checkpoint.stored import StoredWeights
-from planc.codec.limits import Limits
 from planc.errors import LimitExceeded
+from planc.files.checkpoint.stored import StoredWeights
+from planc.files.disk.limits import Limits
 
 
 def test_stored_weights_are_read_when_they_are_asked_for(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from planc.checkpoint.values import (
+from planc.errors import MalformedFile
+from planc.files.checkpoint.values import (
     comparable,
     decoded,
     encoded,
     modules_of,
     type_name,
 )
-from planc.errors import MalformedFile
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.codec import beside as module
-from planc.codec.beside import (
+from planc.files.disk.atomic import replacing, write_file
+from planc.files.formats import beside as module
+from planc.files.formats.beside import (
     beside,
     created,
     hold,
@@ -26,7 +27,6 @@ from planc.codec.beside import (
     temporary_names,
     wait_for,
 )
-from planc.codec.files import replacing, write_file
 
 LETTERS = st.characters(codec="utf-8", exclude_characters="/\0")
 NAMES = st.text(LETTERS, min_size=1, max_size=60).filter(lambda name: name not in (".", ".."))

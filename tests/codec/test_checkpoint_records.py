@@ -10,8 +10,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from planc.codec import encode_plan
-from planc.codec.checkpoint import (
+from planc.errors import CorruptFile, FileError, LimitExceeded, MalformedFile, NotAPlancFile
+from planc.files.disk.limits import Limits
+from planc.files.formats import encode_plan
+from planc.files.formats.checkpoint import (
     KEY,
     Checkpoint,
     Part,
@@ -24,9 +26,7 @@ from planc.codec.checkpoint import (
     encode_part,
     plan_value,
 )
-from planc.codec.envelope import seal, unseal
-from planc.codec.limits import Limits
-from planc.errors import CorruptFile, FileError, LimitExceeded, MalformedFile, NotAPlancFile
+from planc.files.formats.envelope import seal, unseal
 from tests.strategies import example_plan
 from tests.test_codec import set_in
 

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.codec.coverage import are_distinct, count, repeated, smallest
-from planc.codec.limits import DEFAULT, Limits
-from planc.groups import Run
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.formats.coverage import are_distinct, count, repeated, smallest
+from planc.ir.groups import Run
 
 SMALL, STEPS = st.integers(1, 4), st.integers(-5, 5)
 RUNS = st.lists(

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planc.codec import save_plan
-from planc.codec.kinds import load_any
-from planc.codec.latency import save_latency
-from planc.codec.limits import Limits
-from planc.codec.masks import save_masks
 from planc.errors import CorruptFile, LimitExceeded, NotAPlancFile
-from planc.maskplan import mask_plan
-from planc.plan import TensorSpec
+from planc.files.disk.limits import Limits
+from planc.files.formats import save_plan
+from planc.files.formats.kinds import load_any
+from planc.files.formats.latency import save_latency
+from planc.files.formats.masks import save_masks
+from planc.plan.masks import mask_plan
+from planc.plan.plan import TensorSpec
 from tests.codec.test_latency_files import TABLE
 from tests.strategies import example_plan
 

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
-from planc.codec.kinds import load_any
-from planc.codec.latency import decode_latency, from_body, load_latency, save_latency, to_body
-from planc.codec.limits import DEFAULT, Limits
 from planc.errors import CorruptFile, FileError, LimitExceeded
-from planc.latency.table import Grid, LatencyTable, Use
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.formats.kinds import load_any
+from planc.files.formats.latency import (
+    decode_latency,
+    from_body,
+    load_latency,
+    save_latency,
+    to_body,
+)
+from planc.plan.latency import Grid, LatencyTable, Use
 
 TABLE = LatencyTable(
     b"s" * 32,

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import planc
-from planc.codec import decode_plan, encode_plan
 from planc.errors import MalformedFile
-from planc.fingerprint import attributes_digest, modules_after
-from planc.plan import Plan, WidthConstraint
+from planc.files.formats import decode_plan, encode_plan
+from planc.plan.fingerprint import attributes_digest, modules_after
+from planc.plan.plan import Plan, WidthConstraint
 
 
 def plan_of(model: nn.Module, *shape: int) -> Plan:

@@ -10,12 +10,6 @@ import msgpack
 import numpy as np
 import pytest
 
-from planc.codec import decode_plan, encode_plan
-from planc.codec.coverage import count, repeated
-from planc.codec.envelope import KINDS, seal, unseal
-from planc.codec.kinds import load_any
-from planc.codec.limits import DEFAULT, Limits
-from planc.codec.masks import encode_masks, save_masks
 from planc.errors import (
     FileError,
     LimitExceeded,
@@ -24,9 +18,15 @@ from planc.errors import (
     TrailingData,
     TruncatedFile,
 )
-from planc.groups import Member, Run
-from planc.maskplan import mask_plan
-from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.formats import decode_plan, encode_plan
+from planc.files.formats.coverage import count, repeated
+from planc.files.formats.envelope import KINDS, seal, unseal
+from planc.files.formats.kinds import load_any
+from planc.files.formats.masks import encode_masks, save_masks
+from planc.ir.groups import Member, Run
+from planc.plan.masks import mask_plan
+from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.strategies import complete, example_plan
 
 PLAN = example_plan()

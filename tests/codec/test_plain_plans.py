@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from planc.cli.report.plain import plan_from_json, plan_json
 from planc.errors import FileError
-from planc.report.plain import plan_from_json, plan_json
 from tests.strategies import example_plan
 from tests.test_codec import set_in
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from planc.codec import records
-from planc.codec.limits import Limits
-from planc.codec.records import check_features, decode_body, decode_inputs, decode_record
 from planc.errors import FileError, LimitExceeded, MalformedFile, UnsupportedVersion
+from planc.files.disk.limits import Limits
+from planc.files.formats import records
+from planc.files.formats.records import check_features, decode_body, decode_inputs, decode_record
 
 
 class Small(records.RecordMap):

@@ -14,11 +14,11 @@ from types import ModuleType
 
 import pytest
 
-from planc.codec import beside, files
-from planc.codec.beside import temporary_name
-from planc.codec.envelope import kind_of, seal
-from planc.codec.files import read_file, replacing, write_file
 from planc.errors import LimitExceeded, UnsafePath
+from planc.files.disk.atomic import read_file, replacing, write_file
+from planc.files.formats import beside, files
+from planc.files.formats.beside import temporary_name
+from planc.files.formats.envelope import kind_of, seal
 
 
 def open_files() -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from planc.codec import decode_plan, encode_plan, records
-from planc.codec.records import PlanRecord
+from planc.files.formats import decode_plan, encode_plan, records
+from planc.files.formats.records import PlanRecord
 from tests.strategies import example_plan
 
 

@@ -1,1 +1,1 @@
-"""Tests of planc.constants."""
+"""Tests of planc.analysis.constants."""

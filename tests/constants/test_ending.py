@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import planc
 from planc.analysis import Analysis
-from planc.constants.dead import Units
-from planc.ir import Node, Ref, refs
+from planc.criteria.dead import Units
+from planc.ir.graph import Node, Ref, refs
 from tests.programs import write
 from tests.small import MODELS, build
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import planc
 from planc.analysis import Analysis
-from planc.constants.known import Known, operands
-from planc.constants.walk import overload, walk_constants
-from planc.expr import Scalar
-from planc.ir import Node, Ref, refs
+from planc.analysis.constants.known import Known, operands
+from planc.analysis.constants.walk import overload, walk_constants
+from planc.ir.expressions import Scalar
+from planc.ir.graph import Node, Ref, refs
 from tests.programs import write
 from tests.silenced import WAYS, chosen_units, silenced, sparsified
 

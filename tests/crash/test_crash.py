@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import planc
-from planc.tensorfiles import stream
+from planc.files.disk import stream
 from tests.crash.faults import BROKEN, DONE, FAULTS, KILLED, REFUSED, run
 from tests.promises import Goal
 from tests.streaming.test_files import PLAN, mlp_plan, sharded

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import planc
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from tests.crash.faults import DONE, KILLED, run
 
 SCHEDULE = planc.Schedule(macs=0.3, steps=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from planc.codec.files import write_file
+from planc.files.disk.atomic import write_file
 from tests.crash.power import recorded
 from tests.crash.test_crash import CASES, Contents, contents, loadable, target
 from tests.promises import Goal

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis
-from planc.groups import Group, Member
+from planc.ir.groups import Group, Member
 
 Tensors = dict[str, np.ndarray]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import planc
 from planc.criteria import ActivationVariance, MeanActivation, NonzeroActivation, Reduced, Wanda
-from planc.groups import Group
+from planc.ir.groups import Group
 from tests.criteria import brute
 from tests.criteria.calibrated import Batch, case
 from tests.small import MODELS

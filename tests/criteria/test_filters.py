@@ -10,7 +10,7 @@ from torch import nn
 import planc
 from planc.criteria import BatchNormScale, GeometricMedian, Lamp, Magnitude, Reduced
 from planc.criteria.filters import _pairwise
-from planc.groups import Group
+from planc.ir.groups import Group
 from tests.criteria import brute
 from tests.small import MODELS, build
 

@@ -12,7 +12,7 @@ from torch import nn
 import planc
 from planc.analysis import Analysis
 from planc.criteria import KroneckerDamage, OptimalBrainDamage, Reduced, Taylor
-from planc.groups import Group
+from planc.ir.groups import Group
 from tests.criteria import brute
 from tests.criteria.calibrated import Batch, case, loss
 from tests.small import MODELS

@@ -11,7 +11,7 @@ import planc
 from planc.analysis import Analysis
 from planc.criteria import Magnitude, Random, Weights, named
 from planc.errors import PolicyError, StalePlan
-from planc.groups import Group
+from planc.ir.groups import Group
 from tests.small import MODELS, build
 
 

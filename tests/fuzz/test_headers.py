@@ -11,9 +11,9 @@ from collections import Counter
 import pytest
 from safetensors import SafetensorError, deserialize
 
-from planc.codec.limits import DEFAULT
 from planc.errors import FileError
-from planc.tensorfiles.header import Header, parse_header, place, text_length, write_header
+from planc.files.disk.limits import DEFAULT
+from planc.files.tensors.header import Header, parse_header, place, text_length, write_header
 from tests.promises import Goal
 
 PARTS = 8

@@ -17,15 +17,15 @@ from typing import Any
 import msgpack
 import pytest
 
-from planc.codec import decode_plan
-from planc.codec.checkpoint import KEY, decode_checkpoint
-from planc.codec.conversion import to_body
-from planc.codec.envelope import seal
-from planc.codec.limits import DEFAULT
 from planc.errors import FileError
-from planc.groups import Member, Run
-from planc.plan import PlanGroup, TensorSpec
-from planc.tensorfiles.header import parse_header
+from planc.files.disk.limits import DEFAULT
+from planc.files.formats import decode_plan
+from planc.files.formats.checkpoint import KEY, decode_checkpoint
+from planc.files.formats.conversion import to_body
+from planc.files.formats.envelope import seal
+from planc.files.tensors.header import parse_header
+from planc.ir.groups import Member, Run
+from planc.plan.plan import PlanGroup, TensorSpec
 from tests.promises import Goal
 from tests.strategies import complete, example_plan
 

@@ -15,11 +15,11 @@ import msgpack
 import numpy as np
 import pytest
 
-from planc.codec import decode_plan, encode_plan
-from planc.codec.envelope import seal, unseal
 from planc.errors import FileError
-from planc.groups import Member, compress
-from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
+from planc.files.formats import decode_plan, encode_plan
+from planc.files.formats.envelope import seal, unseal
+from planc.ir.groups import Member, compress
+from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.fuzz.mutants import Mutants
 from tests.promises import Goal
 from tests.strategies import complete, example_plan

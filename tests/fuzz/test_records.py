@@ -14,8 +14,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from planc.codec import latency, masks
-from planc.codec.checkpoint import (
+from planc.errors import FileError
+from planc.files.disk.limits import DEFAULT
+from planc.files.formats import latency, masks
+from planc.files.formats.checkpoint import (
     KEY,
     Checkpoint,
     Part,
@@ -27,12 +29,10 @@ from planc.codec.checkpoint import (
     encode_checkpoint,
     encode_part,
 )
-from planc.codec.envelope import seal, unseal
-from planc.codec.limits import DEFAULT
-from planc.errors import FileError
-from planc.latency.table import Grid, LatencyTable, Use
-from planc.maskplan import MaskPlan, TensorMask
-from planc.plan import Provenance, TensorSpec
+from planc.files.formats.envelope import seal, unseal
+from planc.plan.latency import Grid, LatencyTable, Use
+from planc.plan.masks import MaskPlan, TensorMask
+from planc.plan.plan import Provenance, TensorSpec
 from tests.fuzz.mutants import Mutants
 from tests.fuzz.test_plans import small_plan
 from tests.promises import Goal

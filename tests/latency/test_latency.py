@@ -17,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import planc
 from planc.analysis import Analysis
-from planc.codec.latency import from_body, to_body
-from planc.codec.limits import DEFAULT
 from planc.errors import CorruptFile, InfeasibleBudget, MalformedFile, NotAPlancFile, PolicyError
-from planc.latency.clock import Timer, timer
-from planc.latency.measure import measure_latency
-from planc.latency.table import Grid, LatencyTable, Use
+from planc.files.disk.limits import DEFAULT
+from planc.files.formats.latency import from_body, to_body
+from planc.plan.latency import Grid, LatencyTable, Use
 from planc.policy import Budget, Global, Rounded, Uniform
+from planc.policy.latency.clock import Timer, timer
+from planc.policy.latency.measure import measure_latency
 from tests.measure import flop_counter
 from tests.small import MODELS, build
 

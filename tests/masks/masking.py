@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from planc.analysis import Analysis
-from planc.apply.source import tensors_of
-from planc.maskplan import MaskPlan, mask_plan
+from planc.modules.tables import tensors_of
+from planc.plan.masks import MaskPlan, mask_plan
 
 
 def covering(model: nn.Module, analysis: Analysis, seed: int) -> MaskPlan:

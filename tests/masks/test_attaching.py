@@ -13,7 +13,7 @@ from torch import nn
 import planc
 from planc import masks
 from planc.masks import PerTensor, attach, read, select
-from planc.reparametrised import Refresh
+from planc.modules.hooks import Refresh
 from tests.small import contents
 
 X = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 import planc
 from planc.errors import PlancError, StalePlan
 from planc.masks import NofM, PerTensor, apply, attach, read, select
-from planc.reparametrised import masked_tensors
+from planc.modules.hooks import masked_tensors
 from tests.masks.drawn import settings
 from tests.masks.masking import prune_all
 from tests.small import MODELS, build, contents, images, storages

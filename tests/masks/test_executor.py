@@ -13,10 +13,10 @@ from torch import nn
 from torch.sparse import SparseSemiStructuredTensor, SparseSemiStructuredTensorCUTLASS
 
 import planc
-from planc.apply.source import tensors_of
 from planc.errors import PlancError, StalePlan
-from planc.maskplan import MaskPlan, mask_plan
 from planc.masks import Form, NofM, PerTensor, after, apply, restore, select
+from planc.modules.tables import tensors_of
+from planc.plan.masks import MaskPlan, mask_plan
 from tests.masks.drawn import settings
 from tests.small import MODELS, build, contents, storages
 

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 
 import planc
-from planc.codec import Limits, encode_plan
-from planc.codec.envelope import seal, unseal
-from planc.codec.kinds import load_any
-from planc.codec.masks import decode_masks, encode_masks, load_masks, save_masks
 from planc.errors import CorruptFile, FileError, NotAPlancFile, TruncatedFile
-from planc.maskplan import MaskPlan, TensorMask, mask_plan
-from planc.plan import Provenance, TensorSpec
+from planc.files.formats import Limits, encode_plan
+from planc.files.formats.envelope import seal, unseal
+from planc.files.formats.kinds import load_any
+from planc.files.formats.masks import decode_masks, encode_masks, load_masks, save_masks
+from planc.plan.masks import MaskPlan, TensorMask, mask_plan
+from planc.plan.plan import Provenance, TensorSpec
 from tests.fuzz.mutants import Mutants
 from tests.masks.drawn import mask_plans
 from tests.strategies import example_plan

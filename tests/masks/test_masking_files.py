@@ -16,15 +16,15 @@ from torch import nn
 
 import planc
 from planc import masks
-from planc.codec.limits import Limits
 from planc.errors import LimitExceeded, PlancError, ShardMismatch, StalePlan
-from planc.maskplan import MaskPlan, mask_plan
-from planc.plan import TensorSpec
-from planc.streaming import masking
-from planc.streaming.masking import holds_masks, mask_files, unmask_files
-from planc.tensorfiles import shards
-from planc.tensorfiles.distributed import KEY
-from planc.tensorfiles.shards import INDEX_SUFFIX
+from planc.files.cut import masking
+from planc.files.cut.masking import holds_masks, mask_files, unmask_files
+from planc.files.disk.limits import Limits
+from planc.files.tensors import shards
+from planc.files.tensors.distributed import KEY
+from planc.files.tensors.shards import INDEX_SUFFIX
+from planc.plan.masks import MaskPlan, mask_plan
+from planc.plan.plan import TensorSpec
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.complex64]
 

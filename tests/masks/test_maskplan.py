@@ -8,9 +8,9 @@ from hypothesis import given
 
 from planc import diff
 from planc.errors import PlancError, StalePlan
-from planc.maskdiff import diff_masks
-from planc.maskplan import MaskPlan, mask_plan
-from planc.plan import TensorSpec
+from planc.plan.maskdiff import diff_masks
+from planc.plan.masks import MaskPlan, mask_plan
+from planc.plan.plan import TensorSpec
 from tests.masks.drawn import mask_plans, several_for_one
 from tests.strategies import example_plan
 

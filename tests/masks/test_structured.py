@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn.utils import prune
 
 import planc
-from planc.apply.source import tensors_of
 from planc.errors import PlancError, PolicyError, StalePlan
-from planc.maskplan import mask_plan
 from planc.masks import FromMasks, PerTensor, after, apply, from_masks, read, select
-from planc.trace.nesting import leaves
+from planc.modules.nesting import leaves
+from planc.modules.tables import tensors_of
+from planc.plan.masks import mask_plan
 from tests.masks.drawn import settings
 from tests.masks.masking import covering
 from tests.programs import write

@@ -49,19 +49,19 @@ def _each(package: str, **modules: str) -> dict[str, tuple[str, ...]]:
 
 TESTS: dict[str, tuple[str, ...]] = {
     "planc/codec": _CODEC,
-    "planc/codec/masks.py": (*_CODEC, "tests/masks/test_files.py"),
-    "planc/codec/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
-    "planc/fingerprint.py": ("tests/test_fingerprint.py",),
+    "planc/files/formats/masks.py": (*_CODEC, "tests/masks/test_files.py"),
+    "planc/files/formats/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
+    "planc/plan/fingerprint.py": ("tests/test_fingerprint.py",),
     "planc/checkpoint": ("tests/checkpoint", "tests/trace/test_sparse.py"),
     **{
         f"planc/checkpoint/{name}.py": tuple(f"tests/checkpoint/test_{t}.py" for t in tests)
         for name, tests in _TORCH_FILES.items()
     },
-    "planc/tensorfiles/header.py": ("tests/tensorfiles/test_header_text.py",),
+    "planc/files/tensors/header.py": ("tests/tensorfiles/test_header_text.py",),
     "planc/tensorfiles": ("tests/tensorfiles",),
     **_each("tensorfiles", checkpoint="belonging", directories="directories", distributed="pieces"),
     **_each("tensorfiles", pieces="pieces", reader="reader", stream="stream", writer="writer"),
-    "planc/tensorfiles/shards.py": (
+    "planc/files/tensors/shards.py": (
         "tests/tensorfiles/test_pieces.py",
         "tests/tensorfiles/test_sets.py",
         "tests/streaming/test_sources.py",
@@ -72,8 +72,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     **_each("streaming", sources="sources", staging="staging"),
     **_each("streaming", apply="apply besides", layout="layout", removed="restore besides"),
     **_each("streaming", restore="restore besides", shard="workers", workers="workers cutting"),
-    "planc/streaming/masking.py": ("tests/masks/test_masking_files.py",),
-    "planc/validate.py": _VERIFY,
+    "planc/files/cut/masking.py": ("tests/masks/test_masking_files.py",),
+    "planc/apply/validate.py": _VERIFY,
     "planc/verify": _VERIFY,
 }
 # many cases of what shorter tests take every branch of, or of other processes and their memory

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import planc
 from planc.analysis import Analysis
+from planc.analysis.arrays import Kept, Polynomials
+from planc.analysis.polynomials import Poly
 from planc.criteria import Random, Scores
 from planc.errors import InfeasibleBudget, PolicyError
 from planc.policy import (
@@ -31,9 +33,7 @@ from planc.policy import (
 )
 from planc.policy.closure import Closure, modifiers
 from planc.policy.order import Order
-from planc.policy.polynomials import Kept, Polynomials
 from planc.policy.search import Prices, search
-from planc.widths import Poly
 from tests.small import MODELS, build
 
 RANKINGS: tuple[Policy, ...] = (Uniform(), Global(), Isomorphic(), PerCost(), PerCost(of="params"))

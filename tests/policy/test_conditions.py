@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.equations import Constraint, Operation
+from planc.analysis.equations import Constraint, Operation
+from planc.analysis.polynomials import Poly, Variable
 from planc.policy.conditions import Conditions
-from planc.widths import Poly, Variable
 
 polys = st.dictionaries(
     st.lists(st.integers(0, 2), max_size=2).map(lambda m: tuple(sorted(m))),

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import planc
+from planc.compile.select import write_plan
 from planc.criteria import Magnitude
 from planc.errors import PolicyError
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from planc.policy import Uniform, feasible
-from planc.select import write_plan
 from tests.small import build
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from planc.criteria import Scores
 from planc.errors import PolicyError
-from planc.groups import Group
+from planc.ir.groups import Group
 from planc.policy.lowest import lowest
 
 few = st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 0.5, 2.0, np.inf])  # so that many are equal

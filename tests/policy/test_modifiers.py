@@ -13,7 +13,7 @@ from torch import nn
 import planc
 from planc.criteria import Magnitude
 from planc.errors import PlancWarning, PolicyError
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from planc.policy import Capped, Equal, Floor, Global, Keep, Only, Policy, Rounded, Uniform
 from tests.small import MODELS, build
 

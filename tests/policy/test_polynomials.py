@@ -1,4 +1,4 @@
-"""Polynomials in arrays are those of planc.widths, to the last digit."""
+"""Polynomials in arrays are those of planc.analysis.polynomials, to the last digit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planc.policy.polynomials import Polynomials
-from planc.widths import Poly
+from planc.analysis.arrays import Polynomials
+from planc.analysis.polynomials import Poly
 
 GROUPS = 4
 monomials = st.lists(st.integers(0, GROUPS - 1), max_size=4).map(lambda m: tuple(sorted(m)))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planc.plan import Plan, PlanGroup
-from planc.report.html import plan_html, short
-from planc.report.strips import COLUMNS, strip
+from planc.cli.report.html import plan_html, short
+from planc.cli.report.strips import COLUMNS, strip
+from planc.plan.plan import Plan, PlanGroup
 from tests.strategies import example_plan, plans
 
 PLAN = example_plan()

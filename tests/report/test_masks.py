@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 
 from planc import diff
-from planc.maskplan import MaskPlan, mask_plan
-from planc.plan import Provenance, TensorSpec
-from planc.report.masks import masks_diff_table, masks_json, masks_table
+from planc.cli.report.masks import masks_diff_table, masks_json, masks_table
+from planc.plan.masks import MaskPlan, mask_plan
+from planc.plan.plan import Provenance, TensorSpec
 from tests.masks.drawn import mask_plans, several_for_one
 from tests.report.test_text import row, text
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from rich.console import Console, RenderableType
 
-from planc.diff import diff
+from planc.cli.report.text import diff_table, plan_from_json, plan_json, plan_table
 from planc.errors import FileError
-from planc.plan import AttributeChange, Plan
-from planc.report.text import diff_table, plan_from_json, plan_json, plan_table
+from planc.plan.diff import diff
+from planc.plan.plan import AttributeChange, Plan
 from tests.strategies import complete, example_plan, plans
 
 PLAN = example_plan()

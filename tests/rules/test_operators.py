@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from planc.rules import find, registry
-from planc.rules.indexing import picked
+from planc.rules.families.indexing import picked
 
 OPERATORS = [
     line.split("\t")[0]

@@ -8,9 +8,9 @@ import torchvision  # noqa: F401  brings its operators
 from torch import nn
 
 import planc
-from planc.labels import Labelled
 from planc.rules import find, registry, rule
-from planc.rules.elementwise import add, keeps_zero
+from planc.rules.families.elementwise import add, keeps_zero
+from planc.rules.labels import Labelled
 from tests.proving import Net, prove
 
 IMAGES = torch.randn(2, 3, 4, 4)

@@ -1,1 +1,1 @@
-"""Tests of planc.streaming."""
+"""Tests of planc.files.cut."""

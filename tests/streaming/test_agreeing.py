@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import pytest
 
 from planc.errors import PlancError
-from planc.streaming.ranks import Ranks, shares
+from planc.files.cut.ranks import Ranks, shares
 
 _T = TypeVar("_T")
 

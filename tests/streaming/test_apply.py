@@ -15,12 +15,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import planc
-from planc.codec.limits import Limits
 from planc.errors import FileError, LimitExceeded, PlancError, ShardMismatch, StalePlan
-from planc.streaming import Applied, apply, staging
-from planc.streaming.ranks import Ranks
-from planc.tensorfiles.checkpoint import open_checkpoint
-from planc.tensorfiles.shards import find_shards
+from planc.files.cut import Applied, apply, staging
+from planc.files.cut.ranks import Ranks
+from planc.files.disk.limits import Limits
+from planc.files.tensors.opened import open_checkpoint
+from planc.files.tensors.shards import find_shards
 from tests.streaming import test_layout
 from tests.streaming.test_layout import FILES, PLAN, WHOLE, plan_of
 from tests.streaming.threads import in_threads

@@ -13,14 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import planc
-from planc.codec.limits import Limits
 from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, StalePlan
-from planc.groups import Member, Run
-from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.streaming.besides import copy_besides, copy_index, write_index
-from planc.streaming.configuration import FILE, described, describes
-from planc.tensorfiles.header import place
-from planc.tensorfiles.shards import Index, find_shards
+from planc.files.cut.besides import copy_besides, copy_index, write_index
+from planc.files.cut.configuration import FILE, described, describes
+from planc.files.disk.limits import Limits
+from planc.files.tensors.header import place
+from planc.files.tensors.shards import Index, find_shards
+from planc.ir.groups import Member, Run
+from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.strategies import complete
 
 

@@ -16,10 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 import planc
 from planc.errors import PlancError, ShardMismatch
-from planc.groups import Indices, Member, Run
-from planc.plan import Cut, PlanGroup, Ragged, TensorSpec
-from planc.streaming import apply, cutting, workers
-from planc.streaming.cutting import (
+from planc.files.cut import apply, cutting, workers
+from planc.files.cut.cutting import (
     Memory,
     Rows,
     Take,
@@ -30,10 +28,12 @@ from planc.streaming.cutting import (
     cut_into,
     taking,
 )
-from planc.streaming.layout import Layout
-from planc.tensorfiles import stream
-from planc.tensorfiles.header import Entry, place
-from planc.tensorfiles.reader import Bytes
+from planc.files.cut.layout import Layout
+from planc.files.disk import stream
+from planc.files.tensors.header import Entry, place
+from planc.files.tensors.reader import Bytes
+from planc.ir.groups import Indices, Member, Run
+from planc.plan.plan import Cut, PlanGroup, Ragged, TensorSpec
 from tests.strategies import complete
 from tests.streaming.test_besides import WHOLE, plan_of
 

@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 import planc
 from planc.errors import MalformedFile, PlancError, ShardMismatch, StalePlan
-from planc.tensorfiles.distributed import KEY, find_pieces
-from planc.tensorfiles.pieces import open_joined
-from planc.tensorfiles.shards import find_shards
+from planc.files.tensors.distributed import KEY, find_pieces
+from planc.files.tensors.pieces import open_joined
+from planc.files.tensors.shards import find_shards
 from tests.streaming.test_files import PLAN, one_by_one, state_of
 
 Arrays = dict[str, NDArray[Any]]
@@ -85,7 +85,7 @@ def test_any_range_of_a_joined_tensor_is_that_of_the_whole(tmp_path: Path) -> No
 
 def info(number: int, change: Callable[[dict[str, Any]], Any]) -> Callable[[list[Path]], None]:
     def edit(files: list[Path]) -> None:
-        from planc.tensorfiles.reader import read_header
+        from planc.files.tensors.reader import read_header
 
         metadata = dict(read_header(files[number]).metadata)
         metadata[KEY] = json.dumps(change(json.loads(metadata[KEY])))

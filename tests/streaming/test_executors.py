@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import planc
 from planc.errors import AnalysisError, PolicyError, TraceError
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from tests.executors import FORMS, assert_equal, same_in_files
 from tests.programs import write
 from tests.proving import randomise, removal

@@ -29,10 +29,10 @@ from planc.errors import (
     StalePlan,
     UnsafePath,
 )
-from planc.groups import Member, Run
-from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.streaming import shard
-from planc.tensorfiles.shards import find_shards
+from planc.files.cut import shard
+from planc.files.tensors.shards import find_shards
+from planc.ir.groups import Member, Run
+from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.strategies import arrays, complete, cut_array
 
 Arrays = dict[str, NDArray[Any]]
@@ -249,7 +249,7 @@ def test_an_interrupted_run_leaves_no_output_and_goes_on(
         return real(job, descriptor)
 
     with monkeypatch.context() as patched:
-        patched.setattr("planc.streaming.workers.cut_shard", stopping)
+        patched.setattr("planc.files.cut.workers.cut_shard", stopping)
         with pytest.raises(Interrupted):
             planc.apply_files(PLAN, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -267,7 +267,7 @@ def test_what_another_run_left_is_not_taken_over(
     sharded(tmp_path / "in")
     with monkeypatch.context() as patched:
         patched.setattr(
-            "planc.streaming.apply.copy_besides", lambda *_: (_ for _ in ()).throw(Interrupted)
+            "planc.files.cut.apply.copy_besides", lambda *_: (_ for _ in ()).throw(Interrupted)
         )
         with pytest.raises(Interrupted):
             planc.apply_files(PLAN, tmp_path / "in", tmp_path / "out")
@@ -296,7 +296,7 @@ def test_what_another_run_left_is_not_taken_over(
 
 
 def test_two_processes_do_not_write_one_place(tmp_path: Path) -> None:
-    from planc.streaming.staging import staging
+    from planc.files.disk.staging import staging
 
     sharded(tmp_path / "in")
     with (

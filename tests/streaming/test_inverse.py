@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from safetensors.numpy import load_file, save_file
 
 import planc
-from planc.plan import Plan
-from planc.tensorfiles import stream
+from planc.files.disk import stream
+from planc.plan.plan import Plan
 from tests.strategies import plans
 from tests.streaming.test_files import one_by_one, state_of
 

@@ -1,4 +1,4 @@
-"""Claims of what the headers of a result say: all that :func:`planc.tensorfiles.checkpoint` looks
+"""Claims of what the headers of a result say: all that :func:`planc.files.tensors.opened` looks
 at is there and right, whatever shard it is in; a second plan makes the record one of the original.
 """
 
@@ -15,9 +15,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import planc
-from planc.codec import checkpoint as checkpoint_codec
-from planc.codec import encode_plan
-from planc.codec.checkpoint import (
+from planc.errors import LimitExceeded, PlancError
+from planc.files.cut.layout import lay_out
+from planc.files.cut.shard import Done
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.formats import checkpoint as checkpoint_codec
+from planc.files.formats import encode_plan
+from planc.files.formats.checkpoint import (
     KEY,
     Checkpoint,
     StoredModule,
@@ -26,17 +30,13 @@ from planc.codec.checkpoint import (
     decode_part,
     encode_checkpoint,
 )
-from planc.codec.limits import DEFAULT, Limits
-from planc.compose import compose
-from planc.errors import LimitExceeded, PlancError
-from planc.groups import Member, Run
-from planc.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
-from planc.streaming.layout import lay_out
-from planc.streaming.shard import Done
-from planc.tensorfiles.checkpoint import open_checkpoint
-from planc.tensorfiles.header import aligned, place, write_header
-from planc.tensorfiles.reader import open_tensors, read_header
-from planc.tensorfiles.shards import find_shards
+from planc.files.tensors.header import aligned, place, write_header
+from planc.files.tensors.opened import open_checkpoint
+from planc.files.tensors.reader import open_tensors, read_header
+from planc.files.tensors.shards import find_shards
+from planc.ir.groups import Member, Run
+from planc.plan.compose import compose
+from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.strategies import complete, cut_array
 
 WHOLE: dict[str, Any] = {

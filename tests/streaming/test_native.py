@@ -18,7 +18,7 @@ from torch import nn
 import planc
 from planc.cli import run
 from planc.errors import FileError, MalformedFile, PlancError, ShardMismatch, StalePlan
-from planc.tensorfiles import shards
+from planc.files.tensors import shards
 from tests.ranks import in_ranks
 
 WIDTH = 18  # not divisible by the four ranks

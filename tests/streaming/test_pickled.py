@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import planc
-from planc.checkpoint import archives
 from planc.cli import run
 from planc.errors import FileError, MalformedFile, PlancError, ShardMismatch, StalePlan
+from planc.files.checkpoint import archives
 from tests.streaming.test_files import PLAN, state_of
 
 State = dict[str, torch.Tensor]
@@ -358,8 +358,8 @@ def test_memory_does_not_grow_with_a_pickle(tmp_path: Path) -> None:
     """R12, by the peak of a process of its own: 192 MiB of tensors in a .bin file."""
     script = """
 import torch, planc
-from planc.plan import TensorSpec, PlanGroup
-from planc.groups import Member, Run
+from planc.plan.plan import TensorSpec, PlanGroup
+from planc.ir.groups import Member, Run
 from tests.strategies import complete
 rows, width = 24 << 10, 2048
 shapes = {"up": (rows, width), "down": (width, rows)}
@@ -371,9 +371,9 @@ planc.save_plan(complete(tensors, (), (group,), ()), "p.planc")
 """
     measure = """
 import torch
-from planc.checkpoint.pickled import find_pickled
-from planc.codec import load_plan
-from planc.streaming import apply_files
+from planc.files.pickles.pickled import find_pickled
+from planc.files.formats import load_plan
+from planc.files.cut import apply_files
 def peak():
     return int(next(l for l in open('/proc/self/status') if 'VmHWM' in l).split()[1])
 plan = load_plan('p.planc')

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import planc
-from planc.groups import Member, Run
-from planc.plan import PlanGroup, TensorSpec
+from planc.ir.groups import Member, Run
+from planc.plan.plan import PlanGroup, TensorSpec
 from tests.strategies import complete
 from tests.streaming.test_files import PLAN, contents, sharded
 
@@ -62,8 +62,8 @@ def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
     make_sparse(tmp_path / "a.safetensors", tensors)
     script = (
         "import sys\n"
-        "from planc.codec import load_plan\n"
-        "from planc.streaming import apply_files\n"
+        "from planc.files.formats import load_plan\n"
+        "from planc.files.cut import apply_files\n"
         "def peak():\n"
         "    return int(next(l for l in open('/proc/self/status') if 'VmHWM' in l).split()[1])\n"
         "plan = load_plan('p.planc')\n"
@@ -84,7 +84,7 @@ def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
 
 def make_sparse(path: Path, tensors: tuple[TensorSpec, ...]) -> None:
     """A file of zeros, which takes no room on the disk."""
-    from planc.tensorfiles.header import place, write_header
+    from planc.files.tensors.header import place, write_header
 
     entries = place((spec.name, "F16", spec.shape) for spec in tensors)
     with path.open("wb") as file:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import planc
 from planc.errors import PlancError
-from planc.streaming.ranks import shares
-from planc.streaming.staging import joining
+from planc.files.cut.ranks import shares
+from planc.files.disk.staging import joining
 from tests.ranks import ROOT, in_ranks
 from tests.streaming.test_files import contents, mlp_plan, sharded
 from tests.streaming.threads import in_threads
@@ -39,7 +39,7 @@ JOBS = """
 import json, os, signal, sys, time
 import torch
 from planc.cli import run
-from planc.streaming import workers
+from planc.files.cut import workers
 from tests.ranks import forked
 
 def failing(how):

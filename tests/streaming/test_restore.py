@@ -17,8 +17,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import planc
-from planc.codec import load_plan
-from planc.codec.limits import Limits
 from planc.errors import (
     CorruptFile,
     LimitExceeded,
@@ -27,10 +25,12 @@ from planc.errors import (
     ShardMismatch,
     StalePlan,
 )
-from planc.streaming.removed import DIGEST, HEADER, OWN, source_header
-from planc.tensorfiles import reader, stream
-from planc.tensorfiles.header import Header
-from planc.tensorfiles.reader import read_header
+from planc.files.cut.removed import DIGEST, HEADER, OWN, source_header
+from planc.files.disk.limits import Limits
+from planc.files.formats import load_plan
+from planc.files.tensors import reader, stream
+from planc.files.tensors.header import Header
+from planc.files.tensors.reader import read_header
 from tests.streaming import test_layout as layout
 from tests.streaming.test_layout import FILES, WHOLE
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from planc.codec.limits import DEFAULT
 from planc.errors import FileError, PlancError
-from planc.streaming.sources import find_source
+from planc.files.cut.sources import find_source
+from planc.files.disk.limits import DEFAULT
 from tests.strategies import example_plan
 
 PLAN = example_plan()
@@ -74,7 +74,7 @@ def test_a_pickle_that_is_trusted_is_read_by_who_can(
 ) -> None:
     directory = filled(tmp_path / "in", names)
     fake: Any = SimpleNamespace(**{reader: lambda *arguments: arguments})
-    monkeypatch.setitem(sys.modules, f"planc.checkpoint.{module}", fake)
+    monkeypatch.setitem(sys.modules, f"planc.files.checkpoint.{module}", fake)
     expected = (directory / given, PLAN, DEFAULT)
     assert tuple(find_source(directory, PLAN, True, DEFAULT)) == expected  # type: ignore[arg-type]
 

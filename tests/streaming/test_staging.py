@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from planc.errors import PlancError
-from planc.streaming import staging as module
-from planc.streaming.staging import _locked, joining, staging
+from planc.files.cut import staging as module
+from planc.files.disk.staging import _locked, joining, staging
 from tests.systems import without_directories
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from planc.plan import Cut, Ragged
-from planc.streaming.cutting import Memory, cut_into
-from planc.streaming.uncutting import removed_into, restored_into
-from planc.tensorfiles import stream
-from planc.tensorfiles.header import Entry, place
-from planc.tensorfiles.reader import Bytes
+from planc.files.cut.cutting import Memory, cut_into
+from planc.files.cut.uncutting import removed_into, restored_into
+from planc.files.disk import stream
+from planc.files.tensors.header import Entry, place
+from planc.files.tensors.reader import Bytes
+from planc.plan.plan import Cut, Ragged
 from tests.streaming.test_cutting import Held, of
 
 SHAPE = (4, 6, 5)

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from planc.codec.checkpoint import KEY, encode_part
-from planc.codec.files import replacing
-from planc.codec.limits import DEFAULT, Limits
 from planc.errors import LimitExceeded, ShardMismatch
-from planc.streaming import workers
-from planc.streaming.layout import Layout, lay_out
-from planc.streaming.ranks import Ranks
-from planc.streaming.shard import Cutting, Done, cut_shard, finished
-from planc.tensorfiles.checkpoint import open_checkpoint
-from planc.tensorfiles.header import place
-from planc.tensorfiles.reader import read_header
-from planc.tensorfiles.shards import find_shards
+from planc.files.cut import workers
+from planc.files.cut.layout import Layout, lay_out
+from planc.files.cut.ranks import Ranks
+from planc.files.cut.shard import Cutting, Done, cut_shard, finished
+from planc.files.disk.atomic import replacing
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.formats.checkpoint import KEY, encode_part
+from planc.files.tensors.header import place
+from planc.files.tensors.opened import open_checkpoint
+from planc.files.tensors.reader import read_header
+from planc.files.tensors.shards import find_shards
 from tests.streaming import test_layout
 from tests.streaming.test_layout import FILES, PLAN, WHOLE
 

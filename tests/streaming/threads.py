@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from planc.streaming.ranks import Ranks
+from planc.files.cut.ranks import Ranks
 from tests.ranks import HANGS
 
 _T = TypeVar("_T")

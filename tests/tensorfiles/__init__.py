@@ -1,1 +1,1 @@
-"""Tests of planc.tensorfiles."""
+"""Tests of planc.files.tensors."""

@@ -13,17 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from planc.codec import encode_plan
-from planc.codec.checkpoint import (
-    KEY,
-    Checkpoint,
-    Part,
-    StoredShard,
-    StoredTensor,
-    encode_checkpoint,
-    encode_part,
-)
-from planc.codec.limits import Limits
 from planc.errors import (
     LimitExceeded,
     MalformedFile,
@@ -33,9 +22,20 @@ from planc.errors import (
     TruncatedFile,
     UnsafePath,
 )
-from planc.tensorfiles.checkpoint import inspect, open_checkpoint
-from planc.tensorfiles.header import Entry, Header, place, write_header
-from planc.tensorfiles.reader import read_header
+from planc.files.disk.limits import Limits
+from planc.files.formats import encode_plan
+from planc.files.formats.checkpoint import (
+    KEY,
+    Checkpoint,
+    Part,
+    StoredShard,
+    StoredTensor,
+    encode_checkpoint,
+    encode_part,
+)
+from planc.files.tensors.header import Entry, Header, place, write_header
+from planc.files.tensors.opened import inspect, open_checkpoint
+from planc.files.tensors.reader import read_header
 from tests.strategies import example_plan
 
 PLAN = example_plan()

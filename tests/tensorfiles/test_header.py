@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 from safetensors import deserialize
 from safetensors.torch import load_file, save_file
 
-from planc.codec.files import replacing
-from planc.codec.limits import DEFAULT, Limits
 from planc.errors import (
     FileError,
     LimitExceeded,
@@ -27,7 +25,10 @@ from planc.errors import (
     TruncatedFile,
     UnsafePath,
 )
-from planc.tensorfiles.header import (
+from planc.errors.text import hidden
+from planc.files.disk.atomic import replacing
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.tensors.header import (
     BITS,
     Entry,
     aligned,
@@ -36,9 +37,8 @@ from planc.tensorfiles.header import (
     text_length,
     write_header,
 )
-from planc.tensorfiles.reader import open_tensors, read_header
-from planc.tensorfiles.writer import TensorWriter
-from planc.text import hidden
+from planc.files.tensors.reader import open_tensors, read_header
+from planc.files.tensors.writer import TensorWriter
 
 _WHOLE_BYTES = sorted(dtype for dtype, bits in BITS.items() if bits % 8 == 0)
 

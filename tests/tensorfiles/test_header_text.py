@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from planc.codec.limits import DEFAULT, Limits
 from planc.errors import (
     FileError,
     LimitExceeded,
@@ -17,7 +16,8 @@ from planc.errors import (
     TrailingData,
     TruncatedFile,
 )
-from planc.tensorfiles.header import (
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.tensors.header import (
     BITS,
     Entry,
     Header,

@@ -9,7 +9,7 @@ import pytest
 
 import planc
 from planc.errors import UnsafePath
-from planc.tensorfiles.links import inside
+from planc.files.tensors.links import inside
 from tests.streaming.test_files import PLAN, contents, sharded
 
 

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from planc.codec.limits import DEFAULT, Limits
 from planc.errors import FileError, LimitExceeded, MalformedFile, ShardMismatch, TruncatedFile
-from planc.tensorfiles import reader, shards
-from planc.tensorfiles.distributed import KEY, find_pieces, is_distributed
-from planc.tensorfiles.pieces import JoinedFile, Piece, Whole, _near, join, open_joined
-from planc.tensorfiles.shards import find_shards, open_shard
-from planc.tensorfiles.writer import TensorWriter
+from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.tensors import reader, shards
+from planc.files.tensors.distributed import KEY, find_pieces, is_distributed
+from planc.files.tensors.pieces import JoinedFile, Piece, Whole, _near, join, open_joined
+from planc.files.tensors.shards import find_shards, open_shard
+from planc.files.tensors.writer import TensorWriter
 
 
 @pytest.fixture

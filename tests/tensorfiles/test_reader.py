@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from planc.codec.limits import Limits
 from planc.errors import LimitExceeded, TruncatedFile
-from planc.tensorfiles import reader
-from planc.tensorfiles.reader import OpenFile, is_directory, open_tensors, read_header
+from planc.files.disk.limits import Limits
+from planc.files.tensors import reader
+from planc.files.tensors.reader import OpenFile, is_directory, open_tensors, read_header
 
 CONTENT = bytes(range(200))
 

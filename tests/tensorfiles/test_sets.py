@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from planc.codec.limits import Limits
 from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, UnsafePath
-from planc.tensorfiles import reader
-from planc.tensorfiles.distributed import KEY
-from planc.tensorfiles.shards import (
+from planc.files.disk.limits import Limits
+from planc.files.tensors import reader
+from planc.files.tensors.distributed import KEY
+from planc.files.tensors.shards import (
     EXTRA_SUFFIX,
     SUFFIX,
     check_apart,

@@ -24,13 +24,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planc.codec.files import replacing
 from planc.errors import PlancError
-from planc.tensorfiles import reader, stream
-from planc.tensorfiles.header import place, write_header
-from planc.tensorfiles.reader import Bytes, open_tensors
-from planc.tensorfiles.stream import Stream, fill
-from planc.tensorfiles.writer import TensorWriter
+from planc.files.disk.atomic import replacing
+from planc.files.disk.stream import Stream, fill
+from planc.files.tensors import reader, stream
+from planc.files.tensors.header import place, write_header
+from planc.files.tensors.reader import Bytes, open_tensors
+from planc.files.tensors.writer import TensorWriter
 
 BLOCK = 8192
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from planc.codec.files import replacing
 from planc.errors import PlancError
-from planc.tensorfiles import writer as module
-from planc.tensorfiles.header import Entry, place, write_header
-from planc.tensorfiles.stream import Stream
-from planc.tensorfiles.writer import TensorWriter, rewrite
+from planc.files.disk.atomic import replacing
+from planc.files.disk.stream import Stream
+from planc.files.tensors import writer as module
+from planc.files.tensors.header import Entry, place, write_header
+from planc.files.tensors.writer import TensorWriter, rewrite
 
 ENTRIES = place([("a", "U8", (2, 2)), ("b", "U8", (3,)), ("c", "U8", (0,))])
 THREE = place([("a", "U8", (4,)), ("b", "U8", (3,)), ("c", "U8", (5,))])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import planc
-from planc.plan import Plan
+from planc.plan.plan import Plan
 from tests.proving import randomise
 
 X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))

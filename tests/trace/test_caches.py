@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import planc
-from planc.codec import encode_plan
-from planc.expr import Scalar, Size
+from planc.files.formats import encode_plan
+from planc.ir.expressions import Scalar, Size
 
 X = torch.randn(2, 5, 6)
 

@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
 import planc
+from planc.compile.lossless import lossless
 from planc.errors import PolicyError, TraceError, VerificationError
-from planc.lossless import lossless
 from planc.verify.outputs import difference, run
 from tests.proving import randomise, reasons
 from tests.trace.heads import CLASSES, Head, X, head, pruned, reason, width

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import planc
-from planc.codec import encode_plan
+from planc.files.formats import encode_plan
 
 X = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
 OTHER = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(1))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc.expr import Scalar, Size, expr_of
-from planc.ir import AS_IT_IS, Graph
+from planc.ir.expressions import Scalar, Size, expr_of
+from planc.ir.graph import AS_IT_IS, Graph
 from tests.proving import Net
 
 

@@ -15,9 +15,9 @@ from torch.optim.swa_utils import AveragedModel
 
 import planc
 import planc.masks
-from planc.codec import encode_plan
 from planc.errors import StalePlan
-from planc.wrappers import bare, prefix_of
+from planc.files.formats import encode_plan
+from planc.modules.wrappers import bare, prefix_of
 from tests import small
 from tests.small import build
 

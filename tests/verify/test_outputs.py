@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import planc
+from planc.apply.validate import example_call
 from planc.errors import VerificationError
 from planc.trace.unfused import unfused
-from planc.validate import example_call
 from planc.verify import outputs
 from planc.verify.outputs import (
     compare_operands,

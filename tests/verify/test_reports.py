@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 import planc
-from planc.ir import CAPTURED
+from planc.ir.graph import CAPTURED
 from planc.verify import Report, sizes
 from planc.verify.outputs import run
 from planc.verify.tensors import named

@@ -14,18 +14,18 @@ from torch import fx, nn
 
 import planc
 from planc.analysis import Analysis
-from planc.errors import StalePlan, TraceError, VerificationError
-from planc.groups import Over
-from planc.ir import Ref
-from planc.plan import ModuleSpec, Plan
-from planc.select import write_plan
-from planc.validate import (
+from planc.apply.validate import (
     check_structure,
     compare_shapes,
     deciding_alike,
     shapes_digest,
     validate,
 )
+from planc.compile.select import write_plan
+from planc.errors import StalePlan, TraceError, VerificationError
+from planc.ir.graph import Ref
+from planc.ir.groups import Over
+from planc.plan.plan import ModuleSpec, Plan
 from planc.verify import structure
 from planc.verify.structure import (
     as_planned,

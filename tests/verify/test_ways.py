@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.utils import prune
 
 import planc
+from planc.apply.replay import replay_pruned
+from planc.apply.validate import Call, deciding_alike
 from planc.errors import VerificationError
-from planc.replay import replay_pruned
-from planc.validate import Call, deciding_alike
 from planc.verify import Report, configuration, sizes
 from planc.verify.configuration import check_configuration
 from planc.verify.outputs import run

@@ -19,9 +19,9 @@ from torch import nn
 import planc
 from planc.analysis import Analysis
 from planc.criteria import Scores, named
-from planc.plan import Plan
+from planc.modules.nesting import leaves, map_leaves
+from planc.plan.plan import Plan
 from planc.policy import Keep, Uniform
-from planc.trace.nesting import leaves, map_leaves
 from tests.measure import Stage, counted_run, stage
 
 ZOOS = ("torchvision", "timm", "transformers")

@@ -1,0 +1,66 @@
+"""The cost model: MACs, parameters and bytes as exact polynomials in what the groups keep.
+
+One multiply-accumulate of a convolution or matrix product is one MAC, which
+``torch.utils.flop_counter.FlopCounterMode`` counts as two FLOPs; nothing else is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planc.analysis.grouping import Grouping
+from planc.analysis.polynomials import Monomial, Poly, Variable, product
+from planc.analysis.walk import Walked
+from planc.ir.graph import Graph
+from planc.plan.plan import Cost
+from planc.rules.labels import Labelled
+
+
+@dataclass(frozen=True, eq=False)
+class CostModel:
+    """``macs``, ``params`` and ``bytes`` of the model; a variable is what a group keeps per row."""
+
+    macs: Poly
+    params: Poly
+    bytes: Poly
+
+    def price(self, kept: Sequence[int]) -> Cost:
+        """The cost when group ``g`` keeps ``kept[g]`` units in each row."""
+
+        def of(variable: Variable) -> int:
+            assert isinstance(variable, int)
+            return kept[variable]
+
+        return Cost(self.macs.value(of), self.params.value(of), self.bytes.value(of))
+
+
+def cost_model(graph: Graph, walked: Walked, grouping: Grouping) -> CostModel:
+    """The cost model of a graph; tied parameters count once, buffers not at all."""
+    widths: dict[tuple[int, int], Poly] = {}
+
+    def width(x: Labelled, dim: int) -> Poly:
+        if not x.layers:
+            return Poly.const(x.shape[dim])
+        key = (id(x), dim)
+        if key not in widths:
+            widths[key] = grouping.width(x, dim)
+        return widths[key]
+
+    macs: dict[Monomial, int] = {}
+    params: dict[Monomial, int] = {}
+    size: dict[Monomial, int] = {}
+
+    def add(total: dict[Monomial, int], poly: Poly, factor: int) -> None:
+        for monomial, c in poly.terms:
+            total[monomial] = total.get(monomial, 0) + c * factor
+
+    for cost in walked.facts.products:
+        add(macs, product(width(x, d) for x, d in cost.widths), cost.factor)
+    for tensor in graph.tensors:
+        if tensor.kind == "parameter":
+            x = walked.labels[tensor.value]
+            count = product(width(x, d) for d in range(x.rank))
+            add(params, count, 1)
+            add(size, count, tensor.itemsize)
+    return CostModel(Poly.of(macs), Poly.of(params), Poly.of(size))

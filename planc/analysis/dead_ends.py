@@ -1,0 +1,79 @@
+"""Dead ends: values that reach no output of the traced run, because a decision alone reads them.
+
+Another run may decide otherwise and return them. In: a graph, its labels and ties. Out: the atoms
+of such values that no value on the way to an output has, not even by a tie; what flows on as well
+may still be removed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from planc.ir.graph import Graph, Node, Ref, refs
+from planc.rules.labels import Labelled
+from planc.rules.labels.facts import Atoms, Facts
+
+
+def dead_ends(
+    graph: Graph, facts: Facts, labels: Sequence[Labelled]
+) -> Iterator[tuple[int, Atoms]]:
+    """The nodes with results at a dead end, each with the atoms that are theirs alone."""
+    on = _going_on(graph)
+    dead = [i for i, node in enumerate(graph.nodes) if not on.intersection(_results(node))]
+    if not dead:
+        return
+    alive = _tied(facts, [labels[value] for value in on])
+    for i in dead:
+        for value in _results(graph.nodes[i]):
+            for layer in labels[value].layers:
+                atoms = layer.atoms[~alive[layer.atoms]]
+                if len(atoms):
+                    yield i, atoms
+
+
+def _results(node: Node) -> list[int]:
+    return [ref.id for ref in node.outputs if ref is not None]
+
+
+def _going_on(graph: Graph) -> set[int]:
+    """The values that something outside the graph reads, but for single numbers that leave torch,
+    and all that these are computed from.
+    """
+    numbers = {
+        departure.value
+        for departure in graph.departures
+        if departure.outside and math.prod(graph.values[departure.value].shape) == 1
+    }  # which something outside the graph may decide by
+    on = set(graph.read_outside - numbers) | {ref.id for ref in graph.outputs}
+    written = {graph.values[value].storage for value in on}
+    written |= {graph.values[tensor.value].storage for tensor in graph.tensors}
+    for node in reversed(graph.nodes):
+        target = [graph.values[ref.id].storage for ref in refs(node.args[:1])]
+        if on.intersection(_results(node)) or (node.in_place and written.intersection(target)):
+            read: list[Ref] = list(refs((node.args, node.kwargs_values)))
+            on.update((*(ref.id for ref in read), *_results(node)))
+            written.update(graph.values[ref.id].storage for ref in read)
+    return on
+
+
+def _tied(facts: Facts, values: Sequence[Labelled]) -> NDArray[np.bool_]:
+    """For each atom whether a value has it, or one that is removed together with it."""
+    pairs = [np.broadcast_arrays(a, b) for a, b, _ in facts.ties]
+    heads, tails = (
+        np.concatenate([np.zeros(0, dtype=np.int64), *(pair[side].reshape(-1) for pair in pairs)])
+        for side in (0, 1)
+    )
+    n = facts.next_atom
+    ones = np.ones(len(heads), dtype=np.int8)
+    count, part = connected_components(coo_array((ones, (heads, tails)), shape=(n, n)))
+    alive = np.zeros(count, dtype=bool)
+    for labelled in values:
+        for layer in labelled.layers:
+            alive[part[layer.atoms.reshape(-1)]] = True
+    return np.asarray(alive[part])

@@ -1,0 +1,38 @@
+"""Size equations: what the module's own arithmetic demands of widths and of attributes.
+
+In: the demands of the walk, with the expressions that the model computed its sizes by. Out:
+:class:`Equations`: attributes as polynomials in what groups keep, and the constraints that no
+attribute can lift.
+"""
+
+from __future__ import annotations
+
+from planc.analysis.equations.collect import Collector
+from planc.analysis.equations.quantities import (
+    Constraint,
+    Equations,
+    Key,
+    Operation,
+    Quantity,
+    operation,
+)
+from planc.analysis.equations.solve import Solver
+from planc.analysis.grouping import Grouping
+from planc.analysis.walk import Walked
+from planc.ir.graph import Graph
+
+__all__ = ["Constraint", "Equations", "Key", "Operation", "Quantity", "equations", "operation"]
+
+
+def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> Equations:
+    """The equations that bind a plan for ``target``: "module" or "graph"."""
+    found = Collector(graph, walked, grouping, target)
+    found.balances()
+    found.equals()
+    found.plurals()
+    found.multiples()
+    found.widers()
+    found.demands()
+    if target == "module":
+        found.comparisons()
+    return Solver(graph, grouping, found.found).equations(found.whole, found.numbers)

@@ -1,0 +1,163 @@
+"""Solving: equations between quantities in, attributes as polynomials in what groups keep out, with
+the constraints that no attribute can lift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from planc.analysis.equations.quantities import Constraint, Equations, Key, Quantity
+from planc.analysis.grouping import Grouping
+from planc.analysis.polynomials import Poly, Variable
+from planc.ir.graph import Graph
+from planc.ir.groups import joined
+
+
+class Solver:
+    """Solves equations for the attributes in them."""
+
+    def __init__(self, graph: Graph, grouping: Grouping, found: Sequence[Constraint]) -> None:
+        self.graph, self.grouping, self.found = graph, grouping, found
+        self.attributes: dict[Variable, Poly] = {}
+
+    def equations(self, whole: Mapping[int, str], numbers: Mapping[Key, str]) -> Equations:
+        """The equations with all attributes that they give solved for.
+
+        Args:
+            whole: groups that stay whole, with the reason.
+            numbers: attributes that are used as numbers, with the operator.
+        """
+        self._define()
+        fixed: dict[Variable, Poly] = dict(self.attributes)
+        for constraint in self.found:
+            for variable in constraint.left.variables | constraint.right.variables:
+                if not isinstance(variable, int) and variable not in fixed:
+                    fixed[variable] = Poly.const(_traced(self.graph, variable))
+        kept: dict[tuple[Quantity, Poly], Constraint] = {}
+        for constraint in self.found:
+            left, right = constraint.left.substituted(fixed), constraint.right.substituted(fixed)
+            assert isinstance(right, Poly)
+            if left != right:
+                kept.setdefault((left, right), Constraint(left, right, constraint.reason))
+        attributes = {k: p for k, p in self.attributes.items() if not isinstance(k, int)}
+        mixing: dict[int, list[str]] = {}
+        for key, reason in numbers.items():
+            for v in attributes.get(key, Poly()).variables:
+                if isinstance(v, int):
+                    mixing.setdefault(v, []).append(reason)
+        reasons = {v: joined(found) for v, found in mixing.items()}
+        return Equations(attributes, tuple(kept.values()), whole, reasons)
+
+    def _define(self) -> None:
+        """Gives each attribute that an equation can be solved for its polynomial."""
+        for exact in (True, False):
+            self._define_all(exact, self.attributes)
+        tied = self._tied_widths()
+        if tied:  # 3 * head_size is the width of three parts only because they are equal
+            self._define_all(False, {**self.attributes, **tied})
+
+    def _define_all(self, exact: bool, known: Mapping[Variable, Poly]) -> None:
+        for constraint in self.found:
+            known = {**known, **self.attributes}
+            left, right = constraint.left.substituted(known), constraint.right.substituted(known)
+            assert isinstance(right, Poly)
+            if isinstance(left, Poly):
+                self._define_by(left, right, exact)
+            elif not exact and len(_attributes(left)) == 1:
+                for inner, value in _inverted(left, right):
+                    self._define_by(inner, value, exact)
+
+    def _tied_widths(self) -> dict[Variable, Poly]:
+        """What groups keep, where a constraint gives it in terms of others."""
+        tied: dict[Variable, Poly] = {}
+        for constraint in self.found:
+            left = constraint.left.substituted(self.attributes)
+            if not isinstance(left, Poly) or _attributes(left):
+                continue
+            zero = (left - constraint.right).substituted(tied)
+            for monomial, c in zero.terms:
+                if len(monomial) == 1 and abs(c) == 1 and _occurrences(zero, monomial[0]) == 1:
+                    others = zero - Poly.of({monomial: c})
+                    own = {monomial[0]: others.scaled(-c)}
+                    tied = {v: poly.substituted(own) for v, poly in tied.items()} | own
+                    break
+        return tied
+
+    def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
+        """Solves ``factor * attribute + rest = right`` for the one attribute on the left."""
+        unknown = _attributes(left)
+        if len(unknown) != 1 or not _settable(unknown[0]) or unknown[0] in self.attributes:
+            return
+        own = {m: c for m, c in left.terms if unknown[0] in m}
+        factor = Poly.of(own).divided(Poly.variable(unknown[0]))
+        if factor is None or unknown[0] in factor.variables:
+            return
+        rest = right - (left - Poly.of(own))
+        if exact and (factor.constant != 1 or rest.constant is not None):
+            return
+        value = rest.divided(factor)
+        if value is not None and self._is_traced(unknown[0], value):
+            self.attributes[unknown[0]] = value
+
+    def _is_traced(self, attribute: Variable, value: Poly) -> bool:
+        """Whether an attribute with that value stays what it is where nothing is removed."""
+        assert not isinstance(attribute, int)
+
+        def full(variable: Variable) -> int:
+            groups = self.grouping.groups
+            return groups[variable].cells if isinstance(variable, int) else 0
+
+        return value.value(full) == _traced(self.graph, attribute)
+
+
+def _occurrences(poly: Poly, variable: Variable) -> int:
+    """How many terms a variable is in."""
+    return sum(variable in monomial for monomial, _ in poly.terms)
+
+
+def _attributes(quantity: Quantity) -> list[Variable]:
+    """The attributes that a quantity depends on."""
+    return [variable for variable in quantity.variables if not isinstance(variable, int)]
+
+
+def _inverted(left: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """Equations between polynomials from which ``left = right`` follows."""
+    if isinstance(left, Poly):
+        yield left, right
+        return
+    if len(left.args) != 2:
+        return
+    one, other = left.args
+    if isinstance(other, Poly):
+        yield from _undone(left.op, one, other, right)
+    if isinstance(one, Poly):
+        yield from _undone_second(left.op, one, other, right)
+
+
+def _undone(op: str, one: Quantity, other: Poly, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """``one op other = right``, solved for the first operand."""
+    solved = {"+": right - other, "-": right + other, "//": right * other}.get(op)
+    solved = right.divided(other) if op == "*" else solved
+    if solved is not None:
+        yield from _inverted(one, solved)
+
+
+def _undone_second(op: str, one: Poly, other: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
+    """``one op other = right``, solved for the second operand."""
+    solved = {"+": right - one, "-": one - right}.get(op)
+    if op in ("*", "//"):
+        solved = right.divided(one) if op == "*" else one.divided(right)
+    if solved is not None:
+        yield from _inverted(other, solved)
+
+
+def _settable(variable: Variable) -> bool:
+    return not isinstance(variable, int) and not variable[1].startswith("_")
+
+
+def _traced(graph: Graph, key: Key) -> int:
+    value: Any = graph.modules[key[0]].attributes[key[1]]
+    for i in key[2]:
+        value = value[i]
+    return int(value)

@@ -1,0 +1,189 @@
+"""From ties to classes: components are units, and units that occur alike in every tensor, with
+those of other rows of the same ragged layer, make a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from planc.rules.labels import Layer
+from planc.rules.labels.facts import NEVER, Facts
+
+Hashes = NDArray[np.uint64]
+
+
+def components(facts: Facts) -> NDArray[np.int64]:
+    """The component of each atom; pinned atoms are in the component of atom 0."""
+    heads, tails = [], []
+    for a, b, _ in facts.ties:
+        left, right = np.broadcast_arrays(a, b)
+        heads.append(left.reshape(-1))
+        tails.append(right.reshape(-1))
+    for note in facts.pins:
+        pinned = note.atoms.reshape(-1)
+        heads.append(pinned)
+        tails.append(np.zeros_like(pinned))
+    n = facts.next_atom
+    if not heads:
+        return np.arange(n)
+    row, column = (np.concatenate(ends).astype(np.int32) for ends in (heads, tails))
+    ones = np.ones(len(row), dtype=np.int8)
+    graph = coo_array((ones, (row, column)), shape=(n, n))
+    found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    return found
+
+
+class Places:
+    """Every atom of a tensor with where it stands: one entry for each index it labels."""
+
+    def __init__(self, facts: Facts) -> None:
+        atoms, slots, indices, blocks = [], [], [], []
+        for s, slot in enumerate(facts.slots):
+            own = np.arange(slot.first, slot.first + slot.count)
+            if slot.rows is not None:
+                where = np.flatnonzero(slot.rows)
+                atoms.append(slot.first + slot.rows[where] - 1)
+                indices.append(where)
+                blocks.append(np.zeros(len(where), dtype=np.int64))
+            else:
+                length = slot.count // slot.blocks
+                atoms.append(own)
+                indices.append(np.tile(np.arange(length), slot.blocks))
+                blocks.append(np.repeat(np.arange(slot.blocks), length))
+            slots.append(np.full(len(atoms[-1]), s, dtype=np.int32))
+        empty = [np.zeros(0, dtype=np.int64)]
+        self.atom, self.slot, self.index, self.block = (
+            np.concatenate(parts or empty).astype(np.int32)
+            for parts in (atoms, slots, indices, blocks)
+        )
+
+
+def unit_classes(
+    facts: Facts, component: NDArray[np.int64], places: Places
+) -> list[list[NDArray[np.int64]]]:
+    """The units (components) of each group, those of each of its rows apart; groups in the order of
+    their first places, rows after what is inside them.
+    """
+    count = int(component.max()) + 1
+    alive = np.zeros(count, dtype=bool)
+    alive[component[places.atom]] = True
+    alive[component[NEVER]] = False
+    base, row = _signatures(facts, component, count, places)
+    first = _first_place(component, count, places)
+    merged = _merge(facts, component, _alike(alive, base, row, first), base)
+    return sorted(merged, key=lambda rows: _order(facts, places, int(first[rows[0][0]])))
+
+
+def _mix(values: NDArray[np.int64] | int) -> Hashes:
+    """A fixed pseudo-random number for each integer (splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64
+        z = np.asarray(values, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: Hashes = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def _signatures(
+    facts: Facts, component: NDArray[np.int64], count: int, places: Places
+) -> tuple[Hashes, Hashes]:
+    """For each component a hash of where it occurs, and one of the rows of ragged layers."""
+    base = np.zeros(count, dtype=np.uint64)
+    row = np.zeros(count, dtype=np.uint64)
+    of_slot = _mix(np.arange(1, len(facts.slots) + 1))
+    np.add.at(base, component[places.atom], of_slot[places.slot])
+    seen: dict[tuple[int, bytes], None] = {}
+    for layer in _measured(facts):
+        key = (layer.target, layer.atoms.tobytes())
+        if key not in seen:
+            seen[key] = None
+            np.add.at(base, component[layer.atoms.reshape(-1)], _mix((1 << 40) + len(seen)))
+    for i, layer in enumerate(_ragged(facts)):
+        lines = component[layer.lines()]
+        keys = _mix(np.arange(len(lines), dtype=np.int64) + ((i + 1) << 20))
+        np.add.at(row, lines.reshape(-1), np.repeat(keys, lines.shape[1]))
+    return base, row
+
+
+def _ragged(facts: Facts) -> Iterable[Layer]:
+    """The ragged layers whose lines must stay equally long."""
+    for balance in facts.balances:
+        for layer in balance.labelled.targeting(balance.dim):
+            if layer.ragged:
+                yield layer
+
+
+def _measured(facts: Facts) -> Iterable[Layer]:
+    """The layers whose width somebody asks for: their units must be told apart."""
+    for demand in facts.demands:
+        yield from demand.labelled.targeting(demand.dim)
+    for equal in facts.equals:
+        for labelled, dim in (equal.left, equal.right):
+            yield from labelled.targeting(dim)
+    for wider in facts.widers:
+        for labelled, dim in (wider.left, wider.right):
+            yield from labelled.targeting(dim)
+    for cost in facts.products:
+        for labelled, dim in cost.widths:
+            yield from labelled.targeting(dim)
+
+
+def _first_place(component: NDArray[np.int64], count: int, places: Places) -> NDArray[np.int64]:
+    """The position of the first place of each component, which gives units their order."""
+    first = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(first, component[places.atom], np.arange(len(places.atom)))
+    return first
+
+
+def _alike(
+    alive: NDArray[np.bool_], base: Hashes, row: Hashes, first: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Live components with equal signatures, each class and the classes in order of place."""
+    units = np.flatnonzero(alive)
+    units = units[np.argsort(first[units], kind="stable")]
+    keys = np.stack([base[units], row[units]])
+    order = np.lexsort(keys)  # stable: units of a class stay in order of place
+    bounds = np.flatnonzero((np.diff(keys[:, order], axis=1) != 0).any(axis=0)) + 1
+    classes = np.split(order, bounds) if len(units) else []
+    return [units[places] for places in sorted(classes, key=lambda places: int(places[0]))]
+
+
+def _merge(
+    facts: Facts,
+    component: NDArray[np.int64],
+    classes: list[NDArray[np.int64]],
+    base: Hashes,
+) -> list[list[NDArray[np.int64]]]:
+    """Classes that are rows of one ragged layer become one group; the others stand alone."""
+    of = np.full(len(base), -1, dtype=np.int64)
+    for i, units in enumerate(classes):
+        of[units] = i
+    parent = list(range(len(classes)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for layer in _ragged(facts):
+        found: dict[tuple[int, int], int] = {}
+        for i in np.unique(of[component[layer.atoms.reshape(-1)]]).tolist():
+            if i >= 0:
+                key = (int(base[classes[i][0]]), len(classes[i]))
+                parent[root(i)] = root(found.setdefault(key, i))
+    merged: dict[int, list[NDArray[np.int64]]] = {}
+    for i, units in enumerate(classes):
+        merged.setdefault(root(i), []).append(units)
+    return list(merged.values())
+
+
+def _order(facts: Facts, places: Places, place: int) -> tuple[int, int, bool, int]:
+    """Groups stand in the order of their first tensor, rows after what is inside them."""
+    slot = facts.slots[int(places.slot[place])]
+    return (slot.tensor, slot.dim, slot.rows is not None, int(places.index[place]))

@@ -1,0 +1,96 @@
+"""Mask plans and their differences for people and for JSON: a table or plain data out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from planc.cli.report.text import escape, facts, provenance_text, share_text, spaced
+from planc.plan.maskdiff import MaskPlanDiff
+from planc.plan.masks import MaskPlan
+
+
+def masks_table(masks: MaskPlan) -> RenderableType:
+    """What ``planc show`` prints of a mask plan: where it is from, and what each tensor loses."""
+    header = facts()
+    header.add_row("fingerprint", masks.fingerprint[:16])
+    for entry in masks.provenance:
+        header.add_row("made by", escape(provenance_text(entry)))
+    left = share_text(masks.size - masks.removed, masks.size)
+    header.add_row("removed", f"{masks.removed:,} of {masks.size:,} elements, {left} left")
+    if masks.requires:
+        header.add_row("requires", escape(", ".join(masks.requires)))
+    title = f"tensors: {len(masks.masks)} of {len(masks.tensors)} lose elements"
+    table = Table(title=title, title_justify="left")
+    table.add_column("tensor", overflow="fold")
+    for heading in ("shape", "elements", "removed", "left"):
+        table.add_column(heading, justify="right")
+    for mask in masks.masks:
+        shape = masks.specs[mask.tensor].shape
+        size = math.prod(shape)
+        table.add_row(
+            escape(mask.tensor),
+            escape(str(list(shape))),
+            f"{size:,}",
+            f"{mask.count:,}",
+            share_text(size - mask.count, size),
+        )
+    return spaced([header, table])
+
+
+def masks_json(masks: MaskPlan) -> dict[str, Any]:
+    """The same as plain data; ``bitmap`` is hexadecimal, lowest bit first, in C order."""
+    return {
+        "fingerprint": masks.fingerprint,
+        "removed": masks.removed,
+        "size": masks.size,
+        "masks": [
+            {
+                "tensor": mask.tensor,
+                "shape": list(masks.specs[mask.tensor].shape),
+                "removed": mask.count,
+                "bitmap": mask.removed.hex(),
+            }
+            for mask in masks.masks
+        ],
+        "provenance": [
+            {
+                "criterion": entry.criterion,
+                "policy": entry.policy,
+                "seed": entry.seed,
+                "versions": [list(pair) for pair in entry.versions],
+            }
+            for entry in masks.provenance
+        ],
+        "requires": list(masks.requires),
+    }
+
+
+def masks_diff_table(diff: MaskPlanDiff) -> RenderableType:
+    """What ``planc diff`` prints of two mask plans: nothing that both agree on."""
+    if not diff:
+        return Text("the mask plans are equal")
+    header = facts()
+    if diff.source is not None:
+        header.add_row("made for", escape(f"different tensors: {diff.source}"))
+    for side, entries in zip("ab", diff.provenance or ((), ()), strict=True):
+        for entry in entries:
+            header.add_row(f"{side} made by", escape(provenance_text(entry)))
+    header.add_row("removed", f"{diff.removed[0]:,} elements in a, {diff.removed[1]:,} in b")
+    if diff.others:
+        header.add_row("also differ", escape(", ".join(diff.others)))
+    parts: list[RenderableType] = [header]
+    if diff.tensors:
+        table = Table(title="tensors", title_justify="left")
+        table.add_column("tensor", overflow="fold")
+        for heading in ("removed in both", "only in a", "only in b"):
+            table.add_column(heading, justify="right")
+        for tensor in diff.tensors:
+            counts = (f"{n:,}" for n in (tensor.both, tensor.only_a, tensor.only_b))
+            table.add_row(escape(tensor.name), *counts)
+        parts.append(table)
+    return spaced(parts)

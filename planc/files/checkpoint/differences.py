@@ -1,0 +1,148 @@
+"""What keeps a model from taking the tensors of a checkpoint: both in, every difference in words
+out, so that all of them can be seen at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from planc.apply.matching import counting
+from planc.errors import MalformedFile
+from planc.files.checkpoint.values import comparable, decoded, modules_of
+from planc.files.formats.checkpoint import Checkpoint, StoredModule, StoredTensor, plan_value
+from planc.modules.tree import OwnedTensor, owned_tensors, settings
+from planc.plan.fingerprint import modules_after
+from planc.plan.plan import CLASS, Plan
+
+_OF_TRAINING = frozenset({"dropout", "momentum", "p"})  # no result of a trained model needs them
+_UNKNOWN = "module"  # the type of a module of which only a plan of an older version is known
+
+
+def differences(checkpoint: Checkpoint, model: nn.Module, plan: Plan | None = None) -> list[str]:
+    """Every difference between a checkpoint and a model of the pruned structure.
+
+    Args:
+        plan: the plan that the model was made with, where it is known.
+    """
+    found = [*tensor_differences(checkpoint, model), *attribute_differences(checkpoint, model)]
+    if plan is not None and plan != checkpoint.plan:
+        found.append(
+            f"the plan: the checkpoint has {checkpoint.plan.fingerprint[:16]}..., made by "
+            f"{_made_by(checkpoint.plan)}, another one than the one given, made by {_made_by(plan)}"
+        )
+    return found
+
+
+def model_names(tensor: StoredTensor) -> tuple[str, ...]:
+    """The names that a stored tensor has in the model."""
+    if tensor.role == "buffer":
+        return tuple(name.removeprefix("buffer/") for name in tensor.names)
+    return tensor.names
+
+
+def tensor_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str]:
+    """Missing, unexpected, tied and other tensors."""
+    owned = owned_tensors(model)
+    owner = {name: entry for entry in owned for name in entry.names}
+    listed: set[str] = set()
+    for tensor in checkpoint.tensors:
+        if tensor.role == "optimizer":
+            continue
+        names = model_names(tensor)
+        listed.update(names)
+        for name in names:
+            if name not in owner:
+                yield f"{name}: in the checkpoint with shape {tensor.shape}, not in the model"
+            elif owner[name] is not owner.get(names[0], owner[name]):
+                yield f"{name}: tied to {names[0]} in the checkpoint, not in the model"
+            elif (shape := tuple(owner[name].tensor.shape)) != tensor.shape:
+                yield f"{name}: shape {tensor.shape} in the checkpoint, {shape} in the model"
+    transient = set(transient_names(model))
+    digests = {n: t.digest for t in checkpoint.tensors for n in model_names(t)}
+    for entry in owned:
+        stored = [name for name in entry.names if name in listed]
+        if not stored and not set(entry.names) <= transient:
+            yield f"{entry.names[0]}: {_what(entry)} of the model, not in the checkpoint"
+        if len({digests[name] for name in stored}) > 1:
+            yield f"{', '.join(stored)}: tied in the model, with several values in the checkpoint"
+        extra = [name for name in entry.names if name not in listed]
+        # what a state dict calls by one name only is known by that one
+        if stored and extra and not set(entry.names) & transient:
+            yield f"{extra[0]}: tied to {stored[0]} in the model, not in the checkpoint"
+
+
+def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str]:
+    """Missing, unexpected and other modules, and attributes that differ: those that the plan lists,
+    and the numbers that torch.nn's own layers compute with. What else runs leave may differ.
+    """
+    modules = {module.path: module for module in modules_of(model)}
+    planned = {module.path: module for module in _modules_of(counting(checkpoint.plan, model))}
+    numbers = {path: set(_numbers(module)) for path, module in model.named_modules()}
+    for stored in checkpoint.modules or planned.values():
+        where = stored.path or "the model itself"
+        if stored.path not in modules:
+            yield f"{where}: a {stored.type} in the checkpoint, not in the model"
+            continue
+        module = modules.pop(stored.path)
+        if stored.type != _UNKNOWN and _name(stored.type) != _name(module.type):
+            yield f"{where}: a {stored.type} in the checkpoint, a {module.type} in the model"
+        saved, own = dict(stored.attributes), dict(module.attributes)
+        listed = planned[stored.path].attributes if stored.path in planned else ()
+        for name in sorted({*dict(listed), *numbers[stored.path] & saved.keys()}):
+            if comparable(saved.get(name)) != comparable(own.get(name)):
+                yield f"{where}.{name}: {_both(saved, own, name)} ({module.type})"
+    for path, module in modules.items():
+        yield f"{path}: a {module.type} in the model, not in the checkpoint"
+
+
+def _numbers(module: nn.Module) -> Iterator[str]:
+    """Names of what a layer of torch.nn computes with beside sizes, such as ``eps``."""
+    for name in settings(module):
+        if type(vars(module).get(name)) is float and name not in _OF_TRAINING:
+            yield name
+
+
+def _modules_of(plan: Plan) -> Iterator[StoredModule]:
+    """The modules of a checkpoint that was made without the model's class, as the plan has them."""
+    for spec in modules_after(plan.modules, plan.attributes):
+        attributes = {name: plan_value(value) for name, value in spec.attributes}
+        kind = attributes.pop(CLASS, _UNKNOWN)
+        yield StoredModule(spec.path, kind, tuple(attributes.items()))
+
+
+def transient_names(model: nn.Module) -> Iterator[str]:
+    """The names of buffers that a state dict leaves out."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name in module._non_persistent_buffers_set:
+            yield f"{path}.{name}" if path else name
+
+
+def _name(kind: str) -> str:
+    """The name of a type, without the file or the function that defines it."""
+    return kind.rpartition(".")[2]
+
+
+def _what(entry: OwnedTensor) -> str:
+    return f"a {entry.kind} of shape {tuple(entry.tensor.shape)}"
+
+
+def _both(saved: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
+    """The values of an attribute on both sides, where it is there."""
+    here = f"{_shown(saved[name])} in the checkpoint" if name in saved else "not in the checkpoint"
+    there = f"{_shown(own[name])} in the model" if name in own else "not in the model"
+    return f"{here}, {there}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(decoded(value))
+    except MalformedFile:
+        text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _made_by(plan: Plan) -> str:
+    return ", then ".join(f"{p.criterion}, {p.policy}, seed {p.seed}" for p in plan.provenance)

@@ -1,0 +1,287 @@
+"""Loading: a checkpoint and a freshly built model in, a new model with the checkpoint's tensors
+out; the model given is only read.
+
+``replay`` takes the unpruned model and applies the plan's structure to it, ``verify`` one that has
+the pruned structure. Memory is allocated for the pruned tensors only, so the model may be on the
+meta device, whatever its size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from planc.apply.matching import check_model
+from planc.apply.module import check_objects, named_tensors, rebuilt
+from planc.apply.renewal import Renewal
+from planc.apply.tensors import cut_tensor
+from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
+from planc.files.checkpoint.differences import differences, model_names
+from planc.files.checkpoint.elements import memory_of, torch_dtype
+from planc.files.checkpoint.optimizers import OPTIMIZER
+from planc.files.checkpoint.values import decoded, pair
+from planc.files.disk.limits import DEFAULT, Limits, limits_given
+from planc.files.formats.checkpoint import StoredTensor
+from planc.files.tensors.opened import Opened, open_checkpoint, steady
+from planc.files.tensors.reader import TensorFile, open_tensors
+from planc.modules.attributes import set_attributes
+from planc.modules.given import device_given, module
+from planc.modules.tree import owned_tensors
+from planc.plan.arguments import a_flag, a_path, a_plan, optional, options, takes
+from planc.plan.plan import Cut, Plan
+
+Mode = Literal["replay", "verify"]
+_PIECE = 16 << 20
+_SHOWN = 20
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    mode: Mode = "replay",
+    *,
+    plan: Plan | None = None,
+    device: torch.device | str | None = None,
+    check_digests: bool = True,
+    limits: Limits = DEFAULT,
+) -> nn.Module:
+    """A new model of the class of ``model`` with the structure and tensors of a checkpoint.
+
+    Tensors have the dtype that they were saved with; memory format, ``requires_grad``, hooks and
+    training mode are those of ``model``.
+
+    Args:
+        path: what :func:`planc.save` or ``planc apply`` wrote: a file, directory or index.
+        model: for "replay" the unpruned model, freshly built, on any device, also meta; for
+            "verify" a model that has the pruned structure already.
+        mode: "replay" applies the plan in the checkpoint to the structure of ``model``; "verify"
+            sets no attribute.
+        plan: the plan that the checkpoint must have been made with.
+        device: where the tensors go; by default where those of ``model`` are, or the CPU.
+        check_digests: compare every tensor's bytes with its digest.
+
+    Raises:
+        StalePlan: "replay": the model is not the one that the plan was made for.
+        AlreadyApplied: "replay": the model has the pruned structure already.
+        VerificationError: the structure differs from the checkpoint's; lists every difference.
+        ShardMismatch, CorruptFile, FileError: the files do not belong together, are damaged, or
+            are no checkpoint.
+        PlancError: a tensor has no values anywhere, or no dtype in this torch.
+    """
+    path, model = a_path("path", path), module("model", model)
+    plan = optional(a_plan)("plan", plan)
+    device = optional(device_given)("device", device)
+    limits, check_digests = limits_given("limits", limits), a_flag("check_digests", check_digests)
+    options("replay", "verify")("mode", mode)
+    return steady(path, lambda: _loaded(path, model, mode, plan, device, check_digests, limits))
+
+
+def _loaded(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    mode: Mode,
+    plan: Plan | None,
+    device: torch.device | str | None,
+    check_digests: bool,
+    limits: Limits,
+) -> nn.Module:
+    opened = open_checkpoint(path, limits=limits)
+    recorded = opened.checkpoint.plan
+    if mode == "verify":
+        _raise_all(differences(opened.checkpoint, model, plan), path)
+        loaded = _allocated(opened, model, {}, device)
+    else:
+        if plan is not None and plan != recorded:
+            raise StalePlan(f"{path}: was made with another plan than the one given")
+        if recorded.target != "module":
+            raise PlancError(
+                f"{path}: holds a rewritten graph (target={recorded.target!r}): apply its plan to "
+                "the model and load with mode='verify'"
+            )
+        check_model(recorded, model)
+        loaded = _allocated(opened, model, recorded.cuts, device)
+        check_objects(model, loaded)
+        set_attributes(loaded, recorded.attributes)
+        _raise_all(differences(opened.checkpoint, loaded), path)
+    _fill(opened, loaded, check_digests, limits)
+    return loaded
+
+
+@takes(path=a_path, limits=limits_given, check_digests=a_flag)
+def load_optimizer(
+    path: str | os.PathLike[str], *, check_digests: bool = True, limits: Limits = DEFAULT
+) -> dict[str, Any]:
+    """The state of the optimiser in a checkpoint, for ``optimizer.load_state_dict``.
+
+    Raises:
+        PlancError: the checkpoint was saved without one.
+        FileError: as for :func:`load`.
+    """
+    return steady(path, lambda: _optimizer_state(path, check_digests, limits))
+
+
+def _optimizer_state(
+    path: str | os.PathLike[str], check_digests: bool, limits: Limits
+) -> dict[str, Any]:
+    opened = open_checkpoint(path, limits=limits)
+    numbers = dict(opened.checkpoint.metadata).get(OPTIMIZER)
+    if numbers is None:
+        raise PlancError(f"{path}: was saved without an optimizer")
+    tensors: dict[str, torch.Tensor] = {}
+    for stored in opened.checkpoint.tensors:
+        if stored.role == "optimizer":
+            dtype = torch_dtype(stored.dtype, stored.name)
+            tensors[stored.name] = torch.empty(stored.shape, dtype=dtype)
+    read_tensors(opened, lambda stored: tensors.get(stored.name), check_digests, limits)
+
+    def with_tensors(value: Any) -> Any:
+        match value:
+            case ("type", str(name)) if name in tensors:
+                return tensors[name]
+            case ("dict", *items):
+                return {decoded(key): with_tensors(item) for key, item in map(pair, items)}
+            case ("list" | "tuple" as kind, *items):
+                made = [with_tensors(item) for item in items]
+                return made if kind == "list" else tuple(made)
+        return decoded(value)
+
+    state: dict[str, Any] = with_tensors(numbers)
+    return state
+
+
+class _Allocation(Renewal[Cut]):
+    """Replaces each tensor that the checkpoint has by memory for it, cuts the others."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        model: nn.Module,
+        cuts: Mapping[str, Cut],
+        device: torch.device | str | None,
+    ) -> None:
+        named = named_tensors(model)
+        super().__init__(opened.checkpoint.plan.tensors, cuts, named, cut_tensor)
+        self._device = device
+        self._stored = {
+            name: tensor for tensor in opened.checkpoint.tensors for name in model_names(tensor)
+        }
+
+    def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
+        """Memory of the stored dtype, in the memory format that the cut tensor would have."""
+        stored = self._stored_as(name)
+        if stored is None:
+            if tensor.is_meta:
+                raise PlancError(
+                    f"{name or 'a tensor that is a plain attribute of a module'}: neither the "
+                    "checkpoint nor the model has its values; build the model on a real device"
+                )
+            return super().renew(tensor, name).to(device=self._device)
+        dtype = torch_dtype(stored.dtype, stored.name)
+        if tensor.requires_grad and not (dtype.is_floating_point or dtype.is_complex):
+            raise VerificationError(
+                f"{name}: {stored.dtype} in the checkpoint, a trainable {tensor.dtype} in the "
+                "model; build the model for these weights"
+            )
+        return super().renew(tensor, name)
+
+    def make(self, tensor: torch.Tensor, change: Cut | None, name: str | None) -> torch.Tensor:
+        stored = self._stored_as(name)
+        if stored is None:
+            return super().make(tensor, change, name)
+        device = self._device or ("cpu" if tensor.is_meta else tensor.device)
+        shape = tensor.to("meta")
+        shape = shape if change is None else cut_tensor(shape, change)
+        dtype = torch_dtype(stored.dtype, stored.name)
+        return torch.empty_like(shape, dtype=dtype, device=device)
+
+    def _stored_as(self, name: str | None) -> StoredTensor | None:
+        if name is None:  # of a plain attribute
+            return None
+        spec = self._specs.get(name)
+        names = (name,) if spec is None else (name, *spec.names)
+        return next((self._stored[n] for n in names if n in self._stored), None)
+
+
+def _allocated(
+    opened: Opened, model: nn.Module, cuts: Mapping[str, Cut], device: torch.device | str | None
+) -> nn.Module:
+    return rebuilt(model, _Allocation(opened, model, cuts, device))
+
+
+def _fill(opened: Opened, model: nn.Module, check_digests: bool, limits: Limits) -> None:
+    owner = {name: owned.tensor for owned in owned_tensors(model) for name in owned.names}
+
+    def target(stored: StoredTensor) -> torch.Tensor | None:
+        if stored.role == "optimizer":
+            return None
+        name, *_ = model_names(stored)
+        return owner[name]
+
+    with torch.no_grad():
+        read_tensors(opened, target, check_digests, limits)
+
+
+def read_tensors(
+    opened: Opened,
+    target: Callable[[StoredTensor], torch.Tensor | None],
+    check_digests: bool,
+    limits: Limits,
+) -> None:
+    """Reads every tensor for which there is a target, file by file in the order of the bytes.
+
+    Raises:
+        CorruptFile: the bytes of one are not those that were saved.
+    """
+    for number, path in enumerate(opened.paths):
+        with open_tensors(path, limits) as file:
+            stored = [t for t in opened.checkpoint.tensors if t.shard == number]
+            for tensor in sorted(stored, key=lambda t: opened.places[t.name].start):
+                into = target(tensor)
+                if into is not None:
+                    _read_tensor(file, opened, tensor, into, check_digests)
+
+
+def _read_tensor(
+    file: TensorFile,
+    opened: Opened,
+    stored: StoredTensor,
+    into: torch.Tensor,
+    check_digests: bool,
+) -> None:
+    entry = opened.places[stored.name]
+    plain = into.detach()
+    staged = plain
+    memory = memory_of(plain)
+    if memory is None:  # another device, or another order in memory
+        staged = torch.empty(tuple(plain.shape), dtype=plain.dtype)
+        memory = memory_of(staged)
+    digest = sha256()
+    if memory is not None:
+        for start in range(0, len(memory), _PIECE):
+            piece = memory[start : start + _PIECE]
+            file.read_into(entry, start, piece)
+            if check_digests:
+                digest.update(piece.data)
+    if check_digests and digest.digest() != stored.digest:
+        raise CorruptFile(
+            f"{file.path}: {stored.name}: the bytes have digest {digest.hexdigest()[:16]}..., "
+            f"the record lists {stored.digest.hex()[:16]}...; the file is damaged: copy it again"
+        )
+    if staged is not plain:
+        plain.copy_(staged)
+
+
+def _raise_all(found: Iterable[str], path: str | os.PathLike[str]) -> None:
+    found = list(found)
+    if found:
+        more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        lines = "".join(f"\n  {line}" for line in found[:_SHOWN])
+        raise VerificationError(
+            f"{path}: the model is not the one that was saved, {len(found)} differences:{lines}"
+            f"{more}\nbuild the model as it was built for the checkpoint"
+        )

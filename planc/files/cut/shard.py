@@ -1,0 +1,90 @@
+"""Cutting one shard: where its tensors come from and go to in, the new file and its digests out.
+
+A :class:`Cutting` is plain data, so that a process of its own can carry it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from planc.errors import FileError, ShardMismatch
+from planc.files.cut.cutting import Memory, copy_into, cut_into
+from planc.files.disk.limits import Limits
+from planc.files.formats.checkpoint import KEY, Part, decode_part, encode_part
+from planc.files.tensors.header import Entry
+from planc.files.tensors.reader import read_header
+from planc.files.tensors.shards import Shard, open_shard
+from planc.files.tensors.writer import TensorWriter
+from planc.plan.plan import Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """What one shard will be: its tensors in order, which of them are cut and how.
+
+    ``metadata`` is as long as that of the finished file; ``part`` is what goes into it where the
+    shard has no record.
+    """
+
+    name: str
+    source: Shard
+    entries: tuple[Entry, ...]
+    metadata: Mapping[str, str]
+    part: Part | None
+    cuts: Mapping[str, Cut]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished shard: the digest of its header, those of its tensors."""
+
+    header: bytes
+    digests: tuple[tuple[str, bytes], ...]
+
+
+def cut_shard(cutting: Cutting, descriptor: int) -> Done:
+    """Writes the shard through a descriptor of an empty file.
+
+    Raises:
+        ShardMismatch, TruncatedFile: the source has changed since it was looked at.
+        OSError: it cannot be read, or the disk is full.
+    """
+    with open_shard(cutting.source, cutting.limits) as file:
+        if file.header != cutting.source.header:
+            raise ShardMismatch(f"{cutting.source.path}: was changed while it was read; run again")
+        places = {entry.name: entry for entry in file.header.entries}
+        memory, names = Memory(), [entry.name for entry in cutting.entries]
+        with TensorWriter(descriptor, cutting.entries, cutting.metadata) as writer:
+            for entry in cutting.entries:
+                cut = cutting.cuts.get(entry.name)
+                with writer.adding(entry) as space:
+                    if cut is None:
+                        copy_into(file, places[entry.name], space)
+                    else:
+                        cut_into(file, places[entry.name], cut, space, memory)
+            digests = list(zip(names, writer.digests(), strict=True))
+            header = writer.finish(_final(cutting, digests))
+    return Done(header.digest, tuple(digests))
+
+
+def finished(path: Path, cutting: Cutting) -> Done | None:
+    """What an interrupted run had finished at a path, None if it had not."""
+    try:
+        header = read_header(path, cutting.limits)
+        part = decode_part(header.metadata, limits=cutting.limits)
+    except (FileError, FileNotFoundError):
+        return None
+    digests = list(part.tensors)
+    same = header.entries == cutting.entries and header.metadata == _final(cutting, digests)
+    return Done(header.digest, tuple(digests)) if same else None
+
+
+def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str] | None:
+    """The metadata with the digests; None where they come with the record, when all are done."""
+    if cutting.part is None:
+        return None
+    part = replace(cutting.part, tensors=tuple(digests))
+    return {**cutting.metadata, KEY: encode_part(part)}

@@ -1,0 +1,62 @@
+"""Where the weights come from: a path in, the set of shards that is there out, pickles only where
+they are trusted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from planc.errors import FileError
+from planc.files.disk.limits import Limits
+from planc.files.tensors.reader import is_directory
+from planc.files.tensors.shards import (
+    NATIVE,
+    PICKLED_INDEX,
+    PICKLES,
+    SUFFIX,
+    ShardSet,
+    find_shards,
+    only,
+)
+from planc.plan.plan import Plan
+
+
+def find_source(path: Path, plan: Plan, trust_pickle: bool, limits: Limits) -> ShardSet:
+    """The set of shards at a path: safetensors files, or what pickles will be.
+
+    Raises:
+        FileError: it is a pickle, and not to be trusted.
+        PlancError, FileError, OSError: as for :func:`planc.tensorfiles.shards.find_shards`.
+    """
+    pickled = _pickle_at(path)
+    if pickled is None:
+        return find_shards(path, limits)
+    if not trust_pickle:
+        raise FileError(
+            f"{pickled}: is a pickle, and reading one can run code that is in it; if you trust "
+            "where it is from, pass --trust-pickle (trust_pickle=True), else get safetensors"
+        )
+    if pickled.name == NATIVE:
+        from planc.files.pickles.native import find_native  # torch is needed for pickles only
+
+        return find_native(pickled.parent, plan, limits)
+    from planc.files.pickles.pickled import find_pickled
+
+    return find_pickled(pickled, plan, limits)
+
+
+def _pickle_at(path: Path) -> Path | None:
+    """The pickle that a path leads to, None if it leads to other files."""
+    if not is_directory(path):
+        return path if path.name.endswith((*PICKLES, PICKLED_INDEX)) else None
+    names = sorted(inner.name for inner in path.iterdir())
+    if any(name.endswith(SUFFIX) and name[:1] != "." for name in names):
+        return None
+    if NATIVE in names:
+        return path / NATIVE
+    for suffixes in ((PICKLED_INDEX,), PICKLES):
+        meant = [name for name in names if name.endswith(suffixes) and name[:1] != "."]
+        found = only(path, meant, "that may be meant")
+        if found is not None:
+            return found
+    return None

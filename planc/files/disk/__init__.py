@@ -1,0 +1,1 @@
+"""Directories and streams of bytes: atomic replacement, staging and limits."""

@@ -1,0 +1,132 @@
+"""Directories that appear whole: a path in, a directory to fill out, which takes its place at the
+end in one rename.
+
+Beside each directory that is made stands a mark, a file that is held as long as its process lives.
+A directory without a mark is nobody's leftover and stays.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from planc.errors import PlancError
+from planc.files.disk.atomic import sync_directory
+from planc.files.formats.beside import (
+    beside,
+    created,
+    left,
+    locked,
+    temporary_name,
+    temporary_names,
+)
+
+ABOUT = ".planc-about"  # the mark of a directory that fills up over several runs
+PARTIAL = ".planc-partial"  # that directory
+OLD = ".planc-old"  # a directory that makes room for a new one
+_MARK = ".planc-mark"
+_NEW = ".planc-new"
+
+
+@contextmanager
+def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a new directory beside ``target``, which takes its place when the body ends.
+
+    On any error, also in the body, it is removed again and ``target`` is as it was. Several
+    processes and threads may replace one directory at the same time: the last to end wins.
+
+    Raises:
+        PlancError: ``target`` exists, and is not an empty directory, and is not to be replaced.
+    """
+    target = Path(os.path.realpath(target))
+    prepare(target, overwrite)
+    with _marked(target) as mark:
+        directory = mark.with_suffix(_NEW)
+        directory.mkdir()
+        yield directory
+        with locked(target):
+            check_free(target, overwrite)
+            settle(directory, target, mark.with_suffix(OLD))
+
+
+@contextmanager
+def _marked(target: Path) -> Iterator[Path]:
+    """Gives a mark beside ``target``; in the end, all that is made under it goes with it."""
+    while (
+        descriptor := created(mark := temporary_name(target, _MARK), os.O_WRONLY, 0o600)
+    ) is None:
+        pass
+    try:
+        yield mark
+    finally:
+        with suppress(OSError), locked(target):
+            _clear(target, mark)
+        os.close(descriptor)
+
+
+def prepare(target: Path, overwrite: bool) -> None:
+    """Puts right what dead processes left beside ``target``. Raises as :func:`check_free` does."""
+    with locked(target):
+        recover(target)
+        check_free(target, overwrite)
+
+
+def check_free(target: Path, overwrite: bool) -> None:
+    """Returns if ``target`` may become a new directory.
+
+    Raises:
+        PlancError: it exists, and is not an empty directory, and is not to be replaced.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir():
+        raise PlancError(f"{target} exists and is no directory: name another, or a new one")
+    if not overwrite:
+        raise PlancError(f"{target} exists: name a new directory, or allow to overwrite it")
+
+
+def settle(directory: Path, target: Path, old: Path) -> None:
+    """Renames a finished directory to its place; one that is there makes room as ``old`` first.
+
+    Two renames are needed for that. Between them ``target`` is not there, under another name: see
+    :func:`recover`. The caller holds ``target``.
+    """
+    sync_directory(directory)
+    if target.exists():
+        target.rename(old)
+    directory.rename(target)
+    sync_directory(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Removes what dead processes left beside ``target``; a directory that one of them had moved
+    aside takes its place again, if that is free. The caller holds ``target``.
+    """
+    for mark in temporary_names(target, _MARK):
+        with left(mark) as is_left:
+            if is_left:
+                _clear(target, mark)
+    about = beside(target, ABOUT)
+    if about.is_file():
+        _put_back(target, about.with_suffix(OLD))
+        if not about.with_suffix(PARTIAL).exists():
+            about.unlink()
+
+
+def _clear(target: Path, mark: Path) -> None:
+    _put_back(target, mark.with_suffix(OLD))
+    directory = mark.with_suffix(_NEW)
+    if directory.exists():
+        shutil.rmtree(directory)
+    mark.unlink(missing_ok=True)
+
+
+def _put_back(target: Path, old: Path) -> None:
+    if old.exists() and target.exists():
+        shutil.rmtree(old)
+    elif old.exists():
+        old.rename(target)

@@ -1,0 +1,283 @@
+"""What a plan must satisfy beyond its types: a plan in, nothing or a named refusal out.
+
+A plan that passes is harmless: every index lies in a tensor of its table, no group is emptied,
+every predicted shape is positive, and the digests are those of its own tables. No index is written
+out before its number is known to be within the limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from planc.errors import MalformedFile
+from planc.errors.text import hidden
+from planc.files.disk.limits import Limits
+from planc.files.formats.layers import check_layers
+from planc.files.formats.membership import Tables, check_membership
+from planc.files.formats.records import check_features
+from planc.files.formats.shapes import shapes_after
+from planc.files.formats.specification import check_specification
+from planc.ir.units import Units, marked
+from planc.plan.fingerprint import (
+    attributes_digest,
+    canonical,
+    modules_after,
+    structure_digest,
+    tensors_digest,
+)
+from planc.plan.plan import (
+    AttributeChange,
+    Attributes,
+    Plan,
+    PlanGroup,
+    Provenance,
+    TensorSpec,
+    WidthConstraint,
+    is_public,
+)
+from planc.plan.specification import INPUT_VALUES, features
+
+_AGAIN = "compile the plan again"
+_INTEGERS = range(-(1 << 63), 1 << 63)
+_TARGETS = ("module", "graph")
+_KINDS = ("parameter", "buffer")
+
+
+def check_plan(plan: Plan, limits: Limits) -> None:
+    """Returns if ``plan`` is valid.
+
+    Raises:
+        UnsupportedVersion: it requires a feature that this reader does not have.
+        LimitExceeded: something in it is larger than ``limits``.
+        MalformedFile: a field contradicts another; both are named.
+    """
+    check_features(plan.requires)
+    if plan.target not in _TARGETS:
+        raise MalformedFile(f"target: {plan.target!r}, known are {_TARGETS}; {_AGAIN}")
+    check_tensors(plan.tensors, limits)
+    _check_modules(plan, limits)
+    _check_changes(plan.attributes, plan, limits)
+    _check_constraints(plan.constraints, limits)
+    check_specification(plan.inputs, limits)
+    if (INPUT_VALUES in plan.requires) != (INPUT_VALUES in features(plan.inputs)):
+        raise MalformedFile(
+            f"requires: {list(plan.requires)}, inputs: {list(features(plan.inputs))}; {_AGAIN}"
+        )
+    check_provenance(plan.provenance, limits)
+    tables = _check_groups(plan, limits)
+    after = shapes_after(plan, tables)
+    _check_digests(plan, after)
+    check_layers(plan, after)
+
+
+def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
+    """Every tensor has names of its own, a known kind, and a shape within the limits."""
+    limits.check("tensors", len(tensors), "tensors")
+    for i, spec in enumerate(tensors):
+        where = f"tensors[{i}]"
+        if not spec.names or not all(spec.names):
+            raise MalformedFile(f"{where}.names: a tensor without a name; {_AGAIN}")
+        for name in spec.names:
+            check_name(name, f"{where}.names", limits)
+        if spec.kind not in _KINDS:
+            raise MalformedFile(f"{where}.kind: {spec.kind!r}, known are {_KINDS}; {_AGAIN}")
+        limits.check("rank", len(spec.shape), f"{where}.shape")
+        for size in spec.shape:
+            limits.check("dimension", size, f"{where}.shape")
+        limits.check("elements", math.prod(spec.shape), f"{where}.shape")
+    check_unique((name for spec in tensors for name in spec.names), "tensors")
+
+
+def _check_modules(plan: Plan, limits: Limits) -> None:
+    limits.check("modules", len(plan.modules), "modules")
+    rows: dict[int, tuple[int, Attributes]] = {}  # of the table of distinct attributes
+    for i, module in enumerate(plan.modules):
+        check_name(module.path, f"modules[{i}].path", limits)
+        rows.setdefault(id(module.attributes), (i, module.attributes))
+    for i, attributes in rows.values():
+        where = f"modules[{i}].attributes"
+        names = [name for name, _ in attributes]
+        if names != sorted(set(names)):
+            raise MalformedFile(f"{where}: not sorted and distinct: {names}; {_AGAIN}")
+        for name, value in attributes:
+            check_name(name, where, limits)
+            check_value(value, f"{where}.{name}", limits)
+    check_unique((module.path for module in plan.modules), "modules")
+
+
+def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limits) -> None:
+    rows = {module.path: module.attributes for module in plan.modules}
+    listed_in: dict[int, dict[str, Any]] = {}  # by the row, which many modules may share
+    for i, change in enumerate(changes):
+        where = f"attributes[{i}]"
+        if change.module not in rows:
+            raise MalformedFile(f"{where}.module: {change.module!r} is no module; {_AGAIN}")
+        if not is_public(change.name):
+            raise MalformedFile(f"{where}.name: {change.name!r} is not a public name; {_AGAIN}")
+        check_value(change.before, f"{where}.before", limits)
+        check_value(change.after, f"{where}.after", limits)
+        if not _same_types(change.before, change.after):
+            raise MalformedFile(
+                f"{where}.after: {change.after!r} is not of the type of {change.before!r}; {_AGAIN}"
+            )
+        row = rows[change.module]
+        if id(row) not in listed_in:
+            listed_in[id(row)] = dict(row)
+        listed = listed_in[id(row)]
+        if change.name in listed:
+            if canonical(listed[change.name]) != canonical(change.before):
+                raise MalformedFile(
+                    f"{where}.before: {change.before!r}, the table of modules has "
+                    f"{listed[change.name]!r}; {_AGAIN}"
+                )
+        elif _is_structural(change.before) and "." not in change.name:
+            raise MalformedFile(
+                f"{where}.name: {change.module!r} has no attribute {change.name!r} in the table "
+                f"of modules; {_AGAIN}"
+            )
+    check_unique(((change.module, change.name) for change in changes), "attributes")
+
+
+def _check_constraints(constraints: Sequence[WidthConstraint], limits: Limits) -> None:
+    limits.check("constraints", len(constraints), "constraints")
+    for i, constraint in enumerate(constraints):
+        check_string(constraint.text, f"constraints[{i}].text", limits)
+        check_string(constraint.reason, f"constraints[{i}].reason", limits)
+    check_unique(((c.text, c.reason) for c in constraints), "constraints")
+
+
+def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
+    """Seeds fit 64 bits, strings the limit."""
+    for i, entry in enumerate(provenance):
+        where = f"provenance[{i}]"
+        if entry.seed not in _INTEGERS:
+            raise MalformedFile(f"{where}.seed: {entry.seed} has more than 64 bits; {_AGAIN}")
+        for text in (entry.criterion, entry.policy, *(t for pair in entry.versions for t in pair)):
+            check_name(text, where, limits)
+
+
+def _check_groups(plan: Plan, limits: Limits) -> Tables:
+    limits.check("groups", len(plan.groups), "groups")
+    tables = Tables(plan, limits)
+    for i, group in enumerate(plan.groups):
+        where = f"groups[{i}]"
+        limits.check("members", len(group.members), f"{where}.members")
+        check_name(group.name, where, limits)
+        check_name(group.kind, where, limits)
+        check_string(group.mixing, where, limits)
+        _check_removed(group, f"{where}.removed")
+        check_membership(group, where, tables)
+    check_unique((group.name for group in plan.groups), "groups")
+    tables.check_ranges()
+    return tables
+
+
+def _check_removed(group: PlanGroup, where: str) -> None:
+    """Sorted, in range, equally many in each row and never all."""
+    if group.size < 1 or group.rows < 1 or group.size % group.rows:
+        raise MalformedFile(f"{where}: {group.size} units in {group.rows} rows; {_AGAIN}")
+    if not group.removed:
+        return
+    if not isinstance(group.removed, Units):
+        in_range = min(group.removed) >= 0 and max(group.removed) < group.size
+        units = np.array(group.removed if in_range else ())  # larger ones fit no array
+        if not in_range or (np.diff(units) <= 0).any():
+            raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")
+    marks = marked(group.removed, group.size)
+    if marks.all():
+        raise MalformedFile(f"{where}: all {group.size} units, at least one must stay; {_AGAIN}")
+    counts = set(marks.reshape(group.rows, group.cells).sum(axis=1).tolist())
+    if len(counts) > 1:  # if all rows lost all of theirs, no unit would stay
+        raise MalformedFile(
+            f"{where}: rows of {group.cells} lose {sorted(counts)} units, all must lose equally "
+            f"many and keep one; {_AGAIN}"
+        )
+
+
+def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    after = modules_after(plan.modules, plan.attributes)
+    for field, found, expected in (
+        ("source.tensors", plan.source.tensors, tensors_digest(plan.tensors)),
+        ("source.attributes", plan.source.attributes, attributes_digest(plan.modules)),
+        ("source.structure", plan.source.structure, structure_digest(plan.groups)),
+        (
+            "result.tensors",
+            plan.result.tensors,
+            tensors_digest(
+                TensorSpec(spec.names, shapes.get(spec.name, spec.shape), spec.kind)
+                for spec in plan.tensors
+            ),
+        ),
+        ("result.attributes", plan.result.attributes, attributes_digest(after)),
+    ):
+        if found != expected:
+            raise MalformedFile(
+                f"{field}: the digest is {found.hex()[:16]}..., its table has "
+                f"{expected.hex()[:16]}...; {_AGAIN}"
+            )
+
+
+def check_string(text: str, where: str, limits: Limits) -> None:
+    """Raises LimitExceeded for a string of too many bytes."""
+    if len(text) * 4 > limits.string:
+        limits.check("string", len(text.encode()), where)
+
+
+def check_name(text: str, where: str, limits: Limits) -> None:
+    """A name is short and has no character that cannot be seen.
+
+    Raises:
+        LimitExceeded: it has too many bytes.
+        MalformedFile: it has a control, bidirectional or invisible character.
+    """
+    check_string(text, where, limits)
+    if hidden(text):
+        raise MalformedFile(
+            f"{where}: {text[:80]!r} has the character {hidden(text)}, which cannot be seen and no "
+            "name needs; rename it, or get the file elsewhere"
+        )
+
+
+def check_value(value: Any, where: str, limits: Limits) -> None:
+    """The value of an attribute: integers of 64 bits, finite floats, not too many of them."""
+    leaves = list(_leaves(value))
+    limits.check("leaves", len(leaves), where)
+    for leaf in leaves:
+        if isinstance(leaf, str):
+            check_string(leaf, where, limits)
+        elif isinstance(leaf, float) and not math.isfinite(leaf):
+            raise MalformedFile(f"{where}: {leaf} is not finite; {_AGAIN}")
+        elif isinstance(leaf, int) and leaf not in _INTEGERS:
+            raise MalformedFile(f"{where}: {leaf} has more than 64 bits; {_AGAIN}")
+
+
+def check_unique(keys: Iterable[Any], where: str) -> None:
+    """Raises MalformedFile for the first key that comes twice."""
+    seen = set()
+    for key in keys:
+        if key in seen:
+            raise MalformedFile(f"{where}: {key!r} is there twice; {_AGAIN}")
+        seen.add(key)
+
+
+def _leaves(value: Any) -> Iterable[Any]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _same_types(left: Any, right: Any) -> bool:
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(_same_types, left, right))
+    return type(left) is type(right)
+
+
+def _is_structural(value: Any) -> bool:
+    """Whether the table of modules lists such a value: it has integers, booleans and strings."""
+    return all(isinstance(leaf, bool | int | str) for leaf in _leaves(value))

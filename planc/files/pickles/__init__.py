@@ -1,0 +1,1 @@
+"""Weights in pickle files: PyTorch archives and distributed checkpoints."""

@@ -1,0 +1,1 @@
+"""The traced graph and its vocabulary: plain data, without torch."""

@@ -1,0 +1,42 @@
+"""Construction of models from configurations: the protocol, and the tables that it fills."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAME = "config"  # what models call their configuration
+Field = str  # a dotted name, from the configuration down
+Kept = Mapping[str, tuple["NDArray[np.int64] | None", ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The shapes of a model's tensors by name, and the plain data its modules hold, by the path of
+    the module and the name of the attribute.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    attributes: Mapping[tuple[str, str], Any]
+
+
+class Construction(Protocol):
+    """Makes models from configurations (:mod:`planc.trace.construction`)."""
+
+    @property
+    def fields(self) -> Mapping[Field, Any]: ...
+    @property
+    def original(self) -> Tables | None: ...
+    def built(self, changes: Mapping[Field, Any]) -> Tables | None: ...
+    def content_differs(self, changes: Mapping[Field, Any], kept: Kept) -> str: ...
+
+
+def replaced(current: Any, value: Any) -> Any:
+    """``value`` in the containers of ``current``, a list where that has a list."""
+    if isinstance(current, tuple | list):
+        return type(current)(map(replaced, current, value))
+    return value

@@ -1,0 +1,1 @@
+"""A live ``nn.Module`` as plain data: its tensors, attributes, inputs, wrappers and copies."""

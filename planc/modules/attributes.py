@@ -1,0 +1,177 @@
+"""Structural attributes: the changes a plan lists in, the same module tree with new numbers out.
+
+This is the one place where the content of a file acts on live objects. So only plain data that a
+module itself holds under a public name can be exchanged, or an object of plain data that it holds,
+for plain data of the same type, and nothing is set before every change has been checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from planc.errors import MalformedFile, StalePlan
+from planc.modules.held import is_data
+from planc.plan.plan import AttributeChange, is_public
+
+_SCALARS = (int, float, bool, str, type(None))
+_SEQUENCES = (tuple, list, torch.Size)
+
+
+def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None:
+    """Gives structural attributes of ``model`` their new values, in place: all of them or none.
+
+    No code of the model's class runs: values are exchanged in the module's own dictionary, where
+    a list stays a list and a ``torch.Size`` stays one, though plans hold tuples.
+
+    Raises:
+        MalformedFile: a change that no plan may ask for (a private name, a property, a tensor,
+            a submodule, another type, one attribute twice).
+        StalePlan: the module or attribute is missing, or does not have the value ``before``.
+    """
+    modules = dict(model.named_modules())
+    checked: dict[tuple[str, str], tuple[Any, str, Any]] = {}
+    for change in changes:
+        if type(change.module) is not str or change.module not in modules:
+            raise StalePlan(
+                f"{change}: the model has no module {change.module!r}; make a plan for this model"
+            )
+        holder, name = _holder(modules[change.module], change)
+        value = _new_value(holder, name, change)
+        if (change.module, change.name) in checked:
+            raise MalformedFile(f"{change}: the attribute is changed twice; make the plan again")
+        checked[change.module, change.name] = (holder, name, value)
+    before = [(vars(holder)[name], value) for holder, name, value in checked.values()]
+    for holder, name, value in checked.values():
+        vars(holder)[name] = value
+    _share(model, {id(old): value for old, value in before if type(old) is list})
+
+
+def _share(model: nn.Module, renewed: dict[int, list[Any]]) -> None:
+    """Modules that held one list hold one list again."""
+    for module in model.modules() if renewed else ():
+        for name, value in vars(module).items():
+            if type(value) is list and id(value) in renewed:
+                vars(module)[name] = renewed[id(value)]
+
+
+def inside(path: str, changes: Iterable[AttributeChange]) -> list[AttributeChange]:
+    """The changes of the module at ``path`` and of those in it, with paths that begin there."""
+    return [
+        AttributeChange(change.module[len(path) + 1 :], change.name, change.before, change.after)
+        for change in changes
+        if change.module == path or change.module.startswith(f"{path}.")
+    ]
+
+
+def _holder(module: nn.Module, change: AttributeChange) -> tuple[Any, str]:
+    """What the attribute belongs to, the module or an object of plain data that it holds, and the
+    attribute's name there.
+    """
+    if type(change.name) is not str or not is_public(change.name):
+        raise MalformedFile(f"{change}: {change.name!r} is not a public attribute name")
+    *outer, name = change.name.split(".")
+    holder: Any = module
+    for part in outer:
+        if isinstance(holder, nn.Module):
+            _check_is_no_part(holder, part, change)
+        if part not in vars(holder):
+            raise StalePlan(
+                f"{change}: this {type(holder).__name__} holds no {part!r} of its own; "
+                "make a plan for this model"
+            )
+        holder = vars(holder)[part]
+        if not is_data(holder):
+            raise MalformedFile(
+                f"{change}: {part!r} is a {type(holder).__name__}, not an object of plain data"
+            )
+    return holder, name
+
+
+def _new_value(holder: Any, name: str, change: AttributeChange) -> Any:
+    """The value to set, after every check."""
+    _check_name(holder, name, change)
+    if not (is_plain(change.before) and is_plain(change.after)):
+        raise MalformedFile(
+            f"{change}: attributes are numbers, booleans, strings, None and nested tuples of them"
+        )
+    if not _same_types(change.before, change.after):
+        raise MalformedFile(
+            f"{change}: the type would change from {_type_text(change.before)} to "
+            f"{_type_text(change.after)}; an attribute keeps its type"
+        )
+    current = vars(holder)[name]
+    if not is_plain(current):
+        raise MalformedFile(
+            f"{change}: the attribute holds a {type(current).__name__}, not plain data; "
+            "only plain data can be changed"
+        )
+    if not _same_types(current, change.before) or _as_tuples(current) != _as_tuples(change.before):
+        raise StalePlan(
+            f"{change}: the attribute is {current!r} ({_type_text(current)}), not "
+            f"{change.before!r} ({_type_text(change.before)}); make a plan for this model"
+        )
+    return _in_containers_of(current, change.after)
+
+
+def _check_name(holder: Any, name: str, change: AttributeChange) -> None:
+    kind = type(holder).__name__
+    if isinstance(holder, nn.Module):
+        _check_is_no_part(holder, name, change)
+    for base in type(holder).__mro__:
+        # a class may hold a default which the module overrides, but nothing that acts on access
+        if name in vars(base) and not is_plain(vars(base)[name]):
+            defined = type(vars(base)[name]).__name__
+            raise MalformedFile(f"{change}: {name!r} is a {defined} of the class {kind}")
+    if name not in vars(holder):
+        raise StalePlan(
+            f"{change}: this {kind} holds no attribute {name!r} of its own; "
+            "make a plan for this model"
+        )
+
+
+def _check_is_no_part(module: nn.Module, name: str, change: AttributeChange) -> None:
+    if name == "training" or hasattr(nn.Module, name):
+        raise MalformedFile(f"{change}: {name!r} belongs to nn.Module itself")
+    for owned, what in (
+        (module._parameters, "a parameter"),
+        (module._buffers, "a buffer"),
+        (module._modules, "a submodule"),
+    ):
+        if name in owned:
+            raise MalformedFile(f"{change}: {name!r} is {what}, not a structural attribute")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether ``value`` is a number, boolean, string, None or nested sequences of them: exactly
+    those types, for a subclass may act when it is compared.
+    """
+    if type(value) in _SEQUENCES:
+        return all(is_plain(item) for item in value)
+    return type(value) in _SCALARS
+
+
+def _same_types(left: Any, right: Any) -> bool:
+    """Whether two plain values are of one exact type; all kinds of sequences count as tuples."""
+    if type(left) in _SEQUENCES and type(right) in _SEQUENCES:
+        return len(left) == len(right) and all(map(_same_types, left, right))
+    return type(left) is type(right)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if type(value) in _SEQUENCES else value
+
+
+def _in_containers_of(current: Any, value: Any) -> Any:
+    if type(current) in _SEQUENCES:
+        return type(current)(map(_in_containers_of, current, value))
+    return value
+
+
+def _type_text(value: Any) -> str:
+    if type(value) in _SEQUENCES:
+        return f"tuple[{', '.join(map(_type_text, value))}]"
+    return type(value).__name__

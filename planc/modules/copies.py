@@ -1,0 +1,72 @@
+"""Structural copies of modules: everything but the tensors, which the caller supplies."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from planc.modules.closures import Bindings, Memo, attribute_values, inner_tensors
+from planc.modules.forgetting import forget_properties
+from planc.modules.hooks import compute_again
+
+_OWNED = ("_parameters", "_buffers", "_modules")
+_STATE = ("__getstate__", "__setstate__")
+
+
+def clone(
+    model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor], *, apart: bool = True
+) -> nn.Module:
+    """A deep copy of ``model`` in which every tensor ``t`` is ``replace(t)``; tied ones stay tied.
+
+    Parameters, buffers and tensors in attributes of modules are replaced, without ever being
+    copied; what pruning hooks compute from them is computed again. An object that modules, hooks
+    and closures share is one object of the copy, and not the original's. With ``apart`` that holds
+    for objects of the caller, too, to which only hooks write; a copy that is given to the caller
+    goes on to write to these.
+    """
+    memo: Memo = {}
+    for module in model.modules():
+        for value in attribute_values(module):
+            for tensor in inner_tensors(value):
+                if id(tensor) not in memo:
+                    memo[id(tensor)] = replace(tensor)
+    copied: nn.Module = copy.deepcopy(model, memo)
+    copies = dict(copied.named_modules())
+    for path, module in model.named_modules():
+        if copies.get(path, module) is not module:
+            _complete(module, copies[path], memo)
+    forget_properties(copied)
+    compute_again(model, copied)
+    Bindings(memo, replace, apart).bind(copied)
+    return copied
+
+
+def _complete(old: nn.Module, new: nn.Module, memo: Memo) -> None:
+    """Gives the copy of a module all that its class's own way of copying leaves behind: modes,
+    hooks, flags, and the parts that were built anew or are not used by the code of a graph.
+    """
+    new.training = old.training
+    whole = isinstance(old, fx.GraphModule) or type(old) is nn.Module
+    if whole or any(getattr(type(old), name) is not getattr(nn.Module, name) for name in _STATE):
+        for part in _OWNED:
+            _complete_part(vars(new)[part], vars(old)[part], memo)
+    new._non_persistent_buffers_set |= old._non_persistent_buffers_set & new._buffers.keys()
+    for name, parameter in new._parameters.items():
+        was = old._parameters.get(name)
+        if parameter is not None and was is not None and parameter is not memo.get(id(was)):
+            parameter.requires_grad_(was.requires_grad)
+    for name, value in vars(old).items():
+        hooks = "_hooks" in name and isinstance(value, dict) and value
+        if (hooks and not vars(new).get(name)) or (whole and name not in vars(new)):
+            vars(new)[name] = copy.deepcopy(value, memo)
+
+
+def _complete_part(mine: dict[str, Any], others: dict[str, Any], memo: Memo) -> None:
+    found = {name: copy.deepcopy(value, memo) for name, value in others.items()}
+    if list(mine) != list(found) or any(mine[name] is not found[name] for name in mine):
+        mine.clear()
+        mine.update(found)

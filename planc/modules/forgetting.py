@@ -1,0 +1,204 @@
+"""State that earlier runs left, out of sight of a trace: a model that has run is traced as one that
+has not.
+
+An attribute is taken for such state where a method that forward reaches stores it, and what it was
+at first is known: a literal or an empty container in ``__init__``, an attribute of the class, or
+nothing. A trace must store it again, and as something of the same kind; where it does not, it is
+the user's setting, and the model is traced with it.
+"""
+
+from __future__ import annotations
+
+import dis
+import types
+from collections.abc import Hashable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from planc.modules.closures import inner_tensors
+from planc.modules.reach import CONTAINERS, Reach, one_at_a_time, reach_of, stored_attributes
+from planc.modules.tree import is_cached
+
+_ABSENT: Any = object()
+_UNKNOWN: Any = object()
+_EMPTY: Any = object()
+_OWN = frozenset(vars(nn.Module()))
+_BUILDS = frozenset({"BUILD_MAP", "BUILD_LIST", "BUILD_SET"})
+_LITERALS = frozenset({"LOAD_CONST", "LOAD_SMALL_INT"})
+_SIZES = (int, float, tuple, list, str, type(None))
+
+
+class Forgetting:
+    """What the runs of one trace are not shown; what turns out to be needed is shown to the next.
+
+    ``hidden`` says whether anything was kept from the last run.
+    """
+
+    def __init__(self) -> None:
+        self._kept: set[Hashable] = set()
+        self._attributes: list[tuple[Hashable, dict[str, Any], str, Any, Any]] = []
+        self._containers: list[tuple[Any, dict[Any, Any]]] = []
+
+    @property
+    def hidden(self) -> bool:
+        return bool(self._attributes or self._containers)
+
+    def begin(self, model: nn.Module, reach: Reach) -> None:
+        """Resets the attributes of a copy to what they were before any run."""
+        self._attributes, self._containers = [], []
+        for path, module in model.named_modules():
+            for name, first in left_by_runs(module, reach):
+                if (path, name) not in self._kept:
+                    held = vars(module)
+                    self._attributes.append(((path, name), held, name, _reset(held, name), first))
+                    _put(held, name, first)
+
+    def hide(self, reach: Reach) -> None:
+        """Takes remembered tensors and sizes out of the dictionaries that code writes to."""
+        for held in reach.written:
+            if isinstance(held, dict) and id(held) not in self._kept:
+                found = {key: value for key, value in held.items() if _is_memory(key, value)}
+                for key in found:
+                    del held[key]
+                if found:
+                    self._containers.append((held, found))
+
+    def is_stored_again(self) -> bool:
+        """Whether the run that has ended stored all of it again; what it did not will be shown."""
+        missed: set[Hashable] = set()
+        for place, held, name, old, first in self._attributes:
+            now = held.get(name, _ABSENT)
+            if _is_still(now, first) or not _alike(old, now):
+                missed.add(place)
+        for held, found in self._containers:
+            if not held or not all(_alike(found[key], held[key]) for key in found if key in held):
+                missed.add(id(held))
+        self._kept |= missed
+        return not missed
+
+    def remember(self) -> None:
+        """Shows everything from now on."""
+        self._kept.update(place for place, *_ in self._attributes)
+        self._kept.update(id(held) for held, _ in self._containers)
+
+
+def forget_tensors(model: nn.Module) -> None:
+    """Resets what runs left in attributes of those modules of a copy that keep tensors there: these
+    were computed from the weights of the original, and sizes and flags beside them speak of them.
+    """
+    with one_at_a_time:
+        reach = reach_of(model)
+    for module in model.modules():
+        left = list(left_by_runs(module, reach))
+        if any(True for name, _ in left for _ in inner_tensors(vars(module)[name])):
+            for name, first in left:
+                _put(vars(module), name, first)
+
+
+def left_by_runs(module: nn.Module, reach: Reach) -> Iterator[tuple[str, Any]]:
+    """The attributes of a module that runs have changed, with what they were before."""
+    stored = {name for base in type(module).__mro__ for name in reach.stores.get(base, ())}
+    for name in (stored | reach.filled) & vars(module).keys() - _OWN:
+        value = vars(module)[name]
+        if isinstance(value, nn.Module):
+            continue
+        first = _first_values(type(module)).get(name, _ABSENT)
+        filled = type(value) in CONTAINERS and name in reach.filled and first is _EMPTY
+        if first is _UNKNOWN or not (name in stored or filled) or _is_still(value, first):
+            continue
+        if first is not _ABSENT or isinstance(getattr(type(module), name, None), _SIZES):
+            yield name, first
+
+
+def forget_properties(model: nn.Module) -> None:
+    """Drops what cached properties hold: it is computed again where it is asked for."""
+    for module in model.modules():
+        for name in [name for name in vars(module) if is_cached(module, name)]:
+            del vars(module)[name]
+
+
+def _reset(held: dict[str, Any], name: str) -> Any:
+    """The value of an attribute, in a container of its own where it is one."""
+    value = held[name]
+    return value.copy() if type(value) in CONTAINERS else value
+
+
+def _put(held: dict[str, Any], name: str, first: Any) -> None:
+    if first is _EMPTY and type(held[name]) in CONTAINERS:
+        held[name].clear()  # others may hold it
+    elif first is _ABSENT or first is _EMPTY:
+        del held[name]
+    else:
+        held[name] = first
+
+
+def _is_still(value: Any, first: Any) -> bool:
+    if first is _EMPTY:
+        return type(value) in CONTAINERS and not value
+    return value is first or (
+        type(value) is type(first) and type(value) in _SIZES and value == first
+    )
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Whether two values are of one kind, so that one may stand for the other."""
+    if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
+        return old.dtype == new.dtype and old.dim() == new.dim()
+    if isinstance(old, bool | int | float) and isinstance(new, bool | int | float):
+        return isinstance(old, bool) == isinstance(new, bool)
+    return isinstance(new, type(old)) or isinstance(old, type(new))
+
+
+def _is_memory(key: Any, value: Any) -> bool:
+    """Whether an entry of a dictionary is keyed by sizes, or holds tensors."""
+    if isinstance(value, dict):
+        return any(_is_memory(*item) for item in value.items())
+    keys = key if isinstance(key, tuple) else (key,)
+    if any(type(item) is int or isinstance(item, torch.Size) for item in keys):
+        return not callable(value)
+    return any(True for _ in inner_tensors(value))
+
+
+_known: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+
+
+def _first_values(kind: type) -> dict[str, Any]:
+    """What the constructors of a class set attributes to."""
+    if kind not in _known:
+        found: dict[str, Any] = {}
+        for base in reversed(kind.__mro__):
+            made = vars(base).get("__init__")
+            if isinstance(made, types.FunctionType) and base is not nn.Module:
+                for name in made.__code__.co_names:
+                    called = vars(base).get(name)
+                    if isinstance(called, types.FunctionType):
+                        found |= dict.fromkeys(stored_attributes(called.__code__), _UNKNOWN)
+                found |= _assigned(made.__code__)
+        _known[kind] = found
+    return _known[kind]
+
+
+def _assigned(code: types.CodeType) -> dict[str, Any]:
+    """The attributes that a constructor sets, with their values where these are literals."""
+    found: dict[str, Any] = {}
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "PRECALL")]
+    for i, step in enumerate(steps):
+        if step.opname == "STORE_ATTR" and i > 1 and _loads(steps[i - 1], code.co_varnames[0]):
+            first = step.argval not in found and type(steps[i - 1].argval) is str
+            found[step.argval] = _literal(steps[i - 2]) if first else _UNKNOWN
+    return found
+
+
+def _loads(step: dis.Instruction, name: str) -> bool:
+    """Whether an instruction loads a local variable, last if it loads two."""
+    loaded = step.argval[-1] if isinstance(step.argval, tuple) else step.argval
+    return "LOAD_FAST" in step.opname and loaded == name
+
+
+def _literal(step: dis.Instruction) -> Any:
+    if step.opname in _BUILDS and step.arg == 0:
+        return _EMPTY
+    return step.argval if step.opname in _LITERALS else _UNKNOWN

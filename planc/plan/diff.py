@@ -1,0 +1,212 @@
+"""Differences of two plans: two plans in, what each removes that the other leaves out.
+
+Groups are matched by name. Nothing here decides whether a plan fits a model; see
+:mod:`planc.fingerprint` for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, overload
+
+from planc.errors import PlancError
+from planc.plan.arguments import a_plan, takes
+from planc.plan.fingerprint import canonical, first_difference, shared
+from planc.plan.maskdiff import MaskPlanDiff, diff_masks
+from planc.plan.masks import MaskPlan
+from planc.plan.plan import Cost, Plan, PlanGroup, Provenance
+
+_SHOWN = {"source", "groups", "attributes", "target", "provenance", "cost_before", "cost_after"}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDiff:
+    """A group that two plans prune differently, or describe differently.
+
+    ``described`` names what differs beside the removed units: kind, size, rows, members, mixing.
+    """
+
+    name: str
+    kind: str
+    size: int
+    only_a: tuple[int, ...]
+    only_b: tuple[int, ...]
+    both: tuple[int, ...]
+    described: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeDiff:
+    """An attribute that two plans change differently; None where a plan leaves it as it is."""
+
+    module: str
+    name: str
+    a: tuple[Any, Any] | None  # before, after
+    b: tuple[Any, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDiff:
+    """How plan a and plan b differ; false if they are equal.
+
+    ``source`` is the first difference between the structures the plans were made for, None if
+    they are the same. ``groups`` are those in both plans that differ. ``others`` names further
+    fields that differ.
+    """
+
+    source: str | None
+    groups: tuple[GroupDiff, ...]
+    groups_only_a: tuple[str, ...]
+    groups_only_b: tuple[str, ...]
+    attributes: tuple[AttributeDiff, ...]
+    target: tuple[str, str] | None
+    provenance: tuple[tuple[Provenance, ...], tuple[Provenance, ...]] | None
+    cost_before: tuple[Cost, Cost]
+    cost_after: tuple[Cost, Cost]
+    others: tuple[str, ...]
+
+    @property
+    def same_source(self) -> bool:
+        """Whether both plans were made for the same structure."""
+        return self.source is None
+
+    def __bool__(self) -> bool:
+        costs_differ = any(a != b for a, b in (self.cost_before, self.cost_after))
+        return costs_differ or any(
+            (
+                self.source,
+                self.groups,
+                self.groups_only_a,
+                self.groups_only_b,
+                self.attributes,
+                self.target,
+                self.provenance,
+                self.others,
+            )
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data: dictionaries, lists, numbers, strings and None."""
+        return {
+            "equal": not self,
+            "same_source": self.same_source,
+            "source": self.source,
+            "groups": [_plain(group) for group in self.groups],
+            "groups_only_a": list(self.groups_only_a),
+            "groups_only_b": list(self.groups_only_b),
+            "attributes": [_plain(attribute) for attribute in self.attributes],
+            "target": self.target and list(self.target),
+            "provenance": self.provenance
+            and [[_plain(entry) for entry in side] for side in self.provenance],
+            "cost": {
+                "before": [_plain(cost) for cost in self.cost_before],
+                "after": [_plain(cost) for cost in self.cost_after],
+            },
+            "others": list(self.others),
+        }
+
+
+def _either(name: str, value: Any) -> Plan | MaskPlan:
+    return value if isinstance(value, MaskPlan) else a_plan(name, value)
+
+
+@overload
+def diff(plan_a: Plan, plan_b: Plan) -> PlanDiff: ...
+
+
+@overload
+def diff(plan_a: MaskPlan, plan_b: MaskPlan) -> MaskPlanDiff: ...
+
+
+@overload
+def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff: ...
+
+
+@takes(plan_a=_either, plan_b=_either)
+def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff:
+    """What differs between two plans, or two mask plans.
+
+    Raises:
+        PlancError: one is a plan and the other a mask plan.
+    """
+    if isinstance(plan_a, MaskPlan) and isinstance(plan_b, MaskPlan):
+        return diff_masks(plan_a, plan_b)
+    if isinstance(plan_a, MaskPlan) or isinstance(plan_b, MaskPlan):
+        raise PlancError(
+            "a plan removes units and a mask plan single elements: compare two of one kind"
+        )
+    groups_a = {group.name: group for group in plan_a.groups}
+    groups_b = {group.name: group for group in plan_b.groups}
+    paired = ((group, groups_b[name]) for name, group in groups_a.items() if name in groups_b)
+    return PlanDiff(
+        source=_source(plan_a, plan_b),
+        groups=tuple(_group(a, b) for a, b in paired if a != b),
+        groups_only_a=tuple(name for name in groups_a if name not in groups_b),
+        groups_only_b=tuple(name for name in groups_b if name not in groups_a),
+        attributes=_attributes(plan_a, plan_b),
+        target=_pair(plan_a.target, plan_b.target),
+        provenance=_pair(plan_a.provenance, plan_b.provenance),
+        cost_before=(plan_a.cost_before, plan_b.cost_before),
+        cost_after=(plan_a.cost_after, plan_b.cost_after),
+        others=_others(plan_a, plan_b),
+    )
+
+
+def _source(a: Plan, b: Plan) -> str | None:
+    if a.source == b.source:
+        return None
+    difference = first_difference(a.tensors, shared(a.modules, b.modules), b.tensors, b.modules)
+    groups = "the groups or their members differ"
+    return difference or (groups if a.source.structure != b.source.structure else None)
+
+
+def _group(a: PlanGroup, b: PlanGroup) -> GroupDiff:
+    removed_a, removed_b = set(a.removed), set(b.removed)
+    return GroupDiff(
+        name=a.name,
+        kind=a.kind,
+        size=a.size,
+        only_a=tuple(sorted(removed_a - removed_b)),
+        only_b=tuple(sorted(removed_b - removed_a)),
+        both=tuple(sorted(removed_a & removed_b)),
+        described=tuple(
+            name
+            for name in ("kind", "size", "rows", "members", "mixing")
+            if getattr(a, name) != getattr(b, name)
+        ),
+    )
+
+
+def _attributes(a: Plan, b: Plan) -> tuple[AttributeDiff, ...]:
+    changes_a = {(c.module, c.name): (c.before, c.after) for c in a.attributes}
+    changes_b = {(c.module, c.name): (c.before, c.after) for c in b.attributes}
+    return tuple(
+        AttributeDiff(*key, changes_a.get(key), changes_b.get(key))
+        for key in dict.fromkeys([*changes_a, *changes_b])
+        if canonical(changes_a.get(key)) != canonical(changes_b.get(key))
+    )
+
+
+def _others(a: Plan, b: Plan) -> tuple[str, ...]:
+    """Names of the fields that differ and are not shown, and of those whose order differs."""
+    names = [field.name for field in fields(Plan) if field.name not in _SHOWN]
+    differing = [name for name in names if getattr(a, name) != getattr(b, name)]
+    if [g.name for g in a.groups] != [g.name for g in b.groups] and (
+        {g.name for g in a.groups} == {g.name for g in b.groups}
+    ):
+        differing.append("order of groups")
+    if a.attributes != b.attributes and set(a.attributes) == set(b.attributes):
+        differing.append("order of attributes")
+    return tuple(differing)
+
+
+def _pair(a: Any, b: Any) -> Any:
+    return (a, b) if a != b else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

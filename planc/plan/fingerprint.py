@@ -1,0 +1,374 @@
+"""Fingerprints: tables of tensors, modules and groups in; digests and first differences out.
+
+A plan belongs to every model whose tables give the same digests; when they differ, the tables say
+where. Digests do not depend on the order of a table, for what a plan does does not either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Protocol
+
+import msgpack  # type: ignore[import-untyped]  # it ships no types
+
+from planc.errors import AlreadyApplied, StalePlan
+from planc.ir.groups import Group
+from planc.plan.plan import CLASS, AttributeChange, Cut, ModuleSpec, Plan, TensorSpec
+
+Shape = tuple[int, ...]
+
+
+class TensorLike(Protocol):
+    """What a fingerprint needs of a tensor: :class:`planc.plan.TensorSpec` has it, and so has
+    :class:`planc.ir.Tensor`.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def kind(self) -> str: ...
+
+
+_PACKER = msgpack.Packer()  # as packb has one, made once
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical msgpack of plain data: shortest forms, maps in the order given."""
+    packed: bytes = _PACKER.pack(value)
+    return packed
+
+
+def tensors_digest(tensors: Iterable[TensorLike]) -> bytes:
+    """Digest of the names, ties, shapes and kinds of all tensors."""
+    return _digest(tensor_rows(tensors))
+
+
+def attributes_digest(modules: Iterable[ModuleSpec]) -> bytes:
+    """Digest of the paths, classes and structural attributes of all modules."""
+    return _digest(attribute_rows(modules))
+
+
+def structure_digest(groups: Iterable[Group]) -> bytes:
+    """Digest of the groups and their members; what people read (kind, mixing) is left out."""
+    ordered = sorted(groups, key=lambda group: group.name)
+    return _digest((g.name, g.size, g.rows, [_member(m) for m in g.members]) for g in ordered)
+
+
+def pruned_structure(source: bytes, removed: tuple[tuple[int, ...], ...]) -> bytes:
+    """Names the structure that removing these units of each group leaves of the source's."""
+    return sha256(source + canonical(removed)).digest()
+
+
+def shapes_digest(
+    operators: Iterable[tuple[str, Iterable[Shape], tuple[float, ...]]],
+) -> bytes:
+    """Digest of operators, the shapes of their results and the numbers that they are given whose
+    origin is not known, in the order they run.
+    """
+    return _digest(shape_rows(operators))
+
+
+def tensor_rows(tensors: Iterable[TensorLike]) -> list[Any]:
+    """What the digest of tensors is made of."""
+    return sorted((sorted(t.names), list(t.shape), t.kind) for t in tensors)
+
+
+def attribute_rows(modules: Iterable[ModuleSpec]) -> Iterator[Any]:
+    """What the digest of attributes is made of."""
+    for m in sorted(modules, key=lambda module: module.path):
+        yield m.path, sorted(m.attributes, key=lambda pair: pair[0])
+
+
+def shape_rows(
+    operators: Iterable[tuple[str, Iterable[Shape], tuple[float, ...]]],
+) -> Iterator[Any]:
+    """What the digest of shapes is made of."""
+    for op, shapes, numbers in operators:
+        yield op, [list(shape) for shape in shapes], list(numbers)
+
+
+class Gap(int):
+    """Stands in a row for value ``number`` of those that are not yet known."""
+
+    number: int
+
+    def __new__(cls, number: int) -> Gap:
+        gap = super().__new__(cls)
+        gap.number = number
+        return gap
+
+
+class Form:
+    """Rows with gaps, packed once: their digest with any values in the gaps costs little."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._gaps: list[int] = []
+        self._pieces: list[bytes] = []
+        self._open: list[bytes] = []
+        for row in rows:
+            self._add(row)
+        self._close()
+
+    def digest(self, packed: Sequence[bytes]) -> bytes:
+        """The digest of the rows with value ``i``, which is given packed, in the gaps ``i``."""
+        parts = [b""] * (2 * len(self._gaps) + 1)
+        parts[::2], parts[1::2] = self._pieces, map(packed.__getitem__, self._gaps)
+        return sha256(b"".join(parts)).digest()
+
+    def _add(self, value: Any) -> None:
+        if isinstance(value, Gap):
+            self._gaps.append(value.number)
+            self._close()
+        elif _has_gap(value):
+            self._open.append(_PACKER.pack_array_header(len(value)))
+            for item in value:
+                self._add(item)
+        else:
+            self._open.append(canonical(value))
+
+    def _close(self) -> None:
+        self._pieces.append(b"".join(self._open))
+        self._open = []
+
+
+def _has_gap(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_has_gap, value))
+    return type(value) is Gap
+
+
+def tensors_after(tensors: Iterable[TensorSpec], cuts: Mapping[str, Cut]) -> tuple[TensorSpec, ...]:
+    """The tensor table with the shapes that the cuts leave."""
+    return tuple(
+        TensorSpec(spec.names, cuts[spec.name].shape, spec.kind) if spec.name in cuts else spec
+        for spec in tensors
+    )
+
+
+def modules_after(
+    modules: Iterable[ModuleSpec], changes: Iterable[AttributeChange]
+) -> tuple[ModuleSpec, ...]:
+    """The module table with the changed attributes."""
+    after = {(change.module, change.name): change.after for change in changes}
+    return tuple(
+        ModuleSpec(
+            spec.path,
+            tuple((name, after.get((spec.path, name), value)) for name, value in spec.attributes),
+        )
+        for spec in modules
+    )
+
+
+def lists_classes(modules: Iterable[ModuleSpec]) -> bool:
+    """Whether a module table has the classes of modules, as those of older versions have not."""
+    return any(name == CLASS for spec in modules for name, _ in spec.attributes)
+
+
+def modules_before(changes: Iterable[AttributeChange]) -> tuple[ModuleSpec, ...]:
+    """The modules of changed attributes, with the values before."""
+    before: dict[str, list[tuple[str, Any]]] = {}
+    for change in changes:
+        before.setdefault(change.module, []).append((change.name, change.before))
+    return tuple(ModuleSpec(path, tuple(sorted(found))) for path, found in before.items())
+
+
+def joined(modules: Iterable[ModuleSpec], more: Iterable[ModuleSpec]) -> tuple[ModuleSpec, ...]:
+    """The module table with what ``more`` lists of the same modules besides."""
+    others = {spec.path: spec.attributes for spec in more}
+    return tuple(
+        ModuleSpec(
+            spec.path,
+            tuple(sorted({**dict(others.get(spec.path, ())), **dict(spec.attributes)}.items())),
+        )
+        for spec in modules
+    )
+
+
+def shared(modules: Iterable[ModuleSpec], others: Iterable[ModuleSpec]) -> tuple[ModuleSpec, ...]:
+    """The module table without attributes of modules that the other table has, but not them: two
+    plans list what each reads and writes, older ones more.
+    """
+    names = {spec.path: {name for name, _ in spec.attributes} for spec in others}
+    return tuple(
+        ModuleSpec(
+            spec.path,
+            tuple(pair for pair in spec.attributes if pair[0] in names.get(spec.path, pair)),
+        )
+        for spec in modules
+    )
+
+
+def first_difference(
+    tensors: Iterable[TensorLike],
+    modules: Iterable[ModuleSpec] | None,
+    found_tensors: Iterable[TensorLike],
+    found_modules: Iterable[ModuleSpec] | None = None,
+) -> str | None:
+    """The first difference between expected and found tables in words, None if they agree.
+
+    Modules are compared where both sides have them, by the attributes of the expected table.
+    """
+    difference = _tensor_difference(tuple(tensors), tuple(found_tensors))
+    if difference is None and modules is not None and found_modules is not None:
+        difference = _module_difference(tuple(modules), tuple(found_modules))
+    return difference
+
+
+def compare(
+    plan: Plan, tensors: Iterable[TensorLike], modules: Iterable[ModuleSpec] | None = None
+) -> str | None:
+    """The first difference between the source of ``plan`` and an object's tables, None if equal."""
+    return first_difference(plan.tensors, plan.modules, tensors, modules)
+
+
+def check_source(
+    plan: Plan, tensors: Iterable[TensorLike], modules: Iterable[ModuleSpec] | None = None
+) -> None:
+    """Returns if the tables are those that ``plan`` was made for.
+
+    Raises:
+        AlreadyApplied: the tables are those that the plan produces.
+        StalePlan: they are neither; the first difference is named.
+    """
+    tensors = tuple(tensors)
+    modules = None if modules is None else tuple(modules)
+    difference = compare(plan, tensors, modules)
+    if difference is None:
+        return
+    after = tensors_after(plan.tensors, plan.cuts)
+    if first_difference(after, None, tensors) is None and _changed(plan, modules):
+        raise _already_applied(difference)
+    raise _stale(difference)
+
+
+def check_state_dict(plan: Plan, shapes: Mapping[str, Shape]) -> None:
+    """Returns if names and shapes are those of a state dict of the model ``plan`` was made for.
+
+    Of a tied tensor one name suffices; buffers may be missing, for some are not persistent.
+
+    Raises:
+        AlreadyApplied: the shapes are those that the plan produces.
+        StalePlan: they are neither; the first difference is named.
+    """
+    difference = shape_difference(plan.tensors, shapes)
+    if difference is None:
+        return
+    if shape_difference(tensors_after(plan.tensors, plan.cuts), shapes) is None:
+        raise _already_applied(difference)
+    raise _stale(difference)
+
+
+def shape_difference(tensors: Iterable[TensorLike], shapes: Mapping[str, Shape]) -> str | None:
+    """As :func:`first_difference`, for a state dict, which knows neither kinds nor ties."""
+    known: set[str] = set()
+    for spec in tensors:
+        known.update(spec.names)
+        present = [name for name in spec.names if name in shapes]
+        if not present and spec.kind == "parameter":
+            return f"{spec.names[0]}: expected a parameter of shape {spec.shape}, found none"
+        for name in present:
+            if tuple(shapes[name]) != spec.shape:
+                return f"{name}: expected shape {spec.shape}, found {tuple(shapes[name])}"
+    extra = next((name for name in shapes if name not in known), None)
+    if extra is not None:
+        return f"{extra}: expected no such tensor, found one of shape {tuple(shapes[extra])}"
+    return None
+
+
+def _digest(rows: Iterable[Any]) -> bytes:
+    digest = sha256()
+    for row in rows:  # one by one: the packed rows of a large table are never all in memory
+        digest.update(canonical(row))
+    return digest.digest()
+
+
+def _member(member: Any) -> list[Any]:
+    over = member.over and [member.over.dim, member.over.start, member.over.stop]
+    runs = [
+        (run.unit, run.count, run.start, run.step, run.span, run.repeats, run.stride)
+        for run in member.runs
+    ]
+    return [member.tensor, member.dim, runs, over]
+
+
+def _stale(difference: str) -> StalePlan:
+    return StalePlan(
+        f"the plan was made for another structure: {difference}; "
+        "compile a plan for this model, or apply the plan to the model it was made for"
+    )
+
+
+def _already_applied(difference: str) -> AlreadyApplied:
+    return AlreadyApplied(
+        f"this is what the plan produces: {difference}; "
+        "apply the plan to the original, or leave it as it is"
+    )
+
+
+def _changed(plan: Plan, modules: Iterable[ModuleSpec] | None) -> bool:
+    """Whether every attribute that the plan changes has its new value."""
+    if modules is None:
+        return True
+    found = {(m.path, name): value for m in modules for name, value in m.attributes}
+    listed = {(m.path, name) for m in plan.modules for name, _ in m.attributes}
+    return all(
+        key in found and _same(change.after, found[key])
+        for change in plan.attributes
+        if (key := (change.module, change.name)) in listed
+    )
+
+
+def _same(left: Any, right: Any) -> bool:
+    # by their bytes: Python calls True, 1 and 1.0 equal
+    return canonical(left) == canonical(right)
+
+
+def _tensor_difference(
+    expected: tuple[TensorLike, ...], found: tuple[TensorLike, ...]
+) -> str | None:
+    owner = {name: spec for spec in found for name in spec.names}
+    for spec in expected:
+        first = spec.names[0]
+        for name in spec.names:
+            if name not in owner:
+                return f"{name}: expected a {spec.kind} of shape {spec.shape}, found none"
+            if owner[name] is not owner[first]:
+                return f"{name}: expected to be tied to {first}, found a tensor of its own"
+        other = owner[first]
+        tied = next((name for name in other.names if name not in spec.names), None)
+        if tied is not None:
+            return f"{first}: expected not to be tied to {tied}, found the two tied"
+        if tuple(other.shape) != tuple(spec.shape):
+            return f"{first}: expected shape {tuple(spec.shape)}, found {tuple(other.shape)}"
+        if other.kind != spec.kind:
+            return f"{first}: expected a {spec.kind}, found a {other.kind}"
+    known = {name for spec in expected for name in spec.names}
+    for spec in found:
+        if spec.names[0] not in known:
+            return f"{spec.names[0]}: expected no such tensor, found a {spec.kind} of {spec.shape}"
+    return None
+
+
+def _module_difference(
+    expected: tuple[ModuleSpec, ...], found: tuple[ModuleSpec, ...]
+) -> str | None:
+    others = {spec.path: spec for spec in found}
+    for spec in expected:
+        where = spec.path or "the model itself"
+        if spec.path not in others:
+            return f"{where}: expected a module, found none"
+        values, listed = dict(others[spec.path].attributes), dict(spec.attributes)
+        kind, other = listed.pop(CLASS, None), values.get(CLASS)
+        if kind != other and None not in (kind, other):
+            return f"{where}: expected a {kind}, found a {other}"
+        for name, value in listed.items():
+            if name not in values:
+                return f"{where}: expected the attribute {name} = {value!r}, found none"
+            if not _same(value, values[name]):
+                return f"{where}: expected {name} = {value!r}, found {values[name]!r}"
+    paths = {spec.path for spec in expected}
+    extra = next((spec.path for spec in found if spec.path not in paths), None)
+    return None if extra is None else f"{extra}: expected no such module, found one"

@@ -1,0 +1,149 @@
+"""Latency tables: for each operator of a model its time as a function of widths.
+
+In: what each group keeps. Out: nanoseconds, summed over the operators, each interpolated linearly
+between the widths at which it was measured, in steps where it works on blocks. A table belongs to
+one structure, input size and machine. Pure data and NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planc.errors import PolicyError
+from planc.plan.fingerprint import structure_digest
+from planc.plan.specification import inputs_text, without_values
+
+if TYPE_CHECKING:
+    from planc.analysis import Analysis
+
+Kept = NDArray[np.int64]
+
+
+class Prediction(Protocol):
+    """What a latency budget needs: a :class:`LatencyTable`, or one that is carried over."""
+
+    @property
+    def machine(self) -> str:
+        """The processor that was measured."""
+
+    def prediction(self, analysis: Analysis) -> Callable[[Kept], int]:
+        """Nanoseconds as a function of what each group of a model keeps in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Nanoseconds of an operator at all combinations of widths, the last axis fastest.
+
+    ``axes[i]`` are rising widths; none where the operator always takes the same time. Along it,
+    the operator works on ``blocks[i]`` channels at once: a block that is begun takes as long as a
+    full one.
+    """
+
+    operator: str
+    axes: tuple[tuple[int, ...], ...]
+    nanoseconds: tuple[int, ...]
+    blocks: tuple[int, ...] = ()  # 1 each where none are given
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A node that takes the time of grid number ``grid``. Its width along axis i is the sum of what
+    the groups in ``widths[i]``, pairs of a group and a factor, keep in a row.
+    """
+
+    grid: int
+    widths: tuple[tuple[tuple[int, int], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTable:
+    """What was measured. ``structure`` is the digest of the groups, ``inputs`` the specification of
+    the example inputs (:mod:`planc.specification`), ``machine`` the processor that was measured and
+    ``threads`` how many of its own; ``rest`` is what the model took beyond its operators, in
+    nanoseconds; ``unmeasured`` are operators that could not be run by themselves.
+    """
+
+    structure: bytes
+    inputs: Any
+    machine: str
+    threads: int
+    rest: int
+    grids: tuple[Grid, ...]
+    uses: tuple[Use, ...]
+    unmeasured: tuple[str, ...]
+
+    def prediction(self, analysis: Analysis) -> Callable[[Kept], int]:
+        """Nanoseconds as a function of what each group keeps in a row.
+
+        Raises:
+            PolicyError: the table was measured for another model, or for other inputs.
+        """
+        function = self.function(structure_digest(analysis.groups), len(analysis.groups))
+        self.check_inputs(analysis.graph.input_spec)
+        return function
+
+    def check_inputs(self, inputs: Any) -> None:
+        """Raises PolicyError if the table was measured for inputs of other shapes or types."""
+        if without_values(inputs) != self.inputs:
+            raise PolicyError(
+                f"the latency table was measured for inputs {inputs_text(self.inputs)}, the plan "
+                f"is made with {inputs_text(inputs)}: give inputs as they were measured, or "
+                "measure with these"
+            )
+
+    def function(self, structure: bytes, groups: int) -> Callable[[Kept], int]:
+        """The same for a model of so many ``groups``, whose digest is ``structure``."""
+        if structure != self.structure:
+            raise PolicyError(
+                "the latency table was measured for a model of another structure (groups "
+                f"{self.structure.hex()[:16]}, this one has {structure.hex()[:16]}): measure this "
+                "one with planc.measure_latency, or planc measure on the command line"
+            )
+        highest = max((g for use in self.uses for axis in use.widths for g, _ in axis), default=0)
+        if highest >= max(1, groups):
+            raise PolicyError(
+                f"the latency table speaks of group {highest}, the model has {groups}: measure "
+                "this one with planc.measure_latency, or planc measure on the command line"
+            )
+        by_grid: dict[int, list[Use]] = {}
+        for use in self.uses:
+            by_grid.setdefault(use.grid, []).append(use)
+        parts = [_Interpolation(self.grids[grid], uses, groups) for grid, uses in by_grid.items()]
+        return lambda kept: round(self.rest + sum(part(kept) for part in parts))
+
+
+class _Interpolation:
+    """The sum over all uses of one grid."""
+
+    def __init__(self, grid: Grid, uses: Sequence[Use], groups: int) -> None:
+        self.axes = [np.array(axis, dtype=np.float64) for axis in grid.axes]
+        shape = tuple(len(axis) for axis in grid.axes)
+        self.blocks = grid.blocks or (1,) * len(grid.axes)
+        self.table = np.array(grid.nanoseconds, dtype=np.float64).reshape(shape)
+        self.count = len(uses)
+        self.factors = [np.zeros((len(uses), groups)) for _ in grid.axes]
+        for row, use in enumerate(uses):
+            for axis, pairs in enumerate(use.widths):
+                for g, factor in pairs:
+                    self.factors[axis][row, g] = factor
+
+    def __call__(self, kept: Kept) -> float:
+        # one axis after the other: between two neighbours, or on the line through the outermost
+        found = np.broadcast_to(self.table, (self.count, *self.table.shape))
+        rows = np.arange(self.count)
+        for axis, factors, block in zip(self.axes, self.factors, self.blocks, strict=True):
+            if len(axis) == 1:
+                found = found[:, 0]
+                continue
+            widths = factors @ kept
+            widths = np.minimum(np.ceil(widths / block) * block, np.maximum(widths, axis[-1]))
+            at = np.clip(np.searchsorted(axis, widths) - 1, 0, len(axis) - 2)
+            along = (widths - axis[at]) / (axis[at + 1] - axis[at])
+            along = along.reshape(-1, *(1,) * (found.ndim - 2))
+            found = found[rows, at] * (1 - along) + found[rows, at + 1] * along
+        return float(np.maximum(found, 0).sum())

@@ -1,0 +1,263 @@
+"""The plan: what to remove, as one immutable value. It is all that ``apply`` obeys.
+
+Everything here is plain frozen data. The fields that exist for people and never influence what
+``apply`` does are ``provenance``, the costs, and ``mixing`` and ``kind`` of groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from planc.ir.groups import Group, Indices
+from planc.ir.units import marked
+
+Attributes = tuple[tuple[str, Any], ...]
+CLASS = "class"
+"""The entry of a module's table that has the name of its class. No plan changes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A parameter or buffer of the source model; tied names share one entry."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    kind: str  # "parameter" or "buffer"
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """A module of the source model: its class and its structural attributes, sorted by name.
+
+    Structural are the attributes behind the sizes that the traced run computed with, those that
+    torch.nn's own layers are described by, and those that the plan changes. Plans of older versions
+    list every number, flag and string of a module, and no class.
+    """
+
+    path: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """A structural attribute that the plan rewrites."""
+
+    module: str
+    name: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        path = f"{self.module}.{self.name}" if self.module else self.name
+        return f"{path}: {self.before} -> {self.after}"
+
+
+def is_public(name: str) -> bool:
+    """Whether a plan may change an attribute of that name: an identifier, or some joined by dots
+    (``config.hidden_size``, of an object that a module holds), none with a leading underscore.
+    """
+    parts = name.split(".")
+    return len(parts) <= 4 and all(p.isidentifier() and not p.startswith("_") for p in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """SHA-256 digests of the tensor table, the structural attributes and the groups."""
+
+    attributes: bytes
+    structure: bytes
+    tensors: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """MACs of one run on the example inputs, parameters (tied ones once), bytes of parameters."""
+
+    macs: int
+    params: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How the removals were chosen. No clock and no path: equal inputs give equal bytes."""
+
+    criterion: str
+    policy: str
+    seed: int
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WidthConstraint:
+    """What binds kept widths of a model, for people to read: nothing obeys it in a plan.
+
+    ``text`` is an equation or says what stays whole, ``reason`` who wants it, with file and line.
+    """
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanGroup(Group):
+    """A group with the units to remove: sorted, below ``size``, equally many in each row.
+
+    They are a tuple, or what equals it, :class:`planc.units.Units`, where a file was read.
+    """
+
+    removed: Sequence[int] = ()
+
+    @property
+    def kept(self) -> int:
+        """How many units stay."""
+        return self.size - len(self.removed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An immutable pruning plan. All groups of the model are listed, also those left whole."""
+
+    source: Fingerprints
+    result: Fingerprints
+    tensors: tuple[TensorSpec, ...]
+    modules: tuple[ModuleSpec, ...]
+    groups: tuple[PlanGroup, ...]
+    attributes: tuple[AttributeChange, ...]
+    inputs: Any  # planc.specification: the specification of the example inputs, nested tuples
+    target: str  # "module" or "graph"
+    provenance: tuple[Provenance, ...]  # one for each plan that was composed into this one
+    cost_before: Cost
+    cost_after: Cost
+    shapes: bytes  # digest of every predicted operator and shape, in order
+    constraints: tuple[WidthConstraint, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the structure the plan was made for, as hexadecimal SHA-256."""
+        source = self.source
+        return sha256(source.attributes + source.structure + source.tensors).hexdigest()
+
+    @cached_property
+    def cuts(self) -> dict[str, Cut]:
+        """What the plan removes from each tensor, by its first name; whole ones are absent."""
+        return cuts(self.tensors, self.groups)
+
+    def __hash__(self) -> int:
+        # the digests stand for the large tables; equal plans have equal digests
+        return hash((self.source, self.result, self.groups, self.attributes, self.target))
+
+    def replace(self, **changes: Any) -> Plan:
+        """A copy with some fields changed."""
+        return Plan(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """In the range ``start <= i < stop`` of dimension ``over``, the indices ``kept`` stay."""
+
+    start: int
+    stop: int
+    kept: Indices
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The kept indices of one tensor.
+
+    ``kept[d]`` are the sorted indices that stay in dimension ``d``, None where all do. ``ragged``
+    maps a dimension whose kept indices differ along another one to that other dimension and the
+    ranges in order, which cover it.
+    """
+
+    kept: tuple[Indices | None, ...]
+    ragged: tuple[tuple[int, int, tuple[Ragged, ...]], ...]
+    shape: tuple[int, ...]
+
+
+def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict[str, Cut]:
+    """The kept indices of each tensor that the removals touch.
+
+    Raises:
+        ValueError: ranges of one ragged dimension would keep different numbers of indices.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    dense: dict[tuple[str, int], list[Indices]] = {}
+    ragged: dict[tuple[str, int, int], dict[tuple[int, int], list[Indices]]] = {}
+    for group in groups:
+        if not group.removed:
+            continue
+        gone = marked(group.removed, group.size)
+        runs = {run for member in group.members for run in member.runs}  # many are alike
+        indices = {run: run.indices(gone) for run in runs}
+        for member in group.members:
+            removed = [indices[run] for run in member.runs]
+            if member.over is None:
+                dense.setdefault((member.tensor, member.dim), []).extend(removed)
+            else:
+                ranges = ragged.setdefault((member.tensor, member.dim, member.over.dim), {})
+                span = (member.over.start, member.over.stop)
+                ranges.setdefault(span, []).extend(removed)
+    complements: dict[tuple[int, ...], Indices] = {}
+    result = {}
+    for name in dict.fromkeys([key[0] for key in dense] + [key[0] for key in ragged]):
+        result[name] = _cut(name, shapes[name], dense, ragged, complements)
+    return result
+
+
+def _complement(
+    size: int, removed: list[Indices], found: dict[tuple[int, ...], Indices]
+) -> Indices:
+    """The indices below ``size`` that stay, from ``found`` if the same arrays were asked before."""
+    key = (size, *map(id, removed))
+    if key not in found:
+        stays = np.ones(size, dtype=bool)
+        for indices in removed:
+            stays[indices] = False
+        found[key] = np.flatnonzero(stays)
+    return found[key]
+
+
+def _cut(
+    name: str,
+    shape: tuple[int, ...],
+    dense: dict[tuple[str, int], list[Indices]],
+    ragged: dict[tuple[str, int, int], dict[tuple[int, int], list[Indices]]],
+    complements: dict[tuple[int, ...], Indices],
+) -> Cut:
+    kept: list[Indices | None] = [None] * len(shape)
+    after = list(shape)
+    for dim in range(len(shape)):
+        if (name, dim) in dense:
+            indices = _complement(shape[dim], dense[name, dim], complements)
+            if len(indices) < shape[dim]:
+                kept[dim], after[dim] = indices, len(indices)
+    parts = []
+    for (tensor, dim, over), ranges in ragged.items():
+        if tensor != name:
+            continue
+        also = dense.get((name, dim), [])
+        blocks = [
+            Ragged(start, stop, _complement(shape[dim], [*removed, *also], complements))
+            for (start, stop), removed in sorted(ranges.items())
+        ]
+        lengths = {len(block.kept) for block in blocks}
+        if len(lengths) > 1:
+            raise ValueError(f"{name}: ranges of dimension {over} keep {sorted(lengths)} indices")
+        covered = [block.start for block in blocks[1:]] == [block.stop for block in blocks[:-1]]
+        if not covered or blocks[0].start != 0 or blocks[-1].stop != shape[over]:
+            raise ValueError(f"{name}: ranges do not cover dimension {over} of {shape[over]}")
+        kept[dim], after[dim] = None, lengths.pop()
+        parts.append((dim, over, tuple(blocks)))
+    return Cut(tuple(kept), tuple(parts), tuple(after))

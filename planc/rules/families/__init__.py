@@ -1,0 +1,35 @@
+"""Rules by operator family; importing this package registers them all."""
+
+from planc.rules.families import (
+    attention,
+    contraction,
+    convolution,
+    creation,
+    elementwise,
+    fourier,
+    indexing,
+    layout,
+    normalization,
+    padding,
+    pieces,
+    pooling,
+    recurrent,
+    reduction,
+)
+
+__all__ = [
+    "attention",
+    "contraction",
+    "convolution",
+    "creation",
+    "elementwise",
+    "fourier",
+    "indexing",
+    "layout",
+    "normalization",
+    "padding",
+    "pieces",
+    "pooling",
+    "recurrent",
+    "reduction",
+]

@@ -1,0 +1,51 @@
+"""The label algebra: atoms on coordinates, and the few operations that all rules are made of.
+
+A value is :class:`Labelled`: its shape and layers of atoms. Operations take and return labelled
+values and write what follows (ties, pins, requests) to :class:`~planc.facts.Facts`. No operator is
+named here.
+"""
+
+from __future__ import annotations
+
+from planc.rules.labels.coordinates import bind, even, fold, merge, reduce, take, window
+from planc.rules.labels.labelled import Labelled, Layer, Shape
+from planc.rules.labels.operands import Mode, concatenate, contract, match, stack, unify
+from planc.rules.labels.shape import (
+    blocks,
+    collapse,
+    dense,
+    insert,
+    lift,
+    permute,
+    reshape,
+    squeeze,
+    volume,
+)
+
+__all__ = [
+    "Labelled",
+    "Layer",
+    "Mode",
+    "Shape",
+    "bind",
+    "blocks",
+    "collapse",
+    "concatenate",
+    "contract",
+    "dense",
+    "even",
+    "fold",
+    "insert",
+    "lift",
+    "match",
+    "merge",
+    "permute",
+    "reduce",
+    "reshape",
+    "squeeze",
+    "stack",
+    "take",
+    "unify",
+    "volume",
+    "window",
+]
