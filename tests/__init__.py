@@ -1,1 +1,1 @@
-"""The tests, and the scripts that measure: ``python -m tests.sweep`` and those in ``bench``."""
+"""The tests, and the scripts that measure: ``python -m tests.scripts.sweep`` and those in ``bench``."""

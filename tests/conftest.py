@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests import promises
-from tests.promises import goal, pytest_collection_modifyitems, pytest_configure
-from tests.systems import unopened_directories
+from tests.scripts import promises
+from tests.scripts.promises import goal, pytest_collection_modifyitems, pytest_configure
+from tests.support.systems import unopened_directories
 
 __all__ = [
     "goal",

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 import planc
 from planc.errors import AnalysisError, VerificationError
 from tests.programs import write
-from tests.proving import Net, free, prove, prunable, reasons, together
+from tests.support.proving import Net, free, prove, prunable, reasons, together
 
 IMAGES = torch.randn(2, 3, 6, 6)
 TOKENS = torch.randn(2, 5, 6)

@@ -25,8 +25,8 @@ from planc.errors import (
     VerificationError,
 )
 from planc.plan.plan import Plan
-from tests import small
-from tests.small import Inputs, build, contents
+from tests.support import small
+from tests.support.small import Inputs, build, contents
 
 Case = tuple[nn.Module, Inputs, Plan]
 
@@ -124,10 +124,16 @@ def test_what_is_no_model_is_refused(model: Any) -> None:
         ),
         ("torchvision:resnet5", "torchvision has no model 'resnet5'; did you mean resnet50"),
         ("tests.smal:vit", "there is no module 'tests.smal'"),
-        ("tests.small:vitt", "module 'tests.small' has no factory 'vitt'; did you mean vit"),
-        ("tests.small:MIXING", "module 'tests.small' cannot call 'MIXING'"),
-        ("tests.small:contents", "tests.small:contents() failed: TypeError: "),
-        ("tests.small:images", "tests.small:images returned tuple, not an nn.Module"),
+        (
+            "tests.support.small:vitt",
+            "module 'tests.support.small' has no factory 'vitt'; did you mean vit",
+        ),
+        ("tests.support.small:MIXING", "module 'tests.support.small' cannot call 'MIXING'"),
+        ("tests.support.small:contents", "tests.support.small:contents() failed: TypeError: "),
+        (
+            "tests.support.small:images",
+            "tests.support.small:images returned tuple, not an nn.Module",
+        ),
     ],
 )
 def test_an_unknown_model_or_factory_is_named_with_near_misses(name: str, said: str) -> None:

@@ -24,12 +24,12 @@ import planc
 from planc.errors import AlreadyApplied, PlancError, StalePlan
 from planc.files.formats import encode_plan
 from planc.plan.plan import Plan
-from tests import small
-from tests.digests import digests
 from tests.programs import write
-from tests.promises import Goal
-from tests.proving import randomise
-from tests.small import MODELS, Inputs, build, contents, several_call, storages
+from tests.scripts.digests import digests
+from tests.scripts.promises import Goal
+from tests.support import small
+from tests.support.proving import randomise
+from tests.support.small import MODELS, Inputs, build, contents, several_call, storages
 
 NAMES = list(MODELS)
 EXACT = [name for name in NAMES if name not in small.MIXING]
@@ -82,7 +82,7 @@ def test_equal_inputs_give_equal_bytes(name: str, target: Any) -> None:
 def in_a_process(seed: str, threads: int) -> list[str]:
     """What a fresh process says the digests of some plans are."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.digests", "--threads", str(threads)],
+        [sys.executable, "-m", "tests.scripts.digests", "--threads", str(threads)],
         env={**os.environ, "PYTHONHASHSEED": seed},
         cwd=Path(__file__).parent.parent,
         capture_output=True,

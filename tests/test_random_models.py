@@ -1,13 +1,13 @@
 """R7: random models, pruned at random and unevenly: proven, restored, saved, loaded; the same bits
-as a module, as a state dict and as files. ``python -m tests.random_models`` takes any number.
+as a module, as a state dict and as files. ``python -m tests.scripts.random_models`` takes any number.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests.promises import Goal
-from tests.random_models import check
+from tests.scripts.promises import Goal
+from tests.scripts.random_models import check
 
 PARTS = 10
 LENGTH = 6

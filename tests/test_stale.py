@@ -18,9 +18,9 @@ from torch import nn
 import planc
 from planc.modules.tree import structural_attributes
 from planc.plan.plan import CLASS
-from tests import small
 from tests.programs import write
-from tests.promises import Goal
+from tests.scripts.promises import Goal
+from tests.support import small
 
 STALE, SAME = 16, 8  # of each small model
 PARTS, EDITS_OF_ONE, SAME_OF_ONE = 10, 10, 4  # of random models

@@ -1,7 +1,7 @@
 """Claims of decoders from the transformers library: pruned they verify, generate with a cache, and
 have a configuration from which the library makes them anew.
 
-A few types run here; ``python -m tests.sweep --zoo transformers`` takes all of them.
+A few types run here; ``python -m tests.scripts.sweep --zoo transformers`` takes all of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Encoders, encoder-decoders, models of images and sound from transformers: what of them shrinks.
 
-A handful of types; ``python -m tests.sweep --zoo transformers`` takes them all.
+A handful of types; ``python -m tests.scripts.sweep --zoo transformers`` takes them all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 import planc
 from planc.plan.plan import Plan
-from tests.proving import together
+from tests.support.proving import together
 
 pytest.importorskip("transformers")
 

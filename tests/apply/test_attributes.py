@@ -14,7 +14,7 @@ from torch import nn
 from planc.errors import MalformedFile, StalePlan
 from planc.modules.attributes import set_attributes
 from planc.plan.plan import AttributeChange
-from tests.promises import Goal
+from tests.scripts.promises import Goal
 
 
 class Loud(int):

@@ -24,8 +24,8 @@ from planc.apply.trials import bindings
 from planc.errors import PlancError, SizeMismatch
 from planc.ir.guards import check
 from planc.plan.plan import Plan
-from tests import proving
-from tests.proving import randomise
+from tests.support import proving
+from tests.support.proving import randomise
 
 Forward = Callable[[Any, Tensor], Any]
 

@@ -47,7 +47,7 @@ from torch_pruning.pruner import BasePruner
 
 import planc
 from examples.iterative import EPOCHS, RATE, resnet
-from tests.measure import macs
+from tests.support.measure import macs
 
 STEPS = 4
 SHARES = (0.5, 0.25)

@@ -4,7 +4,7 @@
 
 A MODEL is a name of torchvision's or, ``transformers:NAME``, of tests/zoo/transformers. In each
 group of it that is not mixing, a random share of the units is silenced in one ``way`` (see
-:mod:`tests.silenced`).
+:mod:`tests.support.silenced`).
 
 ``superfluous`` counts the units of those whose members, set to zero, leave the output as it is (for
 scale: all, each is constant). ``found`` are the units among them that :func:`planc.fold` and
@@ -29,7 +29,7 @@ from torch import nn
 import planc
 from planc.analysis import Analysis
 from planc.criteria.dead import Dead
-from tests.silenced import WAYS, Units, chosen_units, silenced, zero
+from tests.support.silenced import WAYS, Units, chosen_units, silenced, zero
 from tests.zoo import torchvision, transformers
 
 MODELS = (

@@ -32,7 +32,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from tests.measure import child, macs, stage
+from tests.support.measure import child, macs, stage
 from tests.zoo import torchvision as zoo
 
 TOOLS = ("planc", "torch-pruning")

@@ -19,8 +19,8 @@ from torch import nn
 import planc
 from planc.files.disk import stream
 from tests.crash.faults import BROKEN, DONE, FAULTS, KILLED, REFUSED, run
-from tests.promises import Goal
-from tests.streaming.test_files import PLAN, mlp_plan, sharded
+from tests.files.cut.test_files import PLAN, mlp_plan, sharded
+from tests.scripts.promises import Goal
 
 Contents = dict[str, bytes]
 Operation = Callable[[Path], Any]

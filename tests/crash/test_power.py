@@ -13,7 +13,7 @@ import pytest
 from planc.files.disk.atomic import write_file
 from tests.crash.power import recorded
 from tests.crash.test_crash import CASES, Contents, contents, loadable, target
-from tests.promises import Goal
+from tests.scripts.promises import Goal
 
 
 @pytest.mark.promise("R5 power")

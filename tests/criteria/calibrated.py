@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.small import build
+from tests.support.small import build
 
 Batch = tuple[torch.Tensor, ...]
 

@@ -12,7 +12,7 @@ from planc.criteria import ActivationVariance, MeanActivation, NonzeroActivation
 from planc.ir.groups import Group
 from tests.criteria import brute
 from tests.criteria.calibrated import Batch, case
-from tests.small import MODELS
+from tests.support.small import MODELS
 
 READS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 

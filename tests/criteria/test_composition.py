@@ -21,7 +21,7 @@ from planc.criteria import (
 )
 from planc.errors import PolicyError
 from tests.criteria import brute
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 REDUCTIONS = {
     "sum": sum,

@@ -12,7 +12,7 @@ from planc.criteria import BatchNormScale, GeometricMedian, Lamp, Magnitude, Red
 from planc.criteria.filters import _pairwise
 from planc.ir.groups import Group
 from tests.criteria import brute
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 
 @pytest.mark.parametrize("name", MODELS)

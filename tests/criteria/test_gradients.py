@@ -15,7 +15,7 @@ from planc.criteria import KroneckerDamage, OptimalBrainDamage, Reduced, Taylor
 from planc.ir.groups import Group
 from tests.criteria import brute
 from tests.criteria.calibrated import Batch, case, loss
-from tests.small import MODELS
+from tests.support.small import MODELS
 
 
 def traced(name: str) -> tuple[nn.Module, list[Batch], Analysis]:

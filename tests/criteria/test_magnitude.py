@@ -12,9 +12,9 @@ import planc
 from planc.analysis import Analysis
 from planc.criteria import Magnitude
 from planc.errors import PolicyError
-from tests import small
 from tests.criteria import brute
-from tests.small import MODELS, build
+from tests.support import small
+from tests.support.small import MODELS, build
 
 
 def brute_force(analysis: Analysis, model: nn.Module, p: float) -> list[np.ndarray]:

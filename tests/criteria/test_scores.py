@@ -12,7 +12,7 @@ from planc.analysis import Analysis
 from planc.criteria import Magnitude, Random, Weights, named
 from planc.errors import PolicyError, StalePlan
 from planc.ir.groups import Group
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 
 @pytest.fixture(scope="module")

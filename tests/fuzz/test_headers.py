@@ -14,7 +14,7 @@ from safetensors import SafetensorError, deserialize
 from planc.errors import FileError
 from planc.files.disk.limits import DEFAULT
 from planc.files.tensors.header import Header, parse_header, place, text_length, write_header
-from tests.promises import Goal
+from tests.scripts.promises import Goal
 
 PARTS = 8
 _SLOW = 1.0  # seconds that no header of this size may take

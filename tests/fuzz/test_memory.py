@@ -26,8 +26,8 @@ from planc.files.formats.envelope import seal
 from planc.files.tensors.header import parse_header
 from planc.ir.groups import Member, Run
 from planc.plan.plan import PlanGroup, TensorSpec
-from tests.promises import Goal
-from tests.strategies import complete, example_plan
+from tests.scripts.promises import Goal
+from tests.support.strategies import complete, example_plan
 
 MIB = 1 << 20
 MANY = 30_000

@@ -21,8 +21,8 @@ from planc.files.formats.envelope import seal, unseal
 from planc.ir.groups import Member, compress
 from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
 from tests.fuzz.mutants import Mutants
-from tests.promises import Goal
-from tests.strategies import complete, example_plan
+from tests.scripts.promises import Goal
+from tests.support.strategies import complete, example_plan
 
 KIND = b"planc/plan"
 PARTS = 20

@@ -35,7 +35,7 @@ from planc.plan.masks import MaskPlan, TensorMask
 from planc.plan.plan import Provenance, TensorSpec
 from tests.fuzz.mutants import Mutants
 from tests.fuzz.test_plans import small_plan
-from tests.promises import Goal
+from tests.scripts.promises import Goal
 
 Read = Callable[[bytes], Any]
 _SLOW = 1.0  # seconds that no body of this size may take

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from planc.plan.masks import MaskPlan, mask_plan
 from planc.plan.plan import Provenance, TensorSpec
-from tests.strategies import settings  # noqa: F401  # its profile: a busy machine breaks no law
+from tests.support.strategies import settings  # noqa: F401  # its profile: a busy machine breaks no law
 
 NAMES = ("a.weight", "a.bias", "b.weight", "scale", "b.table", "ключ.weight")
 

@@ -14,7 +14,7 @@ import planc
 from planc import masks
 from planc.masks import PerTensor, attach, read, select
 from planc.modules.hooks import Refresh
-from tests.small import contents
+from tests.support.small import contents
 
 X = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
 

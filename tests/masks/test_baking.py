@@ -17,8 +17,8 @@ from planc.masks import NofM, PerTensor, apply, attach, read, select
 from planc.modules.hooks import masked_tensors
 from tests.masks.drawn import settings
 from tests.masks.masking import prune_all
-from tests.small import MODELS, build, contents, images, storages
-from tests.test_reparametrised import IMAGES, METHODS, net, pruned
+from tests.modules.test_hooks import IMAGES, METHODS, net, pruned
+from tests.support.small import MODELS, build, contents, images, storages
 
 
 def removed_by_torch(model: nn.Module) -> nn.Module:

@@ -23,8 +23,8 @@ from planc.masks import (
     select,
 )
 from planc.masks.policies import Scores
-from tests.small import build
-from tests.strategies import settings  # noqa: F401
+from tests.support.small import build
+from tests.support.strategies import settings  # noqa: F401
 
 
 def net() -> nn.Sequential:

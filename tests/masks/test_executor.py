@@ -18,7 +18,7 @@ from planc.masks import Form, NofM, PerTensor, after, apply, restore, select
 from planc.modules.tables import tensors_of
 from planc.plan.masks import MaskPlan, mask_plan
 from tests.masks.drawn import settings
-from tests.small import MODELS, build, contents, storages
+from tests.support.small import MODELS, build, contents, storages
 
 ANYWHERE: tuple[Form, ...] = ("zeros", "csr", "coo")
 

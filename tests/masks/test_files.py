@@ -23,10 +23,10 @@ from planc.files.formats.kinds import load_any
 from planc.files.formats.masks import decode_masks, encode_masks, load_masks, save_masks
 from planc.plan.masks import MaskPlan, TensorMask, mask_plan
 from planc.plan.plan import Provenance, TensorSpec
+from tests.files.formats.test_codec import set_in
 from tests.fuzz.mutants import Mutants
 from tests.masks.drawn import mask_plans
-from tests.strategies import example_plan
-from tests.test_codec import set_in
+from tests.support.strategies import example_plan
 
 KIND = b"planc/mask"
 MUTANTS = 20_000

@@ -12,7 +12,7 @@ from planc.plan.maskdiff import diff_masks
 from planc.plan.masks import MaskPlan, mask_plan
 from planc.plan.plan import TensorSpec
 from tests.masks.drawn import mask_plans, several_for_one
-from tests.strategies import example_plan
+from tests.support.strategies import example_plan
 
 TABLE = (TensorSpec(("w", "tied"), (2, 3), "parameter"), TensorSpec(("b",), (3,), "buffer"))
 

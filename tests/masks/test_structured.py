@@ -21,10 +21,10 @@ from planc.modules.tables import tensors_of
 from planc.plan.masks import mask_plan
 from tests.masks.drawn import settings
 from tests.masks.masking import covering
+from tests.modules.test_hooks import IMAGES, net
 from tests.programs import write
-from tests.proving import Net, randomise
-from tests.small import MODELS, build
-from tests.test_reparametrised import IMAGES, net
+from tests.support.proving import Net, randomise
+from tests.support.small import MODELS, build
 
 
 def masked_model(**kept: list[int]) -> nn.Sequential:

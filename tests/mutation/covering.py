@@ -12,29 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-_CODEC = ("tests/test_codec.py", "tests/codec", "tests/test_text.py", "tests/test_kept_inputs.py")
-# the tests that are about one module, and take less time than those of all of them
-_TORCH_FILES = {
-    "archives": ("archives", "native"),
-    "chosen": ("chosen", "archives", "native"),
-    "differences": ("differences", "checkpoint", "load", "save"),
-    "elements": ("elements", "archives", "load"),
-    "load": ("load", "checkpoint", "differences"),
-    "native": ("native",),
-    "pickled": ("archives",),
-    "save": ("save", "checkpoint", "differences", "load"),
-    "stored": ("stored", "elements"),
-    "values": ("values", "differences", "load"),
-}
+_FORMATS = ("tests/files/formats", "tests/errors/test_text.py", "tests/modules/test_kept_inputs.py")
 _VERIFY = (
     "tests/verify",
-    "tests/test_verify.py",
-    "tests/test_verify_sizes.py",
-    "tests/test_configuration.py",
-    "tests/test_data_dependent.py",
-    "tests/test_leaf.py",
-    "tests/test_kept_inputs.py",
-    "tests/test_structure.py",
+    "tests/compile/test_configuration.py",
+    "tests/trace/test_data_dependent.py",
+    "tests/rules/test_leaf.py",
+    "tests/modules/test_kept_inputs.py",
+    "tests/analysis/test_structure.py",
     "tests/trace/test_sparse.py",
 )
 
@@ -47,45 +32,55 @@ def _each(package: str, **modules: str) -> dict[str, tuple[str, ...]]:
     }
 
 
+# for the modules of a package all its tests; for single modules those about them, which are quick
 TESTS: dict[str, tuple[str, ...]] = {
-    "planc/codec": _CODEC,
-    "planc/files/formats/masks.py": (*_CODEC, "tests/masks/test_files.py"),
-    "planc/files/formats/kinds.py": (*_CODEC, "tests/masks/test_files.py"),
-    "planc/plan/fingerprint.py": ("tests/test_fingerprint.py",),
-    "planc/checkpoint": ("tests/checkpoint", "tests/trace/test_sparse.py"),
-    **{
-        f"planc/checkpoint/{name}.py": tuple(f"tests/checkpoint/test_{t}.py" for t in tests)
-        for name, tests in _TORCH_FILES.items()
-    },
-    "planc/files/tensors/header.py": ("tests/tensorfiles/test_header_text.py",),
-    "planc/tensorfiles": ("tests/tensorfiles",),
-    **_each("tensorfiles", checkpoint="belonging", directories="directories", distributed="pieces"),
-    **_each("tensorfiles", pieces="pieces", reader="reader", stream="stream", writer="writer"),
-    "planc/files/tensors/shards.py": (
-        "tests/tensorfiles/test_pieces.py",
-        "tests/tensorfiles/test_sets.py",
-        "tests/streaming/test_sources.py",
+    "planc/files/disk": ("tests/files/disk", "tests/files/formats/test_replacing.py"),
+    **_each("files/disk", directories="directories", stream="stream", staging="staging"),
+    "planc/files/formats": _FORMATS,
+    "planc/files/formats/masks.py": (*_FORMATS, "tests/masks/test_files.py"),
+    "planc/files/formats/kinds.py": (*_FORMATS, "tests/masks/test_files.py"),
+    "planc/plan/fingerprint.py": ("tests/plan/test_fingerprint.py",),
+    "planc/files/pickles": ("tests/files/pickles",),
+    **_each("files/pickles", archives="archives native", chosen="chosen archives native"),
+    **_each("files/pickles", native="native", pickled="archives"),
+    "planc/files/checkpoint": ("tests/files/checkpoint", "tests/trace/test_sparse.py"),
+    **_each(
+        "files/checkpoint", differences="differences checkpoint load save", elements="elements load"
     ),
-    "planc/streaming": ("tests/streaming",),
-    **_each("streaming", besides="besides", configuration="besides"),
-    **_each("streaming", cutting="cutting uncutting", uncutting="uncutting", ranks="agreeing"),
-    **_each("streaming", sources="sources", staging="staging"),
-    **_each("streaming", apply="apply besides", layout="layout", removed="restore besides"),
-    **_each("streaming", restore="restore besides", shard="workers", workers="workers cutting"),
+    **_each("files/checkpoint", load="load checkpoint differences", stored="stored elements"),
+    **_each(
+        "files/checkpoint",
+        save="save checkpoint differences load",
+        values="values differences load",
+    ),
+    "planc/files/tensors": ("tests/files/tensors",),
+    **_each("files/tensors", header="header_text", opened="belonging", distributed="pieces"),
+    **_each("files/tensors", pieces="pieces", reader="reader", writer="writer"),
+    "planc/files/tensors/shards.py": (
+        "tests/files/tensors/test_pieces.py",
+        "tests/files/tensors/test_sets.py",
+        "tests/files/cut/test_sources.py",
+    ),
+    "planc/files/cut": ("tests/files/cut",),
+    **_each("files/cut", besides="besides", configuration="besides"),
+    **_each("files/cut", cutting="cutting uncutting", uncutting="uncutting", ranks="agreeing"),
+    **_each("files/cut", sources="sources"),
+    **_each("files/cut", apply="apply besides", layout="layout", removed="restore besides"),
+    **_each("files/cut", restore="restore besides", shard="workers", workers="workers cutting"),
     "planc/files/cut/masking.py": ("tests/masks/test_masking_files.py",),
     "planc/apply/validate.py": _VERIFY,
     "planc/verify": _VERIFY,
 }
 # many cases of what shorter tests take every branch of, or of other processes and their memory
 _LONG = (
-    "tests/streaming/test_executors.py",
-    "tests/streaming/test_processes.py::test_memory",
-    "tests/streaming/test_native.py::test_torch_reads_the_result_on_another_number_of_ranks",
-    "tests/streaming/test_pickled.py::test_memory",
-    "tests/streaming/test_ranks.py::test_torchrun",
-    "tests/streaming/test_transformers.py::test_the_result_is_a_checkpoint_of_its_family",
-    "tests/test_verify.py::test_every_fault",
-    "tests/test_verify_sizes.py::test_models_of_the_zoo",
+    "tests/files/cut/test_executors.py",
+    "tests/files/cut/test_processes.py::test_memory",
+    "tests/files/cut/test_native.py::test_torch_reads_the_result_on_another_number_of_ranks",
+    "tests/files/cut/test_pickled.py::test_memory",
+    "tests/files/cut/test_ranks.py::test_torchrun",
+    "tests/files/cut/test_transformers.py::test_the_result_is_a_checkpoint_of_its_family",
+    "tests/verify/test_verify.py::test_every_fault",
+    "tests/verify/test_verify_sizes.py::test_models_of_the_zoo",
 )
 
 

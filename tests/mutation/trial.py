@@ -36,7 +36,7 @@ from tests.mutation.patching import Place, exchange, functions_of, import_mutate
 
 MEMORY = ROOT / ".mutation.json"  # the lines that each test runs
 # what tests/conftest.py has, without torch, which tests of codec do not need
-PLUGINS = ("--noconftest", "-p", "tests.systems", "-p", "tests.promises")
+PLUGINS = ("--noconftest", "-p", "tests.support.systems", "-p", "tests.scripts.promises")
 _PATIENCE = 5.0  # seconds beyond which, and times the usual, a run is taken to go on for ever
 _MOST = 60.0  # seconds of tests for one mutant
 _MEMORY = 3 << 30  # bytes that a run may take beyond what it begins with

@@ -34,7 +34,7 @@ from planc.policy import (
 from planc.policy.closure import Closure, modifiers
 from planc.policy.order import Order
 from planc.policy.search import Prices, search
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 RANKINGS: tuple[Policy, ...] = (Uniform(), Global(), Isomorphic(), PerCost(), PerCost(of="params"))
 MEASURES = ("macs", "params", "bytes")

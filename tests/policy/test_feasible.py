@@ -13,7 +13,7 @@ from planc.criteria import Magnitude
 from planc.errors import PolicyError
 from planc.plan.plan import Plan
 from planc.policy import Uniform, feasible
-from tests.small import build
+from tests.support.small import build
 
 
 def kept(plan: Plan, prefix: str, kind: str) -> list[int]:

@@ -15,7 +15,7 @@ from planc.criteria import Magnitude
 from planc.errors import PlancWarning, PolicyError
 from planc.plan.plan import Plan
 from planc.policy import Capped, Equal, Floor, Global, Keep, Only, Policy, Rounded, Uniform
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 
 def pruned(plan: Plan) -> set[str]:

@@ -14,7 +14,7 @@ from planc.errors import PolicyError
 from planc.policy import Global, Isomorphic, Keep, PerCost, Ranking, Ratios, Uniform
 from planc.policy.order import by_rank, relative
 from planc.policy.ranking import topology
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999)
 

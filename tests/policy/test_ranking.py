@@ -9,7 +9,7 @@ import planc
 from planc.analysis import Analysis
 from planc.criteria import Magnitude, Random, Scores
 from planc.policy import Global, Uniform
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 
 def brute_force(

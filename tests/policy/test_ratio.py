@@ -13,7 +13,7 @@ import planc
 from planc.errors import PolicyError
 from planc.policy import Uniform
 from planc.policy.ratio import share
-from tests.small import MODELS, build
+from tests.support.small import MODELS, build
 
 
 @given(st.integers(0, 999), st.integers(1, 5000))

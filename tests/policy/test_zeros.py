@@ -13,7 +13,7 @@ import planc
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 from planc.policy import Zeros
-from tests.small import build
+from tests.support.small import build
 
 MODEL, INPUTS = build("grouped")
 ANALYSIS = planc.analyze(planc.trace(MODEL, INPUTS))

@@ -9,7 +9,7 @@ from typing import Any
 import planc
 from planc.analysis import Analysis
 from planc.rules import registry
-from tests.proving import Net
+from tests.support.proving import Net
 
 Case = tuple[Net, tuple[Any, ...]]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.proving import Net, prove, prunable, reasons, together
+from tests.support.proving import Net, prove, prunable, reasons, together
 
 TOKENS = torch.randn(2, 3, 6)
 

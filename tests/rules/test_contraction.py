@@ -11,8 +11,8 @@ from torch.nn import functional
 
 import planc
 from planc.rules import contraction
-from tests.proving import Net, prove, prunable, reasons, together
 from tests.rules.coverage import unseen
+from tests.support.proving import Net, prove, prunable, reasons, together
 
 ops = torch.ops.aten
 TOKENS = torch.randn(2, 3, 6)

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from planc.rules import convolution
-from tests.proving import Net, prove, prunable, reasons, together
 from tests.rules.coverage import unseen
+from tests.support.proving import Net, prove, prunable, reasons, together
 
 ops = torch.ops.aten
 LAYERS = {

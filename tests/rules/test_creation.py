@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from planc.rules import creation
-from tests.proving import Net, prove, prunable, reasons
 from tests.rules.coverage import Case, unseen
+from tests.support.proving import Net, prove, prunable, reasons
 
 TOKENS = torch.randn(2, 3, 6)
 Run = Callable[[Tensor], Tensor]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from planc.rules import elementwise
-from tests.proving import Net, prove, together
 from tests.rules.coverage import Case, analysed, unseen
+from tests.support.proving import Net, prove, together
 
 ops = torch.ops.aten
 IMAGES = torch.randn(2, 3, 4, 4)

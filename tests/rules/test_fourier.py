@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fft, nn
 
 from planc.rules import fourier
-from tests.proving import Net, free, prove, prunable, reasons
 from tests.rules.coverage import Case, unseen
+from tests.support.proving import Net, free, prove, prunable, reasons
 
 ops = torch.ops.aten
 IMAGES = torch.randn(2, 4, 4, 6)

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 import planc
 from planc.rules import layout, padding, pieces
-from tests.proving import Net, free, prove, prunable, reasons, together
 from tests.rules.coverage import unseen
+from tests.support.proving import Net, free, prove, prunable, reasons, together
 
 ops = torch.ops.aten
 IMAGES = torch.randn(2, 3, 4, 4)

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 import planc
 from planc.rules import normalization
-from tests.proving import Net, prove, prunable, together
 from tests.rules.coverage import unseen
+from tests.support.proving import Net, prove, prunable, together
 
 ops = torch.ops.aten
 IMAGES = torch.randn(2, 3, 4, 4)
@@ -130,7 +130,7 @@ def test_every_operator_is_exercised() -> None:
     )
     assert left <= {
         *("aten.cudnn_batch_norm", "aten._batch_norm_with_update", "aten._fused_rms_norm"),
-        *("aten._weight_norm", "aten._weight_norm_interface"),  # tests/test_reparametrised.py
+        *("aten._weight_norm", "aten._weight_norm_interface"),  # tests/modules/test_hooks.py
     }
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from planc.rules import pooling
-from tests.proving import Net, free, prove, prunable, reasons, together
 from tests.rules.coverage import Case, unseen
+from tests.support.proving import Net, free, prove, prunable, reasons, together
 
 ops = torch.ops.aten
 GRID = torch.rand(2, 3, 3, 2) * 2 - 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.proving import Net, prove, reasons
+from tests.support.proving import Net, prove, reasons
 
 TOKENS = torch.randn(2, 5, 6)
 ROWS, COLUMNS = torch.triu_indices(4, 4)

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import planc
 from planc.analysis import Analysis
 from planc.rules import recurrent
-from tests.proving import Net, prove, prunable, reasons, together
 from tests.rules.coverage import unseen
+from tests.support.proving import Net, prove, prunable, reasons, together
 
 SEQUENCE = torch.randn(3, 2, 4)
 LENGTHS = torch.tensor([2, 3])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import planc
 from planc.rules import reduction
-from tests.proving import Net, prove, prunable, reasons
 from tests.rules.coverage import Case, analysed, unseen
+from tests.support.proving import Net, prove, prunable, reasons
 
 ops = torch.ops.aten
 IMAGES = torch.randn(2, 3, 4, 4)

@@ -11,7 +11,7 @@ import planc
 from planc.rules import find, registry, rule
 from planc.rules.families.elementwise import add, keeps_zero
 from planc.rules.labels import Labelled
-from tests.proving import Net, prove
+from tests.support.proving import Net, prove
 
 IMAGES = torch.randn(2, 3, 4, 4)
 

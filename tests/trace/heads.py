@@ -10,7 +10,7 @@ from torch import nn
 
 import planc
 from planc.plan.plan import Plan
-from tests.proving import randomise
+from tests.support.proving import randomise
 
 X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 CLASSES = 10

@@ -22,7 +22,7 @@ import planc
 from planc.compile.lossless import lossless
 from planc.errors import PolicyError, TraceError, VerificationError
 from planc.verify.outputs import difference, run
-from tests.proving import randomise, reasons
+from tests.support.proving import randomise, reasons
 from tests.trace.heads import CLASSES, Head, X, head, pruned, reason, width
 
 Leave = Callable[[Any, torch.Tensor], Any]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import planc
 from planc.ir.expressions import Scalar, Size, expr_of
 from planc.ir.graph import AS_IT_IS, Graph
-from tests.proving import Net
+from tests.support.proving import Net
 
 
 def traced(run: Callable[[Tensor], Any], *shape: int) -> Graph:

@@ -11,7 +11,7 @@ from torch import distributed, nn
 
 import planc
 from planc.errors import TraceError
-from tests.small import build
+from tests.support.small import build
 from tests.trace.test_wrappers import group
 
 __all__ = ["group"]

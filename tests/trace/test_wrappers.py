@@ -18,8 +18,8 @@ import planc.masks
 from planc.errors import StalePlan
 from planc.files.formats import encode_plan
 from planc.modules.wrappers import bare, prefix_of
-from tests import small
-from tests.small import build
+from tests.support import small
+from tests.support.small import build
 
 
 def compiled(model: nn.Module) -> Any:

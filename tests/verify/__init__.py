@@ -1,1 +1,1 @@
-"""Each refusal of verification by itself; whole faults are in :mod:`tests.test_verify`."""
+"""Each refusal of verification by itself; whole faults are in :mod:`tests.verify.test_verify`."""

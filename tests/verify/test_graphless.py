@@ -14,7 +14,7 @@ from torch import nn
 import planc
 from planc.errors import TraceError
 from planc.verify.outputs import run
-from tests.proving import randomise
+from tests.support.proving import randomise
 
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
 Finish = Callable[[Any, torch.Tensor], Any]

@@ -15,7 +15,7 @@ from planc.ir.graph import CAPTURED
 from planc.verify import Report, sizes
 from planc.verify.outputs import run
 from planc.verify.tensors import named
-from tests.proving import randomise
+from tests.support.proving import randomise
 from tests.verify.test_ways import Mirrored, X, threshold
 
 VERIFY = importlib.import_module("planc.verify")  # planc.verify is its function

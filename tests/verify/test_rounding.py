@@ -17,7 +17,7 @@ from planc.errors import TraceError, VerificationError
 from planc.verify.outputs import run
 from planc.verify.precision import Precision, converted
 from planc.verify.rounding import Pair, settled
-from tests.proving import randomise
+from tests.support.proving import randomise
 
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
 FAILURE = VerificationError("output 0 differs")

@@ -22,7 +22,7 @@ from planc.verify.configuration import check_configuration
 from planc.verify.outputs import run
 from planc.verify.sizes import other_calls, sizes_of
 from planc.verify.structure import as_planned, check_plan
-from tests.proving import randomise
+from tests.support.proving import randomise
 
 
 def drawn(*shape: int) -> torch.Tensor:

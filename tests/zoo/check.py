@@ -22,7 +22,7 @@ from planc.criteria import Scores, named
 from planc.modules.nesting import leaves, map_leaves
 from planc.plan.plan import Plan
 from planc.policy import Keep, Uniform
-from tests.measure import Stage, counted_run, stage
+from tests.support.measure import Stage, counted_run, stage
 
 ZOOS = ("torchvision", "timm", "transformers")
 STAGES = ("build", "trace", "analyze", "select", "apply", "verify")

@@ -1,0 +1,1 @@
+"""Tests of dependency groups and what they follow from."""

@@ -1,0 +1,182 @@
+"""R9: every file of every format version that was released still reads, and still gives the same;
+R15: reading any of them runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import planc
+from planc import errors
+from planc.cli.report.plain import plan_json
+from planc.files.formats import encode_plan
+from planc.files.tensors.opened import open_checkpoint
+from tests.crash.test_crash import Net
+from tests.scripts.promises import Goal
+from tests.support.golden_files import DIRECTORY, MANIFEST, malformed, others, outcome, plans
+from tests.support.second_reader import read
+
+GOLDEN: dict[str, dict[str, str]] = json.loads(MANIFEST.read_text())
+PLANS = [name for name, entry in GOLDEN.items() if entry["gives"].startswith("plan ")]
+MALFORMED = [name for name in GOLDEN if name.startswith("malformed/")]
+OTHERS = [name for name in GOLDEN if name.startswith(("masks/", "latency/"))]
+CHECKPOINTS = ["single/net.safetensors", "sharded", "bfloat16/net.safetensors", "applied"]
+
+
+def test_no_golden_file_was_changed_or_forgotten() -> None:
+    found = {
+        path.relative_to(DIRECTORY).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in DIRECTORY.rglob("*")
+        if path.is_file() and path != MANIFEST
+    }
+    assert found == {name: entry["sha256"] for name, entry in GOLDEN.items()}
+    assert len(PLANS) >= 10
+    assert len(MALFORMED) >= 20
+    assert "malformed/future.planc" in MALFORMED
+
+
+@pytest.mark.promise("R9 golden")
+@pytest.mark.parametrize("name", [*PLANS, *MALFORMED, *OTHERS])
+def test_a_golden_file_gives_what_it_gave(name: str) -> None:
+    assert outcome(DIRECTORY / name) == GOLDEN[name]["gives"]
+
+
+def test_malformed_files_are_refused_by_many_classes() -> None:
+    kinds = Counter(GOLDEN[name]["gives"] for name in MALFORMED)
+    assert all(issubclass(getattr(errors, kind), errors.FileError) for kind in kinds)
+    assert len(kinds) >= 6
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_reading_and_writing_a_golden_plan_gives_its_bytes(name: str) -> None:
+    content = (DIRECTORY / name).read_bytes()
+    assert encode_plan(planc.load_plan(DIRECTORY / name)) == content
+
+
+def test_reading_and_writing_golden_masks_and_tables_gives_their_bytes(tmp_path: Path) -> None:
+    seen = Counter[str]()
+    for name in OTHERS:
+        if "malformed" in name:
+            assert issubclass(getattr(errors, GOLDEN[name]["gives"]), errors.FileError)
+            continue
+        path, again = DIRECTORY / name, tmp_path / "again"
+        if path.suffix == ".masks":
+            planc.save_masks(planc.load_masks(path), again)
+        else:
+            planc.save_latency(planc.load_latency(path), again)
+        assert again.read_bytes() == path.read_bytes()
+        seen[path.suffix] += 1
+    assert seen == {".masks": 3, ".latency": 2}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_second_reader_finds_the_same_plan(name: str) -> None:
+    body = read(DIRECTORY / name)
+    plain = plan_json(planc.load_plan(DIRECTORY / name))
+    for field in ("target", "attributes", "inputs", "provenance", "requires"):
+        assert body[field] == plain[field]
+    assert body["cost"] == {"after": plain["cost_after"], "before": plain["cost_before"]}
+    assert body["shapes"].hex() == plain["shapes"]
+    tables = ("tensors", "modules")
+    assert [body[table] for table in tables] == [plain[table] for table in tables]
+    for group, expected in zip(body["groups"], plain["groups"], strict=True):
+        members = expected.pop("members")
+        found = group.pop("members")
+        assert group == expected
+        for member, other in zip(found, members, strict=True):
+            other["runs"] = [list(run.values()) for run in other["runs"]]
+            assert member == other
+
+
+@pytest.mark.promise("R9 golden")
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_golden_checkpoint_is_whole(name: str) -> None:
+    path = DIRECTORY / "checkpoints" / name
+    opened = open_checkpoint(path)
+    for number, file in enumerate(opened.paths):
+        tensors = load_file(file)
+        for stored in opened.checkpoint.tensors:
+            if stored.shard == number:
+                tensor = tensors[stored.names[0]]
+                content = bytes(tensor.reshape(-1).view(torch.uint8).tolist())
+                assert sha256(content).digest() == stored.digest
+    assert {encode_plan(planc.inspect(path).plan)} == {encode_plan(opened.checkpoint.plan)}
+
+
+@pytest.mark.parametrize("name", ["single/net.safetensors", "sharded"])
+def test_a_golden_checkpoint_loads_into_its_model(name: str) -> None:
+    loaded = planc.load(DIRECTORY / "checkpoints" / name, Net().eval())
+    assert loaded.up.out_features == 4
+    assert loaded.scale.tolist() == [1.0] * 4
+
+
+def test_the_script_makes_files_of_the_same_kinds() -> None:
+    assert {f"plans/{name}.planc" for name in plans()} == set(PLANS)
+    assert {f"malformed/{name}.planc" for name in malformed()} == set(MALFORMED)
+    assert set(others()) == set(OTHERS)
+
+
+# R15
+
+_FORBIDDEN = (
+    "pickle.find_class",
+    "exec",
+    "compile",
+    "import",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+)
+_heard: list[list[str] | None] = [None]
+
+
+def _hook(event: str, args: Any) -> None:
+    if _heard[0] is not None and (
+        event in _FORBIDDEN or event.startswith(("subprocess.", "ctypes."))
+    ):
+        _heard[0].append(f"{event} {args!r}"[:200])
+
+
+sys.addaudithook(_hook)
+
+
+def read_everything() -> None:
+    for name in GOLDEN:
+        outcome(DIRECTORY / name)
+    for name in CHECKPOINTS:
+        path = DIRECTORY / "checkpoints" / name
+        planc.inspect(path)
+        open_checkpoint(path)
+    planc.load(DIRECTORY / "checkpoints" / "sharded", Net().eval())
+
+
+@pytest.mark.promise("R15 code")
+def test_reading_golden_files_runs_no_code(goal: Goal) -> None:
+    read_everything()  # imports what is imported lazily
+    events: list[str] = []
+    _heard[0] = events
+    try:
+        read_everything()
+    finally:
+        _heard[0] = None
+    assert events == []
+    goal.count(len(GOLDEN))
+
+
+def test_the_audit_hook_hears_what_it_listens_for(tmp_path: Path) -> None:
+    events: list[str] = []
+    _heard[0] = events
+    try:
+        exec("1")
+    finally:
+        _heard[0] = None
+    assert any(event.startswith("exec") for event in events)

@@ -1,0 +1,1 @@
+"""Tests of weights in pickle files."""

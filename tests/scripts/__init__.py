@@ -1,0 +1,1 @@
+"""Programs for longer proofs, sweeps and reports: ``python -m tests.scripts.NAME``."""

@@ -1,0 +1,1 @@
+"""Models, proofs and faults that several tests use."""
