@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import planc
-from planc.rules import contraction
+from planc.rules.families import contraction
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, prove, prunable, reasons, together
 

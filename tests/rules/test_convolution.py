@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from planc.rules import convolution
+from planc.rules.families import convolution
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, prove, prunable, reasons, together
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from planc.rules import creation
+from planc.rules.families import creation
 from tests.rules.coverage import Case, unseen
 from tests.support.proving import Net, prove, prunable, reasons
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from planc.rules import elementwise
+from planc.rules.families import elementwise
 from tests.rules.coverage import Case, analysed, unseen
 from tests.support.proving import Net, prove, together
 

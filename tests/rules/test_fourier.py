@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fft, nn
 
-from planc.rules import fourier
+from planc.rules.families import fourier
 from tests.rules.coverage import Case, unseen
 from tests.support.proving import Net, free, prove, prunable, reasons
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from planc.rules import indexing
+from planc.rules.families import indexing
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, prove, prunable, reasons, together
 

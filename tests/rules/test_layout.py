@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import planc
-from planc.rules import layout, padding, pieces
+from planc.rules.families import layout, padding, pieces
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, free, prove, prunable, reasons, together
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import planc
-from planc.rules import normalization
+from planc.rules.families import normalization
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, prove, prunable, together
 

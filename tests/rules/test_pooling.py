@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from planc.rules import pooling
+from planc.rules.families import pooling
 from tests.rules.coverage import Case, unseen
 from tests.support.proving import Net, free, prove, prunable, reasons, together
 

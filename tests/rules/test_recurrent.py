@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import planc
 from planc.analysis import Analysis
-from planc.rules import recurrent
+from planc.rules.families import recurrent
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, prove, prunable, reasons, together
 

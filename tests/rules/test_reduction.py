@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc.rules import reduction
+from planc.rules.families import reduction
 from tests.rules.coverage import Case, analysed, unseen
 from tests.support.proving import Net, prove, prunable, reasons
 

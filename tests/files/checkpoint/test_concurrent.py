@@ -20,7 +20,7 @@ from planc.errors import ShardMismatch
 from planc.files.checkpoint.statistics import load_statistics, save_statistics
 from planc.files.formats.latency import load_latency, save_latency
 from planc.files.formats.masks import load_masks, save_masks
-from planc.files.tensors import checkpoint as module
+from planc.files.tensors import opened as module
 from tests.crash.test_crash import Net
 from tests.files.formats.test_latency_files import TABLE
 from tests.masks.test_files import MASKS

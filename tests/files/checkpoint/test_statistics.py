@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 import planc
 from planc.criteria import Statistics, Taylor
-from planc.criteria.calibration import storage
 from planc.errors import (
     CorruptFile,
     FileError,
@@ -22,6 +21,7 @@ from planc.errors import (
     UnsafePath,
     UnsupportedVersion,
 )
+from planc.files.checkpoint import statistics as storage
 from planc.files.disk.limits import Limits
 from planc.files.tensors.reader import TensorFile
 from tests.criteria.calibrated import case, loss

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 import planc
 from planc.errors import FileError, LimitExceeded, PlancError, ShardMismatch, StalePlan
-from planc.files.cut import Applied, apply, staging
+from planc.files.cut import Applied, apply
 from planc.files.cut.ranks import Ranks
+from planc.files.disk import staging
 from planc.files.disk.limits import Limits
 from planc.files.tensors.opened import open_checkpoint
 from planc.files.tensors.shards import find_shards

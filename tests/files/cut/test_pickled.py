@@ -23,7 +23,7 @@ from torch import nn
 import planc
 from planc.cli import run
 from planc.errors import FileError, MalformedFile, PlancError, ShardMismatch, StalePlan
-from planc.files.checkpoint import archives
+from planc.files.pickles import archives
 from tests.files.cut.test_files import PLAN, state_of
 
 State = dict[str, torch.Tensor]

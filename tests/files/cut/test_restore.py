@@ -26,9 +26,10 @@ from planc.errors import (
     StalePlan,
 )
 from planc.files.cut.removed import DIGEST, HEADER, OWN, source_header
+from planc.files.disk import stream
 from planc.files.disk.limits import Limits
 from planc.files.formats import load_plan
-from planc.files.tensors import reader, stream
+from planc.files.tensors import reader
 from planc.files.tensors.header import Header
 from planc.files.tensors.reader import read_header
 from tests.files.cut import test_layout as layout

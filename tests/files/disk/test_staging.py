@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from planc.errors import PlancError
-from planc.files.cut import staging as module
+from planc.files.disk import staging as module
 from planc.files.disk.staging import _locked, joining, staging
 from tests.support.systems import without_directories
 

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from planc.errors import MalformedFile, PlancError, ShardMismatch
-from planc.files.checkpoint import archives
 from planc.files.disk.limits import DEFAULT
+from planc.files.pickles import archives
 from planc.files.pickles.archives import Stored, read_archive
 from planc.files.pickles.pickled import find_pickled
 from planc.files.tensors.pieces import join, open_joined
