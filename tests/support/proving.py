@@ -167,16 +167,16 @@ def exchange(
     """Asserts that exchanging units of a row, in all members, leaves the outputs as they are.
 
     Units of a group are alike, so their order cannot matter. A member that is missing, or whose
-    units stand in another order, shows in the output, also where removing is not zeroing.
+    units stand in another order, shows in the output, also where removing is not zeroing. Units
+    with another number of coordinates in some member (concatenated twice before a grouped
+    convolution, for example) are not exchanged.
     """
     expected = _outputs(model, args, kwargs)
     for number, group in enumerate(analysis.groups):
         if group.cells == 1:
             continue
         rng = np.random.default_rng(number)
-        order = np.concatenate(
-            [row * group.cells + rng.permutation(group.cells) for row in range(group.rows)]
-        )
+        order = _permuted(group, rng)
         copied = clone(model, lambda tensor: tensor.detach().clone())
         named = dict(copied.named_parameters(remove_duplicate=False))
         named |= dict(copied.named_buffers(remove_duplicate=False))
@@ -187,15 +187,25 @@ def exchange(
                 tensor = tensor.narrow(over.dim, over.start, over.stop - over.start)
             units, indices = member.expand()
             units, indices = (a[np.lexsort((indices, units))] for a in (units, indices))
-            here, counts = np.unique(units, return_counts=True)
-            table = indices.reshape(len(here), counts[0])
             source = np.arange(tensor.shape[member.dim])
-            source[table[np.searchsorted(here, order[here])]] = table
+            source[indices] = indices[np.lexsort((indices, order[units]))]
             tensor.copy_(tensor.index_select(member.dim, torch.from_numpy(source)))
         for i, (a, b) in enumerate(zip(_outputs(copied, args, kwargs), expected, strict=True)):
             assert torch.allclose(a, b, TOLERANCE, TOLERANCE), (
                 f"exchanging units of {group} changes output {i}"
             )
+
+
+def _permuted(group: Group, rng: np.random.Generator) -> np.ndarray:
+    """A random order of the units of a group, within rows and units of equal counts."""
+    counts = [np.bincount(m.expand()[0], minlength=group.rows * group.cells) for m in group.members]
+    _, kinds = np.unique(np.stack(counts), axis=1, return_inverse=True)
+    rows = np.repeat(np.arange(group.rows), group.cells)
+    order = np.arange(group.rows * group.cells)
+    for row, kind in {*zip(rows.tolist(), kinds.ravel().tolist(), strict=True)}:
+        alike = np.flatnonzero((rows == row) & (kinds.ravel() == kind))
+        order[alike] = rng.permutation(alike)
+    return order
 
 
 def _outputs(
