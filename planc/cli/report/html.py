@@ -93,7 +93,7 @@ def plan_html(plan: Plan, other: Plan | None = None, title: str = "") -> str:
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("planc.report", "template"),
+        loader=jinja2.PackageLoader("planc.cli.report", "template"),
         autoescape=True,
         finalize=_shown,
         undefined=jinja2.StrictUndefined,
