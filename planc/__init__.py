@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from planc.files.checkpoint.stored import StoredWeights
     from planc.files.cut import apply_files, restore_files
     from planc.files.cut.job import job
-    from planc.files.formats import load_plan, save_plan
+    from planc.files.formats import Limits, load_plan, save_plan
     from planc.files.formats.masks import load_masks, save_masks
     from planc.files.tensors.opened import inspect
     from planc.masks import bake, from_masks
@@ -64,6 +64,7 @@ __all__ = [
     "FileError",
     "InfeasibleBudget",
     "LatencyTable",
+    "Limits",
     "MaskPlan",
     "Plan",
     "PlancError",
@@ -116,6 +117,7 @@ _HOMES = {
     "StoredWeights": "planc.files.checkpoint",
     "Budget": "planc.policy.budget",
     "LatencyTable": "planc.plan.latency",
+    "Limits": "planc.files.formats",
     "MaskPlan": "planc.plan.masks",
     "Plan": "planc.plan.plan",
     "Schedule": "planc.compile.schedule",

@@ -1,28 +1,27 @@
-"""Text that a file or a model says, made harmless to show.
+"""Text of files and models, made harmless for display.
 
-A control character can rewrite a terminal, a bidirectional or invisible one makes a name look like
-another. Names never need them and are refused with them; in free text they are shown escaped.
+A control character can rewrite a terminal; a bidirectional or invisible one can make one name look
+like another. Names with such characters are refused; free text is shown with escapes.
 """
 
 from __future__ import annotations
 
 import re
 
-# by Unicode: Cc, Cf, Cs, Zl, Zp, what is ignorable by default, and blanks that are letters
+# by Unicode: Cc, Cf, Cs, Zl, Zp, default-ignorable characters, and blank letters
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
     "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000110bd\U000110cd\U00013430-\U0001343f"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def escaped(text: str, keep: str = "") -> str:
-    """``text`` with an escape, as in Python, for each character that cannot be seen.
+    """Replace each invisible character of ``text`` by a Python escape.
 
     Args:
-        keep: those of them that stay.
+        keep: invisible characters to keep.
 
     >>> print(escaped("red: \\x1b[31m"))
     red: \\x1b[31m
@@ -33,7 +32,7 @@ def escaped(text: str, keep: str = "") -> str:
 
 
 def hidden(text: str) -> str:
-    """The first character of a text that cannot be seen, escaped; empty where there is none."""
+    """The first invisible character of a text, escaped; empty if there is none."""
     if text.isascii() and text.isprintable():
         return ""
     found = _HIDDEN.search(text)
@@ -41,7 +40,4 @@ def hidden(text: str) -> str:
 
 
 def _escape(character: str) -> str:
-    code = ord(character)
-    if code < 0x100:
-        return _SHORT.get(character, f"\\x{code:02x}")
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return character.encode("unicode_escape").decode()

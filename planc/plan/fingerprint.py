@@ -1,27 +1,30 @@
-"""Fingerprints: tables of tensors, modules and groups in; digests and first differences out.
+"""Fingerprints: digests of tables of tensors, modules and groups, and their first difference.
 
-A plan belongs to every model whose tables give the same digests; when they differ, the tables say
-where. Digests do not depend on the order of a table, for what a plan does does not either.
+A plan fits every model with the same digests; if they differ, the tables name the difference.
+Digests do not depend on the order of a table, because the effect of a plan does not either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Protocol
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from planc.errors import AlreadyApplied, StalePlan
-from planc.ir.groups import Group
+from planc.ir.groups import Group, Member, Over, Run
 from planc.plan.plan import CLASS, AttributeChange, Cut, ModuleSpec, Plan, TensorSpec
 
 Shape = tuple[int, ...]
+_RUN, _OVER = attrgetter(*Run.__slots__), attrgetter(*Over.__slots__)  # all fields, in order
 
 
 class TensorLike(Protocol):
-    """What a fingerprint needs of a tensor: :class:`planc.plan.TensorSpec` has it, and so has
-    :class:`planc.ir.Tensor`.
+    """A tensor as seen by a fingerprint.
+
+    Implemented by :class:`planc.plan.TensorSpec` and :class:`planc.ir.Tensor`.
     """
 
     @property
@@ -32,7 +35,7 @@ class TensorLike(Protocol):
     def kind(self) -> str: ...
 
 
-_PACKER = msgpack.Packer()  # as packb has one, made once
+_PACKER = msgpack.Packer()  # made once; packb makes one for each call
 
 
 def canonical(value: Any) -> bytes:
@@ -52,32 +55,30 @@ def attributes_digest(modules: Iterable[ModuleSpec]) -> bytes:
 
 
 def structure_digest(groups: Iterable[Group]) -> bytes:
-    """Digest of the groups and their members; what people read (kind, mixing) is left out."""
+    """Digest of the groups and their members, without the texts for people (kind, mixing)."""
     ordered = sorted(groups, key=lambda group: group.name)
     return _digest((g.name, g.size, g.rows, [_member(m) for m in g.members]) for g in ordered)
 
 
 def pruned_structure(source: bytes, removed: tuple[tuple[int, ...], ...]) -> bytes:
-    """Names the structure that removing these units of each group leaves of the source's."""
+    """Digest of the structure left after removing these units of each group."""
     return sha256(source + canonical(removed)).digest()
 
 
 def shapes_digest(
     operators: Iterable[tuple[str, Iterable[Shape], tuple[float, ...]]],
 ) -> bytes:
-    """Digest of operators, the shapes of their results and the numbers that they are given whose
-    origin is not known, in the order they run.
-    """
+    """Digest of operators in execution order, with result shapes and numbers of unknown origin."""
     return _digest(shape_rows(operators))
 
 
 def tensor_rows(tensors: Iterable[TensorLike]) -> list[Any]:
-    """What the digest of tensors is made of."""
+    """The rows hashed by :func:`tensors_digest`."""
     return sorted((sorted(t.names), list(t.shape), t.kind) for t in tensors)
 
 
 def attribute_rows(modules: Iterable[ModuleSpec]) -> Iterator[Any]:
-    """What the digest of attributes is made of."""
+    """The rows hashed by :func:`attributes_digest`."""
     for m in sorted(modules, key=lambda module: module.path):
         yield m.path, sorted(m.attributes, key=lambda pair: pair[0])
 
@@ -85,13 +86,13 @@ def attribute_rows(modules: Iterable[ModuleSpec]) -> Iterator[Any]:
 def shape_rows(
     operators: Iterable[tuple[str, Iterable[Shape], tuple[float, ...]]],
 ) -> Iterator[Any]:
-    """What the digest of shapes is made of."""
+    """The rows hashed by :func:`shapes_digest`."""
     for op, shapes, numbers in operators:
         yield op, [list(shape) for shape in shapes], list(numbers)
 
 
 class Gap(int):
-    """Stands in a row for value ``number`` of those that are not yet known."""
+    """A placeholder in a row for unknown value ``number``."""
 
     number: int
 
@@ -102,7 +103,7 @@ class Gap(int):
 
 
 class Form:
-    """Rows with gaps, packed once: their digest with any values in the gaps costs little."""
+    """Rows with gaps, packed once, so that filling in values and hashing is cheap."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self._gaps: list[int] = []
@@ -113,7 +114,7 @@ class Form:
         self._close()
 
     def digest(self, packed: Sequence[bytes]) -> bytes:
-        """The digest of the rows with value ``i``, which is given packed, in the gaps ``i``."""
+        """The digest of the rows, with packed value ``i`` in each gap numbered ``i``."""
         parts = [b""] * (2 * len(self._gaps) + 1)
         parts[::2], parts[1::2] = self._pieces, map(packed.__getitem__, self._gaps)
         return sha256(b"".join(parts)).digest()
@@ -141,7 +142,7 @@ def _has_gap(value: Any) -> bool:
 
 
 def tensors_after(tensors: Iterable[TensorSpec], cuts: Mapping[str, Cut]) -> tuple[TensorSpec, ...]:
-    """The tensor table with the shapes that the cuts leave."""
+    """The tensor table with the shapes after the cuts."""
     return tuple(
         TensorSpec(spec.names, cuts[spec.name].shape, spec.kind) if spec.name in cuts else spec
         for spec in tensors
@@ -163,7 +164,7 @@ def modules_after(
 
 
 def lists_classes(modules: Iterable[ModuleSpec]) -> bool:
-    """Whether a module table has the classes of modules, as those of older versions have not."""
+    """True if a module table has the modules' classes; tables of older versions have none."""
     return any(name == CLASS for spec in modules for name, _ in spec.attributes)
 
 
@@ -176,7 +177,7 @@ def modules_before(changes: Iterable[AttributeChange]) -> tuple[ModuleSpec, ...]
 
 
 def joined(modules: Iterable[ModuleSpec], more: Iterable[ModuleSpec]) -> tuple[ModuleSpec, ...]:
-    """The module table with what ``more`` lists of the same modules besides."""
+    """The module table with additional attributes of the same modules from ``more``."""
     others = {spec.path: spec.attributes for spec in more}
     return tuple(
         ModuleSpec(
@@ -188,8 +189,9 @@ def joined(modules: Iterable[ModuleSpec], more: Iterable[ModuleSpec]) -> tuple[M
 
 
 def shared(modules: Iterable[ModuleSpec], others: Iterable[ModuleSpec]) -> tuple[ModuleSpec, ...]:
-    """The module table without attributes of modules that the other table has, but not them: two
-    plans list what each reads and writes, older ones more.
+    """The module table without attributes missing from the same module in ``others``.
+
+    Two plans list the attributes read and written by each; older plans list more.
     """
     names = {spec.path: {name for name, _ in spec.attributes} for spec in others}
     return tuple(
@@ -209,7 +211,7 @@ def first_difference(
 ) -> str | None:
     """The first difference between expected and found tables in words, None if they agree.
 
-    Modules are compared where both sides have them, by the attributes of the expected table.
+    Modules are compared if both sides have them, by the attributes of the expected table.
     """
     difference = _tensor_difference(tuple(tensors), tuple(found_tensors))
     if difference is None and modules is not None and found_modules is not None:
@@ -220,18 +222,18 @@ def first_difference(
 def compare(
     plan: Plan, tensors: Iterable[TensorLike], modules: Iterable[ModuleSpec] | None = None
 ) -> str | None:
-    """The first difference between the source of ``plan`` and an object's tables, None if equal."""
+    """The first difference between the plan's source and an object's tables, None if equal."""
     return first_difference(plan.tensors, plan.modules, tensors, modules)
 
 
 def check_source(
     plan: Plan, tensors: Iterable[TensorLike], modules: Iterable[ModuleSpec] | None = None
 ) -> None:
-    """Returns if the tables are those that ``plan`` was made for.
+    """Check that the tables match the source of ``plan``.
 
     Raises:
-        AlreadyApplied: the tables are those that the plan produces.
-        StalePlan: they are neither; the first difference is named.
+        AlreadyApplied: the tables match the result of the plan.
+        StalePlan: they match neither; the first difference is named.
     """
     tensors = tuple(tensors)
     modules = None if modules is None else tuple(modules)
@@ -245,13 +247,13 @@ def check_source(
 
 
 def check_state_dict(plan: Plan, shapes: Mapping[str, Shape]) -> None:
-    """Returns if names and shapes are those of a state dict of the model ``plan`` was made for.
+    """Check that names and shapes match a state dict of the source of ``plan``.
 
-    Of a tied tensor one name suffices; buffers may be missing, for some are not persistent.
+    One name of a tied tensor suffices. Buffers may be missing, because some are not persistent.
 
     Raises:
-        AlreadyApplied: the shapes are those that the plan produces.
-        StalePlan: they are neither; the first difference is named.
+        AlreadyApplied: the shapes match the result of the plan.
+        StalePlan: they match neither; the first difference is named.
     """
     difference = shape_difference(plan.tensors, shapes)
     if difference is None:
@@ -262,7 +264,7 @@ def check_state_dict(plan: Plan, shapes: Mapping[str, Shape]) -> None:
 
 
 def shape_difference(tensors: Iterable[TensorLike], shapes: Mapping[str, Shape]) -> str | None:
-    """As :func:`first_difference`, for a state dict, which knows neither kinds nor ties."""
+    """Like :func:`first_difference`, for a state dict, without kinds and ties."""
     known: set[str] = set()
     for spec in tensors:
         known.update(spec.names)
@@ -285,13 +287,9 @@ def _digest(rows: Iterable[Any]) -> bytes:
     return digest.digest()
 
 
-def _member(member: Any) -> list[Any]:
-    over = member.over and [member.over.dim, member.over.start, member.over.stop]
-    runs = [
-        (run.unit, run.count, run.start, run.step, run.span, run.repeats, run.stride)
-        for run in member.runs
-    ]
-    return [member.tensor, member.dim, runs, over]
+def _member(member: Member) -> list[Any]:
+    over = member.over and _OVER(member.over)
+    return [member.tensor, member.dim, [*map(_RUN, member.runs)], over]
 
 
 def _stale(difference: str) -> StalePlan:
@@ -309,7 +307,7 @@ def _already_applied(difference: str) -> AlreadyApplied:
 
 
 def _changed(plan: Plan, modules: Iterable[ModuleSpec] | None) -> bool:
-    """Whether every attribute that the plan changes has its new value."""
+    """True if every attribute changed by the plan has its new value."""
     if modules is None:
         return True
     found = {(m.path, name): value for m in modules for name, value in m.attributes}

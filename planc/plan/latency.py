@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from planc.errors import PolicyError
 from planc.plan.fingerprint import structure_digest
+from planc.plan.plan import Natural
 from planc.plan.specification import inputs_text, without_values
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class Grid:
     """
 
     operator: str
-    axes: tuple[tuple[int, ...], ...]
-    nanoseconds: tuple[int, ...]
-    blocks: tuple[int, ...] = ()  # 1 each where none are given
+    axes: tuple[tuple[Natural, ...], ...]
+    nanoseconds: tuple[Natural, ...]
+    blocks: tuple[Natural, ...] = ()  # 1 each where none are given
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class Use:
     the groups in ``widths[i]``, pairs of a group and a factor, keep in a row.
     """
 
-    grid: int
-    widths: tuple[tuple[tuple[int, int], ...], ...]
+    grid: Natural
+    widths: tuple[tuple[tuple[Natural, Natural], ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

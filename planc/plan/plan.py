@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from planc.ir.groups import Group, Indices
 from planc.ir.units import marked
 
 Attributes = tuple[tuple[str, Any], ...]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 CLASS = "class"
 """The entry of a module's table that has the name of its class. No plan changes it."""
 
@@ -27,7 +30,7 @@ class TensorSpec:
     """A parameter or buffer of the source model; tied names share one entry."""
 
     names: tuple[str, ...]
-    shape: tuple[int, ...]
+    shape: tuple[Natural, ...]
     kind: str  # "parameter" or "buffer"
 
     @property
@@ -74,18 +77,18 @@ def is_public(name: str) -> bool:
 class Fingerprints:
     """SHA-256 digests of the tensor table, the structural attributes and the groups."""
 
-    attributes: bytes
-    structure: bytes
-    tensors: bytes
+    attributes: Digest
+    structure: Digest
+    tensors: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """MACs of one run on the example inputs, parameters (tied ones once), bytes of parameters."""
 
-    macs: int
-    params: int
-    bytes: int
+    macs: Natural
+    params: Natural
+    bytes: Natural
 
 
 @dataclass(frozen=True, slots=True)

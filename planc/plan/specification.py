@@ -1,4 +1,4 @@
-"""Specifications of example inputs as plain data: what they say, without torch.
+"""Specifications of example inputs as plain data, without torch.
 
 The forms are nested tuples ::
 
@@ -7,26 +7,26 @@ The forms are nested tuples ::
     ("dict", (key, item), ...)          ("list", item, ...)
     ("opaque", type name)
 
-and at the top ``("tuple", ("tuple", *args), ("dict", *kwargs))``. Small integer tensors have their
-values, in row-major order: lengths, ids and masks decide what a run does. :mod:`planc.inputs` makes
-specifications and tensors of them.
+and at the top ``("tuple", ("tuple", *args), ("dict", *kwargs))``. Small integer tensors include
+their values in row-major order, because lengths, ids and masks steer a run. :mod:`planc.inputs`
+converts between specifications and tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Spec = tuple[Any, ...]
 
 INPUT_VALUES = "input values"
-"""The feature that a plan requires of its reader where a specification holds values."""
+"""The feature required of a reader if a specification holds values."""
 
 MOST_OF_ONE = 1 << 10
-"""The largest number of elements of a tensor that is kept by value."""
+"""Most elements of a tensor stored by value."""
 
 MOST_OF_ALL = 1 << 11
-"""The largest number of elements that one specification keeps by value."""
+"""Most elements stored by value in one specification."""
 
 INTEGERS = {
     "bool": range(2),
@@ -37,34 +37,31 @@ INTEGERS = {
 
 
 def without_values(spec: Any) -> Any:
-    """The same specification with shapes and types alone: what a plan depends on."""
-    match spec:
-        case ("tensor", shape, dtype, _):
-            return ("tensor", shape, dtype)
-        case ("tuple" | "list" as form, *items):
-            return (form, *map(without_values, items))
-        case ("dict", *items):
-            return ("dict", *((key, without_values(item)) for key, item in items))
-    return spec
+    """The specification reduced to shapes and types: the part a plan depends on."""
+    return _reduced(spec, lambda dtype: dtype)
 
 
 def without_precision(spec: Any) -> Any:
-    """The same specification with shapes alone, and the kind of each type: models may be converted
-    after a plan was made.
+    """The specification reduced to shapes and kinds of types.
+
+    Models may be converted to another precision after a plan was made.
     """
-    match without_values(spec):
-        case ("tensor", shape, str(dtype)) if "float" in dtype:
-            return ("tensor", shape, "float")
+    return _reduced(spec, lambda dtype: "float" if "float" in dtype else dtype)
+
+
+def _reduced(spec: Any, kind: Callable[[str], str]) -> Any:
+    match spec:
+        case ("tensor", shape, str(dtype), *_):
+            return ("tensor", shape, kind(dtype))
         case ("tuple" | "list" as form, *items):
-            return (form, *map(without_precision, items))
+            return (form, *(_reduced(item, kind) for item in items))
         case ("dict", *items):
-            return ("dict", *((key, without_precision(item)) for key, item in items))
-        case other:
-            return other
+            return ("dict", *((key, _reduced(item, kind)) for key, item in items))
+    return spec
 
 
 def kept_values(spec: Any) -> Iterator[tuple[Any, ...]]:
-    """The values of each tensor that is kept by value."""
+    """The values of each tensor stored by value."""
     match spec:
         case ("tensor", _, _, values):
             yield values
@@ -77,12 +74,12 @@ def kept_values(spec: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def features(spec: Any) -> tuple[str, ...]:
-    """The features that a reader of the specification must know."""
+    """The features required of a reader of the specification."""
     return (INPUT_VALUES,) if any(True for _ in kept_values(spec)) else ()
 
 
 def inputs_text(spec: Any) -> str:
-    """A specification of inputs in the notation of a call, as ``float32[1, 3, 224, 224]``."""
+    """A specification in call notation, such as ``float32[1, 3, 224, 224]``."""
     match spec:
         case ("tuple", ("tuple", *args), ("dict", *kwargs)):
             named = [f"{key}={inputs_text(item)}" for key, item in kwargs]

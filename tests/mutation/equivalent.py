@@ -4,9 +4,9 @@ from __future__ import annotations
 
 _LATE = "fullmatch takes all of a name, be it late"
 EQUIVALENT: dict[str, str] = {
-    "planc/files/formats/checks.py:check_string: len(text) * 4 > limits.string -> "
-    "len(text) * 4 >= limits.string": "it only saves encoding short strings",
-    "planc/files/formats/checks.py:check_string: 4 -> 5": "so it is",
+    "planc/files/disk/limits.py:Limits.check_string: len(text) * 4 > self.string -> "
+    "len(text) * 4 >= self.string": "it only saves encoding short strings",
+    "planc/files/disk/limits.py:Limits.check_string: 4 -> 5": "so it is",
     "planc/files/formats/checks.py:_same_types: map(_same_types, left, right) -> "
     "map(_same_types, right, left)": "whether types are the same is symmetric",
     "planc/files/formats/records.py:_decode: zip(packed, again, strict=False) -> "

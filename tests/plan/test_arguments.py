@@ -150,7 +150,7 @@ def calls(place: Path) -> Iterator[Call]:
 
 
 NOT_CALLED = {"job", "rule"}  # a context without arguments; a decorator
-RECORDS = {"Budget", "LatencyTable", "MaskPlan", "Plan", "Schedule", "Step"}
+RECORDS = {"Budget", "LatencyTable", "Limits", "MaskPlan", "Plan", "Schedule", "Step"}
 
 
 def failure(call: Call, changed: dict[str, Any]) -> str:

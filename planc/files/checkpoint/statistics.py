@@ -26,7 +26,6 @@ from planc.errors import CorruptFile, MalformedFile, NotAPlancFile, UnsupportedV
 from planc.files.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
 from planc.files.disk.atomic import replacing
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
-from planc.files.formats.checks import check_name
 from planc.files.tensors.header import Entry, aligned, place, write_header
 from planc.files.tensors.reader import TensorFile, open_tensors
 from planc.files.tensors.writer import TensorWriter
@@ -120,7 +119,7 @@ def _record(file: TensorFile) -> _Record:
             f"version {_VERSION}; calibrate again with this planc"
         )
     for name in record.quantities:
-        check_name(name, f"{file.path}: quantities", DEFAULT)
+        DEFAULT.check_name(name, f"{file.path}: quantities")
     if record.batches < 1:
         raise MalformedFile(f"{file.path}: {record.batches} batches; calibrate again")
     return record

@@ -1,6 +1,4 @@
-"""The processes of a job of ``torch.distributed``: the environment that torchrun sets in, ranks
-that agree out.
-"""
+"""The processes of a ``torch.distributed`` job as ranks, from the environment of torchrun."""
 
 from __future__ import annotations
 
@@ -16,18 +14,22 @@ from planc.files.cut.ranks import Ranks
 
 _T = TypeVar("_T")
 _MEETING = timedelta(minutes=10)
-_WORK = timedelta(days=7)  # a process that ends is noticed at once; one that works may take long
+_WORK = timedelta(days=7)  # a dead process is noticed at once; a working one may take long
 
 
 @contextmanager
 def job() -> Iterator[Ranks]:
-    """The ranks of this job, for :func:`planc.apply_files`; every process of it enters.
+    """The ranks of this job, for :func:`planc.apply_files`; every process of the job must enter.
 
-    They speak over gloo, whatever else the job uses. Where no process group is there yet, one is
-    made from ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``, and ended at the end.
+    Ranks communicate over gloo, independent of the job's other groups. Without an existing process
+    group, one is made from ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``, and
+    destroyed on exit.
+
+    Yields:
+        The ranks, to be passed as ``ranks``.
 
     Raises:
-        PlancError: this torch knows no jobs, or the processes do not find each other.
+        PlancError: torch lacks torch.distributed, or the processes do not find each other.
     """
     if not distributed.is_available():
         raise PlancError("this torch was built without torch.distributed: apply in one process")

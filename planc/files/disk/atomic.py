@@ -1,4 +1,4 @@
-"""Reading and replacing files: paths in, bytes out; bytes in, a file that is whole or unchanged.
+"""Reading regular files and replacing files atomically.
 
 Only regular files are read, never a pipe or device that could hang. A file is replaced in one
 step: its new content is written beside it, flushed to the disk, and renamed over it.
@@ -17,8 +17,8 @@ from typing import Any
 from planc.errors import LimitExceeded, UnsafePath
 from planc.files.formats.beside import created, has_locks, sweep, temporary_name
 
-# a pipe is opened without waiting for its other end, to be refused; no child inherits a descriptor,
-# which Python sees to
+# a pipe is opened without waiting for its other end, then refused; Python keeps descriptors from
+# being inherited by child processes
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 
@@ -35,7 +35,7 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
     try:
         size = os.fstat(descriptor).st_size
         parts, read = [], 0
-        # the file may grow or shrink meanwhile, so its size only says how much to ask for
+        # the file may grow or shrink meanwhile, so its size is only a hint for the first read
         expected = min(size, limit) + 1
         while chunk := _read(path, descriptor, max(expected - read, 4096)):
             parts.append(chunk)
@@ -57,7 +57,7 @@ def _read(path: str | os.PathLike[str], descriptor: int, length: int) -> bytes:
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
-    """A descriptor to read a regular file with; symbolic links are followed.
+    """A descriptor for reading a regular file; symbolic links are followed.
 
     Raises:
         UnsafePath: a pipe, device, socket or directory.
@@ -75,7 +75,7 @@ def open_regular(path: str | os.PathLike[str]) -> int:
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Makes ``content`` the content of the file, in one step that is on the disk on return.
+    """Replace the content of a file in one step, on the disk on return.
 
     Raises:
         UnsafePath, OSError: as for :func:`replacing`.
@@ -85,7 +85,7 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_all(descriptor: int, content: Any) -> None:
-    """Writes all bytes of a buffer, however little each system call takes."""
+    """Write all bytes of a buffer, across partial system calls."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
@@ -93,12 +93,12 @@ def write_all(descriptor: int, content: Any) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
-    """Gives a descriptor of a new file, which takes the place of ``path`` when the body ends.
+    """Yield a descriptor of a new file; it replaces ``path`` when the body ends.
 
-    A symbolic link stays one: the file it leads to is replaced. The mode of a replaced file is
-    kept. On any error, also in the body, the old file stays as it was and the new one is dropped;
-    a failed flush is never tried again, for the pages would pass as written. Several processes and
-    threads may replace one file at the same time: the last to end wins.
+    A symbolic link stays, and its target is replaced. The mode of a replaced file is kept. On any
+    error, also in the body, the old file stays as it was and the new one is dropped. A failed flush
+    is never retried, because the pages would then count as written. Several processes and threads
+    may replace one file at the same time; the last to finish wins.
 
     Raises:
         UnsafePath: ``path`` is a pipe, device or socket.
@@ -126,7 +126,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[int]:
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Puts a path into an OSError of the body that names none, as calls on descriptors give."""
+    """Add a path to an OSError of the body without one, raised by calls on descriptors."""
     try:
         yield
     except OSError as error:
@@ -137,10 +137,11 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def _still_held(descriptor: int) -> Iterator[None]:
-    """Keeps the lock of a file when it is closed: until it is renamed, a sweep would take it for a
-    leftover.
+    """Keep a file locked after it is closed, until it is renamed.
+
+    Without the lock, a sweep would take it for a leftover.
     """
-    if not has_locks():  # Windows renames closed files only
+    if not has_locks():  # Windows renames only closed files
         yield
         return
     holder = os.dup(descriptor)
@@ -156,14 +157,14 @@ def _new_file(target: Path, mode: int) -> tuple[Path, int]:
         try:
             descriptor = created(temporary, os.O_WRONLY | _BINARY, mode)
         except OSError as error:
-            error.filename = os.fspath(target)  # nobody knows the temporary one
+            error.filename = os.fspath(target)  # the temporary name means nothing to the user
             raise
         if descriptor is not None:
             return temporary, descriptor
 
 
 def sync_directory(directory: Path) -> None:
-    """Flushes the names in a directory to the disk, where the system can."""
+    """Flush the names in a directory to the disk, if the system supports it."""
     if os.name == "nt":
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -171,7 +172,7 @@ def sync_directory(directory: Path) -> None:
         with naming(directory):
             os.fsync(descriptor)
     except OSError as error:
-        # some network file systems cannot flush directories, and lose nothing by it
+        # some network file systems cannot flush directories, and need no flush
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -179,7 +180,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def _mode_of(target: Path) -> int | None:
-    """Permissions of the file to be replaced, None where there is none."""
+    """Permissions of the file to be replaced, or None if there is none."""
     try:
         status = target.stat()
     except FileNotFoundError:

@@ -1,8 +1,7 @@
-"""Directories that appear whole: a path in, a directory to fill out, which takes its place at the
-end in one rename.
+"""Directories replaced atomically: filled beside the target, then renamed into its place.
 
-Beside each directory that is made stands a mark, a file that is held as long as its process lives.
-A directory without a mark is nobody's leftover and stays.
+Each new directory has a mark beside it, a file locked while its process lives. A directory without
+a mark is not a leftover, and stays.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from planc.files.formats.beside import (
     temporary_names,
 )
 
-ABOUT = ".planc-about"  # the mark of a directory that fills up over several runs
+ABOUT = ".planc-about"  # the mark of a directory filled over several runs
 PARTIAL = ".planc-partial"  # that directory
-OLD = ".planc-old"  # a directory that makes room for a new one
+OLD = ".planc-old"  # a directory moved aside for a new one
 _MARK = ".planc-mark"
 _NEW = ".planc-new"
 
 
 @contextmanager
 def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a new directory beside ``target``, which takes its place when the body ends.
+    """Yield a new directory beside ``target``; it takes the target's place when the body ends.
 
-    On any error, also in the body, it is removed again and ``target`` is as it was. Several
-    processes and threads may replace one directory at the same time: the last to end wins.
+    On any error, also in the body, it is removed and ``target`` stays as it was. Several processes
+    and threads may replace one directory at the same time; the last to finish wins.
 
     Raises:
-        PlancError: ``target`` exists, and is not an empty directory, and is not to be replaced.
+        PlancError: ``target`` exists, is not an empty directory, and may not be replaced.
     """
     target = Path(os.path.realpath(target))
     prepare(target, overwrite)
@@ -54,7 +53,7 @@ def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _marked(target: Path) -> Iterator[Path]:
-    """Gives a mark beside ``target``; in the end, all that is made under it goes with it."""
+    """Yield a mark beside ``target``; on exit it is removed with everything made under it."""
     while (
         descriptor := created(mark := temporary_name(target, _MARK), os.O_WRONLY, 0o600)
     ) is None:
@@ -68,17 +67,17 @@ def _marked(target: Path) -> Iterator[Path]:
 
 
 def prepare(target: Path, overwrite: bool) -> None:
-    """Puts right what dead processes left beside ``target``. Raises as :func:`check_free` does."""
+    """Clean up after dead processes beside ``target``. Raises like :func:`check_free`."""
     with locked(target):
         recover(target)
         check_free(target, overwrite)
 
 
 def check_free(target: Path, overwrite: bool) -> None:
-    """Returns if ``target`` may become a new directory.
+    """Check that ``target`` may become a new directory.
 
     Raises:
-        PlancError: it exists, and is not an empty directory, and is not to be replaced.
+        PlancError: it exists, is not an empty directory, and may not be replaced.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
@@ -89,10 +88,10 @@ def check_free(target: Path, overwrite: bool) -> None:
 
 
 def settle(directory: Path, target: Path, old: Path) -> None:
-    """Renames a finished directory to its place; one that is there makes room as ``old`` first.
+    """Rename a finished directory into place; any existing directory is renamed to ``old`` first.
 
-    Two renames are needed for that. Between them ``target`` is not there, under another name: see
-    :func:`recover`. The caller holds ``target``.
+    Between the two renames ``target`` does not exist; :func:`recover` handles a crash there. The
+    caller holds ``target``.
     """
     sync_directory(directory)
     if target.exists():
@@ -103,8 +102,10 @@ def settle(directory: Path, target: Path, old: Path) -> None:
 
 
 def recover(target: Path) -> None:
-    """Removes what dead processes left beside ``target``; a directory that one of them had moved
-    aside takes its place again, if that is free. The caller holds ``target``.
+    """Remove the leftovers of dead processes beside ``target``.
+
+    A directory moved aside by one of them takes its place again, if the place is free. The caller
+    holds ``target``.
     """
     for mark in temporary_names(target, _MARK):
         with left(mark) as is_left:

@@ -1,10 +1,8 @@
-"""Writing a long file in one pass: bytes in their order in, the file and the digests of its parts
-out.
+"""Writing a long file in one pass, with digests of its parts.
 
-Whoever has bytes asks for the space of the next ones and fills it. Meanwhile what was filled before
-is hashed by one thread and written by another. A long file goes to the disk directly, where the
-system can do that: copying it into the system's cache takes longer than writing it, and would push
-out what others keep there.
+Triple-buffered: the caller fills one block while a thread hashes the previous one and another
+writes the one before. A long file bypasses the page cache where the system allows it: copying it
+through the cache takes longer than writing it, and would evict the pages of other programs.
 """
 
 from __future__ import annotations
@@ -28,18 +26,18 @@ except ImportError:  # pragma: no cover  # Windows
 
 Space = Callable[[int], Bytes]
 
-BLOCK = 8 << 20  # bytes that are written at once, and that can be asked for
-LONG = 64 << 20  # bytes of a file from which on it is written directly
-_SECTOR = 4096  # what is written directly begins and ends at multiples of it, in file and memory
+BLOCK = 8 << 20  # bytes of one write, and the most that can be asked for
+LONG = 64 << 20  # bytes; files of this size or more are written directly
+_SECTOR = 4096  # alignment of direct writes, in file and memory
 _BLOCKS = 3  # one is filled, one hashed, one written
 _CAN_DIRECTLY = hasattr(os, "O_DIRECT")
 _REFUSED = (errno.EINVAL, errno.ENOTSUP)
 
 
 class Stream:
-    """Writes a file of ``length`` bytes through a descriptor of an empty one.
+    """Writes a file of ``length`` bytes through a descriptor of an empty file.
 
-    It is a context. When its body fails, what is not written yet is dropped.
+    It is a context manager. If its body fails, unwritten bytes are dropped.
     """
 
     def __init__(self, descriptor: int, length: int) -> None:
@@ -47,9 +45,9 @@ class Stream:
         self._size = min(length, BLOCK) + _SECTOR
         self._block = _Block(self._size)
         self._earlier = deque[_Block]()  # the oldest first
-        self._stop = 0  # of what is filled in the block
+        self._stop = 0  # end of the filled part of the block
         self._digest: Any = None
-        self._hashed: int  # up to here it is hashed, if there is a digest
+        self._hashed: int  # end of the hashed part, if there is a digest
         self._hashing = ThreadPoolExecutor(1, "planc-hash")
         self._writing = ThreadPoolExecutor(1, "planc-write")
 
@@ -60,16 +58,17 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Ends the threads; what is not written yet is dropped."""
+        """End the threads and drop unwritten bytes."""
         for thread in (self._hashing, self._writing):
             thread.shutdown(cancel_futures=True)
 
     def space(self, size: int) -> Bytes:
-        """Where the next ``size`` bytes of the file go, at most :data:`BLOCK`; they are to be
-        filled before anything else is asked for.
+        """The memory for the next ``size`` bytes of the file, at most :data:`BLOCK`.
+
+        It must be filled before the next call of any method.
 
         Raises:
-            OSError: what was filled earlier could not be written.
+            OSError: an earlier block could not be written.
         """
         if self._stop + size > self._size:
             self._next_block()
@@ -77,17 +76,17 @@ class Stream:
         return self._block.room[start : self._stop]
 
     def begin(self) -> None:
-        """Has everything hashed from here on."""
+        """Hash everything from here on."""
         self._hashed, self._digest = self._stop, sha256()
 
     def end(self) -> Any:
-        """The hash of what came since :meth:`begin`; it is known when :meth:`finish` returns."""
+        """The hash of all bytes since :meth:`begin`; complete once :meth:`finish` returns."""
         self._hash()
         digest, self._digest = self._digest, None
         return digest
 
     def finish(self) -> None:
-        """Returns when everything is written, but not flushed. Raises as :meth:`space` does."""
+        """Wait until everything is written, but not flushed. Raises like :meth:`space`."""
         rest = self._hand_over()
         for block in (*self._earlier, self._block):
             block.wait()
@@ -95,7 +94,7 @@ class Stream:
         self._hashed = self._stop = 0
 
     def _next_block(self) -> None:
-        """Takes another block, which begins with what the last one could not write."""
+        """Take another block, starting with the unwritten end of the last one."""
         rest = self._hand_over()
         self._earlier.append(self._block)
         if len(self._earlier) < _BLOCKS:
@@ -107,7 +106,7 @@ class Stream:
         self._hashed = self._stop = len(rest)
 
     def _hand_over(self) -> Bytes:
-        """Has what is filled hashed and written; returns its end that is no whole sector."""
+        """Hash and write the filled part; return the end short of a whole sector."""
         self._hash()
         whole = self._stop - self._stop % _SECTOR
         room = self._block.room
@@ -121,7 +120,7 @@ class Stream:
 
 
 def fill(space: Space, content: Any) -> None:
-    """Copies a buffer of any size. Raises as :meth:`Stream.space` does."""
+    """Copy a buffer of any size. Raises like :meth:`Stream.space`."""
     if memoryview(content).nbytes:
         rest = np.frombuffer(content, dtype=np.uint8)
         for start in range(0, len(rest), BLOCK):
@@ -130,7 +129,7 @@ def fill(space: Space, content: Any) -> None:
 
 
 class _Block:
-    """Memory that begins at a sector, and what is being done with it."""
+    """Sector-aligned memory, and the pending work on it."""
 
     def __init__(self, size: int) -> None:
         memory = np.empty(size + _SECTOR, dtype=np.uint8)
@@ -145,14 +144,14 @@ class _Block:
             self._doing.append(thread.submit(call, part))
 
     def wait(self) -> None:
-        """Returns when all is done; raises what one of them raised."""
+        """Wait for all pending work, and raise its first error."""
         for done in self._doing:
             done.result()
         self._doing.clear()
 
 
 class _File:
-    """A file that is written in whole sectors, directly if it can be, and then the rest."""
+    """A file written in whole sectors, bypassing the page cache if possible, and then the rest."""
 
     def __init__(self, descriptor: int, direct: bool) -> None:
         self._descriptor = descriptor
@@ -166,7 +165,7 @@ class _File:
             rest = rest[self._write(rest) :]
 
     def write_rest(self, content: Bytes) -> None:
-        """Writes what is no whole sector; from here on nothing is written directly."""
+        """Write the end short of a whole sector; direct writes stop here."""
         if self._direct:
             self._set_direct(False)
         self.write(content)
@@ -177,7 +176,7 @@ class _File:
         except OSError as error:
             if error.errno not in _REFUSED or not self._direct:
                 raise
-        self._set_direct(False)  # its sectors are larger, or it took a part of one
+        self._set_direct(False)  # its sectors are larger, or a partial sector was written
         return 0
 
     def _set_direct(self, direct: bool) -> None:
@@ -187,5 +186,5 @@ class _File:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
             self._direct = direct
         except OSError as error:
-            if error.errno not in _REFUSED or not direct:  # not every file system can
+            if error.errno not in _REFUSED or not direct:  # unsupported by some file systems
                 raise

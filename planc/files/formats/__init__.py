@@ -1,8 +1,8 @@
-"""Plan files: a :class:`planc.plan.Plan` in, canonical bytes out, and back.
+"""Plan files: reading and writing a :class:`planc.plan.Plan`.
 
-What is read is checked before it is a plan, in this order: the file is a regular one of bounded
-size; its prefix, length and digest; every type; the canonical form; every field against the
-others. What is written has passed the same checks, so a plan that cannot be read is never saved.
+A file is checked before it becomes a plan, in this order: it is a regular file of bounded size;
+its prefix, length and digest; every type; the canonical form; every field against the others.
+A plan passes the same checks before it is written, so an unreadable plan is never saved.
 """
 
 from __future__ import annotations
@@ -26,50 +26,37 @@ __all__ = [
 
 @takes(plan=a_plan, path=a_path, limits=limits_given)
 def save_plan(plan: Plan, path: Path, *, limits: Limits = DEFAULT) -> None:
-    """Writes ``plan`` to a file, which is whole on the disk on return or as it was before.
+    """Write ``plan`` to a file, atomically and durably.
+
+    On return the file is complete on the disk. On error it is as it was before.
+
+    Args:
+        plan: the plan to write.
+        path: the file, created or replaced; a symbolic link stays, and its target is replaced.
+        limits: bounds on the plan, the same as for reading.
 
     Raises:
-        FileError: the plan is not valid, or larger than ``limits``; ``path`` is a pipe or device.
+        FileError: the plan is not valid, or exceeds ``limits``; ``path`` is a pipe or device.
         OSError: the file cannot be written.
     """
-    _PLANS.save(plan, path, limits)
+    PLANS.save(plan, path, limits)
 
 
 @takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_plan(path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT) -> Plan:
-    """Reads a plan that :func:`save_plan` wrote.
+    """Read a plan written by :func:`save_plan`.
 
     Args:
         path: a regular file; symbolic links are followed.
-        sha256: digest of the whole file in hexadecimal, as ``sha256sum`` prints it, of a plan
-            that was reviewed: any other file is refused.
-        limits: bounds on what is read.
+        sha256: expected SHA-256 of the whole file in hexadecimal, as printed by ``sha256sum``. Pass
+            the digest of a reviewed plan to refuse any other file.
+        limits: bounds on the file's content.
 
     Raises:
-        FileError: the file is not a plan, is damaged or too large; its class says which.
+        FileError: the file is not a plan, is damaged or too large; the subclass tells the cause.
         OSError: the file cannot be read.
     """
-    return _PLANS.load(path, sha256, limits)
-
-
-def encode_plan(plan: Plan, *, limits: Limits = DEFAULT) -> bytes:
-    """The content of the file of a plan; equal plans give equal bytes.
-
-    Raises:
-        FileError: the plan is not valid, or larger than ``limits``.
-    """
-    return _PLANS.encode(plan, limits)
-
-
-def decode_plan(
-    content: bytes,
-    *,
-    name: str = "the plan",
-    sha256: str | None = None,
-    limits: Limits = DEFAULT,
-) -> Plan:
-    """The plan in the content of a file; ``name`` is what errors call it. See :func:`load_plan`."""
-    return _PLANS.decode(content, name, sha256, limits)
+    return PLANS.load(path, sha256, limits)
 
 
 def _from_body(body: bytes, limits: Limits) -> Plan:
@@ -78,4 +65,5 @@ def _from_body(body: bytes, limits: Limits) -> Plan:
     return plan
 
 
-_PLANS = Format(b"planc/plan", "plan", to_body, _from_body)
+PLANS = Format(b"planc/plan", "plan", to_body, _from_body)
+encode_plan, decode_plan = PLANS.encode, PLANS.decode

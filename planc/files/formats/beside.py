@@ -1,9 +1,9 @@
-"""Names beside a target: temporary files, the lock of a target, and leftovers of dead processes.
+"""Names beside a target: temporary files, locks, and leftovers of dead processes.
 
-A target is replaced by renaming, so its new content is made beside it, in the same directory. Every
-such name begins with a dot and the target's name, in full where it is short, else with a digest, so
-that no two targets share one. A temporary file has 16 random digits and is locked while a process
-writes it. Only an unlocked regular file of exactly such a name is removed.
+A target is replaced by a rename, so its new content is written beside it, in the same directory.
+Every such name starts with a dot and the target's name, or a digest of a long name, so that no two
+targets share one. A temporary file has 16 random digits and stays locked while a process writes it.
+Only unlocked regular files with exactly such names are removed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0
 
 
 def has_locks() -> bool:
-    """Whether the system can tell if a file is held."""
+    """True if the system supports file locks."""
     return fcntl is not None
 
 
 def shortened(name: str, length: int = _STEM) -> str:
-    """A name of at most ``length`` characters: a longer one ends in a digest of the whole."""
+    """A name of at most ``length`` characters; a longer one ends in a digest of the whole."""
     if len(name) < length:
         return name
     digest = sha256(os.fsencode(name)).hexdigest()[:_DIGITS]
@@ -43,17 +43,17 @@ def shortened(name: str, length: int = _STEM) -> str:
 
 
 def beside(target: Path, suffix: str) -> Path:
-    """The hidden name beside ``target`` with a suffix, different for each target."""
+    """The hidden name with ``suffix`` beside ``target``, unique to each target."""
     return target.with_name(f".{shortened(target.name)}{suffix}")
 
 
 def temporary_name(target: Path, suffix: str = _TEMPORARY) -> Path:
-    """A new name beside ``target`` for something that will take its place."""
+    """A fresh name beside ``target`` for its replacement."""
     return beside(target, f".{secrets.token_hex(_DIGITS // 2)}{suffix}")
 
 
 def temporary_names(target: Path, suffix: str = _TEMPORARY) -> Iterator[Path]:
-    """The regular files beside ``target`` that have such a name."""
+    """The regular files beside ``target`` with temporary names."""
     stem = re.escape(shortened(target.name))
     pattern = re.compile(rf"\.{stem}\.[0-9a-f]{{{_DIGITS}}}{re.escape(suffix)}")
     with suppress(FileNotFoundError):
@@ -63,7 +63,7 @@ def temporary_names(target: Path, suffix: str = _TEMPORARY) -> Iterator[Path]:
 
 
 def sweep(target: Path) -> None:
-    """Removes the temporary files of ``target`` that a dead process left."""
+    """Remove the target's temporary files left by dead processes."""
     for path in temporary_names(target):
         with left(path) as is_left:
             if is_left:
@@ -71,8 +71,9 @@ def sweep(target: Path) -> None:
 
 
 def created(path: Path, flags: int, mode: int) -> int | None:
-    """A descriptor of a new file that is locked as long as it is open; None where another process
-    took it for a leftover meanwhile.
+    """A locked descriptor of a new file, or None if another process removed it as a leftover.
+
+    The lock lasts until the descriptor is closed.
     """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
     if hold(descriptor) and os.fstat(descriptor).st_nlink:
@@ -83,7 +84,7 @@ def created(path: Path, flags: int, mode: int) -> int | None:
 
 
 def hold(descriptor: int) -> bool:
-    """Locks an open file or directory until it is closed; False where another process has it."""
+    """Lock an open file or directory until it is closed; False if another process holds it."""
     if has_locks():
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +97,7 @@ def hold(descriptor: int) -> bool:
 
 @contextmanager
 def left(path: Path) -> Iterator[bool]:
-    """Gives whether no process holds the file, and holds it while the body runs."""
+    """Yield True if no process holds the file, and hold it while the body runs."""
     try:
         descriptor = os.open(path, _OPEN) if has_locks() else None
     except OSError:
@@ -112,9 +113,9 @@ def left(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Holds ``target`` while the body runs: other processes and threads wait here for its end.
+    """Hold ``target`` while the body runs; other processes and threads wait for it here.
 
-    The lock is a file that exists while it is held. Systems without locks take none.
+    The lock is a file that exists only while held. Systems without locks take none.
     """
     if not has_locks():
         yield
@@ -125,14 +126,14 @@ def locked(target: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            with suppress(OSError):  # an unlocked one hinders nobody
+            with suppress(OSError):  # an unlocked file blocks nobody
                 path.unlink()
         finally:
             os.close(descriptor)
 
 
 def wait_for(target: Path) -> None:
-    """Returns when no other process holds ``target``."""
+    """Wait until no other process holds ``target``."""
     with suppress(OSError):
         descriptor = os.open(beside(target, _LOCK), _OPEN)
         try:
@@ -149,7 +150,7 @@ def _acquired(path: Path) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
-        except FileNotFoundError:  # the last one that held it has removed it
+        except FileNotFoundError:  # its last holder removed it
             pass
         except BaseException:
             os.close(descriptor)

@@ -1,16 +1,15 @@
-"""The record in a checkpoint: what planc knows of its tensors, modules and files in, bytes out, and
-back.
+"""The record in a checkpoint: the plan, and what planc knows of tensors, modules and files.
 
-The record stands in the metadata of the first shard, in base64, in an envelope of kind
-``planc/ckpt``; every other shard has a short one of kind ``planc/part``. From headers alone they
-tell a shard that is missing, older or of another checkpoint. The body of the first is a map of
+The record is stored in the metadata of the first shard, in base64, in an envelope of kind
+``planc/ckpt``. Every other shard has a short record of kind ``planc/part``. From headers alone they
+reveal a shard that is missing, outdated or from another checkpoint. The body of the first is a map:
 
     metadata   [[name, value]]   the user's, plain data
     modules    [{attributes, path, type}]    rows of ``structural``; types are never imported
-    plan       the plan file's own bytes
-    requires   [str]    features a reader must know
-    shards     [{header, name, size}]    SHA-256 of the header; of the file with this record, of
-               what its header is without it
+    plan       the bytes of the plan file
+    requires   [str]    features required of the reader
+    shards     [{header, name, size}]    SHA-256 of the header; for the file with this record, of
+               the header without it
     structural [[[name, value]]]    the distinct attributes of modules
     tensors    [{dtype, names, role, sha256, shape, shard}]    stored under the first of its names
 """
@@ -18,7 +17,6 @@ tell a shard that is missing, older or of another checkpoint. The body of the fi
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,21 +26,21 @@ import msgspec
 from planc.errors import MalformedFile
 from planc.files.disk.limits import DEFAULT, Limits
 from planc.files.formats import decode_plan, encode_plan
-from planc.files.formats.checks import check_name, check_unique
+from planc.files.formats.checks import check_unique
 from planc.files.formats.envelope import seal, unseal
 from planc.files.formats.records import (
-    Digest,
     ModuleRecord,
-    Natural,
     RecordMap,
     check_features,
     decode_record,
+    distinct,
+    encode_body,
     nested,
 )
 from planc.plan.fingerprint import canonical
-from planc.plan.plan import Attributes, Plan
+from planc.plan.plan import Attributes, Digest, Natural, Plan
 
-KEY = "planc"  # of the record in a file's metadata
+KEY = "planc"  # the metadata key of the record
 ROLES = ("state", "buffer", "optimizer")
 _RECORD, _PART = b"planc/ckpt", b"planc/part"
 VALUE_DEPTH = 10  # a dictionary in a list in a tuple, each with its tag
@@ -55,10 +53,10 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor of a checkpoint: under ``names[0]`` in file ``shard``, all names being tied.
+    """A tensor of a checkpoint, stored as ``names[0]`` in file ``shard``; all names are tied.
 
-    ``role`` is "state" for what a state dict has, "buffer" for a buffer that it leaves out,
-    "optimizer" for a tensor of the optimiser; names of the latter two begin with their role.
+    ``role`` is "state" for an entry of the state dict, "buffer" for a non-persistent buffer, and
+    "optimizer" for a tensor of the optimiser. Names of the latter two start with their role.
     """
 
     names: tuple[str, ...]
@@ -70,13 +68,12 @@ class StoredTensor:
 
     @property
     def name(self) -> str:
-        """The first of its names."""
         return self.names[0]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredModule:
-    """A module with its attributes, sorted by name, in the form of :mod:`planc.codec.values`."""
+    """A module with its attributes, sorted by name, encoded by :mod:`planc.checkpoint.values`."""
 
     path: str
     type: str  # for messages only
@@ -85,16 +82,16 @@ class StoredModule:
 
 @dataclass(frozen=True, slots=True)
 class StoredShard:
-    """A file of a checkpoint; ``header`` is the digest of its header, without the record."""
+    """A file of a checkpoint; ``header`` is the digest of its header without the record."""
 
     name: str
-    size: int
-    header: bytes
+    size: Natural
+    header: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """All that a checkpoint says of itself, without its tensors' values."""
+    """The record of a checkpoint: everything except the tensors' values."""
 
     plan: Plan
     modules: tuple[StoredModule, ...]
@@ -105,10 +102,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one shard says of itself: its tensors' digests, and what it was made of."""
+    """The record of one shard: its tensors' digests and its origin."""
 
     plan: bytes  # SHA-256 of the plan file
-    source: bytes  # of the header of the shard that it was cut from, empty if from none
+    source: bytes  # of the header of the shard it was cut from; empty if none
     tensors: tuple[tuple[str, bytes], ...]
 
 
@@ -125,18 +122,12 @@ class _StoredModule(ModuleRecord):
     type: str
 
 
-class _StoredShard(RecordMap):
-    header: Digest
-    name: str
-    size: Natural
-
-
 class _Record(RecordMap):
     metadata: tuple[tuple[str, Value], ...]
     modules: tuple[_StoredModule, ...]
     plan: bytes
     requires: tuple[str, ...]
-    shards: tuple[_StoredShard, ...]
+    shards: tuple[StoredShard, ...]
     structural: tuple[tuple[tuple[str, Value], ...], ...]
     tensors: tuple[_StoredTensor, ...]
 
@@ -159,26 +150,23 @@ def encode_checkpoint(
     """The record as text for a file's metadata. Its length does not depend on digests.
 
     Args:
-        plan: the content of the plan's file, where it is at hand.
+        plan: the bytes of the plan file, if already encoded.
 
     Raises:
-        FileError: the plan or the record is not valid, or larger than ``limits``.
+        FileError: the plan or the record is not valid, or exceeds ``limits``.
     """
-    rows: dict[bytes, tuple[int, Attributes]] = {}
-    modules = []
-    for module in checkpoint.modules:
-        row, _ = rows.setdefault(canonical(module.attributes), (len(rows), module.attributes))
-        modules.append({"attributes": row, "path": module.path, "type": module.type})
-    body = canonical(
+    numbers, structural = distinct(module.attributes for module in checkpoint.modules)
+    body = encode_body(
         {
             "metadata": checkpoint.metadata,
-            "modules": modules,
+            "modules": [
+                {"attributes": number, "path": module.path, "type": module.type}
+                for number, module in zip(numbers, checkpoint.modules, strict=True)
+            ],
             "plan": encode_plan(checkpoint.plan, limits=limits) if plan is None else plan,
             "requires": (),
-            "shards": [
-                {"header": s.header, "name": s.name, "size": s.size} for s in checkpoint.shards
-            ],
-            "structural": [attributes for _, attributes in rows.values()],
+            "shards": checkpoint.shards,
+            "structural": structural,
             "tensors": [
                 {
                     "dtype": t.dtype,
@@ -201,7 +189,7 @@ def decode_checkpoint(metadata: Mapping[str, str], *, limits: Limits = DEFAULT) 
     """The record in the metadata of a checkpoint's first file.
 
     Raises:
-        FileError: there is none, or it is damaged, malformed or too large.
+        FileError: the record is missing, damaged, malformed or too large.
     """
     body = unseal(_RECORD, _sealed(metadata, limits))
     record = decode_record(body, _Record)
@@ -216,25 +204,25 @@ def decode_checkpoint(metadata: Mapping[str, str], *, limits: Limits = DEFAULT) 
             StoredTensor(t.names, t.dtype, t.shape, t.sha256, t.role, t.shard)
             for t in record.tensors
         ),
-        shards=tuple(StoredShard(s.name, s.size, s.header) for s in record.shards),
+        shards=record.shards,
         metadata=record.metadata,
     )
 
 
 def encode_part(part: Part) -> str:
-    """The text for the metadata of a shard that does not have the record."""
+    """The text for the metadata of a shard without the main record."""
     tensors = [{"name": name, "sha256": digest} for name, digest in part.tensors]
     body = canonical({"plan": part.plan, "requires": (), "source": part.source, "tensors": tensors})
     return base64.b64encode(seal(_PART, body)).decode()
 
 
 def decode_part(metadata: Mapping[str, str], *, limits: Limits = DEFAULT) -> Part:
-    """What the metadata of such a shard says. Raises as :func:`decode_checkpoint` does."""
+    """The part in the metadata of such a shard. Raises like :func:`decode_checkpoint`."""
     record = decode_record(unseal(_PART, _sealed(metadata, limits)), _Part)
     check_features(record.requires)
     check_unique((t.name for t in record.tensors), "tensors")
     for tensor in record.tensors:
-        check_name(tensor.name, "tensors", limits)
+        limits.check_name(tensor.name, "tensors")
     return Part(record.plan, record.source, tuple((t.name, t.sha256) for t in record.tensors))
 
 
@@ -256,10 +244,10 @@ def _sealed(metadata: Mapping[str, str], limits: Limits) -> bytes:
 
 
 def _checked(record: _Record, limits: Limits) -> None:
-    """What the record must satisfy beyond its types.
+    """Check a record beyond its types.
 
     Raises:
-        MalformedFile, LimitExceeded: it does not; names the field.
+        MalformedFile, LimitExceeded: a field is invalid; the message names it.
     """
     limits.check("modules", len(record.modules), "modules")
     limits.check("tensors", len(record.tensors), "tensors")
@@ -267,8 +255,8 @@ def _checked(record: _Record, limits: Limits) -> None:
     packed = [len(canonical(row)) for row in record.structural]
     total = 0
     for i, module in enumerate(record.modules):
-        check_name(module.path, f"modules[{i}].path", limits)
-        check_name(module.type, f"modules[{i}].type", limits)
+        limits.check_name(module.path, f"modules[{i}].path")
+        limits.check_name(module.type, f"modules[{i}].type")
         if module.attributes >= len(packed):
             raise MalformedFile(
                 f"modules[{i}].attributes: row {module.attributes} of {len(packed)}; save again"
@@ -279,7 +267,7 @@ def _checked(record: _Record, limits: Limits) -> None:
     for row in record.structural:
         check_unique((name for name, _ in row), "structural")
         for name, _ in row:
-            check_name(name, "structural", limits)
+            limits.check_name(name, "structural")
     for i, tensor in enumerate(record.tensors):
         where = f"tensors[{i}]"
         if not tensor.names or tensor.role not in ROLES or tensor.shard >= len(record.shards):
@@ -288,9 +276,8 @@ def _checked(record: _Record, limits: Limits) -> None:
                 f"{tensor.shard} of {len(record.shards)}; save again"
             )
         for name in tensor.names:
-            check_name(name, f"{where}.names", limits)
-        limits.check("rank", len(tensor.shape), where)
-        limits.check("elements", math.prod(tensor.shape), where)
+            limits.check_name(name, f"{where}.names")
+        limits.check_shape(tensor.shape, where)
     check_unique((name for tensor in record.tensors for name in tensor.names), "tensors")
     check_unique((shard.name for shard in record.shards), "shards")
     if not record.shards:
@@ -298,5 +285,5 @@ def _checked(record: _Record, limits: Limits) -> None:
 
 
 def plan_value(value: Any) -> Any:
-    """A value of a plan in the form of the record, where a tuple says that it is one."""
+    """A value of a plan in the record's form, with tuples tagged."""
     return ("tuple", *map(plan_value, value)) if isinstance(value, tuple) else value

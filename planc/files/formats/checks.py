@@ -1,8 +1,8 @@
-"""What a plan must satisfy beyond its types: a plan in, nothing or a named refusal out.
+"""Validation of a plan beyond its types.
 
-A plan that passes is harmless: every index lies in a tensor of its table, no group is emptied,
-every predicted shape is positive, and the digests are those of its own tables. No index is written
-out before its number is known to be within the limits.
+A valid plan is harmless: every index lies within a tensor of its table, no group is emptied, every
+predicted shape is positive, and the digests match its own tables. Indices are expanded only after
+their number is known to be within the limits.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from planc.errors import MalformedFile
-from planc.errors.text import hidden
 from planc.files.disk.limits import Limits
 from planc.files.formats.layers import check_layers
-from planc.files.formats.membership import Tables, check_membership
+from planc.files.formats.membership import Tables, check_membership, check_ranges
 from planc.files.formats.records import check_features
 from planc.files.formats.shapes import shapes_after
 from planc.files.formats.specification import check_specification
@@ -39,21 +38,21 @@ from planc.plan.plan import (
     WidthConstraint,
     is_public,
 )
-from planc.plan.specification import INPUT_VALUES, features
+from planc.plan.specification import INPUT_VALUES, INTEGERS, features
 
 _AGAIN = "compile the plan again"
-_INTEGERS = range(-(1 << 63), 1 << 63)
+_INTEGERS = INTEGERS["int64"]
 _TARGETS = ("module", "graph")
 _KINDS = ("parameter", "buffer")
 
 
 def check_plan(plan: Plan, limits: Limits) -> None:
-    """Returns if ``plan`` is valid.
+    """Check that ``plan`` is valid.
 
     Raises:
-        UnsupportedVersion: it requires a feature that this reader does not have.
-        LimitExceeded: something in it is larger than ``limits``.
-        MalformedFile: a field contradicts another; both are named.
+        UnsupportedVersion: it requires a feature unknown to this reader.
+        LimitExceeded: part of it exceeds ``limits``.
+        MalformedFile: two fields contradict each other; both are named.
     """
     check_features(plan.requires)
     if plan.target not in _TARGETS:
@@ -75,28 +74,25 @@ def check_plan(plan: Plan, limits: Limits) -> None:
 
 
 def check_tensors(tensors: Sequence[TensorSpec], limits: Limits) -> None:
-    """Every tensor has names of its own, a known kind, and a shape within the limits."""
+    """Check names, kinds and shapes of a tensor table; names must be unique."""
     limits.check("tensors", len(tensors), "tensors")
     for i, spec in enumerate(tensors):
         where = f"tensors[{i}]"
         if not spec.names or not all(spec.names):
             raise MalformedFile(f"{where}.names: a tensor without a name; {_AGAIN}")
         for name in spec.names:
-            check_name(name, f"{where}.names", limits)
+            limits.check_name(name, f"{where}.names")
         if spec.kind not in _KINDS:
             raise MalformedFile(f"{where}.kind: {spec.kind!r}, known are {_KINDS}; {_AGAIN}")
-        limits.check("rank", len(spec.shape), f"{where}.shape")
-        for size in spec.shape:
-            limits.check("dimension", size, f"{where}.shape")
-        limits.check("elements", math.prod(spec.shape), f"{where}.shape")
+        limits.check_shape(spec.shape, f"{where}.shape")
     check_unique((name for spec in tensors for name in spec.names), "tensors")
 
 
 def _check_modules(plan: Plan, limits: Limits) -> None:
     limits.check("modules", len(plan.modules), "modules")
-    rows: dict[int, tuple[int, Attributes]] = {}  # of the table of distinct attributes
+    rows: dict[int, tuple[int, Attributes]] = {}  # by identity: modules share attribute rows
     for i, module in enumerate(plan.modules):
-        check_name(module.path, f"modules[{i}].path", limits)
+        limits.check_name(module.path, f"modules[{i}].path")
         rows.setdefault(id(module.attributes), (i, module.attributes))
     for i, attributes in rows.values():
         where = f"modules[{i}].attributes"
@@ -104,14 +100,14 @@ def _check_modules(plan: Plan, limits: Limits) -> None:
         if names != sorted(set(names)):
             raise MalformedFile(f"{where}: not sorted and distinct: {names}; {_AGAIN}")
         for name, value in attributes:
-            check_name(name, where, limits)
+            limits.check_name(name, where)
             check_value(value, f"{where}.{name}", limits)
     check_unique((module.path for module in plan.modules), "modules")
 
 
 def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limits) -> None:
     rows = {module.path: module.attributes for module in plan.modules}
-    listed_in: dict[int, dict[str, Any]] = {}  # by the row, which many modules may share
+    listed_in: dict[int, dict[str, Any]] = {}  # by row; modules share rows
     for i, change in enumerate(changes):
         where = f"attributes[{i}]"
         if change.module not in rows:
@@ -145,19 +141,19 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
 def _check_constraints(constraints: Sequence[WidthConstraint], limits: Limits) -> None:
     limits.check("constraints", len(constraints), "constraints")
     for i, constraint in enumerate(constraints):
-        check_string(constraint.text, f"constraints[{i}].text", limits)
-        check_string(constraint.reason, f"constraints[{i}].reason", limits)
+        limits.check_string(constraint.text, f"constraints[{i}].text")
+        limits.check_string(constraint.reason, f"constraints[{i}].reason")
     check_unique(((c.text, c.reason) for c in constraints), "constraints")
 
 
 def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
-    """Seeds fit 64 bits, strings the limit."""
+    """Check that seeds fit 64 bits and strings are names within the limit."""
     for i, entry in enumerate(provenance):
         where = f"provenance[{i}]"
         if entry.seed not in _INTEGERS:
             raise MalformedFile(f"{where}.seed: {entry.seed} has more than 64 bits; {_AGAIN}")
         for text in (entry.criterion, entry.policy, *(t for pair in entry.versions for t in pair)):
-            check_name(text, where, limits)
+            limits.check_name(text, where)
 
 
 def _check_groups(plan: Plan, limits: Limits) -> Tables:
@@ -166,32 +162,32 @@ def _check_groups(plan: Plan, limits: Limits) -> Tables:
     for i, group in enumerate(plan.groups):
         where = f"groups[{i}]"
         limits.check("members", len(group.members), f"{where}.members")
-        check_name(group.name, where, limits)
-        check_name(group.kind, where, limits)
-        check_string(group.mixing, where, limits)
+        limits.check_name(group.name, where)
+        limits.check_name(group.kind, where)
+        limits.check_string(group.mixing, where)
         _check_removed(group, f"{where}.removed")
         check_membership(group, where, tables)
     check_unique((group.name for group in plan.groups), "groups")
-    tables.check_ranges()
+    check_ranges(plan.groups)
     return tables
 
 
 def _check_removed(group: PlanGroup, where: str) -> None:
-    """Sorted, in range, equally many in each row and never all."""
+    """Removed units are sorted, in range, equally many in each row, and never all."""
     if group.size < 1 or group.rows < 1 or group.size % group.rows:
         raise MalformedFile(f"{where}: {group.size} units in {group.rows} rows; {_AGAIN}")
     if not group.removed:
         return
     if not isinstance(group.removed, Units):
         in_range = min(group.removed) >= 0 and max(group.removed) < group.size
-        units = np.array(group.removed if in_range else ())  # larger ones fit no array
+        units = np.array(group.removed if in_range else ())  # larger integers fit no array
         if not in_range or (np.diff(units) <= 0).any():
             raise MalformedFile(f"{where}: not distinct units below {group.size}, sorted; {_AGAIN}")
     marks = marked(group.removed, group.size)
     if marks.all():
         raise MalformedFile(f"{where}: all {group.size} units, at least one must stay; {_AGAIN}")
     counts = set(marks.reshape(group.rows, group.cells).sum(axis=1).tolist())
-    if len(counts) > 1:  # if all rows lost all of theirs, no unit would stay
+    if len(counts) > 1:  # all rows losing all units is refused above
         raise MalformedFile(
             f"{where}: rows of {group.cells} lose {sorted(counts)} units, all must lose equally "
             f"many and keep one; {_AGAIN}"
@@ -221,34 +217,13 @@ def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
             )
 
 
-def check_string(text: str, where: str, limits: Limits) -> None:
-    """Raises LimitExceeded for a string of too many bytes."""
-    if len(text) * 4 > limits.string:
-        limits.check("string", len(text.encode()), where)
-
-
-def check_name(text: str, where: str, limits: Limits) -> None:
-    """A name is short and has no character that cannot be seen.
-
-    Raises:
-        LimitExceeded: it has too many bytes.
-        MalformedFile: it has a control, bidirectional or invisible character.
-    """
-    check_string(text, where, limits)
-    if hidden(text):
-        raise MalformedFile(
-            f"{where}: {text[:80]!r} has the character {hidden(text)}, which cannot be seen and no "
-            "name needs; rename it, or get the file elsewhere"
-        )
-
-
 def check_value(value: Any, where: str, limits: Limits) -> None:
-    """The value of an attribute: integers of 64 bits, finite floats, not too many of them."""
+    """Check an attribute's value: 64-bit integers, finite floats, a bounded number of leaves."""
     leaves = list(_leaves(value))
     limits.check("leaves", len(leaves), where)
     for leaf in leaves:
         if isinstance(leaf, str):
-            check_string(leaf, where, limits)
+            limits.check_string(leaf, where)
         elif isinstance(leaf, float) and not math.isfinite(leaf):
             raise MalformedFile(f"{where}: {leaf} is not finite; {_AGAIN}")
         elif isinstance(leaf, int) and leaf not in _INTEGERS:
@@ -256,7 +231,7 @@ def check_value(value: Any, where: str, limits: Limits) -> None:
 
 
 def check_unique(keys: Iterable[Any], where: str) -> None:
-    """Raises MalformedFile for the first key that comes twice."""
+    """Raise MalformedFile for the first repeated key."""
     seen = set()
     for key in keys:
         if key in seen:
@@ -279,5 +254,5 @@ def _same_types(left: Any, right: Any) -> bool:
 
 
 def _is_structural(value: Any) -> bool:
-    """Whether the table of modules lists such a value: it has integers, booleans and strings."""
+    """True if the module table lists such a value: integers, booleans and strings only."""
     return all(isinstance(leaf, bool | int | str) for leaf in _leaves(value))

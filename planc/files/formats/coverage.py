@@ -1,9 +1,8 @@
-"""What runs of indices cover, without writing the indices out: runs in, how many indices they have
-and whether they have one twice.
+"""The indices covered by runs, counted and compared without expanding them.
 
-A run of some thirty bytes may speak of billions of indices. Mostly its parts lie apart by
-arithmetic, and so do runs from each other, so that counts are products. Otherwise the runs are
-marked in a bitmap of bounded length.
+A run of some thirty bytes may stand for billions of indices. Usually its parts are disjoint by
+arithmetic, and so are the runs, so that counts are products. Otherwise the runs are marked in a
+bitmap of bounded length.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from planc.files.disk.limits import Limits
 from planc.ir.groups import Run
 
 Marks = NDArray[np.bool_]
-Chosen = tuple[Run, Marks]  # a run, and which units of its group are meant
+Chosen = tuple[Run, Marks]  # a run, and the chosen units of its group
 
 
 def are_distinct(runs: Sequence[Run]) -> bool:
-    """Whether the indices of runs are seen to be distinct without marking them."""
+    """True if arithmetic shows the indices of runs to be distinct."""
     ordered = sorted(runs, key=lambda run: run.start)
     apart = all(before.largest < smallest(run) for before, run in pairwise(ordered))
     return apart and all(map(_is_box, runs))
 
 
 def repeated(runs: Sequence[Run], where: str, limits: Limits) -> str:
-    """Names an index that runs have twice, or the run; empty if there is none.
+    """Name an index listed twice, or the run; empty if there is none.
 
     Raises:
-        LimitExceeded: the runs reach too far for a bitmap.
+        LimitExceeded: the runs are too long for a bitmap.
     """
     marks, first = _bitmap(runs, where, limits)
     length = 0
@@ -49,10 +48,10 @@ def repeated(runs: Sequence[Run], where: str, limits: Limits) -> str:
 
 
 def count(chosen: Sequence[Chosen], where: str, limits: Limits) -> int:
-    """How many indices the chosen units of runs have, those that they share counted once.
+    """The number of distinct indices of the chosen units of runs.
 
     Raises:
-        LimitExceeded: the runs reach too far for a bitmap.
+        LimitExceeded: the runs are too long for a bitmap.
     """
     meant = [(run, gone) for run, gone in chosen if _units(run, gone).any()]
     runs = [run for run, _ in meant]
@@ -72,12 +71,12 @@ def smallest(run: Run) -> int:
 
 
 def _units(run: Run, marks: Marks) -> Marks:
-    """The marks of a run's units. One by one: a view takes more memory than the run in its file."""
+    """The marks of a run, sliced on demand: a view is larger than a run in its file."""
     return marks[run.unit : run.unit + run.count]
 
 
 def _is_box(run: Run) -> bool:
-    """Whether the indices of a run are distinct because each of its steps leaps over the rest."""
+    """True if each step of a run exceeds the extent of its smaller steps."""
     reach = 1
     for step, times in sorted(
         ((abs(run.step), run.count), (run.stride, run.repeats), (1, run.span))
@@ -90,7 +89,7 @@ def _is_box(run: Run) -> bool:
 
 
 def _bitmap(runs: Iterable[Run], where: str, limits: Limits) -> tuple[Marks, int]:
-    """A mark for each index between the smallest and the largest, and which the first is for."""
+    """A mark for each index from the smallest to the largest, and the smallest index."""
     runs = list(runs)
     first = min(map(smallest, runs), default=0)
     length = max((run.largest for run in runs), default=-1) + 1 - first

@@ -1,10 +1,10 @@
-"""The envelope of every planc record: a kind and a body in, bytes with a digest out, and back.
+"""The envelope of every planc record: kind, version, digest and body.
 
-One msgpack value whose first 47 bytes have a fixed layout, so that nothing is decoded before
-sizes and digest are checked::
+One msgpack value whose first 47 bytes have a fixed layout, so that sizes and digest are checked
+before anything is decoded::
 
     0    94               array of 4
-    1    AA + 10 bytes    kind, as "planc/plan"
+    1    AA + 10 bytes    kind, such as "planc/plan"
     12   01               format version
     13   C4 20 + 32       SHA-256 over bytes 0..12 and the body
     47   C4 | C5 | C6     bin header of the body, in its shortest form; the body ends the file
@@ -38,18 +38,18 @@ _WRITERS = {
     b"planc/time": "planc.save_latency",
 }
 _KIND = slice(2, 12)
-_HEADER = 13  # bytes under the digest, before it
+_HEADER = 13  # hashed bytes before the digest
 _DIGEST = slice(15, 47)
 _BODY = 47
 _WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
-_MOST = 1 << 32  # what a bin header cannot say any more
+_MOST = 1 << 32  # the first length beyond a bin header's range
 
 
 def seal(kind: bytes, body: bytes) -> bytes:
     """The envelope of ``body``.
 
     Raises:
-        LimitExceeded: the body has 4 GiB or more, which no header can say.
+        LimitExceeded: the body has 4 GiB or more, beyond the range of the bin header.
     """
     if len(body) >= _MOST:
         raise LimitExceeded(
@@ -61,7 +61,7 @@ def seal(kind: bytes, body: bytes) -> bytes:
 
 
 def unseal(kind: bytes, sealed: bytes) -> bytes:
-    """The body of an envelope of that kind, after its length and digest have been checked.
+    """The body of an envelope of the given kind, with length and digest checked.
 
     Raises:
         NotAPlancFile, UnsupportedVersion, TruncatedFile, TrailingData, CorruptFile, MalformedFile:
@@ -79,7 +79,7 @@ def unseal(kind: bytes, sealed: bytes) -> bytes:
 
 
 def kind_of(start: bytes) -> bytes | None:
-    """The kind of a file by its first 12 bytes, None if it is not one of planc's."""
+    """The kind of a file from its first 12 bytes; None if planc has no such kind."""
     return start[_KIND] if start[:2] == b"\x94\xaa" and start[_KIND] in KINDS else None
 
 

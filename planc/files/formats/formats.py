@@ -1,7 +1,7 @@
-"""What every kind of planc file has in common: a value in, sealed bytes out, and back.
+"""The common part of all planc file kinds: encoding, decoding, saving and loading.
 
-What is read is checked before it is a value: size, prefix, length and digest, then types, canonical
-form and every field against the others. What is written has passed the same checks.
+A file is checked before it becomes a value: size, prefix, length and digest, then types, canonical
+form and every field against the others. A value passes the same checks before it is written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from planc.errors import CorruptFile, FileError, MalformedFile
 from planc.files.disk.atomic import read_file, write_file
-from planc.files.disk.limits import Limits
+from planc.files.disk.limits import DEFAULT, Limits
 from planc.files.formats.envelope import seal, unseal
 
 Value = TypeVar("Value")
@@ -24,8 +24,13 @@ Path = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Format(Generic[Value]):
-    """One kind of file: ``kind`` in its envelope, ``what`` in errors, and how bodies are written
-    and read; ``from_body`` raises FileError for all that is not valid.
+    """One kind of file.
+
+    Attributes:
+        kind: the kind in its envelope.
+        what: the name used in errors.
+        to_body: encodes a value as a body.
+        from_body: decodes a body; raises FileError for anything invalid.
     """
 
     kind: bytes
@@ -34,20 +39,21 @@ class Format(Generic[Value]):
     from_body: Callable[[bytes, Limits], Value]
 
     def save(self, value: Value, path: Path, limits: Limits) -> None:
-        """Writes a file, which is whole on the disk on return or as it was before."""
-        write_file(path, self.encode(value, limits))
+        """Write a file atomically; on error the old file stays as it was."""
+        write_file(path, self.encode(value, limits=limits))
 
     def load(self, path: Path, sha256: str | None, limits: Limits) -> Value:
-        """Reads a file, which must be a regular one."""
-        return self.decode(read_file(path, limits.file), os.fspath(path), sha256, limits)
+        """Read a regular file."""
+        content = read_file(path, limits.file)
+        return self.decode(content, name=os.fspath(path), sha256=sha256, limits=limits)
 
-    def encode(self, value: Value, limits: Limits) -> bytes:
+    def encode(self, value: Value, *, limits: Limits = DEFAULT) -> bytes:
         """The content of a file; equal values give equal bytes.
 
         Raises:
-            FileError: the value is not valid, or larger than ``limits``.
+            FileError: the value is not valid, or exceeds ``limits``.
         """
-        with _named(f"this {self.what} cannot be saved"):
+        with named(f"this {self.what} cannot be saved"):
             try:
                 body = self.to_body(value)
             except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
@@ -57,15 +63,26 @@ class Format(Generic[Value]):
                 raise MalformedFile("it holds something that a file cannot, as a list or an array")
             return seal(self.kind, body)
 
-    def decode(self, content: bytes, name: str, sha256: str | None, limits: Limits) -> Value:
-        """The value in the content of a file, which errors call ``name``.
+    def decode(
+        self,
+        content: bytes,
+        *,
+        name: str | None = None,
+        sha256: str | None = None,
+        limits: Limits = DEFAULT,
+    ) -> Value:
+        """The value in the content of a file.
+
+        Args:
+            name: the file's name in errors.
+            sha256: expected SHA-256 of the content in hexadecimal.
 
         Raises:
-            FileError: the content is no such file, or not the one with the digest ``sha256``.
+            FileError: the content is not such a file, or its digest is not ``sha256``.
         """
         if sha256 is not None and len(sha256) != 64:
             raise ValueError(f"sha256 has 64 hexadecimal digits, {sha256!r} has {len(sha256)}")
-        with _named(name):
+        with named(name or f"the {self.what}"):
             limits.check("file", len(content), "the file")
             body = unseal(self.kind, content)
             if sha256 is not None:
@@ -79,8 +96,8 @@ class Format(Generic[Value]):
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Puts the name of what is read before the message of an error."""
+def named(name: str) -> Iterator[None]:
+    """Prefix the message of a FileError with a name."""
     try:
         yield
     except FileError as error:

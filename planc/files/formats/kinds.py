@@ -1,37 +1,35 @@
-"""Reading a file whose kind is not known beforehand: a path in, a plan, a mask plan or a latency
-table out.
-"""
+"""Reading a file of any kind: a plan, a mask plan or a latency table."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from planc.files.disk.atomic import read_file
 from planc.files.disk.limits import DEFAULT, Limits
-from planc.files.formats import decode_plan
+from planc.files.formats import PLANS
 from planc.files.formats.envelope import kind_of
-from planc.files.formats.formats import Path
-from planc.files.formats.latency import KIND as LATENCY
-from planc.files.formats.latency import decode_latency
-from planc.files.formats.masks import KIND as MASKS
-from planc.files.formats.masks import decode_masks
+from planc.files.formats.formats import Format, Path
+from planc.files.formats.latency import LATENCIES
+from planc.files.formats.masks import MASKS
 from planc.plan.latency import LatencyTable
 from planc.plan.masks import MaskPlan
 from planc.plan.plan import Plan
+
+_FORMATS: dict[bytes | None, Format[Any]] = {f.kind: f for f in (PLANS, MASKS, LATENCIES)}
 
 
 def load_any(
     path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT
 ) -> Plan | MaskPlan | LatencyTable:
-    """Reads a plan, a mask plan or a latency table.
+    """Read a plan, a mask plan or a latency table.
 
     Raises:
         FileError, OSError: as for :func:`planc.codec.load_plan`.
     """
     content = read_file(path, limits.file)
-    kind, name = kind_of(content), os.fspath(path)
-    if kind == MASKS:
-        return decode_masks(content, name=name, sha256=sha256, limits=limits)
-    if kind == LATENCY:
-        return decode_latency(content, name=name, sha256=sha256, limits=limits)
-    return decode_plan(content, name=name, sha256=sha256, limits=limits)
+    kind = _FORMATS.get(kind_of(content), PLANS)
+    loaded: Plan | MaskPlan | LatencyTable = kind.decode(
+        content, name=os.fspath(path), sha256=sha256, limits=limits
+    )
+    return loaded

@@ -1,9 +1,9 @@
-"""Latency files: a :class:`planc.latency.table.LatencyTable` in, a canonical body out, and back.
+"""Latency files: reading and writing a :class:`planc.latency.table.LatencyTable`.
 
-The envelope is that of plans, with the kind ``planc/time``. The body is a map of
+The envelope is the same as for plans, with the kind ``planc/time``. The body is a map:
 
     grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
-                axis, ``blocks`` the channels that are taken at once, one number for each (or none);
+                axis, ``blocks`` the channels processed at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
     inputs      the specification of the example inputs (planc.specification)
     machine     str, the name of the processor
@@ -23,43 +23,31 @@ import itertools
 import math
 
 import msgspec
+from msgspec.structs import asdict
 
 from planc.errors import MalformedFile
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
-from planc.files.formats.checks import check_name
 from planc.files.formats.formats import Format, Path
-from planc.files.formats.records import Natural, RecordMap, decode_inputs, decode_record
+from planc.files.formats.records import RecordMap, decode_inputs, decode_record, encode_body
 from planc.files.formats.specification import check_specification
 from planc.plan.arguments import a_digest, a_path, instance, takes
-from planc.plan.fingerprint import canonical
 from planc.plan.latency import Grid, LatencyTable, Use
+from planc.plan.plan import Natural
 from planc.plan.specification import features
 
 KIND = b"planc/time"
 _AGAIN = "measure the table again"
 
 
-class GridRecord(RecordMap):
-    axes: tuple[tuple[Natural, ...], ...]
-    blocks: tuple[Natural, ...]
-    nanoseconds: tuple[Natural, ...]
-    operator: str
-
-
-class UseRecord(RecordMap):
-    grid: Natural  # row of the grids
-    widths: tuple[tuple[tuple[Natural, Natural], ...], ...]
-
-
 class LatencyRecord(RecordMap):
-    grids: tuple[GridRecord, ...]
+    grids: tuple[Grid, ...]
     inputs: msgspec.Raw  # of type Inputs
     machine: str
     rest: Natural
     structure: bytes
     threads: Natural
     unmeasured: tuple[str, ...]
-    uses: tuple[UseRecord, ...]
+    uses: tuple[Use, ...]
 
 
 @takes(
@@ -70,58 +58,43 @@ class LatencyRecord(RecordMap):
     limits=limits_given,
 )
 def save_latency(table: LatencyTable, path: Path, *, limits: Limits = DEFAULT) -> None:
-    """Writes a latency table to a file; see :func:`planc.codec.save_plan`."""
-    _LATENCY.save(table, path, limits)
+    """Write a latency table to a file, atomically and durably.
+
+    Raises:
+        FileError: the table is not valid, or exceeds ``limits``; ``path`` is a pipe or device.
+        OSError: the file cannot be written.
+    """
+    LATENCIES.save(table, path, limits)
 
 
 @takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_latency(
     path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT
 ) -> LatencyTable:
-    """Reads a latency table that :func:`save_latency` wrote; see :func:`planc.codec.load_plan`."""
-    return _LATENCY.load(path, sha256, limits)
+    """Read a latency table written by :func:`save_latency`.
 
+    Args:
+        path: a regular file; symbolic links are followed.
+        sha256: expected SHA-256 of the whole file in hexadecimal; any other file is refused.
+        limits: bounds on the file's content.
 
-def decode_latency(
-    content: bytes,
-    *,
-    name: str = "the latency table",
-    sha256: str | None = None,
-    limits: Limits = DEFAULT,
-) -> LatencyTable:
-    """The latency table in the content of a file; see :func:`planc.codec.decode_plan`."""
-    return _LATENCY.decode(content, name, sha256, limits)
+    Raises:
+        FileError: the file is not a latency table, is damaged or too large.
+        OSError: the file cannot be read.
+    """
+    return LATENCIES.load(path, sha256, limits)
 
 
 def to_body(table: LatencyTable) -> bytes:
-    """The canonical body of a latency table. Nothing is checked here but what packing needs."""
-    return canonical(
-        {
-            "grids": [
-                {
-                    "axes": grid.axes,
-                    "blocks": grid.blocks,
-                    "nanoseconds": grid.nanoseconds,
-                    "operator": grid.operator,
-                }
-                for grid in table.grids
-            ],
-            "inputs": table.inputs,
-            "machine": table.machine,
-            "rest": table.rest,
-            "structure": table.structure,
-            "threads": table.threads,
-            "unmeasured": table.unmeasured,
-            "uses": [{"grid": use.grid, "widths": use.widths} for use in table.uses],
-        }
-    )
+    """The canonical body of a latency table. The table is not validated here."""
+    return encode_body(table)
 
 
 def from_body(body: bytes, limits: Limits) -> LatencyTable:
-    """The latency table of a body, every field checked against the others.
+    """The latency table of a body, with every field checked against the others.
 
     Raises:
-        MalformedFile: not canonical, or a field contradicts another; both are named.
+        MalformedFile: not canonical, or two fields contradict each other; both are named.
     """
     record = decode_record(body, LatencyRecord)
     if len(record.structure) != 32:
@@ -130,11 +103,11 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
     check_specification(inputs, limits)
     if features(inputs):
         raise MalformedFile(f"inputs: a table of latencies holds no values; {_AGAIN}")
-    check_name(record.machine, "machine", limits)
+    limits.check_name(record.machine, "machine")
     for name in record.unmeasured:
-        check_name(name, "unmeasured", limits)
+        limits.check_name(name, "unmeasured")
     for i, grid in enumerate(record.grids):
-        check_name(grid.operator, f"grids[{i}].operator", limits)
+        limits.check_name(grid.operator, f"grids[{i}].operator")
         for axis in grid.axes:
             if not axis or any(b <= a for a, b in itertools.pairwise(axis)):
                 raise MalformedFile(f"grids[{i}].axes: {axis} does not rise; {_AGAIN}")
@@ -160,16 +133,7 @@ def from_body(body: bytes, limits: Limits) -> LatencyTable:
                 f"uses[{i}].widths: {len(use.widths)} widths for the {axes} axes of grid "
                 f"{use.grid}; {_AGAIN}"
             )
-    return LatencyTable(
-        record.structure,
-        inputs,
-        record.machine,
-        record.threads,
-        record.rest,
-        tuple(Grid(g.operator, g.axes, g.nanoseconds, g.blocks) for g in record.grids),
-        tuple(Use(use.grid, use.widths) for use in record.uses),
-        record.unmeasured,
-    )
+    return LatencyTable(**asdict(record) | {"inputs": inputs})
 
 
-_LATENCY = Format(KIND, "latency table", to_body, from_body)
+LATENCIES = Format(KIND, "latency table", to_body, from_body)

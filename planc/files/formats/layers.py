@@ -1,8 +1,7 @@
-"""Sizes that a plan writes to attributes, against the tensors that it leaves: a plan in, nothing or
-a named refusal out.
+"""Consistency of rewritten size attributes with the pruned tensors.
 
-A plan lists no classes of modules. An attribute of a name that layers of torch.nn have is taken for
-the size of a dimension where it had that size before, in a tensor of its own module.
+A plan lists no classes of modules. An attribute with the name of a torch.nn layer's size attribute
+counts as the size of a dimension if it had that size before, in a tensor of its own module.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ for _derived in {derived for row in LAYERS.values() for derived in row}:
 
 
 def check_layers(plan: Plan, after: Mapping[str, Shape]) -> None:
-    """Returns if every such attribute becomes a size that a tensor of its module gets.
+    """Check that every such attribute becomes the pruned size of a tensor of its module.
 
     Args:
-        after: the shapes of the tensors that the plan cuts, by their first names.
+        after: the shapes of the tensors cut by the plan, by their first names.
 
     Raises:
-        MalformedFile: one does not; names it, and the sizes that it might have.
+        MalformedFile: an attribute gets another value; names it and the possible sizes.
     """
     first = {name: spec for spec in plan.tensors for name in spec.names}
     values = {m.path: dict(m.attributes) for m in plan.modules if plan.attributes}

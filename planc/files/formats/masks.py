@@ -1,10 +1,10 @@
-"""Mask files: a :class:`planc.maskplan.MaskPlan` in, a canonical body out, and back.
+"""Mask files: reading and writing a :class:`planc.maskplan.MaskPlan`.
 
-The envelope is that of plans, with the kind ``planc/mask``. The body is a map of
+The envelope is the same as for plans, with the kind ``planc/mask``. The body is a map:
 
     masks       [{removed, tensor}]   ``tensor`` is a row of the table of tensors, ascending;
-                ``removed`` a bitmap of ceil(elements / 8) bytes in C order, lowest bit first, of
-                which some bit is set and those after the last element are not
+                ``removed`` a bitmap of ceil(elements / 8) bytes in C order, lowest bit first, with
+                some bit set and none after the last element
     provenance  [{criterion, policy, seed, versions}]
     requires    [str]
     tensors     [{kind, names, shape}], all parameters and buffers of the model
@@ -20,18 +20,10 @@ from planc.errors import MalformedFile
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.formats.checks import check_provenance, check_tensors
 from planc.files.formats.formats import Format, Path
-from planc.files.formats.records import (
-    Natural,
-    ProvenanceRecord,
-    RecordMap,
-    TensorRecord,
-    check_features,
-    decode_record,
-)
+from planc.files.formats.records import RecordMap, check_features, decode_record, encode_body
 from planc.plan.arguments import a_digest, a_path, takes
-from planc.plan.fingerprint import canonical
 from planc.plan.masks import MaskPlan, TensorMask, bytes_of, masks_given
-from planc.plan.plan import Provenance, TensorSpec
+from planc.plan.plan import Natural, Provenance, TensorSpec
 
 KIND = b"planc/mask"
 _AGAIN = "make the mask plan again"
@@ -44,76 +36,62 @@ class MaskRecord(RecordMap):
 
 class MaskPlanRecord(RecordMap):
     masks: tuple[MaskRecord, ...]
-    provenance: tuple[ProvenanceRecord, ...]
+    provenance: tuple[Provenance, ...]
     requires: tuple[str, ...]
-    tensors: tuple[TensorRecord, ...]
+    tensors: tuple[TensorSpec, ...]
 
 
 @takes(masks=masks_given, path=a_path, limits=limits_given)
 def save_masks(masks: MaskPlan, path: Path, *, limits: Limits = DEFAULT) -> None:
-    """Writes a mask plan to a file; see :func:`planc.codec.save_plan`."""
-    _MASKS.save(masks, path, limits)
+    """Write a mask plan to a file, atomically and durably.
+
+    Raises:
+        FileError: the plan is not valid, or exceeds ``limits``; ``path`` is a pipe or device.
+        OSError: the file cannot be written.
+    """
+    MASKS.save(masks, path, limits)
 
 
 @takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_masks(path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT) -> MaskPlan:
-    """Reads a mask plan that :func:`save_masks` wrote; see :func:`planc.codec.load_plan`."""
-    return _MASKS.load(path, sha256, limits)
+    """Read a mask plan written by :func:`save_masks`.
 
+    Args:
+        path: a regular file; symbolic links are followed.
+        sha256: expected SHA-256 of the whole file in hexadecimal; any other file is refused.
+        limits: bounds on the file's content.
 
-def encode_masks(masks: MaskPlan, *, limits: Limits = DEFAULT) -> bytes:
-    """The content of the file of a mask plan; see :func:`planc.codec.encode_plan`."""
-    return _MASKS.encode(masks, limits)
-
-
-def decode_masks(
-    content: bytes,
-    *,
-    name: str = "the mask plan",
-    sha256: str | None = None,
-    limits: Limits = DEFAULT,
-) -> MaskPlan:
-    """The mask plan in the content of a file; see :func:`planc.codec.decode_plan`."""
-    return _MASKS.decode(content, name, sha256, limits)
+    Raises:
+        FileError: the file is not a mask plan, is damaged or too large.
+        OSError: the file cannot be read.
+    """
+    return MASKS.load(path, sha256, limits)
 
 
 def to_body(masks: MaskPlan) -> bytes:
-    """The canonical body of a mask plan. Nothing is checked here but what packing needs."""
+    """The canonical body of a mask plan. The plan is not validated here."""
     row = {spec.name: i for i, spec in enumerate(masks.tensors)}
-    return canonical(
+    return encode_body(
         {
-            "masks": [
-                {"removed": mask.removed, "tensor": row[mask.tensor]} for mask in masks.masks
-            ],
-            "provenance": [
-                {
-                    "criterion": p.criterion,
-                    "policy": p.policy,
-                    "seed": p.seed,
-                    "versions": p.versions,
-                }
-                for p in masks.provenance
-            ],
+            "masks": [{"removed": m.removed, "tensor": row[m.tensor]} for m in masks.masks],
+            "provenance": masks.provenance,
             "requires": masks.requires,
-            "tensors": [
-                {"kind": spec.kind, "names": spec.names, "shape": spec.shape}
-                for spec in masks.tensors
-            ],
+            "tensors": masks.tensors,
         }
     )
 
 
 def from_body(body: bytes, limits: Limits) -> MaskPlan:
-    """The mask plan of a body, every field checked against the others.
+    """The mask plan of a body, with every field checked against the others.
 
     Raises:
-        UnsupportedVersion: it requires a feature that this reader does not have.
-        LimitExceeded: something in it is larger than ``limits``.
-        MalformedFile: not canonical, or a field contradicts another; both are named.
+        UnsupportedVersion: it requires a feature unknown to this reader.
+        LimitExceeded: part of it exceeds ``limits``.
+        MalformedFile: not canonical, or two fields contradict each other; both are named.
     """
     record = decode_record(body, MaskPlanRecord)
     check_features(record.requires)
-    tensors = tuple(TensorSpec(t.names, t.shape, t.kind) for t in record.tensors)
+    tensors = record.tensors
     check_tensors(tensors, limits)
     before = -1
     for i, mask in enumerate(record.masks):
@@ -124,12 +102,9 @@ def from_body(body: bytes, limits: Limits) -> MaskPlan:
             )
         before = mask.tensor
         _check_bitmap(mask.removed, tensors[mask.tensor], f"{where}.removed")
-    provenance = tuple(
-        Provenance(p.criterion, p.policy, p.seed, p.versions) for p in record.provenance
-    )
-    check_provenance(provenance, limits)
+    check_provenance(record.provenance, limits)
     masks = tuple(TensorMask(tensors[mask.tensor].name, mask.removed) for mask in record.masks)
-    return MaskPlan(tensors, masks, provenance, record.requires)
+    return MaskPlan(tensors, masks, record.provenance, record.requires)
 
 
 def _check_bitmap(removed: bytes, spec: TensorSpec, where: str) -> None:
@@ -147,4 +122,5 @@ def _check_bitmap(removed: bytes, spec: TensorSpec, where: str) -> None:
         raise MalformedFile(f"{where}: padding after element {size} is not zero; {_AGAIN}")
 
 
-_MASKS = Format(KIND, "mask plan", to_body, from_body)
+MASKS = Format(KIND, "mask plan", to_body, from_body)
+encode_masks, decode_masks = MASKS.encode, MASKS.decode

@@ -1,10 +1,11 @@
-"""Which coordinates the members of groups claim: checked without writing them out, within a budget
-of steps that all groups share.
+"""The coordinates claimed by members of groups, checked without expanding them.
+
+All groups share one budget of steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from planc.errors import MalformedFile
@@ -14,63 +15,60 @@ from planc.ir.groups import Group, Member, Over, Run
 from planc.plan.plan import Plan, PlanGroup
 
 _AGAIN = "compile the plan again"
-RUN_COST = 64  # a run takes as long to compare as so many indices take to write out
+RUN_COST = 64  # comparing a run takes as long as expanding 64 indices
 _Place = tuple[str, int]  # tensor and dimension
 
 
 class Tables:
-    """The tensors that members lie in, the ranges of ragged ones, and what has been spent."""
+    """Shapes of tensors, and the steps spent so far."""
 
     def __init__(self, plan: Plan, limits: Limits) -> None:
         self.shapes = {spec.name: spec.shape for spec in plan.tensors}
         self.limits = limits
         self._spent = 0
         self._cut: set[tuple[_Place, Over | None]] = set()
-        self._ranges: dict[tuple[_Place, int], set[tuple[int, int]]] = {}
 
     def spend(self, indices: int, where: str) -> None:
-        """Counts indices that are about to be written out."""
+        """Charge the budget for indices about to be expanded."""
         self._spent += indices
         self.limits.check("indices", self._spent, where)
 
     def cut(self, member: Member, where: str) -> None:
-        """Counts what it takes to cut the dimension of a member, once for each range."""
+        """Charge the cost of cutting a member's dimension, once for each range."""
         key = ((member.tensor, member.dim), member.over)
         if key not in self._cut:
             self._cut.add(key)
             self.spend(self.shapes[member.tensor][member.dim], where)
         self.spend(sum(run.length for run in member.runs), where)
 
-    def note_range(self, member: Member) -> None:
-        """Remembers the range of a ragged member."""
-        if member.over is not None:
-            key = ((member.tensor, member.dim), member.over.dim)
-            self._ranges.setdefault(key, set()).add((member.over.start, member.over.stop))
 
-    def check_ranges(self) -> None:
-        """Ranges in which a dimension of a tensor is ragged must not overlap."""
-        for ((tensor, dim), over), ranges in self._ranges.items():
-            ordered = sorted(ranges)
-            for (start, stop), (following, end) in pairwise(ordered):
-                if following < stop:
-                    raise MalformedFile(
-                        f"groups: {tensor}:{dim} has overlapping ranges {start}:{stop} and "
-                        f"{following}:{end} of dimension {over}; {_AGAIN}"
-                    )
+def check_ranges(groups: Iterable[Group]) -> None:
+    """Check that the ranges of a ragged dimension do not overlap."""
+    ranges: dict[tuple[str, int, int], set[tuple[int, int]]] = {}
+    for member in (member for group in groups for member in group.members):
+        if member.over is not None:
+            key = (member.tensor, member.dim, member.over.dim)
+            ranges.setdefault(key, set()).add((member.over.start, member.over.stop))
+    for (tensor, dim, over), found in ranges.items():
+        for (start, stop), (following, end) in pairwise(sorted(found)):
+            if following < stop:
+                raise MalformedFile(
+                    f"groups: {tensor}:{dim} has overlapping ranges {start}:{stop} and "
+                    f"{following}:{end} of dimension {over}; {_AGAIN}"
+                )
 
 
 def check_membership(group: PlanGroup, where: str, tables: Tables) -> None:
-    """Every run lies in its tensor, every unit in the first one, no index has two units.
+    """Check that every run lies in its tensor, every unit in the first, and no index twice.
 
     Raises:
-        MalformedFile, LimitExceeded: one of them does not hold.
+        MalformedFile, LimitExceeded: a check fails.
     """
     if not group.members:
         raise MalformedFile(f"{where}.members: none, {group.size} units lie nowhere; {_AGAIN}")
     places: dict[_Place, list[Member]] = {}
     for i, member in enumerate(group.members):
         _check_member(group, member, f"{where}.members[{i}]", tables)
-        tables.note_range(member)
         if group.removed:
             tables.cut(member, f"{where}.members[{i}]")
         places.setdefault((member.tensor, member.dim), []).append(member)
@@ -84,7 +82,7 @@ def check_membership(group: PlanGroup, where: str, tables: Tables) -> None:
         dense = ranges.pop(None, [])
         named = f"{where}: {place[0]}:{place[1]}"
         for runs in ranges.values() or ([],):
-            if runs:  # dense runs are looked at once for each range
+            if runs:  # dense runs are compared once for each range
                 tables.spend(RUN_COST * len(dense), named)
             _check_distinct(dense + runs, size, named, tables)
 
@@ -121,12 +119,12 @@ def _check_member(group: Group, member: Member, where: str, tables: Tables) -> N
                 f"{where}.runs: indices {smallest(run)} to {run.largest}, dimension {member.dim} "
                 f"of {member.tensor} has {size}; {_AGAIN}"
             )
-        if max(abs(run.step), run.stride) > tables.limits.dimension:  # of a part that is not there
+        if max(abs(run.step), run.stride) > tables.limits.dimension:  # even if unused
             raise MalformedFile(f"{where}.runs: {run} leaps further than any index; {_AGAIN}")
 
 
 def _check_units(group: Group, members: Sequence[Member], where: str) -> None:
-    """The members of a place, of ragged ones all ranges together, have every unit of the group."""
+    """The members of a place cover every unit; the ranges of ragged ones together do."""
     reached = 0
     for run in sorted(run for member in members for run in member.runs):
         if run.unit > reached:
@@ -137,7 +135,6 @@ def _check_units(group: Group, members: Sequence[Member], where: str) -> None:
 
 
 def _check_distinct(runs: Sequence[Run], size: int, where: str, tables: Tables) -> None:
-    """No index stands in two runs, or twice in one."""
     if are_distinct(runs):
         return
     length = sum(run.length for run in runs)

@@ -1,9 +1,9 @@
-"""The body of a plan file as typed records: hostile bytes in, records in canonical form out.
+"""The body of a plan file as typed records, decoded strictly from untrusted bytes.
 
 The body is one msgpack map, every map in it with sorted keys, every value in its shortest form ::
 
-    attributes  [{after, before, module, name}]    what changes: nil, bool, int, float, str, arrays
-    constraints [{reason, text}]    what binds widths, for people; nothing obeys it
+    attributes  [{after, before, module, name}]    changes; nil, bool, int, float, str or arrays
+    constraints [{reason, text}]    bounds on widths, for people; nothing obeys them
     cost        {after, before: {bytes, macs, params}}
     groups      [{kind, members, mixing, name, removed, rows, size}]
                 members  [{dim, over, runs, tensor}]    tensor: row of the table; over: nil or
@@ -13,16 +13,16 @@ The body is one msgpack map, every map in it with sorted keys, every value in it
     inputs      the specification of the example inputs (planc.specification)
     modules     [{attributes, path}]    attributes: row of ``structural``, in order of first use
     provenance  [{criterion, policy, seed, versions: [[name, version]]}]
-    requires    [str]    features that a reader must know
-    result      {attributes, structure, tensors}    SHA-256 of the tables that applying gives
+    requires    [str]    features required of the reader
+    result      {attributes, structure, tensors}    SHA-256 of the tables after applying
     shapes      SHA-256 of all predicted operators and shapes
-    source      {attributes, structure, tensors}    SHA-256 of the tables that it was made for
+    source      {attributes, structure, tensors}    SHA-256 of the tables of the source model
     structural  [[[name, value]]]    the distinct attributes of modules
     target      "module" or "graph"
     tensors     [{kind, names, shape}]    parameters, then buffers; tied names share a row
 
-Decoding is strict: it stops at the first field that is unknown, missing or of another type, and
-nests no deeper than the types do, so that memory stays proportional to the bytes.
+Decoding is strict: it stops at the first field with an unknown name, missing value or wrong type.
+Nesting is bounded by the types, so memory stays proportional to the bytes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,23 @@ from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 import msgspec
 
 from planc.errors import MalformedFile, UnsupportedVersion
 from planc.files.disk.limits import Limits
+from planc.ir.groups import Over, Run
+from planc.plan.fingerprint import canonical
+from planc.plan.plan import (
+    Attributes,
+    Cost,
+    Digest,
+    Fingerprints,
+    Natural,
+    Provenance,
+    TensorSpec,
+    WidthConstraint,
+)
 from planc.plan.specification import INPUT_VALUES
 
 ATTRIBUTE_DEPTH = 4
@@ -44,7 +57,7 @@ INPUTS_DEPTH = 32
 _SCALAR: Any = None | bool | int | float | str
 
 
-# what a plan may require of its reader; a file that requires more is from the future
+# features known to this reader; a file that requires others was written by a newer planc
 FEATURES = frozenset({INPUT_VALUES})
 
 
@@ -62,8 +75,6 @@ else:
     Value = nested(ATTRIBUTE_DEPTH)
     Inputs = nested(INPUTS_DEPTH)
 
-Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Pairs = tuple[tuple[str, Value], ...]
 
@@ -73,18 +84,6 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 class RecordMap(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A record written as a map with sorted keys."""
-
-
-class FingerprintsRecord(RecordMap):
-    attributes: Digest
-    structure: Digest
-    tensors: Digest
-
-
-class TensorRecord(RecordMap):
-    kind: str
-    names: tuple[str, ...]
-    shape: tuple[Natural, ...]
 
 
 class ModuleRecord(RecordMap):
@@ -132,27 +131,9 @@ class ChangeRecord(RecordMap):
     name: str
 
 
-class ConstraintRecord(RecordMap):
-    reason: str
-    text: str
-
-
-class CostRecord(RecordMap):
-    bytes: Natural
-    macs: Natural
-    params: Natural
-
-
 class CostsRecord(RecordMap):
-    after: CostRecord
-    before: CostRecord
-
-
-class ProvenanceRecord(RecordMap):
-    criterion: str
-    policy: str
-    seed: int
-    versions: tuple[tuple[str, str], ...]
+    after: Cost
+    before: Cost
 
 
 class _Future(msgspec.Struct):
@@ -161,27 +142,48 @@ class _Future(msgspec.Struct):
 
 class PlanRecord(RecordMap):
     attributes: tuple[ChangeRecord, ...]
-    constraints: tuple[ConstraintRecord, ...]
+    constraints: tuple[WidthConstraint, ...]
     cost: CostsRecord
     groups: tuple[GroupRecord, ...]
-    inputs: msgspec.Raw  # of type Inputs; what nests is bounded before it is decoded
+    inputs: msgspec.Raw  # of type Inputs, bounded before it is decoded
     modules: tuple[ModuleRecord, ...]
-    provenance: tuple[ProvenanceRecord, ...]
+    provenance: tuple[Provenance, ...]
     requires: tuple[str, ...]
-    result: FingerprintsRecord
+    result: Fingerprints
     shapes: Digest
-    source: FingerprintsRecord
+    source: Fingerprints
     structural: tuple[Pairs, ...]  # the distinct attributes of modules
     target: str
-    tensors: tuple[TensorRecord, ...]
+    tensors: tuple[TensorSpec, ...]
+
+
+def encode_body(body: Any) -> bytes:
+    """The canonical bytes of a body.
+
+    Plan types become maps with sorted keys; :class:`Run` and :class:`Over` become arrays.
+
+    Raises:
+        TypeError, ValueError, OverflowError: msgpack has no form for a value.
+    """
+    packed: bytes = msgpack.packb(body, default=_plain)
+    return packed
+
+
+def _plain(value: Any) -> Any:
+    names = getattr(type(value), "__dataclass_fields__", None)
+    if names is None:
+        return value  # msgpack raises its own error
+    if isinstance(value, Run | Over):
+        return tuple(getattr(value, name) for name in names)
+    return {name: getattr(value, name) for name in sorted(names)}
 
 
 def decode_body(body: bytes) -> PlanRecord:
-    """The typed record of the body of a plan, in canonical form.
+    """The typed record of a plan's body, in canonical form.
 
     Raises:
         MalformedFile: as for :func:`decode_record`.
-        UnsupportedVersion: it requires a feature that this reader does not have.
+        UnsupportedVersion: it requires a feature unknown to this reader.
     """
     return decode_record(body, PlanRecord)
 
@@ -190,9 +192,9 @@ def decode_record(body: bytes, kind: type[Record]) -> Record:
     """The typed record of a body in canonical form.
 
     Raises:
-        MalformedFile: not msgpack, a field unknown, missing or of another type, or another
-            form of the same record; names the field.
-        UnsupportedVersion: it requires a feature that this reader does not have.
+        MalformedFile: not msgpack, not canonical, or a field is unknown, missing or of another
+            type; names the field.
+        UnsupportedVersion: it requires a feature unknown to this reader.
     """
     try:
         record: Record = _decode(body, _decoder(kind), "the body")
@@ -203,7 +205,7 @@ def decode_record(body: bytes, kind: type[Record]) -> Record:
 
 
 def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    """The decoder of a type; two threads that make those of one type at once crash in msgspec."""
+    """The decoder of a type. The lock avoids a crash of msgspec in concurrent construction."""
     with _MAKING:
         return _made(kind)
 
@@ -211,13 +213,13 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 _MAKING = Lock()
 
 
-@cache  # it takes longer to make than to use
+@cache  # making a decoder takes longer than using it
 def _made(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(kind)
 
 
 def decode_inputs(raw: msgspec.Raw, limits: Limits) -> Any:
-    """The specification of the example inputs, which may nest.
+    """The specification of the example inputs, with bounded nesting.
 
     Raises:
         MalformedFile: as for :func:`decode_record`.
@@ -234,7 +236,7 @@ def _decode(packed: bytes, decoder: msgspec.msgpack.Decoder[Any], where: str) ->
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError) as error:
         raise MalformedFile(f"{where}: {error}; write the file again") from None
     if again != packed:
-        # neither is the beginning of the other: both are one whole value
+        # neither is a prefix of the other: both are one whole value
         at = next(i for i, (a, b) in enumerate(zip(packed, again, strict=False)) if a != b)
         raise MalformedFile(
             f"{where}: byte {at} is not in canonical form ({packed[at : at + 4].hex(' ')} where "
@@ -243,8 +245,18 @@ def _decode(packed: bytes, decoder: msgspec.msgpack.Decoder[Any], where: str) ->
     return value
 
 
+def distinct(rows: Iterable[Attributes]) -> tuple[list[int], list[Attributes]]:
+    """The number of each row among the distinct ones, and those, in order of first use.
+
+    Rows are compared by their bytes, because Python calls True, 1 and 1.0 equal.
+    """
+    found: dict[bytes, tuple[int, Attributes]] = {}
+    numbers = [found.setdefault(canonical(row), (len(found), row))[0] for row in rows]
+    return numbers, [row for _, row in found.values()]
+
+
 def check_features(requires: Iterable[str]) -> None:
-    """Raises UnsupportedVersion for a feature that this reader does not have."""
+    """Raise UnsupportedVersion for a feature unknown to this reader."""
     unknown = [feature for feature in requires if feature not in FEATURES]
     if unknown:
         raise UnsupportedVersion(
@@ -254,6 +266,6 @@ def check_features(requires: Iterable[str]) -> None:
 
 
 def _check_future(body: bytes) -> None:
-    """A newer planc may write fields that are unknown here: it then says what it requires."""
+    """Raise UnsupportedVersion if a newer planc wrote the fields unknown here."""
     with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
         check_features(_decoder(_Future).decode(body).requires)

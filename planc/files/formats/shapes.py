@@ -1,7 +1,7 @@
-"""The shapes that a plan leaves: its groups in, the shape of every tensor that loses something out.
+"""The shapes after applying a plan, of every tensor cut by it.
 
-The same shapes as those of :attr:`planc.plan.Plan.cuts`, counted instead of written out, so that
-they can be had before the plan is trusted.
+They equal the shapes of :attr:`planc.plan.Plan.cuts`, but are counted without expanding indices,
+so that an untrusted plan costs little.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _Dim = tuple[str, int]  # tensor and dimension
 
 
 def shapes_after(plan: Plan, tables: Tables) -> dict[str, Shape]:
-    """The shape of each tensor that the plan cuts, by its first name.
+    """The shape of each tensor cut by the plan, by its first name.
 
     Raises:
-        MalformedFile: ranges would keep different numbers of indices or do not cover a dimension,
-            a dimension would keep no index, or be ragged over one that is ragged itself.
+        MalformedFile: ranges keep different numbers of indices or do not cover a dimension; a
+            dimension keeps no index, or is ragged over a ragged one.
         LimitExceeded: counting takes too long, or too much memory.
     """
     dense, ragged = _removed(plan)
@@ -60,7 +60,7 @@ def _removed(
 ) -> tuple[
     dict[_Dim, list[Chosen]], dict[tuple[str, int, int], dict[tuple[int, int], list[Chosen]]]
 ]:
-    """What leaves each dimension, everywhere or in ranges of another one."""
+    """The runs removed from each dimension, everywhere or in ranges of another one."""
     dense: dict[_Dim, list[Chosen]] = {}
     ragged: dict[tuple[str, int, int], dict[tuple[int, int], list[Chosen]]] = {}
     for group in plan.groups:

@@ -1,4 +1,4 @@
-"""Specifications of example inputs in a plan: nested tuples in, nothing or a named refusal out.
+"""Validation of the specification of example inputs in a plan.
 
 The forms are those of :mod:`planc.specification`.
 """
@@ -9,18 +9,15 @@ import math
 from typing import Any
 
 from planc.errors import MalformedFile
-from planc.errors.text import hidden
 from planc.files.disk.limits import Limits
 from planc.plan.specification import INTEGERS, MOST_OF_ALL, kept_values
 
-_INTEGERS = range(-(1 << 63), 1 << 63)
-
 
 def check_specification(spec: Any, limits: Limits) -> None:
-    """Returns if ``spec`` is one of the forms, all the way down.
+    """Check that ``spec`` has one of the forms at every level.
 
     Raises:
-        MalformedFile: it is not; names the place.
+        MalformedFile: it has not; names the place.
         LimitExceeded: a string or a shape in it is too large.
     """
     _check(spec, limits, "inputs")
@@ -33,11 +30,8 @@ def check_specification(spec: Any, limits: Limits) -> None:
 def _check(spec: Any, limits: Limits, where: str) -> None:
     match spec:
         case ("tensor", tuple(shape), str(dtype)) if all(map(_is_size, shape)):
-            limits.check("rank", len(shape), where)
-            for size in shape:
-                limits.check("dimension", size, where)
-            limits.check("elements", math.prod(shape), where)
-            _check_name(dtype, where, limits)
+            limits.check_shape(shape, where)
+            limits.check_name(dtype, where)
         case ("tensor", tuple(shape), str(dtype), tuple(values)) if dtype in INTEGERS:
             _check(("tensor", shape, dtype), limits, where)
             kind, allowed = bool if dtype == "bool" else int, INTEGERS[dtype]
@@ -54,28 +48,19 @@ def _check(spec: Any, limits: Limits, where: str) -> None:
             if len({key for key, _ in items}) < len(items):
                 raise MalformedFile(f"{where}: a key is there twice; compile the plan again")
             for key, item in items:
-                limits.check("string", len(key.encode()), where)
+                limits.check_string(key, where)
                 _check(item, limits, f"{where}[{key!r}]")
         case ("value", value) if _is_value(value):
             if isinstance(value, str):
-                limits.check("string", len(value.encode()), where)
+                limits.check_string(value, where)
         case ("opaque", str(name)):
-            _check_name(name, where, limits)
+            limits.check_name(name, where)
         case _:
             text = repr(spec)
             raise MalformedFile(
                 f"{where}: {text[:60]}{'...' if len(text) > 60 else ''} does not specify an "
                 "input; compile the plan again"
             )
-
-
-def _check_name(name: str, where: str, limits: Limits) -> None:
-    limits.check("string", len(name.encode()), where)
-    if hidden(name):
-        raise MalformedFile(
-            f"{where}: {name[:80]!r} has the character {hidden(name)}, which no name needs; "
-            "compile the plan again"
-        )
 
 
 def _is_size(size: Any) -> bool:
@@ -90,5 +75,5 @@ def _is_value(value: Any) -> bool:
     if type(value) is float:
         return math.isfinite(value)
     if type(value) is int:
-        return value in _INTEGERS
+        return value in INTEGERS["int64"]
     return value is None or type(value) in (bool, str)

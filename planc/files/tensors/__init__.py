@@ -1,7 +1,6 @@
-"""Safetensors files without torch: headers read strictly, tensors read in ranges, files written in
-one pass; single files and sets of shards with their index.
+"""Safetensors files without torch: strict headers, ranged reads, one-pass writes, sharded sets.
 
-The format is that of safetensors: eight bytes with the length of a JSON header, the header, the
-tensors' bytes one after another without holes. Everything here works on names, dtypes by their
+The format is the one of safetensors: eight bytes with the length of a JSON header, the header, the
+tensors' bytes one after another without holes. This package handles names, dtypes by their
 safetensors name, shapes and bytes.
 """

@@ -1,8 +1,7 @@
-"""Checkpoints that torch.distributed.checkpoint left as safetensors, in the pieces of its ranks:
-files in, where the values of each tensor lie out.
+"""Checkpoints saved by torch.distributed.checkpoint as safetensors, in pieces of several ranks.
 
-The metadata of each file says at which offsets in the whole tensors its tensors lie, but not how
-large those are: one that lacks its end is smaller than the plan says.
+The metadata of each file gives the offsets of its pieces within the whole tensors, but not the
+sizes of the whole tensors. A tensor without its last piece is therefore smaller than the plan says.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ _OFFSETS = "saved_offsets"
 
 
 def is_distributed(paths: list[Path], limits: Limits = DEFAULT) -> bool:
-    """Whether files are pieces of one distributed checkpoint."""
+    """True if files are pieces of one distributed checkpoint."""
     return bool(paths) and all(KEY in read_header(path, limits).metadata for path in paths)
 
 
 def find_pieces(paths: Iterable[Path], limits: Limits = DEFAULT) -> Joined:
-    """The file that they are when put together, tensors in the order of their names.
+    """The joined file of all pieces, with tensors in the order of their names.
 
     Raises:
         ShardMismatch: pieces overlap, leave a hole, or differ in dtype; the tensor is named.

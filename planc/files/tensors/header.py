@@ -1,11 +1,10 @@
-"""Headers of safetensors files: bytes in, the names, dtypes, shapes and places of tensors out, and
-back.
+"""Headers of safetensors files: parsing and writing names, dtypes, shapes and offsets.
 
     0     8 bytes    length n of the JSON header, little-endian
     8     n bytes    {"__metadata__": {...}, name: {"dtype", "shape", "data_offsets"}, ...}
-    8+n   the rest   tensors in C order, little-endian, in the places that the header gives
+    8+n   the rest   tensors in C order, little-endian, at the offsets given in the header
 
-Stricter than the format where readers disagree: a name may stand once only, an unknown field or
+The parser is stricter than the format where readers disagree: names are unique, an unknown field or
 dtype is refused, and the tensors cover the data exactly.
 """
 
@@ -20,10 +19,10 @@ from typing import Any
 
 from planc.errors import MalformedFile, TrailingData, TruncatedFile
 from planc.files.disk.limits import Limits
-from planc.files.formats.checks import check_name
 
+Spec = tuple[str, str, tuple[int, ...]]  # name, dtype and shape of a tensor
 LENGTH = 8  # bytes before the header
-_ALIGNMENT = 64  # of the data in files that planc writes
+_ALIGNMENT = 64  # of the data in files written by planc
 _METADATA = "__metadata__"
 _FIELDS = {"data_offsets", "dtype", "shape"}
 
@@ -66,20 +65,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says about itself. ``entries`` are in the order of their bytes."""
+    """The header of a file, with ``entries`` in the order of their bytes."""
 
     entries: tuple[Entry, ...]
     metadata: Mapping[str, str]
-    raw: bytes  # the length and the JSON text, as they stand in the file
+    raw: bytes  # the length and the JSON text, verbatim from the file
 
     @property
     def data(self) -> int:
-        """Where in the file the data begins."""
+        """The offset of the data in the file, in bytes."""
         return len(self.raw)
 
     @property
     def size(self) -> int:
-        """Size of the whole file."""
+        """The size of the whole file in bytes."""
         return self.data + (self.entries[-1].stop if self.entries else 0)
 
     @property
@@ -88,13 +87,13 @@ class Header:
         return sha256(self.raw).digest()
 
     def digest_without(self, key: str) -> bytes:
-        """The same, had the metadata no such key."""
+        """The digest of the header without one key of the metadata."""
         rest = {name: text for name, text in self.metadata.items() if name != key}
         return sha256(write_header(self.entries, rest)).digest()
 
 
 def nbytes(dtype: str, shape: Iterable[int]) -> int:
-    """How many bytes a tensor takes.
+    """The size of a tensor in bytes.
 
     Raises:
         MalformedFile: the dtype is unknown, or does not fill whole bytes.
@@ -114,9 +113,9 @@ def text_length(start: bytes, size: int, limits: Limits) -> int:
     """The length of the JSON text, from the first bytes of a file of ``size`` bytes.
 
     Raises:
-        TruncatedFile: the file ends before its header does.
+        TruncatedFile: the file ends within its header.
         LimitExceeded: the header is longer than the limit.
-        MalformedFile: the text does not begin as a header does.
+        MalformedFile: the text does not begin like a header.
     """
     if len(start) < LENGTH + 1:
         raise TruncatedFile(
@@ -139,10 +138,10 @@ def text_length(start: bytes, size: int, limits: Limits) -> int:
 
 
 def parse_header(raw: bytes, size: int, limits: Limits) -> Header:
-    """The header whose length and text are ``raw``, of a file of ``size`` bytes.
+    """The header with the given length and text, of a file of ``size`` bytes.
 
     Raises:
-        FileError: it is not a header, or not that of a file of this size.
+        FileError: it is not a header, or does not match the size.
     """
     header = parse_text(raw, limits)
     if size < header.size:
@@ -159,7 +158,7 @@ def parse_header(raw: bytes, size: int, limits: Limits) -> Header:
 
 
 def parse_text(raw: bytes, limits: Limits) -> Header:
-    """The same, where the size of the file is not known.
+    """Like :func:`parse_header`, for a file of unknown size.
 
     Raises:
         FileError: it is not a header.
@@ -189,10 +188,13 @@ def parse_text(raw: bytes, limits: Limits) -> Header:
 
 
 def parse_object(text: bytes, where: str, sizes_only: bool = True) -> dict[str, Any]:
-    """The object in a JSON text: no key twice at any level, no number that is not a size.
+    """The object in a JSON text, without duplicate keys at any level.
+
+    Args:
+        sizes_only: accept only sizes as numbers.
 
     Raises:
-        MalformedFile: it is none.
+        MalformedFile: it is not such an object.
     """
     try:
         table = json.loads(
@@ -209,10 +211,8 @@ def parse_object(text: bytes, where: str, sizes_only: bool = True) -> dict[str, 
     return table
 
 
-def place(
-    specs: Iterable[tuple[str, str, tuple[int, ...]]],
-) -> tuple[Entry, ...]:
-    """Entries for tensors (name, dtype, shape), one after another in the order given."""
+def place(specs: Iterable[Spec]) -> tuple[Entry, ...]:
+    """Entries for tensors (name, dtype, shape), packed in the order given."""
     entries, end = [], 0
     for name, dtype, shape in specs:
         stop = end + nbytes(dtype, shape)
@@ -221,15 +221,13 @@ def place(
     return tuple(entries)
 
 
-def aligned(
-    specs: Iterable[tuple[str, str, tuple[int, ...]]],
-) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """The same tensors with the widest elements first: each then lies at a multiple of its own."""
+def aligned(specs: Iterable[Spec]) -> tuple[Spec, ...]:
+    """The tensors ordered by element width, widest first, so that each is aligned."""
     return tuple(sorted(specs, key=lambda spec: -BITS[spec[1]]))
 
 
 def write_header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
-    """The length and text of a header: metadata first, padded so that the data is aligned."""
+    """The length and text of a header: metadata first, padded to align the data."""
     table: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
     for entry in entries:
         table[entry.name] = {
@@ -252,12 +250,9 @@ def _entry(name: str, fields: Any, limits: Limits) -> Entry:
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if type(dtype) is not str or not _naturals(shape) or not _naturals(offsets):
         raise MalformedFile(f"{name[:80]!r}: a field of the wrong type; write the file again")
-    check_name(name, "a tensor's name", limits)
+    limits.check_name(name, "a tensor's name")
     where = f"{name[:80]!r}"
-    limits.check("rank", len(shape), where)
-    for size in shape:
-        limits.check("dimension", size, where)
-    limits.check("elements", math.prod(shape), where)
+    limits.check_shape(shape, where)
     if len(offsets) != 2 or offsets[1] - offsets[0] != nbytes(dtype, shape):
         raise MalformedFile(
             f"{where}: {nbytes(dtype, shape)} bytes for {dtype}{shape}, data_offsets are "
@@ -267,7 +262,7 @@ def _entry(name: str, fields: Any, limits: Limits) -> Entry:
 
 
 def _naturals(value: Any) -> bool:
-    # a number that is negative is no size already where it is read
+    # negative numbers are refused by _integer
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 

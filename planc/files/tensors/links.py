@@ -1,15 +1,14 @@
-"""Links beside a checkpoint: a directory and the name of a file in it in, the path to read out.
+"""Symbolic links beside a checkpoint, and the rule for following them.
 
-The file, index or directory that the caller names is read wherever a link leads. For every other
-file the caller has named a directory only: the file or index found in it, shards and extra files
-that an index or a record lists, files of removed values, and files that are copied along. Such a
-file may be a symbolic link
+The file, index or directory named by the caller is read wherever a link leads. All other files are
+found through a directory: its only file or index, shards and extra files listed in an index or a
+record, files of removed values, and files copied along. Such a file may be a symbolic link
 
 * to a file in the same directory or below it, or
-* where the directory is ``snapshots/REVISION`` of a cache, or lies below that, to a file in the
-  directory ``blobs`` beside ``snapshots``: so the cache of Hugging Face's libraries is laid out.
+* if the directory is ``snapshots/REVISION`` of a cache, or lies below it, to a file in the
+  directory ``blobs`` beside ``snapshots``: the layout of the cache of Hugging Face's libraries.
 
-Each is judged by where the links end, however many there are. Any other link is an UnsafePath.
+A chain of links is judged by its end. Any other link raises UnsafePath.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from planc.errors import UnsafePath
 
 
 def inside(path: Path) -> Path:
-    """``path`` itself, if it is no link, or one that may be followed.
+    """Return ``path`` if it is a regular file or a permitted link.
 
     Raises:
-        UnsafePath: it leads out of its directory, and not into the cache that this is part of.
+        UnsafePath: it leads out of its directory, and not into the blobs of its cache.
     """
     real, home = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent))
     if not any(real.is_relative_to(place) for place in (home, *_blobs(home))):
@@ -37,7 +36,7 @@ def inside(path: Path) -> Path:
 
 
 def _blobs(home: Path) -> Iterator[Path]:
-    """The directory of blobs of the caches that a directory is a snapshot of."""
+    """The blob directories of the caches with a snapshot around ``home``."""
     for place in (home, *home.parents):
         if place.parent.name == "snapshots":
             yield Path(os.path.realpath(place.parent.parent / "blobs"))

@@ -1,7 +1,7 @@
-"""Checkpoints of planc on the disk: a path in, the record and the files that belong to it out.
+"""Checkpoints of planc on the disk: opening one and checking its files against its record.
 
-No tensor is read here. From the headers alone it is known whether every file is there, is the one
-that was written with the others, is whole, and holds the tensors that the record lists.
+No tensor is read here. The headers alone show whether every file is present, complete, written
+together with the others, and holds the tensors listed in the record.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from planc.files.formats.checkpoint import (
     decode_checkpoint,
     decode_part,
 )
+from planc.files.formats.formats import named
 from planc.files.tensors.header import Entry, Header, write_header
 from planc.files.tensors.links import inside
 from planc.files.tensors.reader import is_directory, read_header
@@ -39,7 +40,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A checkpoint whose files were found to belong together."""
+    """A checkpoint with matching files."""
 
     checkpoint: Checkpoint
     paths: tuple[Path, ...]  # of its shards
@@ -48,27 +49,33 @@ class Opened:
 
 @takes(path=a_path, limits=limits_given)
 def inspect(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Checkpoint:
-    """What a checkpoint says of itself; only the header of its first file is read.
+    """Read the record of a checkpoint from the header of its first file.
 
     Args:
-        path: the file, or the directory or index of a sharded one.
+        path: the file, or the directory or index of a sharded checkpoint.
+        limits: bounds on the header and the record.
+
+    Returns:
+        The plan, and the stored modules, tensors, shards and user metadata, without tensor values.
 
     Raises:
-        FileError: it is no checkpoint of planc, is damaged or too large; its class says which.
+        FileError: it is not a checkpoint of planc, is damaged or too large; the subclass tells the
+            cause.
         OSError: it cannot be read.
     """
     return steady(path, lambda: read_record(Path(path), limits))
 
 
 def read_record(path: Path, limits: Limits) -> Checkpoint:
-    """The same, read once, for those that hold the checkpoint themselves."""
+    """Like :func:`inspect`, without retrying: for callers holding the checkpoint."""
     first = _first_file(path, limits)
     return _record(first, read_header(first, limits), limits)
 
 
 def steady(path: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
-    """What ``read`` returns; it is called again where a checkpoint is replaced meanwhile, because
-    some of its files are then the old ones and some the new ones.
+    """The result of ``read``, called again if the checkpoint was replaced meanwhile.
+
+    Otherwise a reader could see some old and some new files.
     """
     where = Path(os.path.realpath(path))
     before = _state(where)
@@ -83,7 +90,7 @@ def steady(path: str | os.PathLike[str], read: Callable[[], _T]) -> _T:
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """Tells a file or directory from another of its name; None where there is none."""
+    """Identifies the file or directory at a path; None if there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -92,10 +99,10 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 def open_checkpoint(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Opened:
-    """The record and the files of a checkpoint, after all that headers can tell was checked.
+    """The record and the files of a checkpoint, checked as far as headers allow.
 
     Raises:
-        ShardMismatch: a file is missing, is another one, or holds other tensors.
+        ShardMismatch: a file is missing, belongs elsewhere, or holds other tensors.
         FileError, OSError: as for :func:`inspect`, for each file.
     """
     return steady(path, lambda: _opened(Path(path), limits))
@@ -137,11 +144,9 @@ def _first_file(path: Path, limits: Limits) -> Path:
 
 
 def _record(path: Path, header: Header, limits: Limits) -> Checkpoint:
-    try:
+    with named(str(path)):
         checkpoint = decode_checkpoint(header.metadata, limits=limits)
         check_names((shard.name for shard in checkpoint.shards), "shards", (SUFFIX, EXTRA_SUFFIX))
-    except FileError as error:
-        raise type(error)(f"{path}: {error}") from None
     return checkpoint
 
 
@@ -179,10 +184,8 @@ def _check_tensors(
                 "the header was changed: get the file again"
             )
     if not has_record:
-        try:
+        with named(str(path)):
             digests = dict(decode_part(header.metadata, limits=limits).tensors)
-        except FileError as error:
-            raise type(error)(f"{path}: {error}") from None
         for tensor in expected:
             if digests.get(tensor.names[0]) != tensor.digest:
                 raise ShardMismatch(

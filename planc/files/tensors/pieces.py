@@ -1,8 +1,7 @@
-"""Tensors whose values lie in pieces of files: where each piece is in, a file as if they had been
-put together out.
+"""Tensors stored in pieces of files, readable as one joined file.
 
-Pieces are those that the ranks of a distributed job wrote, or a storage in an archive of
-``torch.save``. That they cover every tensor exactly is proven before anything is read.
+A piece was written by a rank of a distributed job, or is a storage in an archive of ``torch.save``.
+Before anything is read, the pieces are proven to cover every tensor exactly.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,15 +21,16 @@ from planc.errors import MalformedFile, ShardMismatch, TruncatedFile
 from planc.files.disk.atomic import open_regular
 from planc.files.disk.limits import Limits
 from planc.files.tensors.header import BITS, Entry, Header, aligned, nbytes, place, write_header
-from planc.files.tensors.reader import Bytes, OpenFile, chunks_of
+from planc.files.tensors.reader import Bytes, OpenFile, Readable
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Part of a tensor: ``shape`` begins at ``offsets`` of the whole, and at byte ``start`` of a
-    file, in C order if there are no ``strides`` (in elements).
+    """Part of a tensor, from ``offsets`` of the whole on, stored at byte ``start`` of a file.
+
+    The order is C unless ``strides`` (in elements) are given.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Piece:
     strides: Shape | None = None
 
     def holds(self, at: Shape) -> bool:
-        """Whether an element of the whole is in it."""
+        """True if the piece contains an element of the whole."""
         return all(
             first <= i < first + size
             for i, first, size in zip(at, self.offsets, self.shape, strict=True)
@@ -48,7 +48,7 @@ class Piece:
 
     @property
     def span(self) -> int:
-        """Elements from its first to after its last one in the file."""
+        """Number of elements from its first to its last in the file, inclusive."""
         if self.strides is None or 0 in self.shape:
             return math.prod(self.shape)
         return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
@@ -65,14 +65,14 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Tensors that make one file, by name, and what the files they lie in were when looked at."""
+    """Tensors of one joined file, by name, and the state of their files when joined."""
 
     tensors: Mapping[str, Whole]
     files: Mapping[Path, tuple[int, int]]  # size and time of the last change
 
     @property
     def header(self) -> Header:
-        """The header of the file."""
+        """The header of the joined file."""
         specs = [(name, whole.dtype, whole.shape) for name, whole in self.tensors.items()]
         entries = place(aligned(specs))
         metadata = {"format": "pt"}
@@ -80,10 +80,10 @@ class Joined:
 
 
 def join(tensors: Mapping[str, Whole], limits: Limits) -> Joined:
-    """The file that pieces make.
+    """The file made of pieces.
 
     Raises:
-        ShardMismatch: pieces overlap or leave a hole, or a file is not there; it is named.
+        ShardMismatch: pieces overlap or leave a hole, or a file is missing; it is named.
         TruncatedFile: a file ends before its pieces do.
         LimitExceeded: there are too many tensors, or their header would be too long.
     """
@@ -106,7 +106,7 @@ def join(tensors: Mapping[str, Whole], limits: Limits) -> Joined:
 
 
 def parts(joined: Joined, size: int) -> list[Joined]:
-    """The same tensors in files of at most ``size`` bytes each; a larger tensor has its own."""
+    """Split tensors into files of at most ``size`` bytes; a larger tensor has its own."""
     found: list[dict[str, Whole]] = [{}]
     held = 0
     for name, whole in joined.tensors.items():
@@ -122,8 +122,8 @@ def parts(joined: Joined, size: int) -> list[Joined]:
     ]
 
 
-class JoinedFile:
-    """Reads pieces as the file that they would be if they were put together."""
+class JoinedFile(Readable):
+    """Reads pieces as one file."""
 
     def __init__(self, joined: Joined, files: Mapping[Path, OpenFile]) -> None:
         self.header = joined.header
@@ -132,11 +132,6 @@ class JoinedFile:
         self._dense: tuple[Piece, Bytes] | None = None
 
     def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
-        """Fills ``into`` with the bytes of a whole tensor from its byte ``start`` on.
-
-        Raises:
-            TruncatedFile: a file has become shorter.
-        """
         whole, done = self._tensors[entry.name], 0
         width = BITS[entry.dtype] // 8
         while done < len(into):
@@ -146,29 +141,26 @@ class JoinedFile:
             self._read(piece, width, first * width + inside, into[done:stop])
             done = stop
 
-    def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
-        """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
-        return chunks_of(self, entry, size)
-
     def _stretch(self, name: str, whole: Whole, element: int) -> tuple[Piece, int, int]:
-        """The piece with an element of a tensor, which of its own elements that is in C order, and
-        for how many the two go on together.
+        """The piece holding an element, its local index in C order, and the length of the run.
+
+        Within the run, whole and piece are contiguous together.
         """
         finder = self._finders.get(name)
         if finder is None:
             finder = self._finders[name] = _Finder(whole)
-        at = _coordinates(element, whole.shape)
+        at = tuple(map(int, np.unravel_index(element, whole.shape)))
         piece = finder.piece(at)
         local = 0
         for i, first, size in zip(at, piece.offsets, piece.shape, strict=True):
             local = local * size + i - first
         sizes = enumerate(zip(piece.shape, whole.shape, strict=True))
         dim = max((dim for dim, (own, all_of) in sizes if own != all_of), default=0)
-        size = math.prod(piece.shape[dim:])  # it has the dimensions after this one whole
+        size = math.prod(piece.shape[dim:])  # later dimensions are complete
         return piece, local, size - local % size
 
     def _read(self, piece: Piece, width: int, at: int, into: Bytes) -> None:
-        """Bytes of a piece, as if it lay in C order."""
+        """Read bytes of a piece as if it were in C order."""
         if piece.strides is None:
             self._files[piece.path].read(piece.start + at, into)
             return
@@ -184,8 +176,9 @@ class JoinedFile:
 
 
 class _Finder:
-    """Finds the piece that holds an element. Pieces that cover a tensor consist of cells: boxes
-    between the offsets, in each dimension, of some piece and the next.
+    """Finds the piece holding an element.
+
+    The offsets of all pieces divide the tensor into cells; each cell lies in exactly one piece.
     """
 
     def __init__(self, whole: Whole) -> None:
@@ -195,7 +188,7 @@ class _Finder:
         self._cells: dict[tuple[int, ...], Piece] = {}
 
     def piece(self, at: Shape) -> Piece:
-        """The piece that holds an element."""
+        """The piece holding an element."""
         cell = tuple(map(bisect_right, self._bounds, at))
         found = self._cells.get(cell)
         if found is None:
@@ -206,11 +199,11 @@ class _Finder:
 
 @contextmanager
 def open_joined(joined: Joined) -> Iterator[JoinedFile]:
-    """Opens the files that pieces lie in, to read them once.
+    """Open the files of all pieces for one reading.
 
     Raises:
-        ShardMismatch: one of them is not what it was when it was looked at.
-        OSError: one cannot be opened.
+        ShardMismatch: a file was changed since :func:`join`.
+        OSError: a file cannot be opened.
     """
     with ExitStack() as opened:
         files = {}
@@ -233,7 +226,7 @@ def _look_at(path: Path) -> tuple[int, int]:
 
 
 def _check(name: str, whole: Whole) -> None:
-    """Pieces that do not overlap and are as large as the whole between them cover it."""
+    """Check that pieces cover the whole: disjoint, and as large as the whole together."""
     if whole.dtype not in BITS or BITS[whole.dtype] % 8:
         raise MalformedFile(f"{name}: pieces of {whole.dtype} cannot be joined")
     for piece in whole.pieces:
@@ -258,7 +251,7 @@ def _check(name: str, whole: Whole) -> None:
 
 
 def _near(whole: Whole) -> Iterator[tuple[Piece, Piece]]:
-    """Pairs of pieces that meet in the dimension that is cut most often: no others overlap."""
+    """Pairs of pieces meeting in the most divided dimension; no other pairs overlap."""
     if not whole.shape:
         yield from combinations(whole.pieces, 2)
         return
@@ -277,11 +270,3 @@ def _overlap(one: Piece, other: Piece) -> bool:
         max(a, b) < min(a + m, b + n)
         for a, m, b, n in zip(one.offsets, one.shape, other.offsets, other.shape, strict=True)
     )
-
-
-def _coordinates(element: int, shape: Iterable[int]) -> Shape:
-    at = []
-    for size in reversed(tuple(shape)):
-        element, inside = divmod(element, size)
-        at.append(inside)
-    return tuple(reversed(at))

@@ -1,40 +1,41 @@
-"""Reading safetensors files: a path in, the checked header and any range of the data out.
+"""Reading safetensors files: the checked header, and any range of the data.
 
-Files are read, never mapped: one that is cut short meanwhile gives an error, not a
-signal that kills the process. A long file that is read once need not stay in the system's cache,
-where it would push out what others keep there, unless it was there before.
+Files are read, never mapped: a file truncated meanwhile gives an error, not a fatal signal. A long
+file read only once is dropped from the page cache, to keep the pages of other programs there,
+unless it was cached before.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from random import random
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.errors import FileError, TruncatedFile
+from planc.errors import TruncatedFile
 from planc.files.disk.atomic import naming, open_regular
 from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.formats.formats import named
 from planc.files.tensors.header import LENGTH, Entry, Header, parse_header, text_length
 
 Bytes = NDArray[np.uint8]
 
-_LONG = 64 << 20  # bytes of a file from which on it matters what of it is in the cache
+_LONG = 64 << 20  # bytes; shorter files may stay in the page cache
 _PROBES = 16
 
 
 class OpenFile:
-    """An open file, of which any part is read at any time, by one thread.
+    """An open file with random access, for one thread.
 
     Args:
-        once: it is read once, and need not stay in the system's cache for that.
+        once: the file is read once, and need not stay in the page cache.
     """
 
     def __init__(self, path: Path, descriptor: int, once: bool) -> None:
@@ -44,7 +45,7 @@ class OpenFile:
         self._once = once and size >= _LONG and not _is_cached(descriptor, size)
 
     def read(self, at: int, into: Bytes) -> None:
-        """Fills ``into`` with the bytes from byte ``at`` on.
+        """Fill ``into`` with the bytes from byte ``at`` on.
 
         Raises:
             TruncatedFile: the file has become shorter.
@@ -60,12 +61,33 @@ class OpenFile:
                     "copy it again"
                 )
             rest = rest[count:]
-        if self._once:  # with the end of what was read before, which may have been part of a page
+        if self._once:  # with the end of the range before, perhaps part of a page
             first, last = max(0, at - len(into)), at + len(into)
             os.posix_fadvise(self._descriptor, first, last - first, os.POSIX_FADV_DONTNEED)
 
 
-class TensorFile:
+class Readable(ABC):
+    """An open file of tensors: a single file, or joined pieces."""
+
+    @abstractmethod
+    def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
+        """Fill ``into`` with the bytes of a tensor from its byte ``start`` on.
+
+        Raises:
+            TruncatedFile: the file has become shorter.
+        """
+
+    def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
+        """The bytes of a tensor in chunks of at most ``size``, each valid until the next."""
+        length = entry.stop - entry.start
+        buffer: Bytes = np.empty(min(size, length), dtype=np.uint8)
+        for start in range(0, length, size):
+            piece = buffer[: min(size, length - start)]
+            self.read_into(entry, start, piece)
+            yield piece
+
+
+class TensorFile(Readable):
     """An open safetensors file; made by :func:`open_tensors`."""
 
     def __init__(
@@ -74,56 +96,26 @@ class TensorFile:
         self.path = Path(path)
         size = os.fstat(descriptor).st_size
         self._file = OpenFile(self.path, descriptor, once)
-        try:
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                start = file.read(LENGTH + 1)
-                length = text_length(start, size, limits)
-                file.seek(0)
-                self.header: Header = parse_header(file.read(LENGTH + length), size, limits)
-        except FileError as error:
-            raise type(error)(f"{path}: {error}") from None
+        with named(str(path)), os.fdopen(descriptor, "rb", closefd=False) as file:
+            length = text_length(file.read(LENGTH + 1), size, limits)
+            file.seek(0)
+            self.header: Header = parse_header(file.read(LENGTH + length), size, limits)
 
     def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
-        """Fills ``into`` with the bytes of a tensor from its byte ``start`` on.
-
-        Raises:
-            TruncatedFile: the file has become shorter.
-        """
         self._file.read(self.header.data + entry.start + start, into)
-
-    def chunks(self, entry: Entry, size: int) -> Iterator[Bytes]:
-        """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
-        return chunks_of(self, entry, size)
-
-
-class Readable(Protocol):
-    """A file of tensors that is open: one, or what pieces are when put together."""
-
-    def read_into(self, entry: Entry, start: int, into: Bytes) -> None:
-        """Fills ``into`` with the bytes of a tensor from its byte ``start`` on."""
-
-
-def chunks_of(file: Readable, entry: Entry, size: int) -> Iterator[Bytes]:
-    """The bytes of a tensor in pieces of at most ``size``, each valid until the next."""
-    length = entry.stop - entry.start
-    buffer: Bytes = np.empty(min(size, length), dtype=np.uint8)
-    for start in range(0, length, size):
-        piece = buffer[: min(size, length - start)]
-        file.read_into(entry, start, piece)
-        yield piece
 
 
 @contextmanager
 def open_tensors(
     path: str | os.PathLike[str], limits: Limits = DEFAULT, once: bool = False
 ) -> Iterator[TensorFile]:
-    """Opens a safetensors file and checks its header.
+    """Open a safetensors file and check its header.
 
     Args:
-        once: it will be read once, and need not stay in the system's cache for that.
+        once: the file is read once, and need not stay in the page cache.
 
     Raises:
-        FileError: it is no regular file, or no safetensors file; its class says which.
+        FileError: it is not a regular file, or not a safetensors file; its class tells the cause.
         OSError: it cannot be opened or read.
     """
     descriptor = open_regular(path)
@@ -134,13 +126,13 @@ def open_tensors(
 
 
 def read_header(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Header:
-    """The header of a safetensors file. Raises as :func:`open_tensors` does."""
+    """The header of a safetensors file. Raises like :func:`open_tensors`."""
     with open_tensors(path, limits) as file:
         return file.header
 
 
 def is_same_file(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one file that exists."""
+    """True if two paths lead to one existing file."""
     try:
         return os.path.samestat(first.stat(), second.stat())
     except OSError:
@@ -148,10 +140,10 @@ def is_same_file(first: Path, second: Path) -> bool:
 
 
 def _is_cached(descriptor: int, size: int) -> bool:
-    """Whether part of a file is in the system's cache, or that cannot be known."""
+    """True if part of a file is in the page cache, or if this cannot be determined."""
     if not hasattr(os, "RWF_NOWAIT"):
         return True
-    # a look brings its page into the cache: one page only, and another one each time
+    # a probe brings its page into the cache: one page only, at a new place each time
     places = [int((number + random()) / _PROBES * size) for number in range(_PROBES)]
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
     found = any(_is_here(descriptor, at) for at in places)
@@ -160,7 +152,7 @@ def _is_cached(descriptor: int, size: int) -> bool:
 
 
 def _is_here(descriptor: int, at: int) -> bool:
-    """Whether a byte of a file can be read without waiting for the disk."""
+    """True if a byte of a file can be read without waiting for the disk."""
     try:
         os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT)
     except BlockingIOError:
@@ -171,5 +163,5 @@ def _is_here(descriptor: int, at: int) -> bool:
 
 
 def is_directory(path: Path) -> bool:
-    """Whether a path leads to a directory; raises OSError if it leads nowhere."""
+    """True if a path leads to a directory; raises OSError if it leads nowhere."""
     return stat.S_ISDIR(path.stat().st_mode)

@@ -1,8 +1,8 @@
-"""Sets of safetensors files: a file, an index or a directory in, every tensor's place out.
+"""Sets of safetensors files: a single file, an index or a directory, and the place of each tensor.
 
-An index is a JSON file that maps each tensor to the shard that holds it. Nothing in it is believed:
-names of shards are plain names in the directory, and the headers must say the same as the index, so
-that no tensor is missing, doubled or from elsewhere.
+An index is a JSON file mapping each tensor to its shard. It is not trusted: names of shards are
+plain names in the directory, and the headers must agree with the index, so that no tensor is
+missing, duplicated or from another checkpoint.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from planc.files.tensors.reader import (
 )
 
 SUFFIX = ".safetensors"
-EXTRA_SUFFIX = ".planc-extra"  # also a safetensors file, which other tools leave alone
+EXTRA_SUFFIX = ".planc-extra"  # also a safetensors file, but ignored by other tools
 INDEX_SUFFIX = ".safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")  # names of what torch.save wrote
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")  # suffixes of files of torch.save
 PICKLED_INDEX = ".bin.index.json"
-NATIVE = ".metadata"  # of a checkpoint in torch.distributed.checkpoint's own form
-SHARD_SIZE = 5 << 30  # bytes that one file of several holds at most
+NATIVE = ".metadata"  # of a checkpoint in the native format of torch.distributed.checkpoint
+SHARD_SIZE = 5 << 30  # bytes, at most, of one file of several
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|]+")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One file of a set, or what pieces of files are when put together."""
+    """One file of a set, or joined pieces of files."""
 
     name: str
     path: Path
@@ -52,13 +52,13 @@ class Shard:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are read."""
+        """The files to read."""
         return (self.path,) if self.joined is None else tuple(self.joined.files)
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index file: its name, the shard of each tensor in the order of the file, the rest."""
+    """An index file: its name, the shard of each tensor in file order, and other entries."""
 
     name: str
     shards: Mapping[str, str]
@@ -67,12 +67,12 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class ShardSet:
-    """Files that hold the tensors of one state dict between them."""
+    """The files holding the tensors of one state dict."""
 
     directory: Path
     shards: tuple[Shard, ...]
     index: Index | None
-    outside: tuple[str, ...] = ()  # what a training checkpoint holds beside the state dict
+    outside: tuple[str, ...] = ()  # contents of a training checkpoint beside the state dict
 
     def entries(self) -> dict[str, tuple[Shard, Entry]]:
         """The shard and place of each tensor."""
@@ -84,7 +84,7 @@ def find_shards(path: Path, limits: Limits = DEFAULT) -> ShardSet:
 
     Raises:
         ShardMismatch: the index and the headers contradict each other; the tensor is named.
-        UnsafePath: a shard's name is not a plain file name, or a link that leads elsewhere: see
+        UnsafePath: a shard's name is not a plain file name, or a link leads elsewhere: see
             :mod:`planc.tensorfiles.links`.
         PlancError: the directory holds no checkpoint, or several.
         FileError, OSError: a file is malformed, damaged, or cannot be read.
@@ -101,7 +101,7 @@ def find_shards(path: Path, limits: Limits = DEFAULT) -> ShardSet:
 
 
 def joined_set(directory: Path, joined: Joined, outside: tuple[str, ...] = ()) -> ShardSet:
-    """The set of files that the pieces in a directory make: one, or several with an index."""
+    """The set of files made of the pieces in a directory: one, or several with an index."""
     files = parts(joined, SHARD_SIZE)
     if len(files) == 1:
         return ShardSet(directory, (_joined(f"model{SUFFIX}", directory, joined),), None, outside)
@@ -120,7 +120,7 @@ def _joined(name: str, path: Path, joined: Joined) -> Shard:
 
 
 def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (SUFFIX,)) -> None:
-    """Returns if all are plain names of safetensors files that any file system keeps apart.
+    """Check that all are plain names of safetensors files, distinct on any file system.
 
     Raises:
         UnsafePath: one is not, or two differ in case only.
@@ -139,7 +139,7 @@ def check_names(names: Iterable[str], where: str, suffixes: tuple[str, ...] = (S
 
 
 def check_apart(found: ShardSet, target: Path) -> None:
-    """Returns if a result at ``target`` would replace nothing that is read.
+    """Check that a result at ``target`` would not replace its source.
 
     Raises:
         PlancError: it is one of the files, or their directory.
@@ -151,14 +151,14 @@ def check_apart(found: ShardSet, target: Path) -> None:
 
 @contextmanager
 def open_shard(shard: Shard, limits: Limits = DEFAULT) -> Iterator[TensorFile | JoinedFile]:
-    """Opens a shard to read its tensors once. Raises as :func:`find_shards` does."""
+    """Open a shard to read its tensors once. Raises like :func:`find_shards`."""
     opened = None if shard.joined is None else open_joined(shard.joined)
     with opened or open_tensors(shard.path, limits, once=True) as file:
         yield file
 
 
 def _pieces_in(directory: Path, limits: Limits) -> list[Path]:
-    """The files of a distributed checkpoint, none if the directory holds another one."""
+    """The files of a distributed checkpoint; empty if the directory holds another one."""
     files = [path for path in sorted(directory.iterdir()) if path.name[:1] != "."]
     paths = [inside(path) for path in files if path.name.endswith(SUFFIX)]
     indexed = any(path.name.endswith(INDEX_SUFFIX) for path in files)
@@ -166,10 +166,10 @@ def _pieces_in(directory: Path, limits: Limits) -> list[Path]:
 
 
 def only(directory: Path, names: Sequence[str], what: str) -> Path | None:
-    """The one file of a directory that is meant, None if there is none.
+    """The single file of a directory among ``names``; None if there is none.
 
     Raises:
-        PlancError: there are several; ``what`` says which.
+        PlancError: there are several; ``what`` describes them.
     """
     match names:
         case [one, other, *_]:
@@ -183,7 +183,7 @@ def only(directory: Path, names: Sequence[str], what: str) -> Path | None:
 
 
 def checkpoint_in(directory: Path) -> Path:
-    """The index of a directory, else its one safetensors file."""
+    """The index of a directory, else its only safetensors file."""
     names = sorted(path.name for path in directory.iterdir() if path.name[:1] != ".")
     for suffix in (INDEX_SUFFIX, SUFFIX):
         found = only(directory, [n for n in names if n.endswith(suffix)], f"of kind *{suffix}")
@@ -195,11 +195,11 @@ def checkpoint_in(directory: Path) -> Path:
 def indexed(
     path: Path, opened: Callable[[Path], Shard], suffixes: tuple[str, ...], limits: Limits
 ) -> tuple[Index, tuple[Shard, ...]]:
-    """An index and its shards, which hold what it lists. Raises as :func:`find_shards` does.
+    """An index and its shards, checked against each other. Raises like :func:`find_shards`.
 
     Args:
-        opened: looks at a shard.
-        suffixes: what the names of shards may end with.
+        opened: opens a shard.
+        suffixes: permitted suffixes of shard names.
     """
     index = read_index(path, limits)
     names = sorted(set(index.shards.values()))
@@ -227,7 +227,7 @@ def read_index(path: Path, limits: Limits = DEFAULT) -> Index:
     """The content of an index file.
 
     Raises:
-        MalformedFile: it maps no tensors to shards.
+        MalformedFile: it does not map tensors to shards.
         FileError, OSError: it is too large, or cannot be read.
     """
     table = parse_object(read_file(path, limits.index), str(path), sizes_only=False)

@@ -1,8 +1,7 @@
-"""Writing safetensors files in one pass: the layout first, then the bytes of each tensor as they
-come, at the end the header with what is only known then.
+"""Writing safetensors files in one pass: the layout, then the tensors' bytes, then final metadata.
 
-Metadata may hold digests of the data that follows it: a header of the same length is written before
-the data, and written again over it after.
+Metadata may hold digests of the data after it: a header of the same length is written before the
+data, and overwritten at the end.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ Buffer = Any  # bytes, memoryview, an array of bytes
 class TensorWriter:
     """Writes one safetensors file through a descriptor of an empty file.
 
-    Tensors are added in the order of ``entries``, which :func:`planc.tensorfiles.header.place`
-    made; ``metadata`` is what the header says, or something of the same length. It is a context:
-    when its body ends, nothing is written any more.
+    Tensors are added in the order of ``entries``, made by :func:`planc.tensorfiles.header.place`.
+    ``metadata`` is the header's metadata, or a placeholder of the same length. The writer is a
+    context manager: after its body, nothing more is written.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class TensorWriter:
         self._entries = tuple(entries)
         self._metadata = dict(metadata)
         self._raw = write_header(self._entries, self._metadata)
-        self._digests: list[Any] = []  # of the tensors that were added
+        self._digests: list[Any] = []  # of the tensors added so far
         length = len(self._raw) + (self._entries[-1].stop if self._entries else 0)
         self._stream = Stream(descriptor, length)
         fill(self._stream.space, self._raw)
@@ -48,11 +47,12 @@ class TensorWriter:
 
     @contextmanager
     def adding(self, entry: Entry) -> Iterator[Space]:
-        """Gives what to ask for the space of the next tensor's bytes, all of which are to be filled
-        in the body; see :meth:`planc.tensorfiles.stream.Stream.space`.
+        """Yield the function giving memory for the next tensor's bytes; the body fills it.
+
+        See :meth:`planc.tensorfiles.stream.Stream.space`.
 
         Raises:
-            PlancError: it is another tensor's turn, or more or fewer bytes were asked for.
+            PlancError: the tensor is out of order, or more or fewer bytes were asked for.
         """
         turn = len(self._digests)
         if turn >= len(self._entries) or self._entries[turn] is not entry:
@@ -71,13 +71,13 @@ class TensorWriter:
         self._digests.append(self._stream.end())
 
     def add(self, entry: Entry, chunks: Iterable[Buffer]) -> None:
-        """Writes the bytes of the next tensor. Raises as :meth:`adding` does."""
+        """Write the bytes of the next tensor. Raises like :meth:`adding`."""
         with self.adding(entry) as space:
             for chunk in chunks:
                 fill(space, chunk)
 
     def digests(self) -> tuple[bytes, ...]:
-        """The SHA-256 of every tensor, in the order of the file; waits until all are written.
+        """The SHA-256 of every tensor, in file order; waits until all are written.
 
         Raises:
             PlancError: tensors are missing.
@@ -90,7 +90,7 @@ class TensorWriter:
         return tuple(digest.digest() for digest in self._digests)
 
     def finish(self, metadata: Mapping[str, str] | None = None) -> Header:
-        """Writes the header with its final metadata, if it is another, and returns it.
+        """Write the header with its final metadata, if changed, and return it.
 
         Raises:
             PlancError: tensors are missing, or the header would have another length.
@@ -114,7 +114,7 @@ def _check(entry: Entry, length: int, at_most: bool = False) -> None:
 
 
 def rewrite(descriptor: int, start: bytes) -> None:
-    """Writes over the first bytes of a file, however little each system call takes."""
+    """Overwrite the first bytes of a file, across partial system calls."""
     rest, at = memoryview(start), 0
     while rest:
         count = os.pwrite(descriptor, rest, at)

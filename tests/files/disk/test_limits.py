@@ -10,6 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 
+import planc
 from planc.errors import (
     FileError,
     LimitExceeded,
@@ -86,6 +87,12 @@ def test_an_attribute_of_more_than_integers_need_not_be_in_the_table_of_modules(
     dotted = AttributeChange("a", "config.width", 1, 2)
     plan = complete(PLAN.tensors, PLAN.modules, PLAN.groups, (dotted,))
     assert decode_plan(encode_plan(plan)) == plan
+
+
+def test_limits_show_the_bounds_that_were_changed() -> None:
+    assert repr(DEFAULT) == "Limits()"
+    assert repr(Limits(groups=3, file=10)) == "Limits(file=10, groups=3)"
+    assert planc.Limits is Limits
 
 
 def test_a_limit_is_the_most_that_is_accepted() -> None:

@@ -11,13 +11,7 @@ import pytest
 from planc.errors import CorruptFile, FileError, LimitExceeded
 from planc.files.disk.limits import DEFAULT, Limits
 from planc.files.formats.kinds import load_any
-from planc.files.formats.latency import (
-    decode_latency,
-    from_body,
-    load_latency,
-    save_latency,
-    to_body,
-)
+from planc.files.formats.latency import LATENCIES, from_body, load_latency, save_latency, to_body
 from planc.plan.latency import Grid, LatencyTable, Use
 
 TABLE = LatencyTable(
@@ -94,4 +88,4 @@ def test_a_table_holds_no_values_of_inputs() -> None:
 
 def test_a_digest_of_another_length_is_none() -> None:
     with pytest.raises(ValueError, match="sha256 has 64 hexadecimal digits, 'ab' has 2"):
-        decode_latency(b"", sha256="ab")
+        LATENCIES.decode(b"", sha256="ab")
