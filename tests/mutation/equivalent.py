@@ -67,14 +67,16 @@ EQUIVALENT: dict[str, str] = {
     "planc/files/cut/apply.py:_write_directory: assert begun is not None -> pass": (
         "it tells the type checker what the first process gives"
     ),
-    "planc/files/cut/masking.py:_pieces: 'little' -> 'little?'": "numpy looks at the first letter",
+    "planc/files/cut/masking.py:MaskRemoval.whole: 'little' -> 'little?'": (
+        "numpy looks at the first letter"
+    ),
     "planc/files/cut/uncutting.py:_kept: assert position is not None -> pass": (
         "it tells the type checker that the box lies in the piece"
     ),
     "planc/files/cut/uncutting.py:_places: first >= last -> first > last": (
         "no rows are read, and put nowhere"
     ),
-    "planc/files/cut/uncutting.py:restored_into: 1 -> 0": (
+    "planc/files/cut/restore.py:_fill_in: 1 -> 0": (
         "both pieces of memory are free when removed values are read"
     ),
     "planc/files/cut/cutting.py:_fill: start >= stop -> start > stop": "no rows are gathered",

@@ -1,8 +1,7 @@
-"""Checkpoints: a pruned model and its plan in, files out; files and a freshly built model in, the
-pruned model out.
+"""Checkpoints of pruned models: saving, loading, and reading single tensors from their files.
 
-One safetensors file, or shards with the usual index, that any reader of safetensors can open. The
-metadata of the first file carries the record of :mod:`planc.codec.checkpoint`.
+A checkpoint is one safetensors file, or shards with the usual index, readable by every safetensors
+reader. The metadata of the first file carries the record of :mod:`planc.codec.checkpoint`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tensors to be written, each with what the record says of it."""
+"""Tensors to be written, each with its entry in the record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planc.files.tensors.header import nbytes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """A tensor to be written, and what the record says of it."""
+    """A tensor to be written and its entry in the record."""
 
     tensor: torch.Tensor
     stored: StoredTensor
@@ -28,7 +28,7 @@ class Content:
 
 
 def content_of(tensor: torch.Tensor, names: tuple[str, ...], role: str) -> Content:
-    """The tensor with its entry in the record, whose digest is not known yet."""
+    """Return the tensor with its entry in the record; the digest is zero until it is known."""
     shape = tuple(tensor.shape)
     return Content(
         tensor, StoredTensor(names, dtype_name(tensor, names[0]), shape, bytes(32), role)

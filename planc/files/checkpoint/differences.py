@@ -1,6 +1,4 @@
-"""What keeps a model from taking the tensors of a checkpoint: both in, every difference in words
-out, so that all of them can be seen at once.
-"""
+"""Differences between a checkpoint and a model: every one in words, so all are seen at once."""
 
 from __future__ import annotations
 
@@ -17,15 +15,17 @@ from planc.modules.tree import OwnedTensor, owned_tensors, settings
 from planc.plan.fingerprint import modules_after
 from planc.plan.plan import CLASS, Plan
 
-_OF_TRAINING = frozenset({"dropout", "momentum", "p"})  # no result of a trained model needs them
-_UNKNOWN = "module"  # the type of a module of which only a plan of an older version is known
+_OF_TRAINING = frozenset({"dropout", "momentum", "p"})  # without effect on inference
+_UNKNOWN = "module"  # the type of a module known from a plan of an older version only
 
 
 def differences(checkpoint: Checkpoint, model: nn.Module, plan: Plan | None = None) -> list[str]:
-    """Every difference between a checkpoint and a model of the pruned structure.
+    """Return every difference between a checkpoint and a model of the pruned structure.
 
     Args:
-        plan: the plan that the model was made with, where it is known.
+        checkpoint: the record of the checkpoint.
+        model: the model to take its tensors.
+        plan: the plan of the model, if known.
     """
     found = [*tensor_differences(checkpoint, model), *attribute_differences(checkpoint, model)]
     if plan is not None and plan != checkpoint.plan:
@@ -37,14 +37,14 @@ def differences(checkpoint: Checkpoint, model: nn.Module, plan: Plan | None = No
 
 
 def model_names(tensor: StoredTensor) -> tuple[str, ...]:
-    """The names that a stored tensor has in the model."""
+    """Return the names of a stored tensor in the model."""
     if tensor.role == "buffer":
         return tuple(name.removeprefix("buffer/") for name in tensor.names)
     return tensor.names
 
 
 def tensor_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str]:
-    """Missing, unexpected, tied and other tensors."""
+    """Yield missing and unexpected tensors, and differing shapes and ties."""
     owned = owned_tensors(model)
     owner = {name: entry for entry in owned for name in entry.names}
     listed: set[str] = set()
@@ -69,14 +69,16 @@ def tensor_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str
         if len({digests[name] for name in stored}) > 1:
             yield f"{', '.join(stored)}: tied in the model, with several values in the checkpoint"
         extra = [name for name in entry.names if name not in listed]
-        # what a state dict calls by one name only is known by that one
+        # a tensor tied to a non-persistent buffer is stored by its other names only
         if stored and extra and not set(entry.names) & transient:
             yield f"{extra[0]}: tied to {stored[0]} in the model, not in the checkpoint"
 
 
 def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[str]:
-    """Missing, unexpected and other modules, and attributes that differ: those that the plan lists,
-    and the numbers that torch.nn's own layers compute with. What else runs leave may differ.
+    """Yield missing and unexpected modules, and differing types and attributes.
+
+    Compared are the attributes listed by the plan, and the numbers used by the computations of
+    torch.nn's own layers. Other attributes may be left over from earlier runs and may differ.
     """
     modules = {module.path: module for module in modules_of(model)}
     planned = {module.path: module for module in _modules_of(counting(checkpoint.plan, model))}
@@ -99,14 +101,14 @@ def attribute_differences(checkpoint: Checkpoint, model: nn.Module) -> Iterator[
 
 
 def _numbers(module: nn.Module) -> Iterator[str]:
-    """Names of what a layer of torch.nn computes with beside sizes, such as ``eps``."""
+    """Yield the names of numbers used by a torch.nn layer beside sizes, such as ``eps``."""
     for name in settings(module):
         if type(vars(module).get(name)) is float and name not in _OF_TRAINING:
             yield name
 
 
 def _modules_of(plan: Plan) -> Iterator[StoredModule]:
-    """The modules of a checkpoint that was made without the model's class, as the plan has them."""
+    """Yield the modules listed in the plan, for a checkpoint made without the model's class."""
     for spec in modules_after(plan.modules, plan.attributes):
         attributes = {name: plan_value(value) for name, value in spec.attributes}
         kind = attributes.pop(CLASS, _UNKNOWN)
@@ -114,14 +116,14 @@ def _modules_of(plan: Plan) -> Iterator[StoredModule]:
 
 
 def transient_names(model: nn.Module) -> Iterator[str]:
-    """The names of buffers that a state dict leaves out."""
+    """Yield the names of buffers left out of a state dict."""
     for path, module in model.named_modules(remove_duplicate=False):
         for name in module._non_persistent_buffers_set:
             yield f"{path}.{name}" if path else name
 
 
 def _name(kind: str) -> str:
-    """The name of a type, without the file or the function that defines it."""
+    """Return the name of a type without its module or enclosing function."""
     return kind.rpartition(".")[2]
 
 
@@ -130,7 +132,7 @@ def _what(entry: OwnedTensor) -> str:
 
 
 def _both(saved: Mapping[str, Any], own: Mapping[str, Any], name: str) -> str:
-    """The values of an attribute on both sides, where it is there."""
+    """Describe both values of an attribute, or its absence."""
     here = f"{_shown(saved[name])} in the checkpoint" if name in saved else "not in the checkpoint"
     there = f"{_shown(own[name])} in the model" if name in own else "not in the model"
     return f"{here}, {there}"

@@ -1,4 +1,4 @@
-"""Tensors of torch and the elements of safetensors files: dtypes by name, values as bytes."""
+"""Tensors of torch as elements of safetensors files: dtypes by name, values as bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ATTRIBUTES = {
 
 
 def dtypes_of(library: Any) -> dict[str, torch.dtype]:
-    """The dtypes that a version of torch has, by their names; older ones have fewer."""
+    """Return the dtypes of a torch version by safetensors names; older versions have fewer."""
     return {
         name: getattr(library, attribute)
         for name, attribute in _ATTRIBUTES.items()
@@ -46,10 +46,10 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def dtype_name(tensor: torch.Tensor, name: str) -> str:
-    """What safetensors calls the dtype of a tensor.
+    """Return the safetensors name of a tensor's dtype; ``name`` is the tensor's, for messages.
 
     Raises:
-        PlancError: it has no name for it, or the tensor is not an ordinary one.
+        PlancError: safetensors has no such dtype, or the tensor is not dense or has no values.
     """
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise PlancError(f"{name}: a {tensor.layout} tensor cannot be saved; make it a dense one")
@@ -59,10 +59,10 @@ def dtype_name(tensor: torch.Tensor, name: str) -> str:
 
 
 def name_of(dtype: torch.dtype, tensor: str) -> str:
-    """What safetensors calls a dtype.
+    """Return the safetensors name of a dtype; ``tensor`` is a tensor's name, for messages.
 
     Raises:
-        PlancError: it has no name for it.
+        PlancError: safetensors has no such dtype.
     """
     if dtype not in _NAMES:
         raise PlancError(f"{tensor}: safetensors has no {dtype}; convert it")
@@ -70,10 +70,10 @@ def name_of(dtype: torch.dtype, tensor: str) -> str:
 
 
 def torch_dtype(name: str, tensor: str) -> torch.dtype:
-    """The dtype that safetensors calls ``name``.
+    """Return the dtype with the safetensors name ``name``; ``tensor`` is a tensor's, for messages.
 
     Raises:
-        PlancError: this torch has none.
+        PlancError: this version of torch has no such dtype.
     """
     if name not in DTYPES:
         raise PlancError(f"{tensor}: torch {torch.__version__} has no dtype for {name}")
@@ -81,19 +81,19 @@ def torch_dtype(name: str, tensor: str) -> torch.dtype:
 
 
 def bytes_of(tensor: torch.Tensor) -> Bytes:
-    """The values in C order; a view of a contiguous CPU tensor's memory, else of a copy."""
+    """Return the values in C order, as a view of a contiguous CPU tensor's memory or of a copy."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return _as_bytes(plain.reshape(-1))
 
 
 def memory_of(tensor: torch.Tensor) -> Bytes | None:
-    """The memory of a tensor to write values in C order into, None if it is not laid out so."""
+    """Return a tensor's writable memory, None unless it is contiguous, on the CPU and not empty."""
     if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.numel() == 0:
         return None
     return _as_bytes(tensor.detach().view(-1))
 
 
 def _as_bytes(flat: torch.Tensor) -> Bytes:
-    # one element counts as contiguous whatever its stride, and only stride 1 is viewed as bytes
+    # a single element is contiguous with any stride, but only stride 1 can be viewed as bytes
     array: Any = flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy()
     return array  # type: ignore[no-any-return]

@@ -14,16 +14,16 @@ from planc.files.tensors.opened import read_record
 from planc.files.tensors.reader import read_header
 from planc.files.tensors.shards import EXTRA_SUFFIX, SUFFIX
 
-_STEM = 56  # characters of a checkpoint's name in that of its extra file, 224 bytes at most
+_STEM = 56  # characters of the checkpoint's name in the extra file's name, 224 bytes at most
 
 
 def extra_name(stem: str, digest: bytes) -> str:
-    """The name of an extra file by its checkpoint's name and a digest of its content."""
+    """Return the name of an extra file, from its checkpoint's name and a digest of its content."""
     return f"{shortened(stem, _STEM)}-{digest[:8].hex()}{EXTRA_SUFFIX}"
 
 
 def drop_old_extras(target: Path, limits: Limits) -> None:
-    """Removes the extra files of a checkpoint that its record does not list any more."""
+    """Remove the extra files of a checkpoint no longer listed in its record."""
     if not any(_extras_of(target, limits)):
         return
     with locked(target):
@@ -37,7 +37,7 @@ def drop_old_extras(target: Path, limits: Limits) -> None:
 
 
 def _extras_of(target: Path, limits: Limits) -> Iterator[Path]:
-    """The files beside a checkpoint that planc wrote as its extra ones."""
+    """Yield the extra files written by planc beside a checkpoint."""
     stem = re.escape(shortened(target.name.removesuffix(SUFFIX), _STEM))
     pattern = re.compile(rf"{stem}-[0-9a-f]{{16}}{re.escape(EXTRA_SUFFIX)}")
     for path in target.parent.iterdir():

@@ -1,9 +1,8 @@
-"""Loading: a checkpoint and a freshly built model in, a new model with the checkpoint's tensors
-out; the model given is only read.
+"""Loading a checkpoint into a new model; the given model is only read.
 
-``replay`` takes the unpruned model and applies the plan's structure to it, ``verify`` one that has
-the pruned structure. Memory is allocated for the pruned tensors only, so the model may be on the
-meta device, whatever its size.
+``replay`` takes the unpruned model and applies the plan's structure to it; ``verify`` takes a model
+with the pruned structure. Memory is allocated for the pruned tensors only, so a model of any size
+may be given on the meta device.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
 from planc.files.checkpoint.differences import differences, model_names
 from planc.files.checkpoint.elements import memory_of, torch_dtype
 from planc.files.checkpoint.optimizers import OPTIMIZER
-from planc.files.checkpoint.values import decoded, pair
+from planc.files.checkpoint.values import decoded
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.formats.checkpoint import StoredTensor
 from planc.files.tensors.opened import Opened, open_checkpoint, steady
@@ -40,6 +39,15 @@ _PIECE = 16 << 20
 _SHOWN = 20
 
 
+@takes(
+    path=a_path,
+    model=module,
+    mode=options("replay", "verify"),
+    plan=optional(a_plan),
+    device=optional(device_given),
+    check_digests=a_flag,
+    limits=limits_given,
+)
 def load(
     path: str | os.PathLike[str],
     model: nn.Module,
@@ -50,112 +58,93 @@ def load(
     check_digests: bool = True,
     limits: Limits = DEFAULT,
 ) -> nn.Module:
-    """A new model of the class of ``model`` with the structure and tensors of a checkpoint.
+    """Return a new model with the structure and tensors of a checkpoint.
 
-    Tensors have the dtype that they were saved with; memory format, ``requires_grad``, hooks and
+    Tensors have the dtype of the saved ones. The class, memory format, ``requires_grad``, hooks and
     training mode are those of ``model``.
 
     Args:
-        path: what :func:`planc.save` or ``planc apply`` wrote: a file, directory or index.
-        model: for "replay" the unpruned model, freshly built, on any device, also meta; for
-            "verify" a model that has the pruned structure already.
+        path: a file, directory or index written by :func:`planc.save` or ``planc apply``.
+        model: for "replay" the unpruned model, freshly built, on any device including meta; for
+            "verify" a model with the pruned structure.
         mode: "replay" applies the plan in the checkpoint to the structure of ``model``; "verify"
             sets no attribute.
-        plan: the plan that the checkpoint must have been made with.
-        device: where the tensors go; by default where those of ``model`` are, or the CPU.
+        plan: the plan expected in the checkpoint, to be compared with its own.
+        device: the device of the new tensors; by default those of ``model``, or the CPU for meta
+            tensors.
         check_digests: compare every tensor's bytes with its digest.
+        limits: bounds on the record and headers of the files.
 
     Raises:
-        StalePlan: "replay": the model is not the one that the plan was made for.
+        StalePlan: "replay": the plan was made for another model, or differs from ``plan``.
         AlreadyApplied: "replay": the model has the pruned structure already.
-        VerificationError: the structure differs from the checkpoint's; lists every difference.
+        VerificationError: the structure differs from the checkpoint's; lists the differences.
         ShardMismatch, CorruptFile, FileError: the files do not belong together, are damaged, or
-            are no checkpoint.
-        PlancError: a tensor has no values anywhere, or no dtype in this torch.
+            are not a checkpoint.
+        PlancError: neither checkpoint nor model has values of a tensor, or this torch has no such
+            dtype.
     """
-    path, model = a_path("path", path), module("model", model)
-    plan = optional(a_plan)("plan", plan)
-    device = optional(device_given)("device", device)
-    limits, check_digests = limits_given("limits", limits), a_flag("check_digests", check_digests)
-    options("replay", "verify")("mode", mode)
-    return steady(path, lambda: _loaded(path, model, mode, plan, device, check_digests, limits))
 
+    def read() -> nn.Module:
+        opened = open_checkpoint(path, limits=limits)
+        recorded = opened.checkpoint.plan
+        if mode == "verify":
+            _raise_all(differences(opened.checkpoint, model, plan), path)
+            loaded = rebuilt(model, _Allocation(opened, model, {}, device))
+        else:
+            if plan is not None and plan != recorded:
+                raise StalePlan(f"{path}: was made with another plan than the one given")
+            if recorded.target != "module":
+                raise PlancError(
+                    f"{path}: holds a rewritten graph (target={recorded.target!r}): apply its plan "
+                    "to the model and load with mode='verify'"
+                )
+            check_model(recorded, model)
+            loaded = rebuilt(model, _Allocation(opened, model, recorded.cuts, device))
+            check_objects(model, loaded)
+            set_attributes(loaded, recorded.attributes)
+            _raise_all(differences(opened.checkpoint, loaded), path)
+        _fill(opened, loaded, check_digests, limits)
+        return loaded
 
-def _loaded(
-    path: str | os.PathLike[str],
-    model: nn.Module,
-    mode: Mode,
-    plan: Plan | None,
-    device: torch.device | str | None,
-    check_digests: bool,
-    limits: Limits,
-) -> nn.Module:
-    opened = open_checkpoint(path, limits=limits)
-    recorded = opened.checkpoint.plan
-    if mode == "verify":
-        _raise_all(differences(opened.checkpoint, model, plan), path)
-        loaded = _allocated(opened, model, {}, device)
-    else:
-        if plan is not None and plan != recorded:
-            raise StalePlan(f"{path}: was made with another plan than the one given")
-        if recorded.target != "module":
-            raise PlancError(
-                f"{path}: holds a rewritten graph (target={recorded.target!r}): apply its plan to "
-                "the model and load with mode='verify'"
-            )
-        check_model(recorded, model)
-        loaded = _allocated(opened, model, recorded.cuts, device)
-        check_objects(model, loaded)
-        set_attributes(loaded, recorded.attributes)
-        _raise_all(differences(opened.checkpoint, loaded), path)
-    _fill(opened, loaded, check_digests, limits)
-    return loaded
+    return steady(path, read)
 
 
 @takes(path=a_path, limits=limits_given, check_digests=a_flag)
 def load_optimizer(
     path: str | os.PathLike[str], *, check_digests: bool = True, limits: Limits = DEFAULT
 ) -> dict[str, Any]:
-    """The state of the optimiser in a checkpoint, for ``optimizer.load_state_dict``.
+    """Return the state of the optimizer in a checkpoint, for ``optimizer.load_state_dict``.
+
+    Args:
+        path: a checkpoint written by :func:`planc.save` with an ``optimizer``.
+        check_digests: compare every tensor's bytes with its digest.
+        limits: bounds on the record and headers of the files.
 
     Raises:
-        PlancError: the checkpoint was saved without one.
+        PlancError: the checkpoint was saved without an optimizer.
         FileError: as for :func:`load`.
     """
-    return steady(path, lambda: _optimizer_state(path, check_digests, limits))
 
+    def read() -> dict[str, Any]:
+        opened = open_checkpoint(path, limits=limits)
+        numbers = dict(opened.checkpoint.metadata).get(OPTIMIZER)
+        if numbers is None:
+            raise PlancError(f"{path}: was saved without an optimizer")
+        tensors = {
+            stored.name: torch.empty(stored.shape, dtype=torch_dtype(stored.dtype, stored.name))
+            for stored in opened.checkpoint.tensors
+            if stored.role == "optimizer"
+        }
+        read_tensors(opened, lambda stored: tensors.get(stored.name), check_digests, limits)
+        state: dict[str, Any] = decoded(numbers, tensors)
+        return state
 
-def _optimizer_state(
-    path: str | os.PathLike[str], check_digests: bool, limits: Limits
-) -> dict[str, Any]:
-    opened = open_checkpoint(path, limits=limits)
-    numbers = dict(opened.checkpoint.metadata).get(OPTIMIZER)
-    if numbers is None:
-        raise PlancError(f"{path}: was saved without an optimizer")
-    tensors: dict[str, torch.Tensor] = {}
-    for stored in opened.checkpoint.tensors:
-        if stored.role == "optimizer":
-            dtype = torch_dtype(stored.dtype, stored.name)
-            tensors[stored.name] = torch.empty(stored.shape, dtype=dtype)
-    read_tensors(opened, lambda stored: tensors.get(stored.name), check_digests, limits)
-
-    def with_tensors(value: Any) -> Any:
-        match value:
-            case ("type", str(name)) if name in tensors:
-                return tensors[name]
-            case ("dict", *items):
-                return {decoded(key): with_tensors(item) for key, item in map(pair, items)}
-            case ("list" | "tuple" as kind, *items):
-                made = [with_tensors(item) for item in items]
-                return made if kind == "list" else tuple(made)
-        return decoded(value)
-
-    state: dict[str, Any] = with_tensors(numbers)
-    return state
+    return steady(path, read)
 
 
 class _Allocation(Renewal[Cut]):
-    """Replaces each tensor that the checkpoint has by memory for it, cuts the others."""
+    """Replaces each tensor of the checkpoint by memory for it, and cuts the others."""
 
     def __init__(
         self,
@@ -172,7 +161,7 @@ class _Allocation(Renewal[Cut]):
         }
 
     def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
-        """Memory of the stored dtype, in the memory format that the cut tensor would have."""
+        """Return memory of the stored dtype, in the memory format of the cut tensor."""
         stored = self._stored_as(name)
         if stored is None:
             if tensor.is_meta:
@@ -200,17 +189,11 @@ class _Allocation(Renewal[Cut]):
         return torch.empty_like(shape, dtype=dtype, device=device)
 
     def _stored_as(self, name: str | None) -> StoredTensor | None:
-        if name is None:  # of a plain attribute
+        if name is None:  # a tensor in a plain attribute
             return None
         spec = self._specs.get(name)
         names = (name,) if spec is None else (name, *spec.names)
         return next((self._stored[n] for n in names if n in self._stored), None)
-
-
-def _allocated(
-    opened: Opened, model: nn.Module, cuts: Mapping[str, Cut], device: torch.device | str | None
-) -> nn.Module:
-    return rebuilt(model, _Allocation(opened, model, cuts, device))
 
 
 def _fill(opened: Opened, model: nn.Module, check_digests: bool, limits: Limits) -> None:
@@ -232,10 +215,16 @@ def read_tensors(
     check_digests: bool,
     limits: Limits,
 ) -> None:
-    """Reads every tensor for which there is a target, file by file in the order of the bytes.
+    """Read every tensor with a target, file by file in the order of the bytes.
+
+    Args:
+        opened: the checkpoint.
+        target: returns the tensor to fill, or None to skip a stored one.
+        check_digests: compare the bytes with their digests.
+        limits: bounds on the headers of the files.
 
     Raises:
-        CorruptFile: the bytes of one are not those that were saved.
+        CorruptFile: the bytes of a tensor differ from the saved ones.
     """
     for number, path in enumerate(opened.paths):
         with open_tensors(path, limits) as file:

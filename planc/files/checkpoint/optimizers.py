@@ -1,4 +1,4 @@
-"""Optimizers: one of the model's parameters in, its state as plain data and tensors out."""
+"""The state of an optimizer as plain data and tensors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from planc.errors import PlancError
 from planc.files.checkpoint.contents import Content, content_of
 from planc.files.checkpoint.values import encoded
 
-OPTIMIZER = "planc.optimizer"  # in the metadata of the record: the optimizer's numbers
+OPTIMIZER = "planc.optimizer"  # key of the optimizer's numbers in the record's metadata
 _AGAIN = "make an optimizer of the parameters of the model that is saved, or save its state apart"
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Returns if all parameters of an optimizer, and those it has a state of, are the model's.
+    """Check that the parameters of an optimizer, and those in its state, are the model's.
 
     Raises:
-        PlancError: one is not, as after pruning those of the original; the first is named.
+        PlancError: one is not, such as a parameter of the unpruned model; names the first.
     """
     own = {id(parameter) for parameter in model.parameters()}
     for where, parameter in _parameters(optimizer):
@@ -47,10 +47,10 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, torch.T
 def optimizer_contents(
     optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> tuple[Any, list[Content]]:
-    """The optimizer's state as plain data with names in the place of tensors, and the tensors.
+    """Return the optimizer's state as plain data with names in place of tensors, and the tensors.
 
     Raises:
-        PlancError: a parameter is not the model's, or part of the state is no plain data.
+        PlancError: a parameter is not the model's, or part of the state is not plain data.
     """
     check_optimizer(optimizer, model)
     tensors: list[Content] = []

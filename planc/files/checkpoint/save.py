@@ -1,14 +1,13 @@
-"""Saving: a pruned model and the plan it came from in, a checkpoint on the disk out.
+"""Saving a pruned model with its plan as a checkpoint.
 
-Everything is looked at before the first byte is written, and every file is written beside its place
-and renamed: on return the new checkpoint is on the disk, on an error the old one is.
+Everything is checked before the first byte is written. Every file is written under a temporary name
+and renamed: after a return the new checkpoint is on the disk, after an error the old one.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +24,7 @@ from planc.files.checkpoint.extras import drop_old_extras, extra_name
 from planc.files.checkpoint.optimizers import OPTIMIZER, optimizer_contents
 from planc.files.checkpoint.values import encoded
 from planc.files.checkpoint.values import modules_of as stored_modules
-from planc.files.disk.atomic import replacing, write_file
+from planc.files.disk.atomic import replacing
 from planc.files.disk.directories import new_directory
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.formats import encode_plan
@@ -41,30 +40,37 @@ from planc.files.formats.checkpoint import (
     encode_part,
 )
 from planc.files.tensors.header import Entry, Header, aligned, place, write_header
+from planc.files.tensors.indexing import with_own_size, write_index
 from planc.files.tensors.shards import (
     INDEX_SUFFIX,
     SHARD_SIZE,
     SUFFIX,
+    Index,
     check_names,
 )
 from planc.files.tensors.writer import TensorWriter
 from planc.modules.given import module
 from planc.modules.tables import tensors_of
 from planc.modules.tree import owned_tensors
-from planc.plan.arguments import a_count, a_mapping, a_path, a_plan, instance, optional
+from planc.plan.arguments import a_count, a_mapping, a_path, a_plan, instance, optional, takes
 from planc.plan.fingerprint import first_difference, tensors_after
 from planc.plan.origin import own_tensors
 from planc.plan.plan import Plan
 
-_FORMAT = {"format": "pt"}  # what others look for in the metadata
+_FORMAT = {"format": "pt"}  # expected in the metadata by other readers
 
 
-_optimizer = optional(
-    instance("an optimizer of torch.optim", torch.optim.Optimizer, advice="leave it out")
+@takes(
+    path=a_path,
+    model=module,
+    plan=a_plan,
+    optimizer=optional(
+        instance("an optimizer of torch.optim", torch.optim.Optimizer, advice="leave it out")
+    ),
+    metadata=optional(a_mapping),
+    shard_size=a_count,
+    limits=limits_given,
 )
-_metadata = optional(a_mapping)
-
-
 def save(
     path: str | os.PathLike[str],
     model: nn.Module,
@@ -76,33 +82,33 @@ def save(
     overwrite: bool = False,
     limits: Limits = DEFAULT,
 ) -> None:
-    """Writes a checkpoint of a model that ``plan`` produced.
+    """Write a checkpoint of a model produced by ``plan``.
 
-    The file holds the state dict, tied tensors once. Buffers that are not persistent, and the
-    optimiser's tensors, go to a second file with the suffix ``.planc-extra``.
+    The file holds the state dict, with tied tensors once. Non-persistent buffers and the
+    optimizer's tensors go to a second file with the suffix ``.planc-extra``.
 
     Args:
-        path: a name that ends in ``.safetensors`` for one file, which is replaced if it is there;
-            any other name for a directory of ``model.safetensors``, or shards and their index.
-        model: what ``apply(plan, original)`` returned, trained since or not.
-        optimizer: one of the model's own parameters, all or some of them, whose state is saved too;
-            see :func:`planc.load_optimizer`.
-        metadata: plain data of your own, found again by :func:`planc.inspect`.
-        shard_size: bytes that one file of a directory holds at most.
-        overwrite: replace a directory that is there.
+        path: a name ending in ``.safetensors`` for one file, replaced if it exists; any other name
+            for a directory of ``model.safetensors``, or shards and their index.
+        model: the result of ``apply(plan, original)``, trained since or not.
+        plan: the plan.
+        optimizer: an optimizer of all or some of the model's own parameters, to be saved with its
+            state; see :func:`planc.load_optimizer`.
+        metadata: plain data of your own, returned by :func:`planc.inspect`; keys must not begin
+            with ``planc.``.
+        shard_size: maximum bytes of tensors in one file of a directory; a larger tensor has a file
+            of its own.
+        overwrite: replace an existing directory.
+        limits: bounds on the record.
 
     Raises:
-        StalePlan: the model is not what the plan produces; names the first difference.
-        PlancError: a tensor cannot be saved; the optimizer has a parameter that is not the model's;
-            the directory exists; a key is reserved; the name of the file is none that every system
-            can have.
+        StalePlan: the plan does not produce this model; names the first difference.
+        PlancError: a tensor cannot be saved; a parameter of the optimizer is not the model's; the
+            directory exists; a key is reserved; the file name is not valid on every system.
         FileError: the record is larger than ``limits``.
-        OSError: the disk is full, ...
+        OSError: a file cannot be written, for example because the disk is full.
     """
-    target = Path(a_path("path", path))
-    model, plan = module("model", model), a_plan("plan", plan)
-    limits, shard_size = limits_given("limits", limits), a_count("shard_size", shard_size)
-    optimizer, metadata = _optimizer("optimizer", optimizer), _metadata("metadata", metadata)
+    target = Path(path)
     _check_result(plan, model)
     state, extra = _contents(model)
     user = tuple((str(name), encoded(value)) for name, value in sorted((metadata or {}).items()))
@@ -122,10 +128,10 @@ def save(
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """What is known of the checkpoint before its tensors are written."""
+    """The record of the checkpoint before its tensors are written."""
 
     plan: Plan
-    content: bytes  # of the plan's file
+    content: bytes  # bytes of the plan's file
     modules: tuple[StoredModule, ...]
     metadata: tuple[tuple[str, Any], ...]
     limits: Limits
@@ -133,7 +139,7 @@ class _Draft:
     def record(
         self, tensors: Sequence[StoredTensor], shards: Sequence[StoredShard]
     ) -> dict[str, str]:
-        """The metadata of the first file."""
+        """Return the metadata of the first file."""
         checkpoint = Checkpoint(
             self.plan, self.modules, tuple(tensors), tuple(shards), self.metadata
         )
@@ -157,7 +163,7 @@ def _check_result(plan: Plan, model: nn.Module) -> None:
 
 
 def _contents(model: nn.Module) -> tuple[list[Content], list[Content]]:
-    """The tensors of the state dict, and those that it leaves out."""
+    """Return the tensors of the state dict, and those left out of it."""
     in_state = model.state_dict()
     state: list[Content] = []
     extra: list[Content] = []
@@ -168,7 +174,7 @@ def _contents(model: nn.Module) -> tuple[list[Content], list[Content]]:
         if not names and owned.kind == "parameter":
             raise PlancError(f"{owned.names[0]}: not in the model's state_dict(), cannot be saved")
         if not names and owned.tensor.layout is not torch.strided:
-            continue  # a sparse one that is not persistent: a fresh model has its own
+            continue  # a sparse, non-persistent buffer: a fresh model has its own
         role = "state" if names else "buffer"
         stored = names or tuple(f"buffer/{name}" for name in owned.names)
         content = content_of(owned.tensor, stored, role)
@@ -183,16 +189,18 @@ def _contents(model: nn.Module) -> tuple[list[Content], list[Content]]:
 
 
 def _write_file(target: Path, draft: _Draft, state: list[Content], extra: list[Content]) -> None:
-    """One file, and beside it the extra one under a name of its own: until the first is renamed,
-    the old one still has the extra file that it was saved with.
+    """Write one file, and beside it the extra file under a new name.
+
+    Until the rename of the main file, the old one keeps the extra file of its own save.
     """
     target = Path(os.path.realpath(target))
-    check_names([target.name], str(target.parent))  # the record has it, and is read with it only
+    # the record holds the name, and is not read with an invalid one
+    check_names([target.name], str(target.parent))
     if not extra:
         with replacing(target) as descriptor:
             _write_first(descriptor, draft, state, target.name, [], [])
     else:
-        with locked(target):  # no other save takes the extra file for an old one meanwhile
+        with locked(target):  # so that no other save removes the extra file as an old one
             _write_with_extra(target, draft, state, extra)
     drop_old_extras(target, draft.limits)
 
@@ -200,9 +208,8 @@ def _write_file(target: Path, draft: _Draft, state: list[Content], extra: list[C
 def _write_with_extra(
     target: Path, draft: _Draft, state: list[Content], extra: list[Content]
 ) -> None:
-    drafts = [content.stored for content in (*state, *extra)]
-    # raises what the record is refused for, while there is nothing to remove
-    _first_shard(draft, _laid_out(state)[1], drafts, target.name, [])
+    # a record over the limits is refused here, before there is a file to remove
+    _first_shard(draft, state, target.name, [], [content.stored for content in extra])
     stem = target.name.removesuffix(SUFFIX)
     shard, done = _write_extra(target.parent, stem, draft, extra, 1)
     with replacing(target) as descriptor:
@@ -233,11 +240,18 @@ def _write_directory(
     with replacing(directory / names[0]) as descriptor:
         _write_first(descriptor, draft, parts[0], names[0], others, done)
     if count > 1:
-        write_file(directory / f"model{INDEX_SUFFIX}", _index(names, parts))
+        holder = {
+            content.stored.name: name
+            for name, part in zip(names, parts, strict=True)
+            for content in part
+        }
+        total = {"total_size": sum(content.size for content in state)}
+        index = Index(f"model{INDEX_SUFFIX}", dict(sorted(holder.items())), {"metadata": total})
+        write_index(directory, index, place(content.spec for content in state))
 
 
 def _parts(state: list[Content], shard_size: int) -> list[list[Content]]:
-    """The tensors in order, as many in each shard as fit; a larger one has a shard of its own."""
+    """Split the tensors in order into shards of ``shard_size`` bytes; a larger one is alone."""
     parts: list[list[Content]] = [[]]
     size = 0
     for content in state:
@@ -249,22 +263,10 @@ def _parts(state: list[Content], shard_size: int) -> list[list[Content]]:
     return parts
 
 
-def _index(names: list[str], parts: list[list[Content]]) -> bytes:
-    """The index as other tools write it."""
-    shard_of = {
-        content.stored.name: name
-        for name, part in zip(names, parts, strict=True)
-        for content in part
-    }
-    total = sum(content.size for part in parts for content in part)
-    table = {"metadata": {"total_size": total}, "weight_map": dict(sorted(shard_of.items()))}
-    return (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode()
-
-
 def _write_extra(
     directory: Path, stem: str, draft: _Draft, extra: list[Content], number: int
 ) -> tuple[StoredShard, list[StoredTensor]]:
-    """Writes the extra file, named by what is in it, so that it never replaces another."""
+    """Write the extra file, named by a digest of its content so it never replaces another."""
     content = sha256()
     for item in sorted(extra, key=lambda item: item.spec):
         content.update(repr(item.spec).encode())
@@ -279,17 +281,14 @@ def _write_extra(
 def _write_part(
     descriptor: int, draft: _Draft, contents: list[Content]
 ) -> tuple[Header, list[StoredTensor]]:
-    """Writes a file that has no record; returns its header and its tensors with their digests."""
-    ordered, entries = _laid_out(contents)
+    """Write a file without the record; return its header and its tensors with their digests."""
     digest = sha256(draft.content).digest()
 
     def metadata(stored: Sequence[StoredTensor]) -> dict[str, str]:
         part = Part(digest, b"", tuple((t.name, t.digest) for t in stored))
         return {**_FORMAT, KEY: encode_part(part)}
 
-    with TensorWriter(descriptor, entries, metadata([c.stored for c in ordered])) as writer:
-        stored = _write_tensors(writer, ordered, entries)
-        return writer.finish(metadata(stored)), stored
+    return _write(descriptor, contents, metadata)
 
 
 def _write_first(
@@ -300,48 +299,53 @@ def _write_first(
     others: list[StoredShard],
     done: list[StoredTensor],
 ) -> None:
-    """Writes the file that has the record, in which its own size stands too; ``others`` are the
-    other files, ``done`` the tensors in them.
+    """Write the file with the record, including its own size.
+
+    Args:
+        others: the other files.
+        done: the tensors in the other files.
     """
-    ordered, entries = _laid_out(contents)
-    drafts = [*(content.stored for content in ordered), *done]
-    shards = [_first_shard(draft, entries, drafts, name, others), *others]
-    with TensorWriter(descriptor, entries, draft.record(drafts, shards)) as writer:
-        stored = _write_tensors(writer, ordered, entries)
-        writer.finish(draft.record([*stored, *done], shards))
+    own = _first_shard(draft, contents, name, others, done)
+    _write(descriptor, contents, lambda stored: draft.record([*stored, *done], [own, *others]))
 
 
 def _first_shard(
     draft: _Draft,
-    entries: tuple[Entry, ...],
-    tensors: list[StoredTensor],
+    contents: list[Content],
     name: str,
     others: list[StoredShard],
+    done: list[StoredTensor],
 ) -> StoredShard:
-    """The size of the first file depends on the length of its record, which holds that size."""
+    """Return the first file's entry in the record, with the size of the file's own header."""
+    ordered, entries = _laid_out(contents)
+    tensors = [*(content.stored for content in ordered), *done]
     header = write_header(entries, _FORMAT)
     own = StoredShard(name, len(header), sha256(header).digest())
-
-    def size() -> int:
-        record = draft.record(tensors, [own, *others])
-        return Header(entries, {}, write_header(entries, record)).size
-
-    while own.size != (found := size()):  # a longer number may make the record longer
-        own = replace(own, size=found)
+    own, _ = with_own_size(own, entries, lambda own: draft.record(tensors, [own, *others]))
     return own
 
 
 def _laid_out(contents: list[Content]) -> tuple[list[Content], tuple[Entry, ...]]:
-    """The tensors in the order of the file: widest elements first, then by name."""
+    """Return the tensors in file order: widest elements first, then by name."""
     by_name = {content.stored.name: content for content in contents}
     entries = place(aligned(sorted(content.spec for content in contents)))
     return [by_name[entry.name] for entry in entries], entries
 
 
-def _write_tensors(
-    writer: TensorWriter, contents: list[Content], entries: tuple[Entry, ...]
-) -> list[StoredTensor]:
-    for content, entry in zip(contents, entries, strict=True):
-        writer.add(entry, [bytes_of(content.tensor)])
-    digests = writer.digests()
-    return [replace(c.stored, digest=d) for c, d in zip(contents, digests, strict=True)]
+def _write(
+    descriptor: int,
+    contents: list[Content],
+    metadata: Callable[[Sequence[StoredTensor]], Mapping[str, str]],
+) -> tuple[Header, list[StoredTensor]]:
+    """Write a file with metadata of its tensors; return its header and the tensors' entries.
+
+    Args:
+        metadata: its length must not depend on the digests.
+    """
+    ordered, entries = _laid_out(contents)
+    with TensorWriter(descriptor, entries, metadata([c.stored for c in ordered])) as writer:
+        for content, entry in zip(ordered, entries, strict=True):
+            writer.add(entry, [bytes_of(content.tensor)])
+        digests = writer.digests()
+        stored = [replace(c.stored, digest=d) for c, d in zip(ordered, digests, strict=True)]
+        return writer.finish(metadata(stored)), stored

@@ -1,7 +1,7 @@
-"""Weights that stay in their files: a checkpoint's path in, a mapping from names to tensors out,
-each of which is read when it is asked for and forgotten with the next one.
+"""Weights read from their files on access, as a mapping from names to tensors.
 
-With it, a model on the meta device is scored by weights that no memory holds.
+One tensor is held at a time, so a model on the meta device can be scored by weights larger than
+memory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,23 @@ from planc.plan.arguments import a_path, takes
 class StoredWeights(Mapping[str, torch.Tensor]):
     """The tensors of a safetensors file, or of shards with an index, read one at a time.
 
-    ``meta`` has the same names with tensors on the meta device: shapes and dtypes without values.
+    A tensor is kept until the next one is read. ``meta`` has the same names with tensors on the
+    meta device: shapes and dtypes without values.
     """
 
     @takes(path=a_path, limits=limits_given)
     def __init__(self, path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> None:
-        """Raises FileError, ShardMismatch or OSError if the files are not what they should be."""
+        """Read the headers of the files at ``path``.
+
+        Args:
+            path: a safetensors file, an index, or a directory of either.
+            limits: bounds on the headers and the index.
+
+        Raises:
+            FileError, ShardMismatch, OSError: a file is malformed or missing, or the files do not
+                belong together.
+            PlancError: this version of torch lacks a dtype of the files.
+        """
         self._entries = find_shards(Path(path), limits).entries()
         self._limits = limits
         self._last: tuple[str, torch.Tensor] | None = None
@@ -37,7 +48,7 @@ class StoredWeights(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if self._last is None or self._last[0] != name:
-            self._last = None  # so that two are never held
+            self._last = None  # never hold two
             self._last = name, self._read(name)
         return self._last[1]
 

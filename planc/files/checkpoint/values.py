@@ -1,17 +1,19 @@
-"""Plain data in the form of the record: attributes of live modules in, nested tuples out, and back.
+"""Plain data in the form of the record: encoded attributes of live modules, and their decoding.
 
-A number of 64 bits, a string, a boolean or None stands for itself; everything else is a tuple whose
-first item says what it is ::
+A number of 64 bits, a string, a boolean or None stands for itself. Any other value is a tuple, its
+kind first ::
 
     ("tuple", item, ...)    ("list", item, ...)    ("size", n, ...)    ("dict", (key, item), ...)
     ("float", "inf")        ("dtype", "bfloat16")  ("device", "cuda:0")    ("type", "module.Name")
 
-The last one is what is not plain data, or too large: only its type is known, for messages.
+The last form stands for a value too large or not plain: only its type is recorded, for messages.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,10 +32,10 @@ _NAMES = {name: kind for kind, name in _SEQUENCES.items()}
 
 
 def modules_of(model: nn.Module) -> tuple[StoredModule, ...]:
-    """The modules of a model with the public attributes that each itself holds, sorted by name.
+    """Return the modules of a model with their own public attributes, sorted by name.
 
-    Parameters, buffers, submodules, tensors and functions are left out, and so is the training
-    flag. Of an object of plain data (a configuration) there are the numbers, under dotted names.
+    Parameters, buffers, submodules, tensors, functions and the training flag are left out. An
+    object of plain data, such as a configuration, gives its numbers under dotted names.
     """
     held = object_attributes(model)
     return tuple(
@@ -53,26 +55,31 @@ def _attributes(module: nn.Module, held: dict[str, Any]) -> tuple[tuple[str, Any
 
 
 def encoded(value: Any) -> Any:
-    """``value`` in the form of the record."""
+    """Return ``value`` in the form of the record."""
     plain, leaves = _encoded(value, _DEPTH)
     return plain if leaves <= DEFAULT.leaves else _type(value)
 
 
-def decoded(value: Any) -> Any:
-    """The value of which :func:`encoded` made this.
+def decoded(value: Any, named: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Return the value encoded as ``value`` by :func:`encoded`.
+
+    Args:
+        named: objects to take the place of the types with these names.
 
     Raises:
-        MalformedFile: it is of none of the forms, or of one that cannot be made again.
+        MalformedFile: it has none of the forms, or one without a value.
     """
     if not isinstance(value, tuple):
         return value
     match value:
         case ("tuple" | "list" as name, *items):
-            return _NAMES[name](map(decoded, items))
+            return _NAMES[name](decoded(item, named) for item in items)
         case ("size", *items) if all(type(n) is int and n in _INTEGERS for n in items):
             return torch.Size(items)
         case ("dict", *items):
-            return {decoded(key): decoded(item) for key, item in map(pair, items)}
+            return {decoded(key): decoded(item, named) for key, item in map(_pair, items)}
+        case ("type", str(name)) if name in named:
+            return named[name]
         case ("float", "inf" | "-inf" | "nan" as text):
             return float(text)
         case ("device", str(text)):
@@ -82,12 +89,8 @@ def decoded(value: Any) -> Any:
     raise _no_value(value)
 
 
-def pair(value: Any) -> tuple[Any, Any]:
-    """A key of a dict and what stands under it, both still in the form of the record.
-
-    Raises:
-        MalformedFile: there are no two of them, or the first is a container.
-    """
+def _pair(value: Any) -> tuple[Any, Any]:
+    """Return the key and the value of an encoded dict's item, both still encoded."""
     match value:
         case (None | int() | float() | str() as key, item):
             return key, item
@@ -102,7 +105,7 @@ def _no_value(value: Any) -> MalformedFile:
 
 
 def comparable(value: Any) -> Any:
-    """A structural attribute with its type; a list counts as a tuple, as in plans."""
+    """Return a structural attribute with its type; a list counts as a tuple, as in plans."""
     match value:
         case (kind, *items) if kind in _NAMES:
             return ("tuple", *map(comparable, items))
@@ -110,7 +113,7 @@ def comparable(value: Any) -> Any:
 
 
 def _encoded(value: Any, depth: int) -> tuple[Any, int]:
-    """The form of a value, and how many leaves it has."""
+    """Return the form of a value and its number of leaves."""
     kind = type(value)
     if value is None or kind is bool:
         return value, 1
@@ -140,12 +143,12 @@ def _type(value: Any) -> tuple[str, str]:
 
 
 def type_name(kind: type) -> str:
-    """The full name of a type, cut to what a record may hold."""
+    """Return the full name of a type, cut to the length allowed in a record."""
     return f"{kind.__module__}.{kind.__qualname__}"[:200]
 
 
 def _length(text: str) -> float:
-    """Bytes of UTF-8; without end where a text has none."""
+    """Return the length in bytes of UTF-8, infinity for text without an encoding."""
     try:
         return len(text.encode())
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Plans on files: a plan and a checkpoint that no memory holds in, the smaller checkpoint out.
+"""Plans applied to checkpoint files larger than memory, and undone.
 
 Neither torch nor the model's class is needed. Tensors pass through a buffer of fixed size, shards
 are cut in parallel, and the result appears in one step.

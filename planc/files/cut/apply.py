@@ -1,9 +1,8 @@
-"""Applying a plan to files: what is there is checked, then every shard is cut, then the result
-takes its place.
+"""Applying a plan to files: check everything, cut every shard, move the result into its place.
 
-Everything that headers can tell is checked before the first byte is written. Shards are cut into a
-directory beside the target; one that is finished is kept when the run is interrupted, and the next
-run with the same plan and the same files goes on from there.
+Everything known from headers is checked before the first byte is written. Shards are cut into a
+directory beside the target. An interrupted run leaves its finished shards, and the next run with
+the same plan and the same files continues from there.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from planc.errors import PlancError, StalePlan
 from planc.files.cut import configuration
-from planc.files.cut.besides import besides, copy_besides, write_index
+from planc.files.cut.besides import besides, copy_besides
 from planc.files.cut.layout import Layout, lay_out
 from planc.files.cut.ranks import Ranks
 from planc.files.cut.removed import keep_removed as keep_removed_values
@@ -28,6 +27,7 @@ from planc.files.disk.atomic import read_file, replacing
 from planc.files.disk.directories import prepare
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.disk.staging import joining, staging
+from planc.files.tensors.indexing import write_index
 from planc.files.tensors.reader import is_directory
 from planc.files.tensors.shards import SUFFIX, ShardSet, check_apart
 from planc.files.tensors.writer import rewrite
@@ -39,10 +39,15 @@ from planc.plan.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What was written: bytes of all tensors before and after, how many shards there are, and how
-    many of them were cut in this run (the others were there from an interrupted one); whether
-    the ``config.json`` beside them, if there is one, describes the result; what a training
-    checkpoint held beside the state dict, and is not in the result.
+    """The result of :func:`apply_files`.
+
+    Attributes:
+        before: bytes of all tensors of the source.
+        after: bytes of all tensors of the result.
+        shards: number of shards.
+        cut: number of shards cut by this run; an interrupted run has cut the others.
+        described: True unless the ``config.json`` beside the shards no longer describes the result.
+        outside: entries of a training checkpoint beside the state dict, left out of the result.
     """
 
     before: int
@@ -76,26 +81,27 @@ def apply_files(
     ranks: Ranks | None = None,
     limits: Limits = DEFAULT,
 ) -> Applied:
-    """Writes the checkpoint at ``source`` without what the plan removes to ``target``.
+    """Write the checkpoint at ``source`` without the units removed by the plan to ``target``.
 
-    Names of shards, their index, dtypes, metadata and the files beside them stay. The result also
-    is a checkpoint that :func:`planc.load` and :func:`planc.inspect` read.
+    Shard names, the index, dtypes, metadata and files beside the shards are kept. The result is
+    also a checkpoint for :func:`planc.load` and :func:`planc.inspect`.
 
     Args:
-        plan: the plan, made for the model whose state dict ``source`` holds.
+        plan: the plan, made for the model of the state dict in ``source``.
         source: a safetensors file, an index, or a directory of either; a directory of
             torch.distributed.checkpoint in its safetensors form; with ``trust_pickle`` one in its
             own form, a ``.pt`` or ``.bin`` state dict, or an index of those.
-        target: a new directory; for a single file also a name that ends in ``.safetensors``.
-        keep_removed: a new directory for what is removed, for :func:`restore_files`.
-        overwrite: replace directories that are there.
-        workers: processes that cut shards at the same time; each starts by importing the script
-            that calls this, which needs its ``if __name__ == "__main__"`` then.
-        trust_pickle: read what is a pickle, which can run code, with torch's ``weights_only``. The
-            result has the names that safetensors files have, such as ``model.safetensors``.
-        ranks: the processes of a job, all of which call this with the same arguments and one file
-            system: see :func:`planc.job`. Each cuts its share; the first puts the result in its
-            place when all have. Where one fails, none returns, and there is no result.
+        target: a new directory; for a single file also a name ending in ``.safetensors``.
+        keep_removed: a new directory for the removed values, for :func:`restore_files`.
+        overwrite: replace existing directories.
+        workers: number of processes cutting shards in parallel; each imports the calling script,
+            so the script needs its ``if __name__ == "__main__"``.
+        trust_pickle: read pickles, although they can run code, with torch's ``weights_only``. The
+            result has the names of safetensors files, such as ``model.safetensors``.
+        ranks: the processes of a job, all calling this with the same arguments and one file
+            system: see :func:`planc.job`. Each cuts its share; the first moves the result into its
+            place after the last is done. If one fails, all raise and there is no result.
+        limits: bounds on headers, records and index.
 
     Raises:
         StalePlan, AlreadyApplied: the plan was not made for these tensors.
@@ -125,13 +131,13 @@ def apply_files(
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What is to be done, known from the plan and from headers."""
+    """The work to do, known from the plan and the headers."""
 
     found: ShardSet
     layout: Layout
-    besides: dict[str, bytes]  # files beside the shards that say something else afterwards
-    alone: bool  # one file, whose neighbours are not its own
-    single: bool  # the result is one file, too
+    besides: dict[str, bytes]  # new content of files beside the shards, by name
+    alone: bool  # a single file; files beside it belong to others
+    single: bool  # the result is one file as well
 
 
 def _task(
@@ -148,7 +154,7 @@ def _task(
 
 
 def _check_equal(task: _Task, ranks: Ranks) -> None:
-    """Returns if all processes are about the same."""
+    """Check that all processes have the same plan and files."""
     digest = sha256(task.layout.plan)
     for shard in task.found.shards:
         digest.update(shard.header.digest)
@@ -162,12 +168,12 @@ def _check_equal(task: _Task, ranks: Ranks) -> None:
 
 def _write_file(layout: Layout, target: Path) -> None:
     with replacing(target) as descriptor:
-        done = [cut_shard(cutting, descriptor) for cutting in layout.cutting]  # which is one
+        done = [cut_shard(cutting, descriptor) for cutting in layout.cutting]  # a single one
         rewrite(descriptor, layout.first_header(done))
 
 
 def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, ranks: Ranks) -> int:
-    """Writes the result; returns how many shards were cut for that."""
+    """Write the result; return the number of shards cut for it."""
     layout, found = task.layout, task.found
     with ExitStack() as held:
 
@@ -197,7 +203,7 @@ def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, r
 
 
 def _check(plan: Plan, found: ShardSet, target: Path) -> None:
-    """What can be known before anything is written."""
+    """Check plan, tensors and target before anything is written."""
     if plan.target != "module":
         raise PlancError(
             "the plan is for a rewritten graph, which only the model's code can make: apply it to "
@@ -212,7 +218,7 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
 
 
 def _wrapped(plan: Plan, names: Iterable[str]) -> str:
-    """What to do where the names are the model's but for the prefix of a wrapper."""
+    """Return advice if the names are the model's under a wrapper's prefix."""
     prefix = prefix_of(names, {name for spec in plan.tensors for name in spec.names})
     if not prefix:
         return ""
@@ -224,7 +230,7 @@ def _wrapped(plan: Plan, names: Iterable[str]) -> str:
 
 
 def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, bytes]:
-    """The files beside the shards that say something else afterwards."""
+    """Return the new content of files beside the shards, by name."""
     path = next((p for p in besides(found.directory) if p.name == configuration.FILE), None)
     if path is None:
         return {}
@@ -233,7 +239,7 @@ def _changed_besides(plan: Plan, found: ShardSet, limits: Limits) -> dict[str, b
 
 
 def _identity(plan: bytes, found: ShardSet) -> str:
-    """Names what an interrupted run was about: the same plan and the same files, untouched."""
+    """Return a digest of the plan and the unmodified files, to recognise an interrupted run."""
     digest = sha256(plan)
     for shard in found.shards:
         digest.update(shard.header.digest)

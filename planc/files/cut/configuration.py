@@ -1,7 +1,6 @@
-"""The ``config.json`` beside a checkpoint: its text and a plan in, the text that describes what the
-plan produces out.
+"""The ``config.json`` beside a checkpoint, updated to describe the result of a plan.
 
-A plan names the fields that change, as attributes ``config.NAME`` of the model itself.
+A plan lists the changed fields as attributes ``config.NAME`` of the root module.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ _PREFIX = "config."
 
 
 def described(text: bytes, plan: Plan, where: str) -> bytes:
-    """The text with the fields that the plan changes; the very same where it changes none.
+    """Return the text with the fields changed by the plan, or unmodified if there are none.
 
-    A field that the text leaves out, having its default, is added.
+    A field missing from the text has its default value and is added.
 
     Raises:
-        MalformedFile: the text is no JSON object.
-        StalePlan: a field has another value than the plan was made for; it is named.
+        MalformedFile: the text is not a JSON object.
+        StalePlan: a field has another value than the plan was made for; names the field.
     """
     changes = [c for c in plan.attributes if c.module == "" and c.name.startswith(_PREFIX)]
     if not changes:
@@ -48,8 +47,9 @@ def described(text: bytes, plan: Plan, where: str) -> bytes:
 
 
 def describes(plan: Plan) -> bool:
-    """Whether a configuration can make the model that the plan produces: its fields change with
-    the tensors, or no tensor changes.
+    """Return True if a configuration can make the model produced by the plan.
+
+    Its fields change with the tensors, or no tensor changes.
     """
     return not plan.cuts or any(c.name.startswith(_PREFIX) for c in plan.attributes)
 

@@ -1,20 +1,18 @@
-"""Cutting a tensor that no memory holds: a cut and a tensor in a file in, the bytes of the smaller
-one out, piece by piece in their order.
+"""Cutting a tensor larger than memory: the bytes of the smaller one, piece by piece in order.
 
-A cut is taken apart into **boxes**: products of index lists, one for each combination of the ranges
-in which it is ragged. The output is made in pieces of rows of one dimension, so small that the rows
-of the source that a piece needs fit in a buffer. Values are moved as bits and never looked at: they
-are read into memory that is used again for the next, and taken from there to where they are written
-from.
+A cut is split into **boxes**: products of index lists, one for each combination of its ragged
+ranges. The output is made in pieces of rows of one dimension, small enough for the source rows of
+a piece to fit in a buffer. Values are moved as bits, without being interpreted: they are read into
+reused memory and taken from there into the memory of the writer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +24,26 @@ from planc.files.tensors.header import BITS, Entry
 from planc.files.tensors.pieces import JoinedFile
 from planc.files.tensors.reader import Bytes, TensorFile
 from planc.ir.groups import Indices
-from planc.plan.plan import Cut
+from planc.plan.plan import Cut, TensorSpec
 
-# Between wanted rows so many bytes are read along sooner than skipped: about as many as come from
-# a disk while it looks for the next ones.
+# Gaps of at most this many bytes between wanted rows are read instead of skipped: a disk delivers
+# about as many during a seek.
 _GAP = 256 << 10
 Array = NDArray[Any]
+File = TensorFile | JoinedFile
+_T = TypeVar("_T")
+
+
+def by_every_name(tensors: Iterable[TensorSpec], by_name: Mapping[str, _T]) -> dict[str, _T]:
+    """Extend a mapping of tensors by their first names to all of their names."""
+    known = [spec for spec in tensors if spec.name in by_name]
+    return {name: by_name[spec.name] for spec in known for name in spec.names}
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """``kept[d]`` are the source's indices of dimension ``d`` that stay, None where all do; they
-    go to the positions ``out[d]`` of the result.
+    """A block of the result: the source's indices ``kept[d]`` of dimension ``d``, None for all of
+    them, go to positions ``out[d]``.
     """
 
     kept: tuple[Indices | None, ...]
@@ -45,7 +51,7 @@ class Box:
 
 
 def boxes(cut: Cut) -> tuple[Box, ...]:
-    """The boxes of a cut: disjoint, and together all of the result."""
+    """Split a cut into disjoint boxes covering the result."""
     whole = [(0, size) for size in cut.shape]
     found = []
     for parts in product(*(ranges for _, _, ranges in cut.ragged)):
@@ -55,7 +61,7 @@ def boxes(cut: Cut) -> tuple[Box, ...]:
             first, last = part.start, part.stop
             if dense is not None:
                 first, last = np.searchsorted(dense, (first, last)).tolist()
-            # another ragged dimension may have a range of its own
+            # another ragged dimension may limit the same range
             first, last = max(first, out[over][0]), min(last, out[over][1])
             inside = np.arange(first, last) if dense is None else dense[first:last]
             kept[dim], kept[over], out[over] = part.kept, inside, (first, last)
@@ -66,29 +72,29 @@ def boxes(cut: Cut) -> tuple[Box, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """What stays of one dimension: the stretches of ``run`` values with these numbers."""
+    """The kept part of one dimension: the numbers of its stretches of ``run`` values."""
 
     axis: int
     stretches: Indices
     run: int
 
     def shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of what is taken from an array of ``shape``."""
+        """Return the shape of the part taken from an array of ``shape``."""
         size = len(self.stretches) * self.run
         return (*shape[: self.axis], size, *shape[self.axis + 1 :])
 
     def into(self, out: Array, array: Array) -> None:
-        """Takes it from ``array`` to ``out``, both in C order."""
+        """Copy the part from ``array`` to ``out``, both in C order."""
         inner = (self.run, *array.shape[self.axis + 1 :])
         split = (*array.shape[: self.axis], array.shape[self.axis] // self.run, *inner)
         wide = out.reshape(*array.shape[: self.axis], len(self.stretches), *inner)
-        # clip: numpy makes a copy of the result where an index might be refused
+        # mode="raise", the default, makes numpy copy the result
         np.take(array.reshape(split), self.stretches, axis=self.axis, out=wide, mode="clip")
 
 
 def taking(axis: int, kept: Indices, size: int) -> Take:
-    """The longest stretches that ``kept``, some of ``size`` indices in order, consist of."""
-    assert 0 <= kept[0] <= kept[-1] < size  # np.take would not say so
+    """Return the part ``kept``, sorted indices below ``size``, in the longest equal stretches."""
+    assert 0 <= kept[0] <= kept[-1] < size  # np.take does not check it in mode="clip"
     breaks = np.flatnonzero(np.diff(kept) != 1) + 1
     starts, stops = kept[breaks], kept[breaks - 1] + 1
     ends = np.concatenate((starts, stops, kept[:1], kept[-1:] + 1, [size]))
@@ -97,31 +103,29 @@ def taking(axis: int, kept: Indices, size: int) -> Take:
 
 
 class Memory:
-    """Two pieces of memory for the tensors of one file, one after the other."""
+    """Two reused buffers for the tensors of one file."""
 
     def __init__(self) -> None:
         self.size = stream.BLOCK
         self._halves: list[Bytes | None] = [None, None]
 
     def array(self, half: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """One of the two as an array of at most ``size`` bytes, with whatever it holds."""
+        """Return a buffer as an array of at most ``size`` bytes, with arbitrary values."""
         memory = self._halves[half]
         if memory is None:
             memory = self._halves[half] = np.empty(self.size, dtype=np.uint8)
         return memory[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
-def copy_into(file: TensorFile | JoinedFile, entry: Entry, space: Space) -> None:
-    """Copies a whole tensor. Raises TruncatedFile when the file has become shorter."""
+def copy_into(file: File, entry: Entry, space: Space) -> None:
+    """Copy a whole tensor. Raises TruncatedFile if the file has become shorter."""
     length = entry.stop - entry.start
     for start in range(0, length, stream.BLOCK):
         file.read_into(entry, start, space(min(stream.BLOCK, length - start)))
 
 
-def cut_into(
-    file: TensorFile | JoinedFile, entry: Entry, cut: Cut, space: Space, memory: Memory
-) -> None:
-    """Copies what stays of a tensor.
+def cut_into(file: File, entry: Entry, cut: Cut, space: Space, memory: Memory) -> None:
+    """Copy the kept part of a tensor.
 
     Raises:
         PlancError: elements are smaller than a byte.
@@ -141,7 +145,7 @@ def cut_into(
 
 
 def chunked(shape: tuple[int, ...], width: int, buffer: int) -> tuple[int, int]:
-    """The first dimension of which a few rows fit in a buffer, and how many do; none is empty."""
+    """Return the first dimension with several rows in a buffer, and their number; no size is 0."""
     sizes = [math.prod(shape[dim + 1 :]) * width for dim in range(len(shape))]
     dim = next(dim for dim, size in enumerate(sizes) if size <= buffer // 4)
     return dim, buffer // sizes[dim]
@@ -149,7 +153,7 @@ def chunked(shape: tuple[int, ...], width: int, buffer: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A box, and what is taken from the dimensions inside its rows; axis 0 is that of the rows."""
+    """A box, and the parts to take inside its rows; axis 0 is the dimension of the rows."""
 
     box: Box
     takes: tuple[Take, ...]
@@ -165,9 +169,9 @@ def _holds(box: Box, lead: tuple[int, ...]) -> bool:
 
 
 class Rows:
-    """The rows of a tensor in a file: ``shape[:dim]`` fixed, some indices of ``dim``."""
+    """The rows of a tensor in a file: indices of one dimension, with all earlier ones fixed."""
 
-    def __init__(self, file: TensorFile | JoinedFile, entry: Entry, memory: Memory) -> None:
+    def __init__(self, file: File, entry: Entry, memory: Memory) -> None:
         if BITS[entry.dtype] % 8:
             raise PlancError(
                 f"{entry.name}: {entry.dtype} has elements of {BITS[entry.dtype]} bits, which "
@@ -184,8 +188,9 @@ class Rows:
         return content.view(self.dtype).reshape(shape)
 
     def read(self, lead: tuple[int, ...], low: int, high: int, into: Array | None = None) -> Array:
-        """The rows from ``low`` to ``high`` of dimension ``len(lead)``: [rows, *inner], in memory
-        that the next call uses again if there is none to read ``into``.
+        """Read rows ``low`` to ``high`` of dimension ``len(lead)`` as [rows, *inner].
+
+        Without ``into``, the result lies in memory reused by the next call.
         """
         dim = len(lead)
         inner = self.shape[dim + 1 :]
@@ -201,7 +206,7 @@ class Rows:
     def gather(
         self, lead: tuple[int, ...], wanted: Indices, takes: tuple[Take, ...], into: Array
     ) -> None:
-        """Fills ``into`` with what is taken from the wanted (sorted) rows."""
+        """Fill ``into`` with the parts taken from the rows ``wanted``, sorted indices."""
         size = self.bytes(self.shape[len(lead) + 1 :])
         for first, last in _stretches(wanted, _GAP // size, self._memory.size // size):
             low, high = int(wanted[first]), int(wanted[last - 1]) + 1
@@ -226,9 +231,7 @@ class Rows:
 
 
 def _stretches(wanted: Indices, gap: int, most: int) -> Iterator[tuple[int, int]]:
-    """Where in ``wanted`` the rows begin and end that are read at once: with at most ``gap``
-    others between two, ``most`` with all of them.
-    """
+    """Yield spans of ``wanted`` to read at once: gaps up to ``gap`` rows, ``most`` rows in all."""
     breaks = [0, *(np.flatnonzero(np.diff(wanted) - 1 > gap) + 1).tolist(), len(wanted)]
     for first, last in pairwise(breaks):
         while first < last:
@@ -240,7 +243,7 @@ def _stretches(wanted: Indices, gap: int, most: int) -> Iterator[tuple[int, int]
 def _fill(
     source: Rows, parts: list[_Part], lead: tuple[int, ...], span: tuple[int, int], into: Array
 ) -> None:
-    """Fills in the result at ``lead``, the rows ``span`` of the dimension after it."""
+    """Fill in the result at ``lead``: the rows ``span`` of the next dimension."""
     dim, (low, high) = len(lead), span
     for part in parts:
         box = part.box

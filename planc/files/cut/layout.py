@@ -1,5 +1,6 @@
-"""The result of applying a plan to files, as far as headers tell it: a plan and a set of shards in,
-where every tensor will lie and what every header will say out. No tensor is read.
+"""The layout of a result on files, known from headers alone: no tensor is read.
+
+It has the position of every tensor and the content of every header.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from planc.errors import PlancError
+from planc.files.cut.cutting import by_every_name
 from planc.files.cut.shard import Cutting, Done
 from planc.files.disk.limits import Limits
 from planc.files.formats import encode_plan
@@ -24,6 +26,7 @@ from planc.files.formats.checkpoint import (
     plan_value,
 )
 from planc.files.tensors.header import Entry, Header, aligned, place, write_header
+from planc.files.tensors.indexing import with_own_size
 from planc.files.tensors.opened import inspect
 from planc.files.tensors.shards import EXTRA_SUFFIX, Shard, ShardSet
 from planc.plan.compose import compose
@@ -34,20 +37,20 @@ _NO_DIGEST = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything goes: what to cut into each shard, and the record without its digests."""
+    """The cuts for each shard, and the record without its digests."""
 
     cutting: tuple[Cutting, ...]
     draft: Checkpoint
-    plan: bytes  # the content of the file of the draft's plan
+    plan: bytes  # bytes of the draft's plan file
     limits: Limits
 
     def entries(self) -> Iterator[Entry]:
-        """The tensors of all shards."""
+        """Yield the tensors of all shards."""
         for cutting in self.cutting:
             yield from cutting.entries
 
     def first_header(self, done: Sequence[Done]) -> bytes:
-        """The final header of the first shard, when all are done; as long as the draft's was."""
+        """Return the final header of the first shard, as long as the draft's; all are done."""
         digests = {name: digest for shard in done for name, digest in shard.digests}
         shards = zip(self.draft.shards[1:], done[1:], strict=True)
         checkpoint = replace(
@@ -55,20 +58,23 @@ class Layout:
             tensors=tuple(replace(t, digest=digests[t.names[0]]) for t in self.draft.tensors),
             shards=(self.draft.shards[0], *(replace(s, header=d.header) for s, d in shards)),
         )
-        first = self.cutting[0]
-        text = encode_checkpoint(checkpoint, plan=self.plan, limits=self.limits)
-        return write_header(first.entries, {**first.metadata, KEY: text})
+        return write_header(self.cutting[0].entries, self.first_metadata(checkpoint))
+
+    def first_metadata(self, record: Checkpoint) -> dict[str, str]:
+        """Return the metadata of the first shard with this record."""
+        text = encode_checkpoint(record, plan=self.plan, limits=self.limits)
+        return {**self.cutting[0].metadata, KEY: text}
 
 
 def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
-    """The layout of the result.
+    """Return the layout of the result.
 
     Raises:
-        PlancError: the source has tensors that only the model's code can prune.
+        PlancError: the source has tensors prunable only with the model's code.
         FileError: its record is damaged, or the result's would be too large.
     """
     recorded, modules = _recorded(plan, found.shards[0], limits)
-    cuts = {name: plan.cuts.get(spec.name) for spec in plan.tensors for name in spec.names}
+    cuts = by_every_name(plan.tensors, plan.cuts)
     content = encode_plan(recorded, limits=limits)
     digest = sha256(content).digest()
     cutting = tuple(_cutting(shard, cuts, digest, limits) for shard in found.shards)
@@ -90,10 +96,8 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     return _with_record(Layout(cutting, draft, content, limits))
 
 
-def _cutting(
-    shard: Shard, cuts: Mapping[str, Cut | None], digest: bytes, limits: Limits
-) -> Cutting:
-    own = {e.name: cut for e in shard.header.entries if (cut := cuts.get(e.name)) is not None}
+def _cutting(shard: Shard, cuts: Mapping[str, Cut], digest: bytes, limits: Limits) -> Cutting:
+    own = {e.name: cuts[e.name] for e in shard.header.entries if e.name in cuts}
     entries = place(
         aligned(
             (e.name, e.dtype, own[e.name].shape if e.name in own else e.shape)
@@ -111,22 +115,19 @@ def _header(cutting: Cutting) -> Header:
 
 
 def _with_record(layout: Layout) -> Layout:
-    """The first shard gets the record in the place of a part. Its own size stands in there, and
-    depends on the length of the number: it settles at once.
-    """
-    first, shards = layout.cutting[0], layout.draft.shards
-    while True:
-        draft = replace(layout.draft, shards=shards)
-        text = encode_checkpoint(draft, plan=layout.plan, limits=layout.limits)
-        first = replace(first, part=None, metadata={**first.metadata, KEY: text})
-        size = _header(first).size
-        if size == shards[0].size:
-            return Layout((first, *layout.cutting[1:]), draft, layout.plan, layout.limits)
-        shards = (replace(shards[0], size=size), *shards[1:])
+    """Put the record into the first shard, in place of a part."""
+    first, (own, *others) = layout.cutting[0], layout.draft.shards
+
+    def draft(own: StoredShard) -> Checkpoint:
+        return replace(layout.draft, shards=(own, *others))
+
+    own, metadata = with_own_size(own, first.entries, lambda own: layout.first_metadata(draft(own)))
+    first = replace(first, part=None, metadata=metadata)
+    return replace(layout, cutting=(first, *layout.cutting[1:]), draft=draft(own))
 
 
 def _ties(plan: Plan, present: Container[str]) -> dict[str, tuple[str, ...]]:
-    """The names that the model ties to that of a tensor, where no file has them."""
+    """Map stored tensors to the names tied to them in the model but absent from the files."""
     found: dict[str, tuple[str, ...]] = {}
     for spec in plan.tensors:
         match [name for name in spec.names if name in present]:
@@ -136,8 +137,10 @@ def _ties(plan: Plan, present: Container[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _recorded(plan: Plan, first: Shard, limits: Limits) -> tuple[Plan, tuple[StoredModule, ...]]:
-    """The plan and the modules that the result's record lists. Without the model there are no
-    modules but those of the plan; after a second plan, the record speaks of the original.
+    """Return the plan and modules of the result's record.
+
+    Only the record of an earlier plan lists modules. After a second plan, the record speaks of the
+    original model.
     """
     if KEY not in first.header.metadata:
         return plan, ()

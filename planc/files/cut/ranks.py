@@ -1,6 +1,4 @@
-"""Processes that work on one result: something that each does in, what all of them did out, or the
-first failure on all of them.
-"""
+"""Processes working on one result: exchange of their results, and of their first failure."""
 
 from __future__ import annotations
 
@@ -14,18 +12,18 @@ _T = TypeVar("_T")
 
 
 class Ranks:
-    """One of ``size`` processes, number ``rank``; of itself the only one."""
+    """One of ``size`` processes, number ``rank``; by default the only one."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that others wait for."""
+        """True for rank 0, the process doing the common work."""
         return self.rank == 0
 
     def gather(self, mine: _T) -> list[_T]:
-        """What all processes give, in their order, on each of them.
+        """Return the values of all processes, in order of rank, on each of them.
 
         Raises:
             PlancError: one of them has ended.
@@ -33,11 +31,11 @@ class Ranks:
         return [mine]
 
     def agree(self, work: Callable[[], _T]) -> _T:
-        """Does the work; returns its result when all processes are done.
+        """Do the work; return its result after all processes are done.
 
         Raises:
-            Exception: what the work raised here.
-            PlancError: it raised elsewhere; names the rank and the cause.
+            Exception: the error of the work on this process.
+            PlancError: the work failed on another one; names the rank and the cause.
         """
         if self.size == 1:
             return work()
@@ -52,16 +50,16 @@ class Ranks:
         return done
 
     def results(self, work: Callable[[], _T]) -> list[_T]:
-        """Does the work; returns the results of all processes. Raises as :meth:`agree` does."""
+        """Do the work; return the results of all processes. Raises as :meth:`agree` does."""
         return self.gather(self.agree(work))
 
     def once(self, work: Callable[[], object]) -> None:
-        """Has the first process do the work, and waits for it. Raises as :meth:`agree` does."""
+        """Let the first process do the work, and wait for it. Raises as :meth:`agree` does."""
         self.agree(work if self.first else lambda: None)
 
 
 def shares(sizes: list[int], count: int) -> list[list[int]]:
-    """The numbers of jobs of these sizes in ``count`` shares of about the same size."""
+    """Split jobs of these sizes into ``count`` shares of similar size; return their numbers."""
     found: list[list[int]] = [[] for _ in range(count)]
     held = Counter[int]()
     for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):

@@ -1,37 +1,36 @@
-"""Undoing a plan on files: the smaller checkpoint and the removed values in, its source out.
+"""Undoing a plan on files: the source again, from the smaller checkpoint and the removed values.
 
-Whether they are the very bytes that the plan was applied to is known from their digests: where the
-smaller model has been trained since, they are not.
+Digests tell if the bytes equal those of the source; they differ if the smaller model was trained.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from planc.errors import ShardMismatch, StalePlan
 from planc.files.cut.besides import copy_besides
-from planc.files.cut.cutting import Array, Memory, copy_into
-from planc.files.cut.removed import PLAN, check_sealed, source_header
-from planc.files.cut.uncutting import restored_into
+from planc.files.cut.cutting import Memory, copy_into
+from planc.files.cut.removed import PLAN, Removal, check_sealed, cut_removals, source_header
+from planc.files.cut.uncutting import Pieces
 from planc.files.disk.atomic import read_file, replacing
 from planc.files.disk.directories import new_directory
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.disk.stream import Stream, fill
 from planc.files.formats import load_plan
-from planc.files.tensors.header import Entry, parse_text
+from planc.files.tensors.header import Entry, Header, parse_text
 from planc.files.tensors.links import inside
+from planc.files.tensors.pieces import Shape
 from planc.files.tensors.reader import TensorFile, open_tensors
-from planc.files.tensors.shards import SUFFIX, find_shards
+from planc.files.tensors.shards import SUFFIX, Shard, find_shards, open_shard
 from planc.plan.arguments import a_flag, a_path, takes
 from planc.plan.fingerprint import shape_difference, tensors_after
-from planc.plan.plan import Cut, Plan
+
+_AGAIN = "name the directory that planc apply --keep-removed wrote for it"
 
 
 @takes(smaller=a_path, removed=a_path, target=a_path, limits=limits_given, overwrite=a_flag)
@@ -43,21 +42,24 @@ def restore_files(
     overwrite: bool = False,
     limits: Limits = DEFAULT,
 ) -> bool:
-    """Writes the checkpoint of which ``apply_files(..., keep_removed=removed)`` made ``smaller``.
+    """Write the source of ``apply_files(..., keep_removed=removed)`` to ``target``.
 
     Args:
         smaller: the file, index or directory of the result, trained since or not.
         removed: the directory of removed values.
-        target: a new directory; for a single file also a name that ends in ``.safetensors``.
+        target: a new directory; for a single file also a name ending in ``.safetensors``.
+        overwrite: replace an existing directory.
+        limits: bounds on headers, index and plan.
 
     Returns:
-        Whether every file is the source's, byte for byte.
+        True if every file equals the source byte for byte.
 
     Raises:
-        StalePlan: ``smaller`` is not what the plan produces.
+        StalePlan: ``smaller`` is not the result of the plan.
         ShardMismatch: the removed values are of another checkpoint.
         CorruptFile: the removed values are damaged.
-        PlancError: the target exists. FileError, OSError: a file cannot be read or written.
+        PlancError: the target exists.
+        FileError, OSError: a file cannot be read or written.
     """
     removed, target = Path(removed), Path(os.path.realpath(target))
     plan = load_plan(inside(removed / PLAN), limits=limits)
@@ -66,20 +68,18 @@ def restore_files(
     difference = shape_difference(tensors_after(plan.tensors, plan.cuts), shapes)
     if difference is not None:
         raise StalePlan(f"{smaller}: is not what the plan in {removed} produces: {difference}")
+    removals = cut_removals(plan)
     if len(found.shards) == 1 and target.name.endswith(SUFFIX):
         names = [path.name for path in removed.iterdir() if path.name.endswith(SUFFIX)]
         if len(names) != 1:
             raise ShardMismatch(f"{removed}: holds {len(names)} shards, {smaller} is one file")
         [shard] = found.shards
-        with replacing(target) as descriptor:
-            values = inside(removed.joinpath(*names))
-            return _restore_shard(plan, shard.path, values, descriptor, limits)
+        return _restore_shard(shard, inside(removed.joinpath(*names)), removals, target, limits)
     exact = True
     with new_directory(target, overwrite) as directory:
         for shard in found.shards:
-            values = inside(removed / shard.name)
-            with replacing(directory / shard.name) as descriptor:
-                exact &= _restore_shard(plan, shard.path, values, descriptor, limits)
+            values, place = inside(removed / shard.name), directory / shard.name
+            exact &= _restore_shard(shard, values, removals, place, limits)
         besides = {
             path.name: read_file(inside(path), limits.index)
             for path in removed.iterdir()
@@ -90,70 +90,82 @@ def restore_files(
 
 
 def _restore_shard(
-    plan: Plan, smaller: Path, removed: Path, descriptor: int, limits: Limits
+    shard: Shard, removed: Path, removals: Mapping[str, Removal], target: Path, limits: Limits
 ) -> bool:
-    """Writes one shard of the source; returns whether it is the very file."""
-    specs = {name: spec for spec in plan.tensors for name in spec.names}
-    with (
-        open_tensors(smaller, limits, once=True) as small,
-        open_tensors(removed, limits, once=True) as gone,
-    ):
-        raw, expected = source_header(gone.header)
+    """Write one shard of the source; return True if it equals the original file."""
+    with open_tensors(removed, limits, once=True) as values, replacing(target) as descriptor:
+        raw, expected = source_header(values.header)
         original = parse_text(raw, limits)
-        kept = {entry.name: entry for entry in small.header.entries}
-        values = {entry.name: entry for entry in gone.header.entries}
-        memory, digests = Memory(), dict[str, bytes]()
-        with Stream(descriptor, original.size) as stream:
-            stream.begin()
-            fill(stream.space, raw)
-            for entry in original.entries:
-                spec = specs.get(entry.name)
-                cut = None if spec is None else plan.cuts.get(spec.name)
-                _check(entry, kept.get(entry.name), values.get(entry.name), cut, removed)
-                if cut is None:
-                    copy_into(small, kept[entry.name], stream.space)
-                else:
-                    seen = sha256()
-                    take = _reading(gone, values[entry.name], seen.update)
-                    args = (cut, entry.shape, stream.space, memory)
-                    restored_into(small, kept[entry.name], take, *args)
-                    digests[entry.name] = seen.digest()
-            digest = stream.end()
-            stream.finish()
-        check_sealed(removed, gone.header, digests)
-    return bool(digest.digest() == expected)
-
-
-def _check(
-    entry: Entry, kept: Entry | None, gone: Entry | None, cut: Cut | None, removed: Path
-) -> None:
-    shape = entry.shape if cut is None else cut.shape
-    fits = kept is not None and (kept.dtype, kept.shape) == (entry.dtype, shape)
-    if cut is not None:
-        count = math.prod(entry.shape) - math.prod(shape)
-        fits = fits and gone is not None and (gone.dtype, gone.shape) == (entry.dtype, (count,))
-    if not fits:
-        raise ShardMismatch(
-            f"{removed}: its values of {entry.name} do not belong to this checkpoint; name the "
-            "directory that planc apply --keep-removed wrote for it"
+        return expected == restore_shard(
+            shard, values, original, removals, descriptor, limits, advice=_AGAIN
         )
 
 
-def _reading(
-    file: TensorFile, entry: Entry, seen: Callable[[Any], object]
-) -> Callable[[Array], None]:
-    """Reads a tensor from its begin on, as many values at a time as there is room for.
+def restore_shard(
+    shard: Shard,
+    values: TensorFile,
+    original: Header,
+    removals: Mapping[str, Removal],
+    descriptor: int,
+    limits: Limits,
+    *,
+    advice: str,
+) -> bytes:
+    """Write one shard of the source through a descriptor of an empty file; return its SHA-256.
 
     Args:
-        seen: is given all bytes that are read.
+        shard: the shard without the removed values.
+        values: the file of removed values.
+        original: the header of the source.
+        removals: the removals by the names of their tensors.
+        advice: ends the message if shard and values do not belong together.
+
+    Raises:
+        ShardMismatch: the removed values are of another checkpoint.
+        CorruptFile: they are damaged.
     """
-    at = 0
+    gone = {entry.name: entry for entry in values.header.entries}
+    memory, digests = Memory(), dict[str, bytes]()
+    with open_shard(shard, limits) as small, Stream(descriptor, original.size) as stream:
+        kept = {entry.name: entry for entry in small.header.entries}
+        stream.begin()
+        fill(stream.space, original.raw)
+        for entry in original.entries:
+            removal = removals.get(entry.name)
+            if not _fits(entry, kept.get(entry.name), gone.get(entry.name), removal):
+                raise ShardMismatch(
+                    f"{values.path}: its values of {entry.name} do not belong to this checkpoint; "
+                    f"{advice}"
+                )
+            if removal is None:
+                copy_into(small, kept[entry.name], stream.space)
+                continue
+            pieces = removal.kept(small, kept[entry.name], entry.shape, stream.space, memory)
+            digests[entry.name] = _fill_in(pieces, values, gone[entry.name], memory)
+        digest = stream.end()
+        stream.finish()
+    check_sealed(values.path, values.header, digests)
+    return bytes(digest.digest())
 
-    def take(values: Array) -> None:
-        nonlocal at
-        octets = values.view(np.uint8)
+
+def _fits(entry: Entry, kept: Entry | None, gone: Entry | None, removal: Removal | None) -> bool:
+    """Return True if kept and removed values make up the tensor ``entry``."""
+    shape, count = (entry.shape, 0) if removal is None else removal.split(entry.shape)
+    return _has(kept, entry.dtype, shape) and (removal is None or _has(gone, entry.dtype, (count,)))
+
+
+def _has(entry: Entry | None, dtype: str, shape: Shape) -> bool:
+    return entry is not None and (entry.dtype, entry.shape) == (dtype, shape)
+
+
+def _fill_in(pieces: Pieces, file: TensorFile, entry: Entry, memory: Memory) -> bytes:
+    """Fill the removed values of a tensor into its pieces; return the SHA-256 of those values."""
+    at, digest = 0, sha256()
+    for piece, gone in pieces:
+        shape = (int(np.count_nonzero(gone)), *piece.shape[gone.ndim :])
+        values = memory.array(1, shape, piece.dtype)
+        octets = values.view(np.uint8).ravel()
         file.read_into(entry, at, octets)
-        seen(octets.data)
-        at += values.nbytes
-
-    return take
+        digest.update(octets.data)
+        piece[gone], at = values, at + values.nbytes
+    return digest.digest()

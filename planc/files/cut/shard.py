@@ -1,6 +1,6 @@
-"""Cutting one shard: where its tensors come from and go to in, the new file and its digests out.
+"""Cutting one shard into a new file with digests.
 
-A :class:`Cutting` is plain data, so that a process of its own can carry it out.
+A :class:`Cutting` is plain data, so another process can carry it out.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from planc.plan.plan import Cut
 
 @dataclass(frozen=True, slots=True)
 class Cutting:
-    """What one shard will be: its tensors in order, which of them are cut and how.
+    """The work for one shard: its tensors in order, and the cuts of some of them.
 
-    ``metadata`` is as long as that of the finished file; ``part`` is what goes into it where the
-    shard has no record.
+    ``metadata`` is as long as in the finished file; ``part`` goes into it unless the shard has the
+    record.
     """
 
     name: str
@@ -39,17 +39,17 @@ class Cutting:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished shard: the digest of its header, those of its tensors."""
+    """A finished shard: the digests of its header and its tensors."""
 
     header: bytes
     digests: tuple[tuple[str, bytes], ...]
 
 
 def cut_shard(cutting: Cutting, descriptor: int) -> Done:
-    """Writes the shard through a descriptor of an empty file.
+    """Write the shard through a descriptor of an empty file.
 
     Raises:
-        ShardMismatch, TruncatedFile: the source has changed since it was looked at.
+        ShardMismatch, TruncatedFile: the source has changed since its headers were read.
         OSError: it cannot be read, or the disk is full.
     """
     with open_shard(cutting.source, cutting.limits) as file:
@@ -71,7 +71,7 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
 
 
 def finished(path: Path, cutting: Cutting) -> Done | None:
-    """What an interrupted run had finished at a path, None if it had not."""
+    """Return the shard finished at ``path`` by an interrupted run, or None."""
     try:
         header = read_header(path, cutting.limits)
         part = decode_part(header.metadata, limits=cutting.limits)
@@ -83,7 +83,7 @@ def finished(path: Path, cutting: Cutting) -> Done | None:
 
 
 def _final(cutting: Cutting, digests: list[tuple[str, bytes]]) -> Mapping[str, str] | None:
-    """The metadata with the digests; None where they come with the record, when all are done."""
+    """Return the metadata with the digests; None for the shard with the record, completed last."""
     if cutting.part is None:
         return None
     part = replace(cutting.part, tensors=tuple(digests))

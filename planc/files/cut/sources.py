@@ -1,6 +1,4 @@
-"""Where the weights come from: a path in, the set of shards that is there out, pickles only where
-they are trusted.
-"""
+"""Finding the shards at a path; pickles are read only if trusted."""
 
 from __future__ import annotations
 
@@ -22,10 +20,10 @@ from planc.plan.plan import Plan
 
 
 def find_source(path: Path, plan: Plan, trust_pickle: bool, limits: Limits) -> ShardSet:
-    """The set of shards at a path: safetensors files, or what pickles will be.
+    """Return the set of shards at a path: safetensors files, or pickles presented as such.
 
     Raises:
-        FileError: it is a pickle, and not to be trusted.
+        FileError: it is a pickle, and not trusted.
         PlancError, FileError, OSError: as for :func:`planc.tensorfiles.shards.find_shards`.
     """
     pickled = _pickle_at(path)
@@ -46,7 +44,7 @@ def find_source(path: Path, plan: Plan, trust_pickle: bool, limits: Limits) -> S
 
 
 def _pickle_at(path: Path) -> Path | None:
-    """The pickle that a path leads to, None if it leads to other files."""
+    """Return the pickle at a path, None for other files."""
     if not is_directory(path):
         return path if path.name.endswith((*PICKLES, PICKLED_INDEX)) else None
     names = sorted(inner.name for inner in path.iterdir())

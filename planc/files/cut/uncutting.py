@@ -1,80 +1,54 @@
-"""The other half of a cut, and the way back: what a cut removes from a tensor in a file, and the
-whole tensor from what was kept and what was removed.
+"""Removed values of a tensor in a file, and the whole tensor from kept and removed values.
 
-Both go through the original tensor in pieces, in the order of its bytes, so that removed values
-come and go in that order too.
+Both directions go through the original tensor in pieces, in the order of its bytes. Removed values
+are therefore written and read in the same order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.files.cut.cutting import Array, Box, Memory, Rows, boxes, chunked
+from planc.files.cut.cutting import Array, Box, File, Memory, Rows, boxes, chunked
 from planc.files.disk.stream import Space
 from planc.files.tensors.header import Entry
-from planc.files.tensors.pieces import JoinedFile
-from planc.files.tensors.reader import TensorFile
+from planc.files.tensors.pieces import Shape
 from planc.ir.groups import Indices
 from planc.plan.plan import Cut
 
+Pieces = Iterator[tuple[Array, NDArray[np.bool_]]]
 _Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the next dimension
 
 
-def removed_into(
-    file: TensorFile | JoinedFile,
-    entry: Entry,
-    cut: Cut,
-    space: Space,
-    memory: Memory,
-    seen: Callable[[memoryview], object],
-) -> None:
-    """Copies the values that the cut removes, in C order of their coordinates.
+@dataclass(frozen=True, slots=True)
+class CutRemoval:
+    """The removal of a cut from one tensor: see :class:`planc.streaming.removed.Removal`."""
 
-    Args:
-        seen: is given all bytes of the tensor, in their order.
-    """
-    source, parts = Rows(file, entry, memory), boxes(cut)
-    for piece in _pieces(entry.shape, source.width, memory.size):
-        lead, start, stop = piece
-        rows = source.read(lead, start, stop)
-        seen(rows.ravel().view(np.uint8).data)
-        gone = _gone(parts, piece, entry.shape)
-        count = (int(np.count_nonzero(gone)),)
-        source.array(space(source.bytes(count)), count)[:] = rows[gone]
+    cut: Cut
 
+    def split(self, shape: Shape) -> tuple[Shape, int]:
+        return self.cut.shape, math.prod(shape) - math.prod(self.cut.shape)
 
-def restored_into(
-    small: TensorFile,
-    entry: Entry,
-    removed: Callable[[Array], None],
-    cut: Cut,
-    shape: tuple[int, ...],
-    space: Space,
-    memory: Memory,
-) -> None:
-    """Copies the whole tensor of ``shape``.
+    def whole(self, file: File, entry: Entry, memory: Memory) -> Pieces:
+        source, parts = Rows(file, entry, memory), boxes(self.cut)
+        for piece in _pieces(entry.shape, source.width, memory.size):
+            yield source.read(*piece), _gone(parts, piece, entry.shape)
 
-    Args:
-        small: the file of the cut tensor, ``entry`` its place.
-        removed: fills an array with the next of the removed values.
-    """
-    source, parts = Rows(small, entry, memory), boxes(cut)
-    for piece in _pieces(shape, source.width, memory.size):
-        lead, start, stop = piece
-        whole = (stop - start, *shape[len(lead) + 1 :])
-        rows = source.array(space(source.bytes(whole)), whole)
-        for box in parts:
-            places = _places(box, piece, shape)
-            if places is not None:
-                rows[np.ix_(*places)] = _kept(source, box, piece)
-        gone = _gone(parts, piece, shape)
-        values = memory.array(1, (int(np.count_nonzero(gone)),), source.dtype)
-        removed(values)
-        rows[gone] = values
+    def kept(self, file: File, entry: Entry, shape: Shape, space: Space, memory: Memory) -> Pieces:
+        source, parts = Rows(file, entry, memory), boxes(self.cut)
+        for piece in _pieces(shape, source.width, memory.size):
+            lead, start, stop = piece
+            whole = (stop - start, *shape[len(lead) + 1 :])
+            rows = source.array(space(source.bytes(whole)), whole)
+            for box in parts:
+                places = _places(box, piece, shape)
+                if places is not None:
+                    rows[np.ix_(*places)] = _kept(source, box, piece)
+            yield rows, _gone(parts, piece, shape)
 
 
 def _pieces(shape: tuple[int, ...], width: int, buffer: int) -> Iterator[_Piece]:
@@ -87,7 +61,7 @@ def _pieces(shape: tuple[int, ...], width: int, buffer: int) -> Iterator[_Piece]
 
 
 def _gone(parts: tuple[Box, ...], piece: _Piece, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which values of a piece the cut removes."""
+    """Return the mask of values removed from a piece."""
     lead, start, stop = piece
     gone = np.ones((stop - start, *shape[len(lead) + 1 :]), dtype=bool)
     for box in parts:
@@ -98,7 +72,7 @@ def _gone(parts: tuple[Box, ...], piece: _Piece, shape: tuple[int, ...]) -> NDAr
 
 
 def _places(box: Box, piece: _Piece, shape: tuple[int, ...]) -> list[Indices] | None:
-    """Where in a piece the values of a box lie, None if nowhere."""
+    """Return the positions of a box within a piece, None if they are disjoint."""
     lead, start, stop = piece
     dim = len(lead)
     for at, indices in zip(lead, box.kept, strict=False):
@@ -117,7 +91,7 @@ def _places(box: Box, piece: _Piece, shape: tuple[int, ...]) -> list[Indices] | 
 
 
 def _kept(source: Rows, box: Box, piece: _Piece) -> Array:
-    """The values of a box in a piece, from the cut tensor."""
+    """Return the values of a box within a piece, read from the cut tensor."""
     lead, start, stop = piece
     dim = len(lead)
     at = []
@@ -134,7 +108,7 @@ def _kept(source: Rows, box: Box, piece: _Piece) -> Array:
 
 
 def _span(box: Box, dim: int, start: int, stop: int) -> tuple[int, int]:
-    """Which of the box's indices of dimension ``dim`` lie between two of the tensor's."""
+    """Return the span of the box's indices of dimension ``dim`` between ``start`` and ``stop``."""
     indices = box.kept[dim]
     if indices is None:
         return start, stop

@@ -1,6 +1,4 @@
-"""Cutting the shards of a checkpoint: a layout and a directory in, every shard in its place out, by
-one process, by several, or by those of a job.
-"""
+"""Cutting the shards of a checkpoint, by one process, several, or those of a job."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ _Job = tuple[Cutting, Path]
 
 
 def shards_done(layout: Layout, directory: Path) -> dict[int, Done]:
-    """The shards that an earlier run has finished, by their numbers; never the first one."""
+    """Return the shards finished by an earlier run, by number; never the first one."""
     found = {}
     for number, cutting in enumerate(layout.cutting[1:], 1):
         there = finished(directory / cutting.name, cutting)
@@ -36,10 +34,10 @@ def shards_done(layout: Layout, directory: Path) -> dict[int, Done]:
 def cut_shards(
     layout: Layout, directory: Path, waiting: Sequence[int], workers: int, ranks: Ranks
 ) -> dict[int, Done]:
-    """Cuts those of the shards that wait which are this process's share.
+    """Cut this process's share of the waiting shards; return the finished ones by number.
 
-    The first shard, which has the record with the digests of all, gets another name until all are
-    there: see :func:`finish_first`.
+    The first shard holds the record with the digests of all shards. It has another name until all
+    are done: see :func:`finish_first`.
     """
     sizes = [_size(layout.cutting[number]) for number in waiting]
     own = [waiting[i] for i in shares(sizes, ranks.size)[ranks.rank]]
@@ -54,7 +52,7 @@ def cut_shards(
 
 
 def finish_first(layout: Layout, directory: Path, done: Sequence[Done]) -> None:
-    """Puts the first shard in its place when all are done."""
+    """Complete the first shard and rename it, after all are done."""
     first = _first(layout, directory)
     descriptor = os.open(first, os.O_WRONLY)
     try:
@@ -69,7 +67,7 @@ def finish_first(layout: Layout, directory: Path, done: Sequence[Done]) -> None:
 def _cut(jobs: Sequence[_Job], workers: int, directory: Path) -> list[Done]:
     if workers == 1 or len(jobs) < 2:
         return [_cut_into(job) for job in jobs]
-    # not fork: the caller's threads, torch's among them, do not survive it
+    # not fork: it does not preserve the caller's threads, including torch's
     try:
         with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn")) as pool:
             return list(pool.map(_cut_into, jobs))
@@ -91,6 +89,6 @@ def _first(layout: Layout, directory: Path) -> Path:
 
 
 def _size(cutting: Cutting) -> int:
-    """Bytes that are read and written."""
+    """Return the number of bytes to read and write."""
     read = cutting.source.header
     return read.size - read.data + (cutting.entries[-1].stop if cutting.entries else 0)

@@ -1,9 +1,8 @@
-"""Directories that fill up over several runs: a target and what a run is about in, a directory to
-fill out, which takes the target's place when all is there.
+"""Directories filled over several runs, and moved to their target when complete.
 
-Its name follows from the target's, so that the next run finds it. A file beside it says what the
-run is about: what another run left there, with another plan or other files, is thrown away, and
-what no run made is refused.
+The name follows from the target's, so the next run finds it. A file beside it identifies the run.
+Files left by a run with another plan or other files are deleted, and a directory not made by any
+run is refused.
 """
 
 from __future__ import annotations
@@ -18,23 +17,26 @@ from planc.files.disk.atomic import read_file, write_file
 from planc.files.disk.directories import ABOUT, OLD, PARTIAL, check_free, recover, settle
 from planc.files.formats.beside import beside, locked
 
-TEMPORARY = "tmp"  # the end of names of files that are being written
+TEMPORARY = "tmp"  # suffix of unfinished files
 
 
 @contextmanager
 def staging(target: Path, identity: str, overwrite: bool, shared: bool = False) -> Iterator[Path]:
-    """Gives the directory beside ``target`` in which its content is made.
+    """Yield the directory beside ``target`` to be filled with its content.
 
-    When the body ends, it takes the place of ``target``. When it fails, finished files stay for
-    the next run; if there is none, nothing stays.
+    It takes the place of ``target`` when the body ends. When the body fails, finished files stay
+    for the next run; without any, the directory is removed.
 
     Args:
-        shared: other processes, by :func:`joining`, fill it too.
+        target: the path of the result.
+        identity: identifies the plan and the files of the run.
+        overwrite: replace an existing target.
+        shared: other processes fill it too, through :func:`joining`.
 
     Raises:
-        PlancError: ``target`` exists and is not to be replaced, or another process fills it, or
-            another program made what is there.
-        OSError: the directory cannot be made, or not renamed.
+        PlancError: ``target`` exists and must not be replaced, another process fills it, or
+            another program made the directory.
+        OSError: the directory cannot be made or renamed.
     """
     directory, about = beside(target, PARTIAL), beside(target, ABOUT)
     with ExitStack() as held:
@@ -54,19 +56,19 @@ def staging(target: Path, identity: str, overwrite: bool, shared: bool = False) 
                 about.unlink()
         except BaseException:
             with suppress(OSError):
-                directory.rmdir()  # which fails where it holds a finished file
+                directory.rmdir()  # fails if it holds a finished file
                 about.unlink()
             raise
 
 
 @contextmanager
 def joining(target: Path) -> Iterator[Path]:
-    """Gives the directory that another process of the same job has begun to fill.
+    """Yield the directory begun by another process of the same job.
 
-    As long as one of them is at work, no other run begins.
+    No other run begins while a process of the job is at work.
 
     Raises:
-        PlancError: it is not there, or another job fills it.
+        PlancError: it does not exist, or another job fills it.
     """
     directory = beside(target, PARTIAL)
     if not directory.is_dir():
@@ -78,7 +80,7 @@ def joining(target: Path) -> Iterator[Path]:
 
 
 def _begin(directory: Path, about: Path, identity: str) -> None:
-    """Keeps what a run about the same thing has finished, and nothing else."""
+    """Keep the finished files of a run with the same identity, and delete all others."""
     wanted, known = identity.encode(), None
     with suppress(FileError, OSError):
         known = read_file(about, len(wanted))
@@ -93,9 +95,9 @@ def _begin(directory: Path, about: Path, identity: str) -> None:
 
 @contextmanager
 def _locked(directory: Path, target: Path, exclusive: bool = True) -> Iterator[Callable[[], None]]:
-    """Holds the directory for this process, or with others; the system lets go when it ends.
+    """Lock the directory for this process, or shared with others, until the process ends.
 
-    Gives what lets others in.
+    Yields a callback that downgrades the lock to shared.
     """
     if os.name == "nt":
         yield lambda: None

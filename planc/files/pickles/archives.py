@@ -1,9 +1,8 @@
-"""Archives that ``torch.save`` wrote: a file, or a range of one, in; the tensors in it and where
-their values lie out.
+"""Archives written by ``torch.save``: their tensors, and the position of each tensor's values.
 
-The pickle in an archive is read by ``torch.load`` with ``weights_only=True``, on the meta device:
-no value is read. Values lie in the archive as they are, so that they are read like those of other
-files, piece by piece, and never all of them.
+An archive is a file or a range of one. ``torch.load`` reads its pickle with ``weights_only=True``
+on the meta device, without reading values. Values are stored uncompressed, so they are read in
+pieces like those of other files, and never all at once.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ from planc.errors import MalformedFile, PlancError
 from planc.files.checkpoint.elements import name_of
 from planc.files.tensors.pieces import Piece, Whole
 
-_UNREADABLE = (
+# raised for damaged archives and pickles
+DAMAGED = (
     pickle.UnpicklingError,
     struct.error,
     zipfile.BadZipFile,
@@ -32,29 +32,27 @@ _UNREADABLE = (
     AttributeError,
     EOFError,
     ImportError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
+    LookupError,
     OverflowError,
     RuntimeError,
     TypeError,
     ValueError,
 )
-# of a record in a zip file; the lengths of what lies between it and the content come last
+# of a record in a zip file; last come the lengths of the name and of the extra field
 _LOCAL_HEADER = struct.Struct("<26x2H")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor of an archive: where it is in the nested dicts, None in place of what is none."""
+    """An entry of an archive: its path in nested dicts and, for a tensor, the values' place."""
 
     path: tuple[str, ...]
     whole: Whole | None
-    kind: str  # of what is no tensor, the name of its type
+    kind: str  # "tensor", or the name of another entry's type
 
 
 class _Range(io.RawIOBase):
-    """A range of a file, read as a file."""
+    """Read-only file object over a range of a file."""
 
     def __init__(self, descriptor: int, start: int, length: int) -> None:
         self._descriptor, self._start, self._length, self._at = descriptor, start, length, 0
@@ -82,21 +80,24 @@ class _Range(io.RawIOBase):
 
 
 def read_archive(path: Path, descriptor: int, start: int, length: int) -> list[Stored]:
-    """What an archive holds, in its order; a tensor that is no entry of a dict has an empty path.
+    """Return the entries of an archive in order; an entry outside any dict has an empty path.
 
     Args:
-        path: where the file is, for messages and pieces.
-        start: the byte of the file at which the archive begins, ``length`` its bytes.
+        path: the file, for messages and pieces.
+        descriptor: an open descriptor of the file.
+        start: byte of the file at which the archive begins.
+        length: bytes of the archive.
 
     Raises:
-        MalformedFile: it is no archive, or holds what ``weights_only`` does not read.
+        MalformedFile: the range is not an archive, or ``weights_only`` refuses its types.
+        PlancError: a tensor is not a plain dense one, such as a sparse or quantized tensor.
     """
     try:
         with io.BufferedReader(_Range(descriptor, start, length)) as file:
             records = _records(file)
         with io.BufferedReader(_Range(descriptor, start, length)) as file:
             value = torch.load(file, map_location="meta", weights_only=True)
-    except _UNREADABLE as error:
+    except DAMAGED as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MalformedFile(
             f"{path}: not tensors in an archive of torch.save that weights_only reads: {first}; "
@@ -119,10 +120,10 @@ def _entries(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _records(file: Any) -> dict[int, int]:
-    """Where the records of a zip file begin, and how many bytes they have.
+    """Map the start of each zip record's content to its length in bytes.
 
     Raises:
-        ValueError: they are not stored as they are.
+        ValueError: a record is compressed, or the values are big-endian.
     """
     found = {}
     with zipfile.ZipFile(file) as archive:

@@ -1,6 +1,4 @@
-"""Which of the dicts in a training checkpoint is the model's: what it holds and a plan in, the dict
-whose names are the plan's out.
-"""
+"""The model's state dict inside a training checkpoint, found by the plan's tensor names."""
 
 from __future__ import annotations
 
@@ -16,14 +14,20 @@ Path = tuple[str, ...]
 def state_dict_in(
     entries: Iterable[tuple[Path, str]], plan: Plan, where: str
 ) -> tuple[Path, tuple[str, ...]]:
-    """Where in nested dicts the state dict of the plan's model is, and what is outside of it.
+    """Find the state dict of the plan's model in nested dicts.
 
     Args:
-        entries: the keys that lead to each entry, and what it is: "tensor", or its type's name.
+        entries: the keys leading to each entry, and its kind: "tensor", or its type's name.
+        plan: the plan of the model.
+        where: the file's name, for messages.
+
+    Returns:
+        The path of the dict with most of the plan's names, and the outermost entries outside of it
+        as sorted dotted names.
 
     Raises:
-        PlancError: it is there several times.
-        MalformedFile: it holds more than tensors.
+        PlancError: several dicts hold equally many of the plan's names.
+        MalformedFile: the state dict holds more than tensors.
     """
     entries = list(entries)
     names = {name for spec in plan.tensors for name in spec.names}
@@ -44,7 +48,7 @@ def state_dict_in(
 
 
 def _first_apart(path: Path, best: Path) -> str:
-    """The outermost dict or entry on a path that does not lead to the state dict."""
+    """Cut ``path`` after its first key not shared with ``best``, and join it by dots."""
     same = next((i for i, (a, b) in enumerate(zip(path, best, strict=False)) if a != b), len(best))
     return ".".join(path[: same + 1])
 

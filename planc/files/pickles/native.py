@@ -1,9 +1,8 @@
-"""Checkpoints in torch.distributed.checkpoint's own form: a directory in, the set of safetensors
-files that it will be out.
+"""Checkpoints in torch.distributed.checkpoint's own format, as a set of safetensors files.
 
-``.metadata`` is a pickle, and so is what stands around each piece of a tensor. The first is read by
-a list of the few classes that it is made of, the others by ``weights_only``; still, both are read
-only where the caller has said that the directory is trusted.
+``.metadata`` is a pickle, and each piece of a tensor is wrapped in another one. The first is read
+with a list of its few allowed classes, the others with ``weights_only``. Even so, both are read
+only if the caller trusts the directory.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from planc.errors import MalformedFile, ShardMismatch
 from planc.files.checkpoint.elements import name_of
 from planc.files.disk.atomic import open_regular, read_file
 from planc.files.disk.limits import Limits
-from planc.files.pickles.archives import read_archive
+from planc.files.pickles.archives import DAMAGED, read_archive
 from planc.files.pickles.chosen import state_dict_in
 from planc.files.tensors.links import inside
 from planc.files.tensors.pieces import Piece, Shape, Whole, join
@@ -34,7 +33,7 @@ from planc.files.tensors.shards import NATIVE, ShardSet, check_names, joined_set
 from planc.plan.plan import Plan
 
 _DCP = "torch.distributed.checkpoint"
-_SHARDED = "torch.distributed._shard.sharded_tensor.metadata"  # of older versions
+_SHARDED = "torch.distributed._shard.sharded_tensor.metadata"  # in older versions
 _PATHS = ("PosixPath", "WindowsPath")
 _CLASSES = {
     *((f"{_DCP}.metadata", name) for name in ("Metadata", "MetadataIndex", "StorageMeta")),
@@ -47,33 +46,21 @@ _CLASSES = {
     ("collections", "OrderedDict"),
 }
 _PUTS = ("PUT", "LONG_BINPUT")
-_DAMAGED = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry of the checkpoint: the keys that lead to it; what a tensor is made of."""
+    """An entry of the checkpoint: the keys leading to it and, for a tensor, its chunks."""
 
     path: tuple[str, ...]
-    dtype: torch.dtype | None = None  # None where it is no tensor
+    dtype: torch.dtype | None = None  # None unless it is a tensor
     shape: Shape = ()
     chunks: tuple[tuple[Shape, Shape], ...] = ()  # offsets and sizes
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a chunk lies: an archive in a file."""
+    """The position of a chunk: an archive within a file."""
 
     file: str
     start: int
@@ -85,12 +72,12 @@ _Places = Mapping[tuple[str, Shape], _Place]
 
 
 def find_native(directory: Path, plan: Plan, limits: Limits) -> ShardSet:
-    """The files that a directory makes: ``model.safetensors``, or several and their index.
+    """Return the files for a directory: ``model.safetensors``, or several and their index.
 
     Raises:
-        MalformedFile: the metadata is not what torch writes, or an entry is no tensor.
-        ShardMismatch: a piece is missing, doubled, or is not what the metadata says.
-        PlancError: the directory holds several state dicts that the plan fits.
+        MalformedFile: the metadata was not written by torch, or an entry is not a tensor.
+        ShardMismatch: a piece is missing, doubled or different from the metadata.
+        PlancError: the directory holds several state dicts fitting the plan.
     """
     where = inside(directory / NATIVE)
     entries, places = _read(where, limits)
@@ -149,7 +136,7 @@ def _whole(
 
 
 def _read(path: Path, limits: Limits) -> tuple[dict[str, _Entry], _Places]:
-    """What the metadata says, as plain data."""
+    """Return the entries and positions in the metadata, as plain data."""
     content = read_file(path, limits.index)
     try:
         _check_sizes(content)
@@ -163,7 +150,7 @@ def _read(path: Path, limits: Limits) -> tuple[dict[str, _Entry], _Places]:
             (_text(key.fqn), _shape(key.offset or ())): _place(info)
             for key, info in metadata.storage_data.items()
         }
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise MalformedFile(
             f"{path}: not what torch.distributed.checkpoint writes: {error}; save it again"
         ) from None
@@ -204,9 +191,9 @@ def _text(name: Any) -> str:
 
 
 def _check_sizes(content: bytes) -> None:
-    """Returns if a pickle asks for no more memory than its own length accounts for.
+    """Raise ValueError if a pickle asks for more memory than its own length accounts for.
 
-    An entry of its memo is a number that the unpickler makes room for, up to 64 GiB of it.
+    The unpickler makes room for as many entries as the largest memo number, up to 64 GiB.
     """
     puts: list[Any] = [
         number for opcode, number, _ in pickletools.genops(content) if opcode.name in _PUTS
@@ -216,17 +203,17 @@ def _check_sizes(content: bytes) -> None:
 
 
 class _Metadata(pickle.Unpickler):
-    """Makes what the metadata is made of, and nothing else."""
+    """An unpickler of the metadata's own classes only."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if module.split(".")[0] == "pathlib" and name in _PATHS:
-            return _no_path  # where it was saved, perhaps on another system
+            return _no_path  # the path it was saved to, perhaps of another system
         if (module, name) not in _CLASSES:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return getattr(importlib.import_module(module), name)
 
 
 def _no_path(*_: str) -> None:
-    """Stands where a path was."""
+    """Take the place of a path."""

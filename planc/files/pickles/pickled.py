@@ -1,8 +1,7 @@
-"""State dicts that are pickles: the path of a ``.pt`` or ``.bin`` file, or of an index of them, in,
-the set of safetensors files that they will be out.
+"""Pickled state dicts, a ``.pt`` or ``.bin`` file or an index of several, as safetensors files.
 
-Reading a pickle may run code. torch's ``weights_only`` keeps to a list of harmless types, and has
-had holes: so this happens only where the caller has said that the file is trusted.
+Reading a pickle may run code. torch's ``weights_only`` admits only a list of harmless types, but
+has had holes. A pickle is therefore read only if the caller trusts the file.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from planc.plan.plan import Plan
 
 
 def find_pickled(path: Path, plan: Plan, limits: Limits) -> ShardSet:
-    """The files at a path, with the names of shards and index that safetensors have.
+    """Return the files at a path, with the safetensors names of shards and index.
 
-    Of tensors that the plan knows to be tied, and that are one in their file, one name stays.
+    Tensors tied in the plan and sharing their values in a file keep one name.
 
     Raises:
-        MalformedFile: a file is no state dict, or holds more than tensors.
+        MalformedFile: a file is not a state dict, or holds more than tensors.
         ShardMismatch: the index and the files contradict each other.
-        PlancError: a file holds several state dicts that the plan fits.
+        PlancError: a file holds several state dicts fitting the plan.
     """
     outside: set[str] = set()
 
@@ -96,6 +95,6 @@ def _untied(tensors: Mapping[str, Whole], plan: Plan) -> dict[str, Whole]:
 
 
 def _renamed(name: str) -> str:
-    """``pytorch_model-00001-of-00002.bin`` becomes ``model-00001-of-00002.safetensors``."""
+    """Turn ``pytorch_model-00001-of-00002.bin`` into ``model-00001-of-00002.safetensors``."""
     suffix = next((suffix for suffix in PICKLES if name.endswith(suffix)), "")
     return name.removesuffix(suffix).removeprefix("pytorch_") + SUFFIX

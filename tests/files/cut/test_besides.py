@@ -14,10 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 import planc
 from planc.errors import LimitExceeded, MalformedFile, PlancError, ShardMismatch, StalePlan
-from planc.files.cut.besides import copy_besides, copy_index, write_index
+from planc.files.cut.besides import copy_besides, copy_index
 from planc.files.cut.configuration import FILE, described, describes
 from planc.files.disk.limits import Limits
 from planc.files.tensors.header import place
+from planc.files.tensors.indexing import write_index
 from planc.files.tensors.shards import Index, find_shards
 from planc.ir.groups import Member, Run
 from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec

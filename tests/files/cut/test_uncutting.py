@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from planc.files.cut.cutting import Memory, cut_into
-from planc.files.cut.uncutting import removed_into, restored_into
+from planc.files.cut.uncutting import CutRemoval
 from planc.files.disk import stream
 from planc.files.tensors.header import Entry, place
 from planc.files.tensors.reader import Bytes
@@ -77,22 +77,18 @@ def test_what_a_cut_removes_comes_in_order_and_makes_the_tensor_again(
     stay = np.array([stays(cut, at) for at in np.ndindex(SHAPE)]).reshape(SHAPE)
     gone, small = whole[~stay], whole[stay].reshape(cut.shape)
     file: Any = Held(whole)
-    found: list[Bytes] = []
-    seen: list[bytes] = []
-    arguments = (cut, spaces(found), Memory(), lambda part: seen.append(bytes(part)))
-    removed_into(file, entry_of(whole), *arguments)
-    assert b"".join(map(bytes, found)) == gone.tobytes()
+    removal, found, seen = CutRemoval(cut), list[bytes](), list[bytes]()
+    assert removal.split(SHAPE) == (cut.shape, len(gone))
+    for values, mask in removal.whole(file, entry_of(whole), Memory()):
+        found.append(values[mask].tobytes())
+        seen.append(values.tobytes())
+    assert b"".join(found) == gone.tobytes()
     assert b"".join(seen) == whole.tobytes()
     assert max(map(len, seen)) <= buffer
-    at = 0
-
-    def removed(values: NDArray[Any]) -> None:
-        nonlocal at
-        values[:] = gone[at : at + len(values)]
-        at += len(values)
-
-    file, again = Held(small), list[Bytes]()
-    restored_into(file, entry_of(small), removed, cut, SHAPE, spaces(again), Memory())
+    file, again, at = Held(small), list[Bytes](), 0
+    for values, mask in removal.kept(file, entry_of(small), SHAPE, spaces(again), Memory()):
+        values[mask] = gone.view(values.dtype)[at : at + mask.sum()]
+        at += mask.sum()
     assert b"".join(map(bytes, again)) == whole.tobytes()
     assert at == len(gone)
 
@@ -117,26 +113,21 @@ def test_a_tensor_without_values_has_no_pieces(shape: tuple[int, ...]) -> None:
     cut = Cut((None, None), (), shape)
     whole, found = np.empty(shape, dtype="i4"), list[Bytes]()
     file: Any = Held(whole)
-    never: Any = None
-    removed_into(file, entry_of(whole), cut, spaces(found), Memory(), never)
-    restored_into(file, entry_of(whole), never, cut, shape, spaces(found), Memory())
+    removal = CutRemoval(cut)
+    assert not [*removal.whole(file, entry_of(whole), Memory())]
+    assert not [*removal.kept(file, entry_of(whole), shape, spaces(found), Memory())]
     cut_into(file, entry_of(whole), cut, spaces(found), Memory())
     assert found == []
 
 
 def test_a_tensor_of_one_value_has_one_piece() -> None:
     cut = Cut((None,), (), (1,))
-    whole, found = np.array([7], dtype="i4"), list[Bytes]()
+    whole = np.array([7], dtype="i4")
     file: Any = Held(whole)
-    seen: list[bytes] = []
-    removed_into(
-        file, entry_of(whole), cut, spaces(found), Memory(), lambda part: seen.append(bytes(part))
-    )
-    assert (b"".join(seen), b"".join(map(bytes, found))) == (whole.tobytes(), b"")
+    [(values, gone)] = CutRemoval(cut).whole(file, entry_of(whole), Memory())
+    assert (values.tobytes(), gone.tolist()) == (whole.tobytes(), [False])
     for call in (
-        lambda space: restored_into(
-            file, entry_of(whole), lambda values: None, cut, (1,), space, Memory()
-        ),
+        lambda space: [*CutRemoval(cut).kept(file, entry_of(whole), (1,), space, Memory())],
         lambda space: cut_into(file, entry_of(whole), cut, space, Memory()),
     ):
         pieces: list[Bytes] = []
