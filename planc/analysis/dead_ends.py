@@ -1,8 +1,7 @@
-"""Dead ends: values that reach no output of the traced run, because a decision alone reads them.
+"""Dead ends: values reaching no output of the traced run, because only a decision reads them.
 
-Another run may decide otherwise and return them. In: a graph, its labels and ties. Out: the atoms
-of such values that no value on the way to an output has, not even by a tie; what flows on as well
-may still be removed.
+Another run may decide otherwise and return them. Their atoms are pinned unless a value on the way
+to an output has them as well, directly or by a tie.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from planc.rules.labels.facts import Atoms, Facts
 def dead_ends(
     graph: Graph, facts: Facts, labels: Sequence[Labelled]
 ) -> Iterator[tuple[int, Atoms]]:
-    """The nodes with results at a dead end, each with the atoms that are theirs alone."""
+    """The nodes with results at a dead end, each with the atoms found there alone."""
     on = _going_on(graph)
     dead = [i for i, node in enumerate(graph.nodes) if not on.intersection(_results(node))]
     if not dead:
@@ -42,14 +41,15 @@ def _results(node: Node) -> list[int]:
 
 
 def _going_on(graph: Graph) -> set[int]:
-    """The values that something outside the graph reads, but for single numbers that leave torch,
-    and all that these are computed from.
+    """The values read outside the graph and everything they are computed from.
+
+    Single numbers leaving torch do not count.
     """
     numbers = {
         departure.value
         for departure in graph.departures
         if departure.outside and math.prod(graph.values[departure.value].shape) == 1
-    }  # which something outside the graph may decide by
+    }  # code outside the graph may decide by them
     on = set(graph.read_outside - numbers) | {ref.id for ref in graph.outputs}
     written = {graph.values[value].storage for value in on}
     written |= {graph.values[tensor.value].storage for tensor in graph.tensors}
@@ -63,7 +63,7 @@ def _going_on(graph: Graph) -> set[int]:
 
 
 def _tied(facts: Facts, values: Sequence[Labelled]) -> NDArray[np.bool_]:
-    """For each atom whether a value has it, or one that is removed together with it."""
+    """Mask over all atoms: True for the atoms of ``values`` and atoms tied to them."""
     pairs = [np.broadcast_arrays(a, b) for a, b, _ in facts.ties]
     heads, tails = (
         np.concatenate([np.zeros(0, dtype=np.int64), *(pair[side].reshape(-1) for pair in pairs)])

@@ -1,8 +1,8 @@
-"""Structure: the attributes of a graph's modules that count in a plan.
+"""Structure: the attributes of a graph's modules recorded in a plan.
 
-In: a graph, and the attributes that plans may change. Out: the table of modules, with the class of
-each. Whatever else a module holds (counters, flags, remembered shapes, paths) is left out, so that
-it makes no plan stale.
+These are the class of each module, the attributes of torch's layers, those read by the graph or by
+the rule of a leaf, and those changed by plans. All others (counters, flags, remembered shapes,
+paths) are left out, so they make no plan stale.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ Attribute = tuple[str, str]
 
 
 def module_table(graph: Graph, written: Iterable[Attribute]) -> tuple[ModuleSpec, ...]:
-    """The modules of a graph with their classes and structural attributes, sorted by name."""
+    """The modules of a graph with their classes and structural attributes, attributes sorted by
+    name.
+    """
     read = attributes_read((n for n in graph.nodes if not n.leaf), graph.numbers.values())
     listed: dict[str, set[str]] = {}
     for path, name in (*read, *written, *_of_leaves(graph.nodes)):
@@ -35,7 +37,7 @@ def _spec(module: Module, listed: set[str]) -> ModuleSpec:
 
 
 def _of_leaves(nodes: Iterable[Node]) -> Iterator[Attribute]:
-    """The attributes that the rules of modules which are not traced into take by name."""
+    """The attributes named by the rules of leaf modules."""
     for node in nodes:
         if node.leaf:
             yield from ((node.module, name) for name in named_by(node.op, dict(node.kwargs)))

@@ -86,11 +86,6 @@ def _written(
     analysis: Analysis, gone: Gone, target: Target, criterion: str, policy: str, seed: int
 ) -> Plan:
     graph = analysis.graph
-    if graph.frontend == "export":
-        raise PolicyError(
-            "an exported graph does not say where the module takes its numbers from, nor what the "
-            'recorder would see: make plans of graphs traced with frontend="record"'
-        )
     left = next((departure for departure in graph.departures if departure.outside), None)
     if target == "graph" and left is not None:
         raise PolicyError(

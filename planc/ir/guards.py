@@ -1,7 +1,7 @@
-"""Guards: the checks that a rewritten graph makes of sizes that it holds as literals.
+"""Guards: checks in a rewritten graph for sizes stored as literals.
 
-In: two numbers that were computed from the sizes of a run, and how they were related when the graph
-was traced. A run in which they are not, takes another way through the model than the graph does.
+Each guard compares two numbers computed from the sizes of a run. A run with another relation than
+the traced one would take another path through the model than the graph.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ Inputs = tuple[tuple[str, Any, tuple[int, ...]], ...]
 
 
 def check(left: float, relation: str, right: float, reason: str, inputs: Inputs) -> None:
-    """Returns if the numbers are related as they were in the traced run.
+    """Check the relation of two numbers to be the same as in the traced run.
 
     Args:
-        reason: why the graph depends on it.
+        left: the number on the left of the relation.
+        relation: "==", "<" or "<=".
+        right: the number on the right of the relation.
+        reason: the part of the model depending on the relation.
         inputs: name, tensor and traced shape of each input, for the message.
 
     Raises:
-        SizeMismatch: they are not; names the inputs that have other sizes than the traced ones.
+        SizeMismatch: the relation does not hold; names the inputs with other sizes than traced.
     """
-    if relation == "==":  # spelled out: a tracer hears which code compares sizes
+    if relation == "==":  # spelled out: a tracer looks at the code comparing sizes
         holds = left == right
     else:
         holds = left < right if relation == "<" else left <= right

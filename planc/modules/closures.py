@@ -1,8 +1,8 @@
 """Functions in the copy of a model: hooks, patched methods, closures, partial applications.
 
-``copy.deepcopy`` returns functions as they are. A closure, a default argument or a cache would keep
-the original's modules and lists alive in the copy; :class:`Bindings` replaces each such function
-by one over the objects of the copy.
+``copy.deepcopy`` returns functions unchanged. A closure, a default argument or a cache would keep
+the original's modules and lists alive in the copy; :class:`Bindings` replaces each such function by
+one bound to the objects of the copy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dis
 import functools
+import operator
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,11 +23,11 @@ Memo = dict[int, Any]
 CACHED: type = type(functools.lru_cache(len))
 _FIXED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType, torch.dtype)
 _SCALARS = (int, float, complex, str, bytes, type(None), torch.device, *_FIXED)
-_DEPTH = 6  # levels of objects in objects in which tensors are found
+_DEPTH = 6  # levels of nested objects searched for tensors
 
 
 def attribute_values(module: nn.Module) -> Iterator[Any]:
-    """The attributes of a module that are objects or containers with something in them."""
+    """The attributes of a module, without scalars, empty containers and submodules."""
     for name, value in vars(module).items():
         empty = isinstance(value, dict | list | tuple | set) and not value
         if name != "_modules" and not empty and not isinstance(value, _SCALARS):
@@ -39,8 +40,9 @@ def inner_tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def reached(value: Any, *, functions: bool = False) -> Iterator[Any]:
-    """``value`` and the objects in it that are no scalars, to a depth of :data:`_DEPTH`; those that
-    ``functions`` hold on request.
+    """``value`` and its nested objects other than scalars, to a depth of :data:`_DEPTH`.
+
+    With ``functions``, the closures and defaults of functions are included.
     """
     stack: list[tuple[Any, int]] = [(value, _DEPTH)]
     seen: set[int] = set()
@@ -52,7 +54,8 @@ def reached(value: Any, *, functions: bool = False) -> Iterator[Any]:
         yield item
         if left and not isinstance(item, torch.Tensor):
             if functions and isinstance(item, types.FunctionType):
-                stack.extend((inner, left - 1) for inner in _held(item))
+                held = (cell.cell_contents for _, cell in filled_cells(item))
+                stack.extend((inner, left - 1) for inner in (*held, *default_values(item)))
             stack.extend((inner, left - 1) for inner in _items(item))
 
 
@@ -69,23 +72,23 @@ def _items(value: Any) -> Iterator[Any]:
         yield from list(vars(value).values())
 
 
-def closed_over(cell: types.CellType) -> Iterator[Any]:
-    """The object that a cell holds, if it holds one."""
-    if _is_filled(cell):
-        yield cell.cell_contents
+def filled_cells(function: types.FunctionType) -> Iterator[tuple[str, types.CellType]]:
+    """The cells of a closure with an object in them, by the names of their variables."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if is_filled(cell):
+            yield name, cell
 
 
-def _held(function: types.FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        yield from closed_over(cell)
-    yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+def default_values(function: types.FunctionType) -> tuple[Any, ...]:
+    """The default values of a function's parameters."""
+    return (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
 
 
 class Bindings:
-    """The functions that a copy holds in place of the original's.
+    """The functions of a copy, in place of the original's.
 
-    ``memo`` is the memo of the deep copy, and ``replace`` the copy of a tensor. Functions that only
-    hooks lead to keep the caller's objects that hold nothing of the model, unless ``apart``.
+    ``memo`` is the memo of the deep copy; ``replace`` copies a tensor. Unless ``apart``, functions
+    reached by hooks alone keep the caller's objects without any part of the model.
     """
 
     def __init__(
@@ -96,25 +99,27 @@ class Bindings:
         self._apart = apart
         self._in_hooks = False
         self._own: set[int] = {id(copied) for copied in memo.values()}
-        self._made: Memo = {}  # functions and cells by the id of the original's
-        self._in_use: set[int] = set()  # copies that something refers to
+        self._made: Memo = {}  # functions and cells, by id of the original
+        self._in_use: set[int] = set()  # copies with a reference to them
         self._seen: set[int] = set()
 
     def bind(self, copied: nn.Module) -> None:
-        """Replaces the functions that ``copied`` and the objects of the copy hold."""
+        """Replace the functions held by ``copied`` and by the objects of the copy."""
         for module in copied.modules():
             self._attributes(module)
         self._in_hooks = True
         for module in copied.modules():
             for name, value in vars(module).items():
-                if _is_hooks(name, value):
+                if is_hooks(name, value):
                     self._renew(value, value.items())
         for tensor in (*copied.parameters(), *copied.buffers()):
             for hooks in filter(None, tensor_hooks(tensor)):
                 self._renew(hooks, hooks.items())
 
     def bound(self, value: Any) -> Any:
-        """``value``, an object of the copy, over the functions of the copy; containers in place."""
+        """``value``, an object of the copy, bound to the functions of the copy; containers change
+        in place.
+        """
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.MethodType):
@@ -148,7 +153,7 @@ class Bindings:
         attributes = vars(holder)
         for name, value in list(attributes.items()):
             if (
-                not (isinstance(holder, nn.Module) and _is_hooks(name, value))
+                not (isinstance(holder, nn.Module) and is_hooks(name, value))
                 and (new := self.bound(value)) is not value
             ):
                 attributes[name] = new
@@ -160,7 +165,7 @@ class Bindings:
 
     def _tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
         items = [self.bound(item) for item in value]
-        if all(map(_is, items, value)):
+        if all(map(operator.is_, items, value)):
             return value
         made: Any = getattr(type(value), "_make", type(value))
         renewed: tuple[Any, ...] = made(items)
@@ -169,14 +174,14 @@ class Bindings:
     def _partial(self, value: functools.partial[Any]) -> functools.partial[Any]:
         old = (value.func, *value.args, *value.keywords.values())
         new = [self._copied(item) for item in old]
-        if all(map(_is, old, new)):
+        if all(map(operator.is_, old, new)):
             return value
         count = 1 + len(value.args)
         keywords = dict(zip(value.keywords, new[count:], strict=True))
         return functools.partial(new[0], *new[1:count], **keywords)
 
     def _cached(self, value: Any) -> Any:
-        """A cache of its own where the function is one; what the old one remembers is left out."""
+        """An empty cache over the function of the copy, if the function was copied."""
         function = self._copied(value.__wrapped__)
         if function is value.__wrapped__:
             return value
@@ -196,7 +201,7 @@ class Bindings:
         pairs = [
             (was.cell_contents, self._filled(was, now))
             for was, now in zip(old.__closure__ or (), cells, strict=True)
-            if _is_filled(was)
+            if is_filled(was)
         ]
         defaults = [(item, self._copied(item)) for item in old.__defaults__ or ()]
         keywords: dict[str, Any] = old.__kwdefaults__ or {}
@@ -223,13 +228,14 @@ class Bindings:
         return found
 
     def _filled(self, old: types.CellType, new: types.CellType) -> Any:
-        if not _is_filled(new):
+        if not is_filled(new):
             new.cell_contents = self._copied(old.cell_contents)
         return new.cell_contents
 
     def _copied(self, value: Any) -> Any:
-        """The object of the copy in place of ``value``, which a function holds. An object that
-        cannot be copied (a lock, a file) stays what it is.
+        """The copy of ``value``, an object held by a function.
+
+        An object without a copy (a lock, a file) stays the same object.
         """
         if isinstance(value, _SCALARS) or id(value) in self._own:
             return value
@@ -246,35 +252,31 @@ class Bindings:
         before = len(self._memo)
         try:
             found = copy.deepcopy(value, self._memo)
-        except Exception:  # the memo has no objects that were copied by halves
+        except Exception:  # drop objects copied in part from the memo
             for key in list(self._memo)[before:]:
                 del self._memo[key]
             found = value
-            if type(value) in (list, dict, set, deque):  # what is in it is the original's
+            if type(value) in (list, dict, set, deque):  # the items stay the original's
                 found = self._memo[id(value)] = copy.copy(value)
         self._own.update(id(new) for new in [*self._memo.values()][before:])
         self._own.add(id(found))
         return found
 
     def _holds(self, value: Any) -> bool:
-        """Whether ``value`` is, or leads to, an object of the model."""
+        """True if ``value`` is or leads to an object of the model."""
         return any(id(item) in self._memo for item in reached(value, functions=True))
 
 
 def tensor_hooks(tensor: torch.Tensor) -> tuple[dict[int, Any] | None, dict[int, Any] | None]:
-    """The hooks on a tensor's gradient, and those that run after it is accumulated."""
+    """The hooks on a tensor's gradient, and the hooks run after its accumulation."""
     return tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)
 
 
-def _is_hooks(name: str, value: Any) -> bool:
+def is_hooks(name: str, value: Any) -> bool:
     return "_hooks" in name and isinstance(value, dict)
 
 
-def _is(left: Any, right: Any) -> bool:
-    return left is right
-
-
-def _is_filled(cell: types.CellType) -> bool:
+def is_filled(cell: types.CellType) -> bool:
     try:
         _ = cell.cell_contents
     except ValueError:
@@ -284,8 +286,17 @@ def _is_filled(cell: types.CellType) -> bool:
 
 @functools.lru_cache(4096)
 def _rebinds(code: types.CodeType) -> bool:
-    """Whether a function, or one that it defines, assigns to a variable of the scope around it."""
-    stores = (i for i in dis.get_instructions(code) if i.opname in ("STORE_DEREF", "DELETE_DEREF"))
-    if any(instruction.argval in code.co_freevars for instruction in stores):
-        return True
-    return any(_rebinds(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    """True if a function, or one defined in it, assigns to a variable of the enclosing scope."""
+    return any(
+        step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in part.co_freevars
+        for part in code_objects(code)
+        for step in dis.get_instructions(part)
+    )
+
+
+def code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function and of the functions defined in it."""
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from code_objects(part)

@@ -1,8 +1,8 @@
-"""How a model is made from its configuration: ``type(model)(model.config)``, without weights.
+"""Construction of a model from its configuration: ``type(model)(model.config)``, without weights.
 
-A configuration is an object of plain data that the model holds as ``config`` and that can be
-written down and read back (``to_dict``, ``from_dict``). What is built from one with other fields
-shows whether they describe a model, pruned or not.
+A configuration is an object of plain data held by the model as ``config``, with methods to write
+and read it (``to_dict``, ``from_dict``). Building from one with changed fields shows if they
+describe a pruned model.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from torch.overrides import TorchFunctionMode
 
 from planc.ir.construction import NAME, Field, Kept, Tables, replaced
 from planc.modules.held import held_objects, integers, is_data, public
-from planc.modules.tree import owned_tensors, structural
+from planc.modules.tree import owned_tensors, plain
 
 _WITHOUT_CONTENT = frozenset({torch.empty, torch.rand, torch.randn, torch.normal})
+_COMPARED = (int, float, bool, str)  # classes of attributes compared between models
 
 
 class _Weightless(TorchFunctionMode):
-    """Memory that waits for weights is not allocated; what a constructor computes is."""
+    """Place memory for weights on the meta device; tensors computed by a constructor stay real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -36,8 +37,10 @@ class _Weightless(TorchFunctionMode):
 
 @dataclass(frozen=True, eq=False)
 class Construction:
-    """The class of a model with a copy of its configuration; ``fields`` are the integers in that by
-    dotted names, ``found`` the model's own tables, ``computed`` the buffers in no state dict.
+    """The class of a model with a copy of its configuration.
+
+    ``fields`` are the configuration's integers by dotted names, ``found`` the model's own tables,
+    ``computed`` the buffers absent from state dicts.
     """
 
     make: Callable[[Any], nn.Module]
@@ -48,7 +51,10 @@ class Construction:
 
     @cached_property
     def original(self) -> Tables | None:
-        """The model's tables as far as the configuration makes them; None if it makes others."""
+        """The model's tables as far as the configuration determines them.
+
+        None if the configuration yields other shapes.
+        """
         made = self.built({})
         if made is None or made.shapes != self.found.shapes:
             return None
@@ -60,12 +66,14 @@ class Construction:
         return Tables(self.found.shapes, alike)
 
     def built(self, changes: Mapping[Field, Any]) -> Tables | None:
-        """The tables of the model that the configuration with ``changes`` makes, None if none."""
+        """The tables of the model built with ``changes`` to its configuration; None if it fails."""
         model = self.model(changes)
         return None if model is None else tables(model)
 
     def model(self, changes: Mapping[Field, Any]) -> nn.Module | None:
-        """That model itself, its weights on the meta device."""
+        """The model built from the configuration with ``changes``, on the meta device; None if it
+        fails.
+        """
         try:
             configuration = copy.deepcopy(self.configuration)
             for field, value in changes.items():
@@ -73,12 +81,12 @@ class Construction:
             read_back = type(configuration).from_dict(configuration.to_dict())
             with torch.random.fork_rng(devices=[]), _Weightless():
                 return self.make(read_back)
-        except Exception:  # whatever the class has against it: it makes no such model
+        except Exception:  # any error means the class makes no such model
             return None
 
     @cached_property
     def _values(self) -> Mapping[str, torch.Tensor]:
-        """The buffers that are in no state dict, with values wherever they can be known."""
+        """The buffers absent from state dicts, with values if these can be known."""
         if not any(buffer.is_meta for buffer in self.computed.values()):
             return self.computed
         again = self.model({})
@@ -88,9 +96,10 @@ class Construction:
         }
 
     def content_differs(self, changes: Mapping[Field, Any], kept: Kept) -> str:
-        """The first buffer that is computed anew, for no state dict has it, and comes out other
-        than what is ``kept`` of the original's; empty if there is none. Where the original is on
-        the meta device, its buffers are what its class computes.
+        """Name the first computed buffer unequal to the ``kept`` part of the original's.
+
+        Such buffers are absent from state dicts. Returns an empty string if all agree. For an
+        original on the meta device, its class computes the buffers to compare with.
         """
         model = self.model(changes)
         if model is None:
@@ -109,19 +118,20 @@ class Construction:
 
 
 def construction_of(model: nn.Module) -> Construction | None:
-    """How ``model`` may be made, or None where it has no configuration of plain data that can be
-    written down. Nothing is made yet.
+    """The construction of ``model``, or None without a writable configuration of plain data.
+
+    Nothing is built yet.
     """
     configuration = vars(model).get(NAME)
     written = all(callable(getattr(configuration, name, None)) for name in ("to_dict", "from_dict"))
     if not written or not is_data(configuration):
         return None
     fields = {
-        f"{name}.{field}".removeprefix(f"{NAME}."): plain
+        f"{name}.{field}".removeprefix(f"{NAME}."): numbers
         for path, name, held in held_objects(model)
         if path == "" and name.split(".")[0] == NAME
         for field, value in public(held)
-        if (plain := integers(value)) is not None
+        if (numbers := integers(value)) is not None
     }
     computed = {
         f"{path}.{name}" if path else name: buffer.detach()
@@ -134,29 +144,19 @@ def construction_of(model: nn.Module) -> Construction | None:
 
 
 def tables(model: nn.Module) -> Tables:
-    """The shapes of a model's tensors, and what its modules hold of plain data."""
+    """The shapes of a model's tensors, and the plain data in its modules' attributes."""
     shapes = {
         name: tuple(map(int, owned.tensor.shape))
         for owned in owned_tensors(model)
         for name in owned.names
     }
     attributes = {
-        (path, name): plain
+        (path, name): held
         for path, module in model.named_modules()
         for name, value in public(module)
-        if name != "training" and (plain := _plain(value)) is not None
+        if name != "training" and (held := plain(value, _COMPARED)) is not None
     }
     return Tables(shapes, attributes)
-
-
-def _plain(value: Any) -> Any:
-    """What is compared of an attribute: numbers, strings and sequences of them; None for others."""
-    if type(value) is float:
-        return value
-    if type(value) in (tuple, list):
-        items = tuple(_plain(item) for item in value)
-        return None if any(item is None for item in items) else items
-    return structural(value)
 
 
 def _set(configuration: Any, field: Field, value: Any) -> None:

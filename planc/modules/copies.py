@@ -1,4 +1,4 @@
-"""Structural copies of modules: everything but the tensors, which the caller supplies."""
+"""Structural copies of modules: everything but the tensors, supplied by the caller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from planc.modules.closures import Bindings, Memo, attribute_values, inner_tensors
+from planc.modules.closures import Bindings, Memo, attribute_values, inner_tensors, is_hooks
 from planc.modules.forgetting import forget_properties
 from planc.modules.hooks import compute_again
 
@@ -20,13 +20,12 @@ _STATE = ("__getstate__", "__setstate__")
 def clone(
     model: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor], *, apart: bool = True
 ) -> nn.Module:
-    """A deep copy of ``model`` in which every tensor ``t`` is ``replace(t)``; tied ones stay tied.
+    """A deep copy of ``model`` with ``replace(t)`` for every tensor ``t``; tied tensors stay tied.
 
-    Parameters, buffers and tensors in attributes of modules are replaced, without ever being
-    copied; what pruning hooks compute from them is computed again. An object that modules, hooks
-    and closures share is one object of the copy, and not the original's. With ``apart`` that holds
-    for objects of the caller, too, to which only hooks write; a copy that is given to the caller
-    goes on to write to these.
+    Parameters, buffers and tensors in attributes of modules are replaced without being copied;
+    tensors computed by pruning hooks are computed again. An object shared by modules, hooks and
+    closures is copied once. With ``apart`` this includes objects of the caller written to by hooks
+    alone; otherwise the copy goes on to write to these.
     """
     memo: Memo = {}
     for module in model.modules():
@@ -46,8 +45,9 @@ def clone(
 
 
 def _complete(old: nn.Module, new: nn.Module, memo: Memo) -> None:
-    """Gives the copy of a module all that its class's own way of copying leaves behind: modes,
-    hooks, flags, and the parts that were built anew or are not used by the code of a graph.
+    """Copy the parts dropped by a class's own way of copying.
+
+    These are modes, hooks and flags, parts built anew, and parts unused by the code of a graph.
     """
     new.training = old.training
     whole = isinstance(old, fx.GraphModule) or type(old) is nn.Module
@@ -60,7 +60,7 @@ def _complete(old: nn.Module, new: nn.Module, memo: Memo) -> None:
         if parameter is not None and was is not None and parameter is not memo.get(id(was)):
             parameter.requires_grad_(was.requires_grad)
     for name, value in vars(old).items():
-        hooks = "_hooks" in name and isinstance(value, dict) and value
+        hooks = is_hooks(name, value) and value
         if (hooks and not vars(new).get(name)) or (whole and name not in vars(new)):
             vars(new)[name] = copy.deepcopy(value, memo)
 

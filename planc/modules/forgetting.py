@@ -1,10 +1,9 @@
-"""State that earlier runs left, out of sight of a trace: a model that has run is traced as one that
-has not.
+"""State left by earlier runs, hidden from a trace: a model is traced as if it had never run.
 
-An attribute is taken for such state where a method that forward reaches stores it, and what it was
-at first is known: a literal or an empty container in ``__init__``, an attribute of the class, or
-nothing. A trace must store it again, and as something of the same kind; where it does not, it is
-the user's setting, and the model is traced with it.
+An attribute counts as such state if a method reached by forward stores it and its initial value is
+known: a literal or an empty container in ``__init__``, a class attribute, or nothing. A trace must
+store it again, with the same kind of value. Otherwise it is a setting of the user, and visible to
+the next attempt.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ _SIZES = (int, float, tuple, list, str, type(None))
 
 
 class Forgetting:
-    """What the runs of one trace are not shown; what turns out to be needed is shown to the next.
+    """The state hidden from the runs of one trace; state found necessary is shown to the next run.
 
-    ``hidden`` says whether anything was kept from the last run.
+    ``hidden`` is True if anything was hidden from the last run.
     """
 
     def __init__(self) -> None:
@@ -47,7 +46,7 @@ class Forgetting:
         return bool(self._attributes or self._containers)
 
     def begin(self, model: nn.Module, reach: Reach) -> None:
-        """Resets the attributes of a copy to what they were before any run."""
+        """Reset the attributes of a copy to their values before any run."""
         self._attributes, self._containers = [], []
         for path, module in model.named_modules():
             for name, first in left_by_runs(module, reach):
@@ -57,7 +56,7 @@ class Forgetting:
                     _put(held, name, first)
 
     def hide(self, reach: Reach) -> None:
-        """Takes remembered tensors and sizes out of the dictionaries that code writes to."""
+        """Remove remembered tensors and sizes from the dictionaries written to by code."""
         for held in reach.written:
             if isinstance(held, dict) and id(held) not in self._kept:
                 found = {key: value for key, value in held.items() if _is_memory(key, value)}
@@ -67,7 +66,7 @@ class Forgetting:
                     self._containers.append((held, found))
 
     def is_stored_again(self) -> bool:
-        """Whether the run that has ended stored all of it again; what it did not will be shown."""
+        """True if the run stored all hidden state again; the rest is shown from now on."""
         missed: set[Hashable] = set()
         for place, held, name, old, first in self._attributes:
             now = held.get(name, _ABSENT)
@@ -80,14 +79,16 @@ class Forgetting:
         return not missed
 
     def remember(self) -> None:
-        """Shows everything from now on."""
+        """Show everything from now on."""
         self._kept.update(place for place, *_ in self._attributes)
         self._kept.update(id(held) for held, _ in self._containers)
 
 
 def forget_tensors(model: nn.Module) -> None:
-    """Resets what runs left in attributes of those modules of a copy that keep tensors there: these
-    were computed from the weights of the original, and sizes and flags beside them speak of them.
+    """Reset the state left by runs in modules of a copy with tensors among it.
+
+    These tensors were computed from the original's weights; sizes and flags beside them describe
+    them.
     """
     with one_at_a_time:
         reach = reach_of(model)
@@ -99,7 +100,7 @@ def forget_tensors(model: nn.Module) -> None:
 
 
 def left_by_runs(module: nn.Module, reach: Reach) -> Iterator[tuple[str, Any]]:
-    """The attributes of a module that runs have changed, with what they were before."""
+    """The attributes of a module changed by runs, with their values before."""
     stored = {name for base in type(module).__mro__ for name in reach.stores.get(base, ())}
     for name in (stored | reach.filled) & vars(module).keys() - _OWN:
         value = vars(module)[name]
@@ -114,14 +115,14 @@ def left_by_runs(module: nn.Module, reach: Reach) -> Iterator[tuple[str, Any]]:
 
 
 def forget_properties(model: nn.Module) -> None:
-    """Drops what cached properties hold: it is computed again where it is asked for."""
+    """Drop the values of cached properties; they are computed again on access."""
     for module in model.modules():
         for name in [name for name in vars(module) if is_cached(module, name)]:
             del vars(module)[name]
 
 
 def _reset(held: dict[str, Any], name: str) -> Any:
-    """The value of an attribute, in a container of its own where it is one."""
+    """The value of an attribute, copied if it is a container."""
     value = held[name]
     return value.copy() if type(value) in CONTAINERS else value
 
@@ -144,7 +145,7 @@ def _is_still(value: Any, first: Any) -> bool:
 
 
 def _alike(old: Any, new: Any) -> bool:
-    """Whether two values are of one kind, so that one may stand for the other."""
+    """True if two values are of one kind, so one may replace the other."""
     if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
         return old.dtype == new.dtype and old.dim() == new.dim()
     if isinstance(old, bool | int | float) and isinstance(new, bool | int | float):
@@ -153,7 +154,7 @@ def _alike(old: Any, new: Any) -> bool:
 
 
 def _is_memory(key: Any, value: Any) -> bool:
-    """Whether an entry of a dictionary is keyed by sizes, or holds tensors."""
+    """True if an entry of a dictionary is keyed by sizes, or holds tensors."""
     if isinstance(value, dict):
         return any(_is_memory(*item) for item in value.items())
     keys = key if isinstance(key, tuple) else (key,)
@@ -166,7 +167,7 @@ _known: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
 
 
 def _first_values(kind: type) -> dict[str, Any]:
-    """What the constructors of a class set attributes to."""
+    """The attribute values set by the constructors of a class."""
     if kind not in _known:
         found: dict[str, Any] = {}
         for base in reversed(kind.__mro__):
@@ -182,7 +183,7 @@ def _first_values(kind: type) -> dict[str, Any]:
 
 
 def _assigned(code: types.CodeType) -> dict[str, Any]:
-    """The attributes that a constructor sets, with their values where these are literals."""
+    """The attributes set by a constructor, with their values if these are literals."""
     found: dict[str, Any] = {}
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "PRECALL")]
     for i, step in enumerate(steps):
@@ -193,7 +194,7 @@ def _assigned(code: types.CodeType) -> dict[str, Any]:
 
 
 def _loads(step: dis.Instruction, name: str) -> bool:
-    """Whether an instruction loads a local variable, last if it loads two."""
+    """True if an instruction loads a local variable, as the last one if it loads two."""
     loaded = step.argval[-1] if isinstance(step.argval, tuple) else step.argval
     return "LOAD_FAST" in step.opname and loaded == name
 

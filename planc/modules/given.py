@@ -1,4 +1,4 @@
-"""What users give as a model, as the ``nn.Module`` that is traced, applied to and verified."""
+"""Models as given by users, converted to the ``nn.Module`` to trace, prune and verify."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from planc.plan.arguments import shown
 
 
 def as_module(model: Any, name: str = "model") -> nn.Module:
-    """The module that ``model`` stands for: an exported program's is its ``.module()``, which
-    shares the program's weights; a wrapper's (DistributedDataParallel, torch.compile, ...) is what
-    it wraps.
+    """The module of ``model``: of an exported program its ``.module()``, sharing the program's
+    weights; of a wrapper (DistributedDataParallel, torch.compile, ...) the wrapped module.
 
     Raises:
-        TraceError: it is no module, or a part of it cannot be seen into; names the part.
+        TraceError: it is not a module, or a part of it is not accessible; names the part.
     """
     if isinstance(model, torch.export.ExportedProgram):
         return model.module()
@@ -37,12 +36,12 @@ def as_module(model: Any, name: str = "model") -> nn.Module:
 
 
 def module(name: str, value: Any) -> nn.Module:
-    """The check of an argument that is a model (:mod:`planc.arguments`)."""
+    """The check of an argument for a model (:mod:`planc.arguments`)."""
     return as_module(value, name)
 
 
 def device_given(name: str, value: Any) -> torch.device:
-    """The check of an argument that is a device."""
+    """The check of an argument for a device."""
     try:
         return torch.empty(0, device=torch.device(value)).device
     except (RuntimeError, TypeError, ValueError) as error:
@@ -54,7 +53,7 @@ def device_given(name: str, value: Any) -> torch.device:
 def example_inputs(
     program: torch.export.ExportedProgram,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The inputs that a program was exported with.
+    """The inputs a program was exported with.
 
     Raises:
         TraceError: it carries none.
@@ -72,7 +71,7 @@ _OFFLOADED = (
 
 
 def _unseen(model: nn.Module) -> Iterator[tuple[str, str, str]]:
-    """The parts of a model that cannot be seen into: the name of each, why, and the remedy."""
+    """The inaccessible parts of a model: name, reason and remedy of each."""
     for path, module in model.named_modules():
         if (why := refusal(module)) is not None:
             yield path, f"({type(module).__name__}) is {why[0]}", why[1]
@@ -90,7 +89,7 @@ def _hooks(module: nn.Module) -> Iterator[Any]:
 
 
 def _unread(tensor: torch.Tensor) -> tuple[str, str] | None:
-    """Why the values of a parameter or buffer cannot be read, and the remedy."""
+    """The reason for unreadable values of a parameter or buffer, and the remedy."""
     kind = type(tensor).__name__
     if is_lazy(tensor):
         return "is not initialised", "run the lazy module once before planning"

@@ -1,7 +1,7 @@
-"""Objects of plain data that modules hold, such as a configuration: their integers are structural
+"""Objects of plain data held by modules, such as a configuration: their integers are structural
 attributes, too, under dotted names (``config.hidden_size``).
 
-An object that several modules hold is one object: it belongs to the first of them.
+An object held by several modules belongs to the first of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from planc.modules.tree import plain
+
 _DEPTH = 4  # names in a dotted name
 _SCALARS = (int, float, bool, str, type(None), Enum, torch.dtype, torch.device, torch.Size)
 _CONTAINERS = (tuple, list, set, frozenset)
@@ -21,8 +23,8 @@ _NOT_DATA = (nn.Module, torch.Tensor, type, types.ModuleType, *_SCALARS, *_CONTA
 
 
 def held_objects(model: nn.Module) -> Iterator[tuple[str, str, Any]]:
-    """The objects of plain data in the attributes of ``model``'s modules, and in these objects:
-    the module's path, the object's name there, the object. Each object once.
+    """The objects of plain data in the attributes of ``model``'s modules, nested ones included:
+    module path, name inside the module, object. Each object appears once.
     """
     seen: set[int] = set()
     for path, module in model.named_modules():
@@ -41,8 +43,10 @@ def _objects(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def is_data(value: Any, depth: int = _DEPTH) -> bool:
-    """Whether ``value`` is an object all of whose public attributes are numbers, strings, booleans,
-    None, types or devices of tensors, containers of these, or again such objects.
+    """True if all public attributes of an object are plain data.
+
+    Plain data are numbers, strings, booleans, None, torch dtypes and devices, containers of these,
+    and again such objects.
     """
     if (
         isinstance(value, _NOT_DATA)
@@ -72,23 +76,19 @@ def public(holder: Any) -> Iterator[tuple[str, Any]]:
 
 
 def integers(value: Any) -> Any:
-    """``value`` as a structural attribute of an object (lists and torch sizes as tuples), or None
-    if it is not one: integers and nested tuples of them are.
+    """``value`` as a structural attribute of an object: an integer or nested tuples of integers.
+
+    Lists and torch sizes become tuples; None for other values.
     """
-    if type(value) is int:
-        return value
-    if type(value) in (tuple, list, torch.Size) and value:
-        items = tuple(integers(item) for item in value)
-        return None if any(item is None for item in items) else items
-    return None
+    return plain(value, (int,), empty=False)
 
 
 def object_attributes(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """For each module that holds objects of plain data first, their integers by dotted names."""
+    """The integers of held objects by dotted names, for the first module holding each."""
     found: dict[str, dict[str, Any]] = {}
     for path, name, held in held_objects(model):
         for field, value in public(held):
-            plain = integers(value)
-            if plain is not None:
-                found.setdefault(path, {})[f"{name}.{field}"] = plain
+            numbers = integers(value)
+            if numbers is not None:
+                found.setdefault(path, {})[f"{name}.{field}"] = numbers
     return found

@@ -1,13 +1,13 @@
-"""Tensors that modules compute from their parameters before each run, as torch.nn.utils.prune has
-it: a forward pre-hook sets ``weight`` to ``weight_orig * weight_mask``. In: a model. Out: them all.
-The hooks of weight_norm and spectral_norm do so as well.
+"""Tensors computed by modules from their parameters before each run, as in torch.nn.utils.prune: a
+forward pre-hook sets ``weight`` to ``weight_orig * weight_mask``.
 
-``weight`` itself is neither a parameter nor a buffer but an attribute that may be out of date: what
-copies or cuts a model has it computed again.
+The hooks of weight_norm and spectral_norm work alike. ``weight`` itself is neither a parameter nor
+a buffer but an attribute, possibly out of date; code copying or cutting a model computes it again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,10 @@ from planc.errors import PlancError
 
 
 class Refresh:
-    """Forward pre-hook of a module that may read the weights of its parts without calling them, as
-    ``nn.MultiheadAttention`` does: computes those that are masked before each run.
+    """Forward pre-hook computing the masked weights of a module's parts before each run.
+
+    It is for modules reading the weights of their parts without calling them, such as
+    ``nn.MultiheadAttention``.
 
     Attributes:
         paths: the parts, relative to the module.
@@ -33,14 +35,14 @@ class Refresh:
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         for part in map(module.get_submodule, self.paths):
-            for hook in part._forward_pre_hooks.values():
-                if isinstance(hook, BasePruningMethod):
-                    hook(part, inputs)
+            for hook in _hooks(part, BasePruningMethod):
+                hook(part, inputs)
 
 
 def refresh(model: nn.Module, path: str) -> None:
-    """Has the module around the one at ``path`` compute that one's masked tensors before each run;
-    lists and sequences of modules read nothing and are passed over.
+    """Register a :class:`Refresh` for the module at ``path`` on the module around it.
+
+    Lists and sequences of modules read no weights and are passed over.
     """
     outer = path
     while outer:
@@ -50,8 +52,7 @@ def refresh(model: nn.Module, path: str) -> None:
     around = model.get_submodule(outer)
     if not path or isinstance(around, _CONTAINERS):
         return
-    hooks = (hook for hook in around._forward_pre_hooks.values() if isinstance(hook, Refresh))
-    found = next(hooks, None)
+    found = next(_hooks(around, Refresh), None)
     if found is None:
         found = Refresh()
         around.register_forward_pre_hook(found)
@@ -61,7 +62,7 @@ def refresh(model: nn.Module, path: str) -> None:
 
 
 def drop_refreshes(model: nn.Module) -> None:
-    """Removes the hooks that :func:`refresh` left, in place."""
+    """Remove the hooks added by :func:`refresh`, in place."""
     for module in model.modules():
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, Refresh):
@@ -69,12 +70,11 @@ def drop_refreshes(model: nn.Module) -> None:
 
 
 def _refreshed(model: nn.Module) -> set[str]:
-    """The paths of all modules that another one refreshes."""
+    """The paths of all modules refreshed by another one."""
     return {
         _prefix(path) + inner
         for path, module in model.named_modules()
-        for hook in module._forward_pre_hooks.values()
-        if isinstance(hook, Refresh)
+        for hook in _hooks(module, Refresh)
         for inner in hook.paths
     }
 
@@ -84,9 +84,9 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Masked:
-    """Attribute ``name`` of ``module``, which ``hook`` computes; the module lies at ``path``.
+    """Attribute ``name`` of ``module`` at ``path``, computed by ``hook``.
 
-    ``refreshed`` says that another module has it computed before each run as well.
+    ``refreshed`` is True if another module has it computed before each run as well.
     """
 
     path: str
@@ -107,17 +107,17 @@ class Masked:
 
     @property
     def full_name(self) -> str:
-        """Full name of what is computed."""
+        """Full name of the computed tensor."""
         return _prefix(self.path) + self.name
 
     @property
     def current(self) -> torch.Tensor | None:
-        """What the attribute holds now."""
+        """The present value of the attribute."""
         held = vars(self.module).get(self.name)
         return held if isinstance(held, torch.Tensor) else None
 
     def compute(self) -> torch.Tensor:
-        """What the hook would set it to.
+        """The value assigned by the hook.
 
         Raises:
             PlancError: the parameter or the mask is missing, or they do not fit each other.
@@ -142,7 +142,7 @@ class Masked:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether a run finds what the hook would set the attribute to."""
+        """True if a run finds the value assigned by the hook."""
         if self.refreshed:
             return True
         held = self.current
@@ -155,40 +155,36 @@ class Masked:
 
 
 def masked_tensors(model: nn.Module) -> tuple[Masked, ...]:
-    """All tensors of ``model`` that hooks of torch.nn.utils.prune compute."""
+    """All tensors of ``model`` computed by hooks of torch.nn.utils.prune."""
     refreshed = _refreshed(model)
     return tuple(
         Masked(path, module, hook._tensor_name, hook, path in refreshed)
         for path, module in model.named_modules()
-        for hook in module._forward_pre_hooks.values()
-        if isinstance(hook, BasePruningMethod)
+        for hook in _hooks(module, BasePruningMethod)
     )
 
 
 def compute_again(model: nn.Module, copied: nn.Module) -> None:
-    """Gives the attributes of a copy, whose parameters are other ones, the values of those.
+    """Recompute the reparametrised attributes of a copy from its own parameters.
 
-    What was out of date in ``model`` stays as it is, for the model may read it without its hook
-    (``nn.MultiheadAttention`` reads ``out_proj.weight`` so), unless it no longer has the shape.
+    Attributes out of date in ``model`` keep their value, unless the shape changed: the model may
+    read them without the hook (``nn.MultiheadAttention`` reads ``out_proj.weight`` in this way).
     """
     for old, new in zip(masked_tensors(model), masked_tensors(copied), strict=False):
         held, copy = old.current, new.current
         if held is None or copy is None:
             continue
-        with torch.set_grad_enabled(held.requires_grad):  # as prune does, if it did
+        with torch.set_grad_enabled(held.requires_grad):  # like prune, if it tracked gradients
             value = new.compute()
         if copy.shape != value.shape or old.up_to_date:
             vars(new.module)[new.name] = value
     for module in copied.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, WeightNorm | SpectralNorm):
-                _norm_again(module, hook)
+        for hook in _hooks(module, WeightNorm, SpectralNorm):
+            _norm_again(module, hook)
 
 
 def _norm_again(module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
-    """Gives the weight that a norm's hook computes before each run its value (a stand-in keeps its
-    identity).
-    """
+    """Recompute the weight computed by a norm's hook; a meta tensor keeps its identity."""
     held = vars(module).get(hook.name)
     if type(held) is not torch.Tensor or held.is_meta:
         return
@@ -200,7 +196,7 @@ def _norm_again(module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
 
 
 def values_as_used(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of ``model`` by all their names; what has a mask is masked."""
+    """The parameters and buffers of ``model`` by all their names, with masks applied."""
     parameters: dict[str, torch.Tensor] = {}
     buffers: dict[str, torch.Tensor] = {}
     hooked = _gather(model, "", parameters, buffers)
@@ -217,9 +213,7 @@ def _gather(
     parameters: dict[str, torch.Tensor],
     buffers: dict[str, torch.Tensor],
 ) -> bool:
-    """Notes the tensors of a module and of all in it, in one walk; returns whether any has hooks
-    that run before it.
-    """
+    """Collect the tensors of a module tree in one walk; return True if any module has pre-hooks."""
     for own, found in ((module._parameters, parameters), (module._buffers, buffers)):
         for name, tensor in own.items():
             if tensor is not None:
@@ -229,6 +223,11 @@ def _gather(
         if child is not None:
             hooked |= _gather(child, f"{prefix}{name}.", parameters, buffers)
     return hooked
+
+
+def _hooks(module: nn.Module, *kinds: type) -> Iterator[Any]:
+    """The forward pre-hooks of a module, of these classes."""
+    return (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, kinds))
 
 
 def _prefix(path: str) -> str:

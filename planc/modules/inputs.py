@@ -1,14 +1,15 @@
-"""Example inputs: the arguments of a call in, their specification out, and arguments made of it.
+"""Example inputs: the arguments of a call, their specification, and arguments made from it.
 
-The forms are those of :mod:`planc.specification`. An argument of another kind is opaque: it can be
-named, not made again. A plan carries a specification, so that its predictions can be checked
-without the inputs it was compiled with.
+The forms of a specification are in :mod:`planc.specification`. An argument of another kind is
+opaque: it has a name but cannot be made again. A plan carries a specification, so its predictions
+can be checked without the original inputs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,17 +23,20 @@ _DTYPES = {
     for dtype in map(vars(torch).get, dir(torch))
     if isinstance(dtype, torch.dtype)
 }
-_LARGEST = 1 << 32  # bytes of one input that is made up from a specification
+_LARGEST = 1 << 32  # bytes of one input made from a specification
 
 
 def as_call(
     args: Any = None, kwargs: Mapping[str, Any] | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of one call as they are given to every function: positional ones in a tuple, a
-    list, or one alone, none where only keywords are given.
+    """The arguments of one call in normal form: a tuple and a dict.
+
+    Args:
+        args: the positional arguments in a tuple or a list, or a single one; None for none.
+        kwargs: the keyword arguments.
 
     Raises:
-        TraceError: ``kwargs`` is no mapping from names; an argument is a nested tensor.
+        TraceError: ``kwargs`` is not a mapping from names; an argument is a nested tensor.
     """
     if kwargs is None:
         kwargs = {}
@@ -67,20 +71,20 @@ def materialise(
     seed: int = 0,
     types: Sequence[torch.dtype] = (),
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments that meet a specification: ``model(*args, **kwargs)``.
+    """Arguments matching a specification, for ``model(*args, **kwargs)``.
 
-    Floating-point tensors are standard normal, the same ones for the same seed on every device.
-    Integer tensors have their values where these were kept. Others are zeros, which are valid
-    indices everywhere, and booleans all true.
+    Floating-point tensors are standard normal, equal for equal seeds on every device. Integer
+    tensors have their recorded values, if there are any. Other integer tensors are zeros, valid
+    indices everywhere; booleans are all True.
 
     Args:
-        spec: what :func:`specify` returned.
-        device: where the tensors are made; on ``"meta"`` they have shapes only.
+        spec: the result of :func:`specify`.
+        device: the device of the tensors; on ``"meta"`` they have shapes only.
         seed: seed of the random numbers.
         types: floating-point types of the model. A tensor of another type is made in the first.
 
     Raises:
-        PlancError: a part is opaque, malformed, or too large to be made up.
+        PlancError: a part is opaque, malformed, or too large to create.
     """
     if not _is_call(spec):
         raise PlancError(f"not the specification of a call's inputs: {_short(spec)}")
@@ -90,11 +94,11 @@ def materialise(
     return args, kwargs
 
 
+@dataclass
 class _Writer:
-    """Specifications of the parts of one call, which share a bound on values."""
+    """Specifications of the parts of one call, with a shared bound on values."""
 
-    def __init__(self) -> None:
-        self.left = MOST_OF_ALL
+    left: int = MOST_OF_ALL
 
     def form(self, value: Any) -> Spec:
         if isinstance(value, torch.Tensor) and value.layout is torch.strided:
@@ -117,14 +121,14 @@ class _Writer:
         if not 0 < tensor.numel() <= min(MOST_OF_ONE, self.left):
             return spec
         values = tuple(tensor.detach().reshape(-1).tolist())
-        if values == (dtype == "bool",) * len(values):  # as they are made up without
+        if values == (dtype == "bool",) * len(values):  # equal to the default values
             return spec
         self.left -= len(values)
         return (*spec, values)
 
 
 def _is_value(value: Any) -> bool:
-    """Whether a plan file can hold ``value`` such that what is read equals what was written."""
+    """True if a plan file can hold ``value`` and return an equal one."""
     if type(value) is int:
         return -(1 << 63) <= value < 1 << 63
     if type(value) is float:
@@ -142,13 +146,11 @@ def _is_call(spec: Any) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Maker:
-    def __init__(
-        self, device: torch.device, generator: torch.Generator, types: Sequence[torch.dtype]
-    ) -> None:
-        self.device = device
-        self.generator = generator
-        self.types = types
+    device: torch.device
+    generator: torch.Generator
+    types: Sequence[torch.dtype]
 
     def make(self, spec: Any, path: str) -> Any:
         match spec:
@@ -188,7 +190,7 @@ class _Maker:
             return torch.ones(shape, dtype=dtype, device=self.device)
         if not (dtype.is_floating_point or dtype.is_complex):
             return torch.zeros(shape, dtype=dtype, device=self.device)
-        # drawn on the CPU in a type that has a normal distribution, then converted
+        # drawn on the CPU in a type with a normal distribution, then converted
         wide = torch.float64 if dtype is torch.float64 else torch.float32
         if dtype.is_complex:
             wide = torch.complex128 if dtype is torch.complex128 else torch.complex64
@@ -198,7 +200,6 @@ class _Maker:
     def kept(
         self, shape: tuple[Any, ...], name: str, values: tuple[Any, ...], path: str
     ) -> torch.Tensor:
-        """The tensor of those values."""
         made = self.tensor(shape, name, path)
         if len(values) != made.numel() or not all(value in INTEGERS[name] for value in values):
             raise PlancError(f"{path}: {len(values)} values do not fit {name} of shape {shape}")

@@ -35,6 +35,11 @@ def map_leaves(fn: Callable[[Any], Any], nested: Any) -> Any:
     return fn(nested)
 
 
+def as_sequence(result: Any) -> tuple[Any, ...] | list[Any]:
+    """The results of an operator: its tuple or list, or its single result in a tuple."""
+    return result if isinstance(result, tuple | list) else (result,)
+
+
 def leaves(nested: Any) -> Iterator[Any]:
     """The leaves of ``nested`` in the order of :func:`map_leaves`."""
     if isinstance(nested, tuple | list) and (

@@ -1,5 +1,6 @@
-"""Code that a run of a model can reach, by name: a model in, the functions, classes and objects of
-modules out. Torch, NumPy and the standard library are not looked into.
+"""Code reachable by name from a run of a model: functions, classes and objects of Python modules.
+
+Torch, NumPy and the standard library are not searched.
 """
 
 from __future__ import annotations
@@ -17,38 +18,35 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 from torch import nn
 
-from planc.modules.closures import CACHED, attribute_values, closed_over, reached
-
-_FOREIGN = frozenset(
-    {
-        "torch",
-        "torchgen",
-        "functorch",
-        "numpy",
-        "scipy",
-        "sympy",
-        "planc",
-        "builtins",
-        "__builtin__",
-    }
-    | set(sys.stdlib_module_names)
+from planc.modules.closures import (
+    CACHED,
+    attribute_values,
+    code_objects,
+    default_values,
+    filled_cells,
+    reached,
 )
+
+_LIBRARIES = {"torch", "torchgen", "functorch", "numpy", "scipy", "sympy", "planc", "__builtin__"}
+_FOREIGN = sys.stdlib_module_names | _LIBRARIES
 CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 _WEAK = (WeakKeyDictionary, WeakValueDictionary)
 _WRITING = frozenset({"setdefault", "update", "append", "add", "extend", "__setitem__"})
 _STORE_ITEM, _STORE_ATTRIBUTE = dis.opmap["STORE_SUBSCR"], dis.opmap["STORE_ATTR"]
-_DEPTH = 3  # containers and objects in one another
+_DEPTH = 3  # levels of nested containers and objects
 
-one_at_a_time = threading.RLock()  # what traces change are objects of the whole process
+one_at_a_time = threading.RLock()  # traces change objects of the whole process
 Slot = tuple[Any, Any]  # a dictionary, list, class or cell, and the place in it
 
 
 class Reach:
-    """What the forward methods of some classes, some functions and all that they name can reach.
+    """Everything reachable from the names in the forward methods of some classes and in some
+    functions.
 
-    ``caches`` has the places of functions under ``functools.lru_cache``; ``containers`` the
-    dictionaries, lists and sets that live longer than a run; ``variables`` the global variables;
-    ``classes`` the classes, and ``stores`` the attributes that methods of modules store.
+    ``caches`` has the locations of functions under ``functools.lru_cache``; ``containers`` the
+    dictionaries, lists and sets outliving a run; ``variables`` the global variables; ``classes``
+    the classes; ``stores`` the attributes stored by methods of modules; ``filled`` the names
+    occurring in code with writes to containers.
     """
 
     def __init__(self, roots: Iterable[Any]) -> None:
@@ -57,41 +55,37 @@ class Reach:
         self.variables: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}
         self.classes: dict[type, None] = {}
         self.stores: dict[type, set[str]] = {}
-        self._named: dict[str, list[int]] = {}  # the containers by the names of variables
+        self.filled: set[str] = set()
+        self._named: dict[str, list[int]] = {}  # containers by the names of their variables
         self._names: set[str] = {"forward"}
-        self._stored: set[str] = set()  # names in code that writes to containers
         self._modules: dict[int, types.ModuleType] = {}
         self._seen: set[int] = set()
-        self._absent: set[str] = set()  # names in code that may become those of modules
+        self._absent: set[str] = set()  # names in code with no module yet
         self._waiting: list[types.FunctionType] = []
         self._alive: list[Any] = []
-        self._read: list[tuple[Any, str, Any]] = []  # what had which value by which name
+        self._read: list[tuple[Any, str, Any]] = []  # holder, name and value of each lookup
         found = set(roots)
         for root in found:
             self._value(root, None, "")
         self._close()
         bases = {base for root in found if isinstance(root, type) for base in root.__mro__}
-        self._note_stores([base for base in bases & self.classes.keys() if _is_module(base)])
+        kinds = [base for base in bases & self.classes.keys() if issubclass(base, nn.Module)]
+        self._note_stores(kinds)
 
     @property
     def written(self) -> Iterator[Any]:
-        """The containers that some code writes to, by the name that it has for them."""
-        found = {i for name in self._stored & self._named.keys() for i in self._named[name]}
+        """The containers possibly written to: their variable's name occurs in writing code."""
+        found = {i for name in self.filled & self._named.keys() for i in self._named[name]}
         return (self.containers[i] for i in found)
 
-    @property
-    def filled(self) -> set[str]:
-        """The names in code that writes to containers."""
-        return self._stored
-
     def is_current(self) -> bool:
-        """Whether all names still stand for what they stood for."""
+        """True if all names still refer to the same objects."""
         return self._absent.isdisjoint(sys.modules) and all(
             vars_of(holder).get(name) is value for holder, name, value in self._read
         )
 
     def _close(self) -> None:
-        """Follows names until nothing new is found."""
+        """Follow names until nothing new is found."""
         done: dict[int, int] = {}
         while True:
             while self._waiting:
@@ -108,7 +102,7 @@ class Reach:
                     self._value(vars(holder)[name], (holder, name), name)
 
     def _note_stores(self, kinds: list[type]) -> None:
-        """What methods of modules store that forward calls, one of them the other, by name."""
+        """Note the attributes stored by methods of modules reached, by name, from forward."""
         methods = [
             (kind, name, function.__code__)
             for kind in kinds
@@ -120,12 +114,12 @@ class Reach:
             count = len(names)
             for kind, name, code in methods:
                 if name in names and name != "__init__":
-                    names.update(_names(code))
+                    names.update(name for part in code_objects(code) for name in part.co_names)
                     self.stores.setdefault(kind, set()).update(stored_attributes(code))
 
     def _function(self, function: types.FunctionType) -> None:
         variables = function.__globals__
-        for name in self._code(function.__code__):
+        for name in self._code(function):
             if name in variables:
                 self.variables[id(variables), name] = (variables, name)
                 self._read.append((variables, name, variables[name]))
@@ -134,23 +128,19 @@ class Reach:
                 self._value(sys.modules[module], None, name)
             else:
                 self._absent.add(module)
-        for cell in function.__closure__ or ():
-            for value in closed_over(cell):
-                self._value(value, (cell, None), "")
-        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+        for _, cell in filled_cells(function):
+            self._value(cell.cell_contents, (cell, None), "")
+        for value in default_values(function):
             self._value(value, None, "")
         if isinstance(wrapped := getattr(function, "__wrapped__", None), types.FunctionType):
             self._value(wrapped, None, "")
 
-    def _code(self, code: types.CodeType) -> Iterator[str]:
-        self._names.update(code.co_names)
-        steps = code.co_code[::2]
-        if _STORE_ITEM in steps or not _WRITING.isdisjoint(code.co_names):
-            self._stored.update(code.co_names)
-        yield from code.co_names
-        for part in code.co_consts:
-            if isinstance(part, types.CodeType):
-                yield from self._code(part)
+    def _code(self, function: types.FunctionType) -> Iterator[str]:
+        for code in code_objects(function.__code__):
+            self._names.update(code.co_names)
+            if _STORE_ITEM in code.co_code[::2] or not _WRITING.isdisjoint(code.co_names):
+                self.filled.update(code.co_names)
+            yield from code.co_names
 
     def _value(self, value: Any, slot: Slot | None, name: str, depth: int = _DEPTH) -> None:
         value = _unwrapped(value)
@@ -199,12 +189,12 @@ class Reach:
                 self._names.update(name for name in vars(base) if name.startswith("__"))
 
 
-_KEPT = 8  # results, for classes that are traced again
+_KEPT = 8  # results, for repeated traces of the same classes
 _kept: dict[frozenset[Any], Reach] = {}
 
 
 def reach_of(model: nn.Module) -> Reach:
-    """What a run of ``model``, a copy, can reach. Its own objects are not looked into."""
+    """The reach of a run of ``model``, a copy; the model's own objects are not searched."""
     roots: set[Any] = {type(module) for module in model.modules()}
     for module in model.modules():
         for value in attribute_values(module):
@@ -215,7 +205,7 @@ def reach_of(model: nn.Module) -> Reach:
                 elif not _is_foreign(function.__module__):
                     roots.add(function)
     if any(getattr(root, "__closure__", None) for root in roots):
-        return Reach(roots)  # a copy's own
+        return Reach(roots)  # functions of this copy alone
     key = frozenset(roots)
     found = _kept.pop(key, None)
     if found is None or not found.is_current():
@@ -227,40 +217,28 @@ def reach_of(model: nn.Module) -> Reach:
 
 
 def _imported(name: str, variables: dict[str, Any]) -> str:
-    """The name of the module that a function would import by ``name``."""
+    """The name of the module imported by a function as ``name``."""
     inside = f"{variables.get('__package__')}.{name}"
     return inside if inside in sys.modules else name
 
 
-def _is_module(kind: type) -> bool:
-    return issubclass(kind, nn.Module)
-
-
 def _layers(function: Any) -> Iterator[types.FunctionType]:
-    """A function, and those that it is wrapped around."""
+    """A function and the functions wrapped by it."""
     while function is not None:
         if isinstance(function, types.FunctionType):
             yield function
         function = getattr(function, "__wrapped__", None)
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            yield from _names(part)
-
-
 def stored_attributes(code: types.CodeType) -> set[str]:
-    """The names of attributes that a function, or one inside it, stores."""
-    found: set[str] = set()
-    if _STORE_ATTRIBUTE in code.co_code[::2]:
-        steps = dis.get_instructions(code)
-        found |= {step.argval for step in steps if step.opname == "STORE_ATTR"}
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            found |= stored_attributes(part)
-    return found
+    """The names of attributes stored by a function or by one inside it."""
+    return {
+        step.argval
+        for part in code_objects(code)
+        if _STORE_ATTRIBUTE in part.co_code[::2]
+        for step in dis.get_instructions(part)
+        if step.opname == "STORE_ATTR"
+    }
 
 
 def vars_of(holder: Any) -> Any:
@@ -268,7 +246,7 @@ def vars_of(holder: Any) -> Any:
 
 
 def _unwrapped(value: Any) -> Any:
-    """The function behind a descriptor or an application of it."""
+    """The function behind a descriptor or a partial application."""
     if isinstance(value, staticmethod | classmethod | types.MethodType):
         return _unwrapped(value.__func__)
     if isinstance(value, property):

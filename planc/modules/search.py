@@ -1,8 +1,8 @@
-"""Objects that can be reached from an object: its items, its attributes and slots, the variables of
-closures, and all else that Python's garbage collector follows.
+"""Search for the objects reachable from an object: items, attributes and slots, variables of
+closures, and all other referents known to Python's garbage collector.
 
-In: any object. Out: every object in it once, each with its place (``result.scores['cls'][0]``).
-Modules, classes and what belongs to Python or torch themselves are borders.
+Every object appears once, with its place (``result.scores['cls'][0]``). Modules, classes and
+objects belonging to Python or torch themselves are borders.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
+from planc.modules.closures import default_values, filled_cells
 
 Part = tuple[str, Any]
 
@@ -39,24 +40,24 @@ BORDERS = (
 _FAKE = ("._", ".fake_mode", ".constant", ".pytype", ".dispatch_keys", ".real_tensor")
 _UNFINISHED = (types.CoroutineType, types.AsyncGeneratorType)
 _SEQUENCES: tuple[Any, ...] = (tuple, list, deque)
-_COLLECTED = 1 << 14  # the flag of types whose objects the garbage collector follows
+_COLLECTED = 1 << 14  # type flag: the garbage collector tracks its objects
 _MOST = 1_000_000  # objects in one result
 
 
 class Unseen(TraceError):
-    """A part of a result that cannot be looked into."""
+    """A part of a result cannot be searched."""
 
 
 class Search:
-    """A search for the objects in some objects.
+    """A search for the objects inside some objects.
 
     Args:
-        items: what an iterator gives; without it iterators are not asked.
-        border: says of objects that they are left out.
-        shallow: says of further objects that they are not looked into.
+        items: returns the items of an iterator; by default iterators are not consumed.
+        border: True for objects to leave out.
+        shallow: True for objects to report without searching them.
         unordered: puts the items of a set in an order.
-        private: look at attributes whose names begin with an underscore, too.
-        strict: what cannot be looked into is an error.
+        private: include attributes with names beginning with an underscore.
+        strict: raise an error for objects without a way to search them.
     """
 
     def __init__(
@@ -70,13 +71,13 @@ class Search:
     ) -> None:
         self.items, self.border, self.shallow, self.unordered = items, border, shallow, unordered
         self.private, self.strict = private, strict
-        self._seen: dict[int, Any] = {}  # alive, so that no id is used twice
+        self._seen: dict[int, Any] = {}  # kept alive, so no id is used twice
 
     def visit(self, place: str, root: Any) -> Iterator[Part]:
         """The objects in ``root``, itself first, each before its parts; plain ones each time.
 
         Raises:
-            Unseen: an object cannot be looked into; names its type and its place.
+            Unseen: an object cannot be searched; names its type and its place.
         """
         stack: list[Part] = [(place, root)]
         while stack:
@@ -109,7 +110,7 @@ class Search:
 
 
 def parts(holder: Any) -> list[Part]:
-    """The objects that ``holder`` holds, with their names there: items, attributes, the rest."""
+    """The objects held by ``holder``, with their names there: items, attributes, the rest."""
     if isinstance(holder, types.FunctionType):
         return _of_function(holder)
     if isinstance(holder, weakref.ref):
@@ -134,7 +135,7 @@ def _items(holder: Any) -> Iterator[Part]:
             yield f"[{key!r}]" if isinstance(key, _SCALARS) else "[...]", item
     for kind in _SEQUENCES:
         if isinstance(holder, kind):
-            items: Iterator[Any] = kind.__iter__(holder)  # whatever its class says
+            items: Iterator[Any] = kind.__iter__(holder)  # not the iterator of its class
             yield from ((f"[{i}]", item) for i, item in enumerate(items))
 
 
@@ -152,24 +153,18 @@ def _attributes(holder: Any) -> list[Part]:
 
 
 def _of_function(function: types.FunctionType) -> list[Part]:
-    names, cells = function.__code__.co_freevars, function.__closure__ or ()
-    found = [
-        (f".<{name}>", cell.cell_contents)
-        for name, cell in zip(names, cells, strict=True)
-        if cell != types.CellType()
-    ]
-    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    found += [(f".<default {i}>", value) for i, value in enumerate(defaults)]
+    found = [(f".<{name}>", cell.cell_contents) for name, cell in filled_cells(function)]
+    found += [(f".<default {i}>", value) for i, value in enumerate(default_values(function))]
     return found + _attributes(function)
 
 
 def is_iterator(found: Any) -> bool:
-    """Whether an object gives items once, each when it is asked for."""
+    """True if an object yields its items once, computing each on request."""
     return hasattr(type(found), "__next__") and not isinstance(found, io.IOBase)
 
 
 def _is_opaque(found: Any) -> bool:
-    """Whether an object may hold others that nothing in Python can see."""
+    """True if an object may hold others invisible to Python."""
     kind = type(found)
     if isinstance(found, _UNFINISHED) or kind.__name__ == "PyCapsule":
         return True

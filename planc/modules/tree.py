@@ -1,8 +1,8 @@
-"""What a module tree is made of, as plain data: its tensors with all their names, and the
-structural attributes of its modules.
+"""A module tree as plain data: its tensors with all their names, and the structural attributes of
+its modules.
 
-The recorder, the fingerprints and ``apply`` all see a model through these functions, so a model
-that was traced and the same model at the time of applying give equal tables.
+The recorder, the fingerprints and ``apply`` use these functions, so a traced model and the same
+model at the time of applying have equal tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from planc.ir.graph import Module, Value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnedTensor:
-    """A parameter or buffer with all the names that lead to it."""
+    """A parameter or buffer with all its names."""
 
     names: tuple[str, ...]
     tensor: torch.Tensor
@@ -42,36 +42,46 @@ def owned_tensors(model: nn.Module) -> tuple[OwnedTensor, ...]:
     )
 
 
-def structural(value: Any) -> Any:
-    """``value`` as a structural attribute (lists and torch sizes as tuples), or None if it is not
-    one: integers, booleans, strings and nested tuples of them are.
+def plain(value: Any, kinds: tuple[type, ...], *, empty: bool = True) -> Any:
+    """``value`` if its class is one of ``kinds``, or a tuple of such values, nested ones included.
+
+    Lists and torch sizes become tuples. None for other values, and unless ``empty`` for empty
+    tuples.
     """
-    if type(value) in (int, bool, str):
+    if type(value) in kinds:
         return value
-    if type(value) in (tuple, list, torch.Size):
-        items = tuple(structural(item) for item in value)
+    if type(value) in (tuple, list, torch.Size) and (empty or value):
+        items = tuple(plain(item, kinds, empty=empty) for item in value)
         return None if any(item is None for item in items) else items
     return None
 
 
+def structural(value: Any) -> Any:
+    """``value`` as a structural attribute: an integer, boolean, string, or nested tuples of these.
+
+    Lists and torch sizes become tuples; None for other values.
+    """
+    return plain(value, (int, bool, str))
+
+
 def is_cached(module: nn.Module, name: str) -> bool:
-    """Whether an attribute is the value of a cached property."""
+    """True if an attribute is the value of a cached property."""
     return isinstance(getattr(type(module), name, None), cached_property)
 
 
 def structural_attributes(module: nn.Module) -> dict[str, Any]:
-    """The structural attributes that ``module`` itself holds, in the order they were set."""
+    """The structural attributes of ``module`` itself, in the order of their assignment."""
     attributes = {}
     for name, value in vars(module).items():
         if not name.startswith("_") and name != "training" and not is_cached(module, name):
-            plain = structural(value)
-            if plain is not None:
-                attributes[name] = plain
+            held = structural(value)
+            if held is not None:
+                attributes[name] = held
     return attributes
 
 
 def class_name(kind: type) -> str:
-    """The name of a class, without the file or the function that defines it."""
+    """The name of a class, without its module and enclosing scopes."""
     return kind.__qualname__.rpartition(".")[2]
 
 
@@ -92,7 +102,7 @@ def _described(path: str, module: nn.Module) -> Module:
 
 
 def settings(module: nn.Module) -> tuple[str, ...]:
-    """What torch.nn's own classes among those of a module are made with: names of parameters."""
+    """The names of constructor parameters of torch.nn's own classes among a module's bases."""
     return _parameters(type(module).__mro__)
 
 
@@ -103,7 +113,7 @@ def _parameters(kinds: tuple[type, ...]) -> tuple[str, ...]:
 
 
 def described_value(tensor: torch.Tensor, number: int) -> Value:
-    """The value with that number in a graph: its shape, dtype and storage."""
+    """The value with this number in a graph: its shape, dtype and storage."""
     storage = storage_of(tensor)
     dtype = str(tensor.dtype).removeprefix("torch.")
     shape = tuple(map(int, tensor.shape))
@@ -111,8 +121,8 @@ def described_value(tensor: torch.Tensor, number: int) -> Value:
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:
-    """What tensors on one storage have in common, on the meta device too; None for sparse and
-    other layouts, which have none.
+    """An identifier of a tensor's storage, on the meta device too; None for layouts without one
+    (sparse and others).
     """
     try:
         with torch._C.DisableTorchFunction():

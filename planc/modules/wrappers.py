@@ -1,8 +1,8 @@
-"""Wrappers around models, and parts that no plan can be made for: classes by name, so that nothing
-is imported to know them.
+"""Wrappers around models, and parts without support for plans, recognised by class name without an
+import.
 
-A wrapper adds a process group, devices, an average or a compiler to a model; plans are those of the
-model inside. Names of its state dict begin with the wrapper's prefix.
+A wrapper adds a process group, devices, an average or a compiler to a model; plans are made for the
+model inside. Names in its state dict begin with the wrapper's prefix.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ _INSIDE = {
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch.optim.swa_utils.AveragedModel": "module",
 }
-"""The attribute of each wrapper that holds the model."""
+"""The attribute of each wrapper holding the model."""
 
 _OWN = frozenset({"n_averaged"})
-"""The entries of a state dict that are a wrapper's own."""
+"""The state-dict entries of wrappers themselves."""
 
 _PREFIX = re.compile(rf"(?:(?:{'|'.join(sorted(set(_INSIDE.values())))})\.)+")
 
 _BEFORE = "plan with the model as it was before: {}"
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "bitsandbytes.nn")
 REFUSED = {
     "torch.jit._script.ScriptModule": (
         "compiled by torch.jit",
@@ -35,24 +36,16 @@ REFUSED = {
         "sharded by FSDP, its parameters are parts of flat ones",
         _BEFORE.format("apply the plan to it, or to a full state dict, and shard the result"),
     ),
-    "torch.ao.nn.quantized": (
-        "quantized",
-        _BEFORE.format("prune the floating-point model, and quantize the result"),
-    ),
-    "torch.ao.nn.intrinsic.quantized": (
-        "quantized",
-        _BEFORE.format("prune the floating-point model, and quantize the result"),
-    ),
-    "bitsandbytes.nn": (
-        "quantized",
-        _BEFORE.format("prune the floating-point model, and quantize the result"),
+    **dict.fromkeys(
+        _QUANTIZED,
+        ("quantized", _BEFORE.format("prune the floating-point model, and quantize the result")),
     ),
 }
-"""Classes, and packages of classes, whose insides are not seen: why, and the remedy."""
+"""Opaque classes and packages of classes, each with the reason and the remedy."""
 
 
 def inside(model: Any) -> Any:
-    """The model that a wrapper holds, None if ``model`` is no wrapper."""
+    """The model held by a wrapper; None if ``model`` is not a wrapper."""
     for name in _names(model):
         if name in _INSIDE:
             return getattr(model, _INSIDE[name])
@@ -67,7 +60,7 @@ def bare(model: Any) -> Any:
 
 
 def refusal(module: Any) -> tuple[str, str] | None:
-    """The reason why no plan can be made of a module of this class, and the remedy."""
+    """The reason for refusing a module of this class, and the remedy; None if it is supported."""
     for name in _names(module):
         for known, why in REFUSED.items():
             if f"{name}.".startswith(f"{known}."):
@@ -76,8 +69,10 @@ def refusal(module: Any) -> tuple[str, str] | None:
 
 
 def rewrapped(model: Any, changed: Any) -> Any:
-    """``changed``, made of the bare model, compiled by torch.compile as ``model`` was: all other
-    wrappers are bound to processes, devices or averages of the original.
+    """``changed``, made of the bare model, compiled by torch.compile if ``model`` was.
+
+    Other wrappers are not restored: they are bound to processes, devices or averages of the
+    original.
     """
     held = inside(model)
     if held is None:
@@ -94,8 +89,8 @@ def _names(module: Any) -> Iterator[str]:
 
 
 def prefix_of(names: Iterable[str], known: Container[str]) -> str:
-    """The prefix of wrappers that all names of a state dict have, without which they are
-    ``known``; empty if there is none.
+    """The wrappers' prefix of all names in a state dict, leading to ``known`` names once removed;
+    empty if there is none.
     """
     names = [name for name in names if name not in _OWN]
     if not names or any(name in known for name in names):

@@ -1,7 +1,7 @@
-"""Arguments of public functions, checked where they are given: a table of checks for each function.
+"""Checks of the arguments of public functions, as a table of checks for each function.
 
-A check takes the name of a parameter and the value given, and returns the value to use. Wrong types
-and swapped arguments end in one line that names the parameter, the type and the remedy.
+A check takes the name of a parameter and the given value, and returns the value to use. Wrong types
+and swapped arguments raise a one-line error naming the parameter, the type and the remedy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Check = Callable[[str, Any], Any]
 def takes(
     **checks: Check,
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """A decorator: every argument that is given passes the check of its name."""
+    """A decorator passing every given argument through the check of its name."""
 
     def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         signature = inspect.signature(function)
@@ -46,7 +46,7 @@ def takes(
 def instance(
     expected: str, *kinds: type, advice: str, error: type[PlancError] = PlancError
 ) -> Check:
-    """A check for objects of some types; ``expected`` and ``advice`` are for its message."""
+    """A check for objects of some types; ``expected`` and ``advice`` appear in its message."""
 
     def check(name: str, value: Any) -> Any:
         if isinstance(value, kinds):
@@ -57,7 +57,7 @@ def instance(
 
 
 def optional(check: Check) -> Check:
-    """The same check, or None."""
+    """The same check, with None accepted."""
 
     def checked(name: str, value: Any) -> Any:
         return None if value is None else check(name, value)
@@ -66,7 +66,7 @@ def optional(check: Check) -> Check:
 
 
 def a_plan(name: str, value: Any) -> Plan:
-    """A plan, or an object that holds one, as :func:`planc.from_masks` returns."""
+    """A plan, or an object with a plan, such as the result of :func:`planc.from_masks`."""
     held = value if isinstance(value, Plan) else getattr(value, "plan", None)
     if isinstance(held, Plan):
         return held
@@ -104,14 +104,13 @@ def options(*allowed: str, error: type[PlancError] = PlancError) -> Check:
 
 
 def a_count(name: str, value: Any) -> int:
-    """A whole number from 1 on."""
+    """A positive integer."""
     if type(value) is int and value > 0:
         return value
     raise PlancError(f"{name} {shown(value)} is not a whole number from 1 on")
 
 
 def a_text(name: str, value: Any) -> str:
-    """Text."""
     if isinstance(value, str):
         return value
     raise PolicyError(f"{name}: expected text, got {described(value)}")
@@ -125,11 +124,11 @@ def a_digest(name: str, value: Any) -> str | None:
 
 
 def function_of(*parameters: str) -> Check:
-    """A check for functions of so many arguments. Classes are no functions, models neither."""
+    """A check for functions accepting these parameters. Classes and models are rejected."""
 
     def check(name: str, value: Any) -> Any:
         fits = callable(value) and not isinstance(value, type) and not _is_model(value)
-        with suppress(ValueError):  # some built-in functions do not tell
+        with suppress(ValueError):  # some built-in functions have no signature
             fits = fits and _binds(inspect.signature(value), parameters)
         if fits:
             return value
@@ -160,7 +159,7 @@ def a_flag(name: str, value: Any) -> bool:
 
 
 def no_array(name: str, value: Any) -> Any:
-    """Any argument but arrays and tensors, which are no numbers where one is expected."""
+    """Any argument except arrays and tensors, given in place of a number."""
     if hasattr(value, "__array__") and not isinstance(value, float):
         raise PolicyError(f"{name}: expected a number, got {described(value)}")
     return value
@@ -174,7 +173,7 @@ def a_number(name: str, value: Any) -> float:
 
 
 def some_patterns(name: str, value: Any) -> tuple[str, ...]:
-    """Patterns of names: one, or several."""
+    """One pattern of names, or several, as a tuple."""
     several = (value,) if isinstance(value, str) else value
     if isinstance(several, Iterable) and not isinstance(several, bytes | Mapping):
         several = tuple(several)
@@ -200,6 +199,6 @@ def described(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """An argument in a message, at most a line of it."""
+    """An argument for a message: at most one line."""
     text = repr(value).splitlines()[0]
     return text if len(text) <= 60 else f"of type {type(value).__name__}"

@@ -1,7 +1,6 @@
-"""Which number of an operator is which of the Python call around it.
+"""Matching of an operator's numbers with the numbers of the Python call around it.
 
-In: the arguments of an operator, and the numbers of the call, some of which say where they came
-from. Out: the arguments with those numbers in their places.
+Numbers of the call may carry provenance; the matched arguments of the operator inherit it.
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from planc.ir.expressions import Apply, Number, Scalar, Size, expr_of
+from planc.modules.nesting import leaves, map_leaves
 from planc.trace.indexing import Pieces, taken
-from planc.trace.sizes import TrackedSize
+from planc.trace.numbers import TrackedSize
 
 
 def with_provenance(
@@ -20,44 +20,37 @@ def with_provenance(
     numbers: list[Number],
     pieces: Pieces,
 ) -> tuple[Any, Any]:
-    """The arguments of an operator, its numbers replaced by those of the call that have one; of an
-    indexing, by its next of the ``pieces``.
+    """The arguments of an operator, with provenance for each number found in the call.
+
+    An operator of an indexing consumes the next of ``pieces``.
     """
     skip = 1 if op.startswith(("aten.slice", "aten.select", "aten.unbind")) else 0
-    flat: list[Number] = []
-
-    def gather(item: Any) -> None:
-        if isinstance(item, tuple):
-            for inner in item:
-                gather(inner)
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            flat.append(item)
-
-    gather(args)
-    gather(kwargs)
+    flat: list[Number] = [leaf for leaf in leaves((args, kwargs)) if _is_number(leaf)]
     rest = flat[skip:]
     piece = taken(pieces, rest) if skip and pieces else None
     matched = iter(flat[:skip] + (piece or align(numbers, rest, piece=skip > 0)))
 
-    def rebuild(item: Any) -> Any:
-        if isinstance(item, tuple):
-            return tuple(rebuild(inner) for inner in item)
-        if isinstance(item, int | float) and not isinstance(item, bool):
-            number = next(matched)
-            if isinstance(number, Size):
-                return Size(int(item), number.expr)
-            if isinstance(number, Scalar):
-                return Scalar(float(item), number.expr)
-        return item
+    def with_expr(leaf: Any) -> Any:
+        number = next(matched) if _is_number(leaf) else None
+        if isinstance(number, Size):
+            return Size(int(leaf), number.expr)
+        return Scalar(float(leaf), number.expr) if isinstance(number, Scalar) else leaf
 
-    return rebuild(args), rebuild(kwargs)
+    renewed: tuple[Any, Any] = map_leaves(with_expr, (args, kwargs))
+    return renewed
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, int | float) and not isinstance(leaf, bool)
 
 
 def align(numbers: list[Number], calls: list[Number], piece: bool = False) -> list[Number]:
-    """``calls`` (the numbers an operator got) with the provenance of ``numbers`` (those of the
-    Python call around it): equal runs at both ends are matched, the rest in order by value. Where
-    that leaves a choice (``x[:, :4, self.width]`` is two operators, each of them a ``piece`` of the
-    call), all of the choice must agree.
+    """``calls`` (the numbers of an operator) with the provenance of ``numbers`` (those of the
+    Python call around it).
+
+    Equal runs at both ends are matched first, the rest in order by value. An ambiguous match
+    requires all candidates to agree: ``x[:, :4, self.width]`` is two operators, each one a
+    ``piece`` of the call.
     """
     if not piece and numbers[: len(calls)] == calls:
         return numbers[: len(calls)]
@@ -81,7 +74,7 @@ def align(numbers: list[Number], calls: list[Number], piece: bool = False) -> li
 
 
 def _agreed(number: Number, numbers: list[Number]) -> Number:
-    """A number of an operator that may be any of those of the call with the same value."""
+    """A number of an operator, tied to all equal numbers of the call."""
     exprs = tuple(dict.fromkeys(expr_of(n) for n in numbers if n == number))
     if len(exprs) < 2 or not isinstance(number, int):
         return number
@@ -91,8 +84,9 @@ def _agreed(number: Number, numbers: list[Number]) -> Number:
 def computed_with(
     func: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The arguments of an operator on floating-point numbers, with sizes that it computes with, as
-    ``y / y.shape[-1]`` does, as the numbers that they are to it.
+    """The arguments of a floating-point operator, with sizes used in arithmetic as scalars.
+
+    ``y / y.shape[-1]`` is an example.
     """
 
     def number(argument: Any, declared: Any) -> Any:

@@ -1,6 +1,8 @@
-"""Attempts to record a model: on meta tensors, on fake ones where these do not do, and on real ones
-where its control flow needs values. Again where the model needs what earlier runs have left on it,
-and with other random numbers where these may steer it.
+"""Attempts to record a model: on meta tensors, then on fake tensors, then on real ones if control
+flow needs values.
+
+A run is repeated if the model needs state left by earlier runs, and with other random numbers if
+these may steer it.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -31,57 +33,49 @@ def record(
     kwargs: Mapping[str, Any],
     replay: Replay | None = None,
 ) -> Graph:
-    """Runs a clone of ``model`` and returns what it did; ``model`` itself is never run.
+    """Run a clone of ``model`` and return its graph; ``model`` itself is never run.
 
-    With ``replay`` it runs on real tensors, and decides as another run did.
+    With ``replay`` the clone runs on real tensors and repeats the decisions of another run.
 
     Raises:
-        TraceError: the run failed, or other random numbers make it another one; the message names
-            the module, the line and the reason.
+        TraceError: the run failed, or its operators depend on random numbers; the message names the
+            module, the line and the reason.
     """
-    forgetting = Forgetting()
+    attempt = _Attempt(model, args, kwargs, Forgetting(), replay)
     with one_at_a_time:
         try:
-            return _sure(model, args, kwargs, forgetting, replay)
+            return _sure(attempt)
         except TraceError:
-            if not forgetting.hidden:
+            if not attempt.forgetting.hidden:
                 raise
-            forgetting.remember()  # it needs what its runs have left
-            return _sure(model, args, kwargs, forgetting, replay)
+            attempt.forgetting.remember()  # the model needs state of earlier runs
+            return _sure(attempt)
 
 
-def _sure(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    forgetting: Forgetting,
-    replay: Replay | None,
-) -> Graph:
-    """The graph of a run, which other random numbers would not have made another one."""
+def _sure(attempt: _Attempt) -> Graph:
+    """The graph of a run, checked to be independent of random numbers."""
     chance = Chance()
-    if replay is not None:
-        return _Attempt(model, args, kwargs, forgetting, chance, replay).graph("real")
-    attempt = _Attempt(model, args, kwargs, forgetting, chance)
-    graph = _recorded(attempt)
-    check_same_path(graph, chance, lambda other: _recorded(replace(attempt, chance=other)))
+    if attempt.replay is not None:
+        return attempt.graph("real", chance)
+    graph = _recorded(attempt, chance)
+    check_same_path(graph, chance, lambda other: _recorded(attempt, other))
     return graph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Attempt:
-    """A model and what it is run on, and with."""
+    """A model with its arguments and the settings of a run."""
 
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     forgetting: Forgetting
-    chance: Chance
     replay: Replay | None = None
 
-    def graph(self, kind: Kind) -> Graph:
-        """The graph of a run that stores again all that it was not shown."""
+    def graph(self, kind: Kind, chance: Chance) -> Graph:
+        """The graph of a run in which all hidden state was stored again."""
         while True:
-            run = Run(self.model, kind, self.forgetting, self.chance, self.replay)
+            run = Run(self.model, kind, self.forgetting, chance, self.replay)
             graph = run.graph(self.args, self.kwargs)
             if not run.again:
                 return graph
@@ -89,45 +83,41 @@ class _Attempt:
                 self.replay.begin()
 
 
-def _recorded(attempt: _Attempt) -> Graph:
-    """The graph of one run, on tensors without content where that will do."""
+def _recorded(attempt: _Attempt, chance: Chance) -> Graph:
+    """The graph of one run, on tensors without content if possible."""
     model = attempt.model
-    with contextlib.suppress(Exception):  # what really is wrong, the others say better
-        return attempt.graph("meta")
+    with contextlib.suppress(Exception):  # the fake and real runs report the error more precisely
+        return attempt.graph("meta", chance)
     try:
         with _unlogged():
-            return attempt.graph("fake")
+            return attempt.graph("fake", chance)
     except TraceError:
         if any(p.is_meta for p in model.parameters()):
             raise
-        return attempt.graph("real")  # where stand-ins may be missing
+        return attempt.graph("real", chance)  # stand-ins may be missing on the others
     except NEEDS_VALUES:
         if any(p.is_meta for p in model.parameters()):
             raise TraceError(
                 f"{type(model).__name__}: its control flow depends on the values of tensors, and "
                 "its parameters are on the meta device; build it with real ones to trace it"
             ) from None
-        return attempt.graph("real")
+        return attempt.graph("real", chance)
 
 
 def again(
     graph: Graph, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Graph | None:
-    """Another recorded run of a model, on tensors of the kind that ``graph`` was recorded on; None
-    if it fails.
-    """
+    """Record another run, on the kind of tensors used for ``graph``; None if the run fails."""
     kinds: dict[str, Kind] = {front_end(kind): kind for kind in ("meta", "fake", "real")}
-    if graph.frontend not in kinds:
-        return None
     with one_at_a_time, contextlib.suppress(Exception), _unlogged():
-        attempt = _Attempt(model, args, kwargs, Forgetting(), Chance())
-        return attempt.graph(kinds[graph.frontend])
+        attempt = _Attempt(model, args, kwargs, Forgetting())
+        return attempt.graph(kinds[graph.frontend], Chance())
     return None
 
 
 @contextlib.contextmanager
 def _unlogged() -> Iterator[None]:
-    """Without torch's log of operators that fail on fake tensors: these are tried on real ones."""
+    """Silence torch's log of operators failing on fake tensors; real tensors are tried next."""
     level = _FAKES.level
     _FAKES.setLevel(logging.CRITICAL)
     try:

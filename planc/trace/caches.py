@@ -1,11 +1,12 @@
-"""State that outlives a run of a model: caches of functions, and what modules of Python and classes
-hold. Nothing of a trace stays in it, and no number or tensor that it has of earlier runs is taken
-for one of the trace.
+"""State outliving a run of a model: function caches, module globals and class attributes.
+
+A trace leaves nothing behind there, and does not reuse numbers or tensors of earlier runs.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,10 +25,10 @@ _MISSING = object()
 
 @contextmanager
 def caches_apart(reach: Reach, forgetting: Forgetting) -> Iterator[None]:
-    """While it lasts, code that a model reaches can run without a trace in its caches, and does not
-    see in them what is to be forgotten.
+    """Context in which code reachable by a model runs without leaving a trace in caches and without
+    seeing the state to be forgotten.
 
-    Other threads that run a model meanwhile see these caches empty.
+    Other threads running a model meanwhile see these caches empty.
     """
     with ExitStack() as stack:
         stack.callback(_restoring_variables(reach))
@@ -42,7 +43,7 @@ def caches_apart(reach: Reach, forgetting: Forgetting) -> Iterator[None]:
 
 @contextmanager
 def _seen_through(reach: Reach) -> Iterator[None]:
-    """Cached functions are computed for what a trace passes to them."""
+    """Replace cached functions by versions recomputing for traced arguments."""
     through: dict[int, tuple[Any, Callable[..., Any]]] = {}
     holding_results: list[Any] = []
     replaced: list[tuple[Any, Any, Any]] = []
@@ -63,8 +64,9 @@ def _seen_through(reach: Reach) -> Iterator[None]:
 
 
 def _through(cached: Any, holding_results: list[Any]) -> Callable[..., Any]:
-    """``cached``, computed anew for sizes and tensors, and where its result holds tensors. Caches
-    that got results of the trace are noted in ``holding_results``.
+    """``cached``, bypassed for sizes and tensors and for results holding tensors.
+
+    Caches with results of the trace are added to ``holding_results``.
     """
 
     @functools.wraps(cached)
@@ -84,7 +86,7 @@ def _through(cached: Any, holding_results: list[Any]) -> Callable[..., Any]:
 
 
 def _is_traced(value: Any) -> bool:
-    """Whether a number of a trace, a tensor or a module is in ``value``."""
+    """True if ``value`` contains a tracked number, a tensor or a module."""
     if isinstance(value, tuple | list):
         return any(map(_is_traced, value))
     if isinstance(value, dict):
@@ -123,7 +125,7 @@ def _set(holder: Any, place: Any, value: Any) -> None:
 
 
 def _restoring_containers(reach: Reach) -> Callable[[], None]:
-    """Notes what containers hold; the function returned gives it back to them."""
+    """Snapshot the contents of containers; the returned function restores them."""
     before = [(held, _items(held)) for held in reach.containers.values()]
 
     def restore() -> None:
@@ -154,25 +156,21 @@ def _fill(held: Any, items: list[Any]) -> None:
 
 
 def _restoring_variables(reach: Reach) -> Callable[[], None]:
-    """Notes global variables and attributes of classes; the function returned sets them again."""
+    """Snapshot global variables and class attributes; the returned function restores them."""
     variables = {id(holder): holder for holder, _ in reach.variables.values()}
     before = [(h, dict(vars_of(h))) for h in (*variables.values(), *reach.classes)]
 
     def restore() -> None:
         for holder, old in before:
             now = vars_of(holder)
-            if len(now) != len(old) or any(map(_is_not, now.values(), old.values())):
+            if len(now) != len(old) or any(map(operator.is_not, now.values(), old.values())):
                 _set_again(holder, old)
 
     return restore
 
 
-def _is_not(left: Any, right: Any) -> bool:
-    return left is not right
-
-
 def _set_again(holder: Any, old: dict[str, Any]) -> None:
-    """Only what has changed, and only values: functions and modules are loaded, not computed."""
+    """Restore changed values only; functions, modules and classes are loaded, not computed."""
     for name in [*vars_of(holder)]:
         value, was = vars_of(holder)[name], old.get(name, _MISSING)
         if value is was or isinstance(value, types.FunctionType | types.ModuleType | type):

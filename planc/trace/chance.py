@@ -1,7 +1,7 @@
-"""Random numbers during a run: the same ones each time, and none taken from the caller's.
+"""Random numbers during a run: reproducible, and not drawn from the caller's generators.
 
-A plan is made of one run. Where other random numbers make a model run other operators, no run
-stands for all, and the trace is refused.
+A plan is based on one run. A model running other operators under other random numbers is refused,
+because no single run represents it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _READS = re.compile(r"aten\.(is_nonzero|item|_local_scalar_dense|equal)\b")
 
 
 class Chance:
-    """The random numbers of a run; ``drew`` says that the run took some of Python's or numpy's."""
+    """The random numbers of a run; ``drew`` is True if it used Python's or NumPy's generator."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -37,7 +37,7 @@ class Chance:
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
-        """Within it torch (on the CPU), Python and numpy draw by the seed; their states return."""
+        """Seed torch (on the CPU), Python and NumPy; restore their states at the end."""
         python, arrays = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
@@ -59,10 +59,10 @@ def _states() -> tuple[Any, ...]:
 
 
 def check_same_path(graph: Graph, chance: Chance, again: Callable[[Chance], Graph]) -> None:
-    """Returns if a model runs the same operators whatever random numbers it draws.
+    """Check the operators of a model to be independent of random numbers.
 
     Raises:
-        TraceError: it does not.
+        TraceError: they depend on random numbers.
     """
     ops = [node.op for node in graph.nodes]
     reads = graph.data_dependent or any(map(_READS.match, ops))
@@ -80,7 +80,7 @@ def check_same_path(graph: Graph, chance: Chance, again: Callable[[Chance], Grap
 
 
 def _first_difference(ops: list[str], others: list[str]) -> str:
-    """The first operator that two runs do not share, in words; empty if there is none."""
+    """The first operator differing between two runs, in words; empty if there is none."""
     pairs = zip_longest(ops, others, fillvalue="missing")
     return next(
         (

@@ -1,8 +1,8 @@
-"""Decisions: where a model turns floating-point values into integers, truth values or numbers.
+"""Decisions: floating-point values turned into integers, truth values or Python numbers.
 
-Two runs whose values differ by rounding may decide differently, and then compute on other boxes, or
-run other operators. :class:`Replay` has one run decide as another did, and keeps the values that it
-would have decided by: if those agree, and all results do, the two runs compute the same.
+Two runs with different rounding may decide differently, and then compute on other boxes or run
+other operators. :class:`Replay` repeats the decisions of another run and keeps the operands of its
+own. If these agree, and all results do, both runs compute the same.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.errors import TraceError
 from planc.ir.graph import Decision, Graph
-from planc.modules.nesting import leaves
+from planc.modules.nesting import as_sequence, leaves
 
 _STEPS = frozenset({"ceil", "floor", "round", "sign", "sgn", "trunc", "floor_divide", "heaviside"})
 _SHAPES_ONLY = frozenset(
     {"empty_like", "full_like", "ones_like", "zeros_like", "new_empty", "new_full", "new_ones"}
     | {"new_zeros", "_pack_padded_sequence", "_pad_packed_sequence"}
-)  # what they give in integers follows from shapes and from other integers
+)  # their integer results follow from shapes and other integers
 
 _OF_SHAPES = frozenset(
     {"dim.default", "numel.default", "size.int", "sym_size.int"}
     | {"_has_compatible_shallow_copy_type.default"}
-)  # numbers and truth values that follow from shapes and types
+)  # numbers and truth values determined by shapes and types
 
 Slice = Callable[[int, torch.Tensor], torch.Tensor]
 
 
 def decides(func: Any, tensors: Sequence[torch.Tensor], result: Any) -> bool:
-    """Whether an operator called on ``tensors`` took a decision."""
+    """True if an operator called on ``tensors`` made a decision."""
     if _name(func) in _SHAPES_ONLY or not any(tensor.is_floating_point() for tensor in tensors):
         return False
     if isinstance(result, bool | int | float):
@@ -41,12 +41,11 @@ def decides(func: Any, tensors: Sequence[torch.Tensor], result: Any) -> bool:
 
 
 def _decided(func: Any, result: Any) -> list[int]:
-    """The positions of the results that do not follow the operands continuously."""
-    flat = result if isinstance(result, tuple | list) else (result,)
+    """The positions of the results not continuous in the operands."""
     step = _name(func).removesuffix("_") in _STEPS
     return [
         i
-        for i, item in enumerate(flat)
+        for i, item in enumerate(as_sequence(result))
         if isinstance(item, torch.Tensor) and (step or not _floating(item))
     ]
 
@@ -60,18 +59,18 @@ def _name(func: Any) -> str:
 
 
 def decision(node: int, inputs: tuple[int, ...], func: Any, result: Any) -> Decision:
-    """The decision that node ``node`` took when ``func`` gave ``result``."""
-    at = _decided(func, result)
-    flat = result if isinstance(result, tuple | list) else (result,)
+    """The decision of node number ``node`` by the ``result`` of ``func``."""
+    at, flat = _decided(func, result), as_sequence(result)
     return Decision(node, inputs, {i: flat[i].clone() for i in at}, None if at else result)
 
 
 class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no types
-    """Runs that decide as ``graph`` did.
+    """A mode repeating the decisions of ``graph`` in another run.
 
     Args:
-        result: the part of a value of the graph that a decision of this run is.
-        operand: the part that is compared of a floating-point value that it decides by.
+        graph: the recorded run.
+        result: maps a value's number and a recorded decision to the part taken in this run.
+        operand: maps a value's number and a floating-point operand to the part to compare.
     """
 
     def __init__(self, graph: Graph, result: Slice, operand: Slice) -> None:
@@ -87,10 +86,10 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
         return self.decided(func, tensors, result) if decides(func, tensors, result) else result
 
     def decided(self, func: Any, tensors: Sequence[torch.Tensor], result: Any) -> Any:
-        """``result`` of an operator with the other run's decision in its place.
+        """``result`` of an operator, with the recorded decision in its place.
 
         Raises:
-            TraceError: the other run decided by another operator here.
+            TraceError: the recorded run made its next decision in another operator, or none.
         """
         if self.taken == len(self.graph.decisions):
             raise TraceError(f"{func} decides something where the other run had decided all")
@@ -104,7 +103,7 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
             self.operands.append(self.operand(value, operand.detach()).clone())
         if not decision.results:
             return decision.number
-        flat = list(result) if isinstance(result, tuple | list) else [result]
+        flat = list(as_sequence(result))
         for at, recorded in decision.results.items():
             ref = node.outputs[at]
             assert ref is not None
@@ -114,22 +113,22 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
         return type(result)(flat)
 
     def begin(self) -> None:
-        """Starts again with the first decision."""
+        """Start again with the first decision."""
         self.taken = 0
         self.operands.clear()
 
     def finish(self) -> None:
-        """Returns if all decisions were taken.
+        """Check for decisions not taken.
 
         Raises:
-            TraceError: the other run has another one.
+            TraceError: the recorded run has further decisions.
         """
         if self.taken != len(self.graph.decisions):
             node = self.graph.nodes[self.graph.decisions[self.taken].node]
             raise TraceError(f"the run ended before it decided what the other did in {node}")
 
     def where(self, operand: int) -> str:
-        """The operator that decided by an operand, in words."""
+        """The operator deciding by an operand, in words."""
         looked = [d.node for d in self.graph.decisions for _ in d.inputs]
         return str(self.graph.nodes[looked[operand]])
 

@@ -1,9 +1,8 @@
-"""Values that leave a run: as arrays, lists, capsules or memory, where no operator is seen, and in
-what the model or its arguments keep after the run.
+"""Values leaving a run: as arrays, lists, capsules or memory, out of sight of the recorder, or kept
+by the model and its arguments after the run.
 
-In: the calls of a run, and the model and its arguments when it has ended. Out: a
-:class:`planc.ir.Departure` for each value. Whatever comes back of a value that has left torch, and
-whatever is written into its memory there, is not known.
+Each one becomes a :class:`planc.ir.Departure`. Data returning from outside torch, and writes to
+shared memory there, are unknown.
 """
 
 from __future__ import annotations
@@ -36,30 +35,29 @@ _SHARED = {
     _TENSOR.share_memory_: "share_memory_()",
 }
 LEAVING = _COPIES | _SHARED
-_RECORDER = "planc.trace.record"  # which has hooks of its own
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class Departures:
-    """The departures of one run; ``missing`` says that one was of a tensor without content."""
+    """The departures of one run; ``missing`` is True if a tensor without content left."""
 
     def __init__(self, values: RunValues) -> None:
         self.values = values
         self.missing = False
         self._found: dict[tuple[int, str], Departure] = {}
-        self._held: list[tuple[int, list[int]]] = []  # values by the node that comes next
-        self._lent: list[tuple[torch.Tensor, torch.Tensor, str]] = []  # constants, as they were
+        self._held: list[tuple[int, list[int]]] = []  # values by the next node
+        self._lent: list[tuple[torch.Tensor, torch.Tensor, str]] = []  # constants, copies, reasons
 
     @property
     def outside(self) -> bool:
-        """Whether any value has left torch."""
+        """True if any value left torch."""
         return any(departure.outside for departure in self._found.values())
 
     def leaves(self, tensor: torch.Tensor, func: Any, module: str) -> None:
-        """Notes that a tensor leaves torch by ``func``.
+        """Note the departure of a tensor from torch through ``func``.
 
         Raises:
-            NeedsValues: it has no content.
+            NeedsValues: the tensor has no content.
         """
         file, line = user_line()
         reason = f"leaves torch by {LEAVING[func]} in {module or 'the model'} ({file}:{line})"
@@ -79,12 +77,12 @@ class Departures:
         self.values.open = self.values.open or departure.outside
 
     def decided(self, node: int) -> None:
-        """Notes that the model's code may decide something before ``node`` runs."""
+        """Note a possible decision of the model's code before ``node`` runs."""
         if self.values.kind == "real":
             self._held.append((node, self.values.held()))
 
     def captured(self, shared: Iterable[int], module: str) -> None:
-        """Notes the values whose memory a captured tensor has: they have left unseen."""
+        """Note the values sharing memory with a captured tensor: they left unseen."""
         for other in shared:
             file, line = user_line()
             where = f"{module or 'the model'} ({file}:{line})"
@@ -99,8 +97,9 @@ class Departures:
         inputs: Iterable[Ref],
         border: type,
     ) -> None:
-        """Notes what modules and arguments hold after the run that it computed from its inputs;
-        objects of the class ``border`` are not looked into.
+        """Note values computed from the inputs and held by modules and arguments after the run.
+
+        Objects of the class ``border`` are not searched.
         """
         values, given = self.values, {ref.id for ref in inputs}
         held = {
@@ -114,13 +113,13 @@ class Departures:
                 self._note(Departure(value, f"kept after the run: {place}"))
 
     def finish(self, nodes: Sequence[Node], tensors: Iterable[Tensor]) -> tuple[Departure, ...]:
-        """All departures. A constant that was written to where it had left is none."""
+        """All departures; a constant counts only if it was written to outside torch."""
         if self._held:
             self._note_held(nodes, tensors)
         for tensor, before, reason in self._lent:
             if not torch.equal(tensor, before):
                 self._note(Departure(self.values.ids[id(tensor)], reason, True, True))
-                self.values.constants.clear()  # any may have been computed from it
+                self.values.constants.clear()  # any may depend on it
         return tuple(self._found.values())
 
     def _note_held(self, nodes: Sequence[Node], tensors: Iterable[Tensor]) -> None:
@@ -149,8 +148,6 @@ def _held(
                 yield from search.visit(where + name, value)
         for name in _HOOKS:
             for hook in vars(module)[name].values():
-                if getattr(hook, "__module__", "") == _RECORDER:
-                    continue
                 yield from search.visit(f"a hook of {path or 'the model'}", hook)
     state = handed_back(model, arguments)
     search = Search(None, lambda found: id(found) in state or border(found))
@@ -159,7 +156,7 @@ def _held(
 
 
 def bound(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by their names."""
+    """The arguments of a call by name."""
     try:
         return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
     except (TypeError, ValueError):
@@ -167,7 +164,7 @@ def bound(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 
 
 def _reached(values: Sequence[Value], nodes: Iterable[Node], inputs: Iterable[int]) -> set[int]:
-    """The storages of what is computed from the inputs."""
+    """The storages of values computed from the inputs."""
     reached = {values[value].storage for value in inputs}
     for node in nodes:
         read = [values[ref.id].storage for ref in refs((node.args, node.kwargs_values))]

@@ -1,8 +1,8 @@
-"""Indices with sizes in them: which operator of an indexing gets which of its numbers.
+"""Indices containing sizes: the assignment of an index's numbers to its operators.
 
-``x[:, :n, i]`` is one operator for each position and each slice, in order; a slice that takes all
-there is, is none. Where its bounds come from sizes, it is one at other sizes: so these are called
-first, and always.
+``x[:, :n, i]`` becomes one operator per position and per slice, in order; torch skips a slice
+covering its whole dimension. A slice with bounds from sizes may be skipped at one size and not at
+another, so these slices are called explicitly, first and always.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Pieces = list[list[Number]]
 
 
 def pieces(index: Any) -> Pieces:
-    """The numbers of each operator that an index becomes, in order."""
+    """The numbers of each operator of an index, in order."""
     found: Pieces = []
     for item in index if isinstance(index, tuple) else (index,):
         if isinstance(item, slice):
@@ -32,8 +32,8 @@ def pieces(index: Any) -> Pieces:
 
 
 def taken(found: Pieces, numbers: list[Number]) -> list[Number] | None:
-    """The first piece that is these numbers, None if there is none; it and those before are gone
-    from ``found`` then.
+    """The first piece equal to these numbers, removed from ``found`` with all pieces before it;
+    None if there is none.
     """
     for i, piece in enumerate(found):
         if piece[: len(numbers)] == numbers:
@@ -43,8 +43,8 @@ def taken(found: Pieces, numbers: list[Number]) -> list[Number] | None:
 
 
 def sized_slices(x: torch.Tensor, index: Any) -> tuple[list[tuple[int, Number, Number]], Any]:
-    """The slices of an index whose bounds come from sizes: dimension, start, stop; and the index
-    without them, ``...`` if nothing is left.
+    """The slices of an index with bounds from sizes (dimension, start, stop), and the index without
+    them; ``...`` if nothing is left.
     """
     items = list(index) if isinstance(index, tuple) else [index]
     rank, dim, found = x.dim(), 0, []
@@ -66,7 +66,7 @@ def _is_all(item: Any) -> bool:
 
 
 def _dims(item: Any) -> int:
-    """How many dimensions an item of an index is for."""
+    """The number of dimensions consumed by an item of an index."""
     if item is None or item is Ellipsis or isinstance(item, bool):
         return 0
     truths = isinstance(item, torch.Tensor) and item.dtype in (torch.bool, torch.uint8)

@@ -1,8 +1,8 @@
-"""Results that are known without running an operator, as new tensors on the meta device.
+"""Results known without running an operator, as new tensors on the meta device.
 
-On meta tensors torch runs these operators through reference implementations in Python, which would
-take half of the time of a trace. Whatever is not plain (a size that does not fit, mixed types,
-another memory format) is left to them, and to the errors that they raise.
+On meta tensors torch runs these operators through reference implementations in Python, taking
+half of the time of a trace. Anything unusual (a mismatched size, mixed types, another memory
+format) is left to torch and its errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _new_empty = torch.ops.aten.new_empty.default
 
 
 def known_result(func: Any, args: tuple[Any, ...]) -> Result:
-    """The result of an operator on meta tensors, None where torch has to say what it is."""
+    """The result of an operator on meta tensors, or None if torch has to compute it."""
     known = _KNOWN.get(str(func))
     if known is None:
         return None
@@ -74,7 +74,7 @@ def _itself(x: torch.Tensor) -> torch.Tensor:
 
 
 def _fits(x: torch.Tensor, parameter: Result, shape: tuple[int, ...]) -> bool:
-    """Whether a parameter is on meta, of the type of ``x`` and of that shape, if it is there."""
+    """True if a parameter is absent, or on meta with the type of ``x`` and with ``shape``."""
     if parameter is None:
         return True
     return parameter.is_meta and parameter.dtype == x.dtype and parameter.shape == shape

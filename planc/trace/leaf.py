@@ -1,7 +1,7 @@
-"""Leaves: modules that are called but not looked into, for a rule is registered for their class.
+"""Leaves: modules recorded as one node, because a rule is registered for their class.
 
-In: a module, its path and its attributes. Out: the keyword arguments that its rule can name, and
-its result, computed where no mode of ours sees it.
+The module's tensors and attributes become keyword arguments under the names of its rule. Its result
+is computed out of sight of planc's modes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from planc.errors import TraceError
 from planc.ir.expressions import Attribute, Size
+from planc.modules.nesting import as_sequence
 from planc.modules.tree import owned_tensors
 from planc.rules import leaf
 
 
 class NeedsValues(Exception):
-    """A leaf that can only be run on real tensors."""
+    """The run needs tensors with content."""
 
 
 def leaves_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules of ``model`` that have a rule, with their paths."""
+    """The outermost modules of ``model`` with a rule, and their paths."""
     inside: list[str] = []
     for path, module in model.named_modules():
         if not any(path.startswith(outer) for outer in inside) and leaf(type(module)) is not None:
@@ -34,7 +35,7 @@ def leaves_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def named_operands(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters and buffers of a leaf by the names that its rule has for them."""
+    """The parameters and buffers of a leaf, by their names in its rule."""
     return {
         name.replace(".", "_"): owned.tensor
         for owned in owned_tensors(module)
@@ -43,7 +44,7 @@ def named_operands(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def named_sizes(path: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The integer attributes of a leaf, each of which knows what it is."""
+    """The integer attributes of a leaf, each with its provenance."""
 
     def size(value: Any, name: str, index: tuple[int, ...]) -> Any:
         if isinstance(value, tuple):
@@ -63,8 +64,8 @@ def call(
     """The result of a leaf for arguments with content, or for ``empty`` ones.
 
     Raises:
-        NeedsValues: the arguments are empty, and its rule does not say what comes out.
-        TraceError: it returns something else than tensors.
+        NeedsValues: the arguments are empty, and its rule has no function for the result's shapes.
+        TraceError: it returns anything but tensors.
     """
     found = leaf(type(module))
     assert found is not None
@@ -74,8 +75,7 @@ def call(
         result = found.meta(module, *args, **kwargs) if empty and found.meta else None
         if not empty:
             result = forward(*args, **kwargs)
-    items = result if isinstance(result, tuple | list) else (result,)
-    if not all(isinstance(item, torch.Tensor) for item in items):
+    if not all(isinstance(item, torch.Tensor) for item in as_sequence(result)):
         raise TraceError(
             f"{type(module).__name__} has a rule, and returns {type(result).__name__}: "
             "a leaf returns a tensor, or a tuple of tensors"

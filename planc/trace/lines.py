@@ -1,4 +1,4 @@
-"""Lines of the user's code: those that are neither torch's nor planc's."""
+"""Lines of the user's code, outside torch and planc."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _CALLS_THE_MODEL = (str(Path(__file__).with_name("record.py")), "_run")
 
 
 def user_line() -> tuple[str, int]:
-    """File and line of the innermost frame of a run outside torch and the tracer; where the model
-    is made of torch's modules alone, of the innermost in torch.nn. The caller of planc is no part
-    of the run.
+    """File and line of the innermost frame of a run outside torch and the tracer.
+
+    For a model of torch's modules alone, the innermost frame in torch.nn. The caller of planc is
+    not part of the run.
     """
     within = "", 0
     frame = sys._getframe(2)

@@ -1,5 +1,6 @@
-"""The memory of a run's values, in which tensors of unknown origin may lie: what a DLPack capsule
-or an array gives back has the memory of the value that left.
+"""The memory of a run's values, to find the origin of unknown tensors.
+
+A tensor made from a DLPack capsule or an array shares the memory of the value given out.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import torch
 
 
 class Memory:
-    """The memory of the values of a run on real tensors, for tensors of unknown origin to be found
-    in it.
-    """
+    """The memory ranges of the values of a run on real tensors."""
 
     def __init__(self) -> None:
         self._ends: dict[int, int] = {}  # by the first address
@@ -21,14 +20,14 @@ class Memory:
         self._starts: list[int] = []
 
     def add(self, tensor: torch.Tensor, value: int) -> None:
-        """Notes where a value lies."""
+        """Note the location of a value."""
         start, end = _range(tensor)
         if end > start:
             self._ends[start] = max(end, self._ends.get(start, 0))
             self._values.setdefault(start, []).append(value)
 
     def sharing(self, tensor: torch.Tensor) -> Iterator[int]:
-        """The values that lie where ``tensor`` does."""
+        """The values located in the memory of ``tensor``."""
         start, end = _range(tensor)
         if len(self._starts) != len(self._ends):
             self._starts = sorted(self._ends)
@@ -38,7 +37,7 @@ class Memory:
 
 
 def _range(tensor: torch.Tensor) -> tuple[int, int]:
-    """The addresses at which the storage of a tensor begins and ends; none are equal."""
+    """The start and end address of a tensor's storage; equal if it has no memory."""
     try:
         with torch._C.DisableTorchFunction():
             storage = tensor.untyped_storage()

@@ -1,7 +1,7 @@
-"""Results made again of other tensors, as the rewritten graph does.
+"""Reconstruction of results from other tensors, for the rewritten graph.
 
-In: the result of a run. Out: the same in nested containers with references for its tensors, or
-:class:`Rebuilt`, which copies whatever object it is, with the functions and iterators in it.
+The result of a run becomes nested containers with references in place of tensors, or
+:class:`Rebuilt`: a copy of an arbitrary object, including functions and iterators in it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch import nn
 
 from planc.errors import AnalysisError
 from planc.ir.graph import Ref
+from planc.modules.closures import is_filled
 from planc.modules.nesting import leaves, map_leaves
 from planc.modules.search import PLAIN, Search, is_iterator
+from planc.trace.numbers import noted
 from planc.trace.results import Items, Result, nested_tensors
-from planc.trace.sizes import noted
 
 
 class Maker:
-    """Makes results like one that a run returned, which holds the ``parts`` of the run."""
+    """Makes results like one returned by a run; ``parts`` are its tensors and numbers."""
 
     def __init__(self, result: Result) -> None:
         self.result = result
@@ -35,7 +36,7 @@ class Maker:
         return str([(place, part) for place, part in plain if id(part) not in known])
 
     def __call__(self, parts: Sequence[Any]) -> Any:
-        """A copy of the result that holds other parts, of the same number and in order."""
+        """A copy of the result with other parts, of the same number and in order."""
         memo: dict[int, Any] = {id(old): new for old, new in zip(self.parts, parts, strict=True)}
         iterators: list[Any] = []
         functions: list[types.FunctionType] = []
@@ -54,17 +55,17 @@ class Maker:
 
 
 class Rebuilt(NamedTuple):
-    """A result that is made of parts: references for tensors and numbers for sizes."""
+    """A result made of parts: references for tensors and numbers for sizes."""
 
     make: Maker
     parts: tuple[Any, ...]
 
 
 def rebuilt(result: Result, ref: Callable[[torch.Tensor], Ref]) -> Rebuilt:
-    """How results like ``result`` are made of other tensors.
+    """The recipe for results like ``result`` from other tensors.
 
     Raises:
-        AnalysisError: they cannot be; names what stands in the way.
+        AnalysisError: such results cannot be rebuilt; names the obstacle.
     """
     for place, part in result.parts:
         if isinstance(part, nn.Module) or result.own(part):
@@ -86,13 +87,13 @@ def rebuilt(result: Result, ref: Callable[[torch.Tensor], Ref]) -> Rebuilt:
 
 
 def _other(tensor: torch.Tensor) -> torch.Tensor:
-    """Another object of the same content."""
+    """Another tensor object with the same content."""
     with torch.inference_mode(), torch._C.DisableTorchFunction():
         return tensor.detach()
 
 
 def _unbound(function: types.FunctionType) -> types.FunctionType:
-    """A copy of a function with other variables, which are empty yet."""
+    """A copy of a function over new, empty cells."""
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
     copied = types.FunctionType(
         function.__code__, function.__globals__, function.__name__, None, cells or None
@@ -107,27 +108,27 @@ def _bind(function: types.FunctionType, memo: dict[int, Any]) -> None:
     copied.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__, memo)
     vars(copied).update(copy.deepcopy(vars(function), memo))
     for old, new in zip(function.__closure__ or (), copied.__closure__ or (), strict=True):
-        if old != types.CellType():
+        if is_filled(old):
             new.cell_contents = copy.deepcopy(old.cell_contents, memo)
 
 
 def specification(result: Result, ref: Callable[[torch.Tensor], Ref]) -> Any:
-    """The result with references for tensors and numbers for sizes, where nested containers hold
-    them all; else :class:`Rebuilt`.
+    """The result with references for tensors and numbers for sizes, if nested containers hold them
+    all; else :class:`Rebuilt`.
 
     Raises:
-        AnalysisError: the rewritten graph cannot make such results; names what stands in the way.
+        AnalysisError: the rewritten graph cannot make such results; names the obstacle.
     """
     if result.simple or _is_nested(result):
         try:
             return map_leaves(lambda leaf: _frozen(leaf, ref, result), result.returned)
-        except Exception:  # a container that takes tensors only
+        except Exception:  # a container restricted to tensors
             return rebuilt(result, ref)
     return rebuilt(result, ref)
 
 
 def _is_nested(result: Result) -> bool:
-    """Whether nested containers hold all tensors, and plain objects beside them."""
+    """True if nested containers hold all tensors, beside plain objects only."""
     held = {id(tensor) for tensor in nested_tensors(result)}
     return (
         bool(held)

@@ -1,7 +1,7 @@
 """Results of a traced run: their tensors, in order.
 
-In: the object that the model returned. Out: :class:`Result`. Iterators are consumed while the run
-lasts, for they compute their items when these are asked for.
+:class:`Result` describes the returned object. Iterators are consumed during the run, because they
+compute their items on request.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import itertools
 import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ class Items:
         """The items of an iterator.
 
         Raises:
-            Unseen: it does not come to an end.
+            Unseen: it does not end.
         """
         if id(iterator) not in self._consumed:
             items = list(itertools.islice(iterator, _MOST_ITEMS + 1))
@@ -52,9 +51,11 @@ class Items:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """What a run returned: the ``tensors`` and the sizes (``numbers``) in it; ``simple`` where it
-    is a tensor or plain containers of tensors, which need no search. ``state`` has the ids of
-    what is handed back to the model, ``own`` knows objects of plain data that the model holds.
+    """The object returned by a run, with its ``tensors`` and sizes (``numbers``).
+
+    ``simple`` is True for a tensor or plain containers of tensors, in no need of a search.
+    ``state`` has the ids of objects handed back to the model; ``own`` is True for objects of plain
+    data held by the model.
     """
 
     returned: Any
@@ -67,8 +68,8 @@ class Result:
     items: Items = field(default_factory=Items)
 
     def in_order(self, ids: Mapping[int, int]) -> list[torch.Tensor]:
-        """The tensors: first those in nested containers, in their order, then the others in that of
-        the run, which ``ids`` of objects say.
+        """The tensors: first those in nested containers, in order; then the others, in the order of
+        the run, given by ``ids`` of objects.
         """
         if not self.simple:
             nested = nested_tensors(self)
@@ -81,11 +82,11 @@ class Result:
 
 
 def result_of(model: nn.Module, returned: Any, own: Callable[[Any], bool]) -> Result:
-    """The result of a run of a model, while the run lasts; ``own`` is what :func:`own_objects` of
-    the model is.
+    """The result of a model's run, searched while the run lasts; ``own`` comes from
+    :func:`own_objects`.
 
     Raises:
-        Unseen: a part of it cannot be looked into, or does not end.
+        Unseen: a part of it cannot be searched, or does not end.
     """
     simple = is_simple(returned)
     state = {} if simple else handed_back(model, returned)
@@ -93,8 +94,7 @@ def result_of(model: nn.Module, returned: Any, own: Callable[[Any], bool]) -> Re
     if simple:
         found = leaves(returned)
     else:
-        border = partial(_is_among, state)
-        search = Search(result.items, border, own, strict=True)
+        search = Search(result.items, lambda found: id(found) in state, own, strict=True)
         result.parts.extend(search.visit("result", returned))
         found = (part for _, part in result.parts)
     for part in found:
@@ -106,8 +106,9 @@ def result_of(model: nn.Module, returned: Any, own: Callable[[Any], bool]) -> Re
 
 
 def own_objects(model: nn.Module) -> Callable[[Any], bool]:
-    """Knows the objects of plain data that the model holds, such as a configuration: what they say
-    is no result, unless a run puts tensors into them.
+    """A predicate for objects of plain data held by the model, such as a configuration.
+
+    Their content is not part of a result, unless a run puts tensors into them.
     """
     held: set[int] | None = None
 
@@ -123,15 +124,11 @@ def own_objects(model: nn.Module) -> Callable[[Any], bool]:
     return own
 
 
-def _is_among(ids: Container[int], found: Any) -> bool:
-    return id(found) in ids
-
-
 def is_simple(returned: Any, depth: int = 0) -> bool:
-    """Whether :func:`planc.trace.nesting.leaves` has all that a result holds."""
+    """True if :func:`planc.trace.nesting.leaves` covers everything in a result."""
     if isinstance(returned, torch.Tensor):
         return not vars(returned)
-    if depth == _DEEPEST:  # it may hold itself
+    if depth == _DEEPEST:  # it may be cyclic
         return False
     if type(returned) is dict:
         plain = all(isinstance(key, PLAIN) for key in returned)
@@ -142,7 +139,7 @@ def is_simple(returned: Any, depth: int = 0) -> bool:
 
 
 def nested_tensors(result: Result) -> list[torch.Tensor]:
-    """The tensors in the nested containers of a result, none where they hold themselves."""
+    """The tensors in the nested containers of a result; empty if the containers are cyclic."""
     try:
         return [leaf for leaf in leaves(result.returned) if isinstance(leaf, torch.Tensor)]
     except RecursionError:
@@ -150,9 +147,11 @@ def nested_tensors(result: Result) -> list[torch.Tensor]:
 
 
 def handed_back(model: nn.Module, named: Any) -> dict[int, str]:
-    """The objects among ``named`` values (a mapping or a dataclass) that the model's own modules
-    take by the same name and of the same type, such as a cache of keys and values: state of the
-    model, by their ids, with their names and types.
+    """The state of a model among ``named`` values (a mapping or a dataclass), such as a cache of
+    keys and values.
+
+    An object is state if one of the model's own modules takes an argument of the same name and
+    type. Returns names and types by object id.
     """
     if isinstance(named, Mapping):
         items = list(named.items())
@@ -170,7 +169,7 @@ def handed_back(model: nn.Module, named: Any) -> dict[int, str]:
 
 
 def _takes(module: type[nn.Module], name: str, kind: type) -> bool:
-    """Whether ``forward`` has a parameter of that name for objects of that class."""
+    """True if ``forward`` has a parameter ``name`` for objects of class ``kind``."""
     try:
         taken = inspect.signature(module.forward).parameters.get(name)
     except (TypeError, ValueError):

@@ -1,4 +1,6 @@
-"""Runs without torch's fused attention kernels, which compute other values where a mask pads."""
+"""Runs without torch's fused attention kernels, because these compute other values at masked
+padding.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ _BEFORE = True
 
 @contextmanager
 def unfused() -> Iterator[None]:
-    """Switches the fast paths off, and on again after the last of all runs in all threads.
+    """Switch the fast paths off, and on again after the last concurrent run.
 
-    The switch is one for the process. Runs that overlap share it: the first one notes its state,
-    the last one puts it back.
+    The switch is global to the process. Overlapping runs share it: the first one notes its state,
+    the last one restores it.
     """
     global _DEPTH, _BEFORE
     with _LOCK:

@@ -1,7 +1,7 @@
-"""The values of a recorded run: what stands in for the model's tensors, what is known of each.
+"""The values of a recorded run: placeholders for the model's tensors, and known contents.
 
-A value is known by the tensor that the run computed. On meta and fake tensors it has a shape and a
-type but no content.
+A value is identified by the tensor computed in the run. On meta and fake tensors it has a shape and
+a dtype but no content.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from planc.ir.expressions import Number, Scalar, Size
 from planc.ir.graph import Ref, Value
 from planc.modules.tree import described_value
 from planc.trace.memory import Memory
+from planc.trace.numbers import noted
 
 CPU = torch.device("cpu")
 Kind = Literal["meta", "fake", "real"]
-_OUR_REFERENCES = 3  # the list of what is alive, the loop over it, the argument
+_OUR_REFERENCES = 3  # the list of live tensors, the loop variable, the argument
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
-_NUMBERS = 64  # elements; in larger tensors no sizes are looked for
+_NUMBERS = 64  # elements; larger tensors are not searched for sizes
 
 
 class RunValues:
-    """The values of one run on tensors of one kind, in the order in which they were seen."""
+    """The values of one run on tensors of one kind, in the order of their appearance."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -39,15 +40,15 @@ class RunValues:
         self.numbers: dict[int, tuple[Number, ...]] = {}
         self.constants: dict[int, np.ndarray] = {}
         self.ids: dict[int, int] = {}  # by the id of the tensor
-        self.returned: set[int] = set()  # captured, and possibly made of values that have left
-        self.open = False  # whether such values have left
+        self.returned: set[int] = set()  # captured, possibly from departed values
+        self.open = False  # True once a value departed
         self.memory = Memory() if kind == "real" else None
         self._constant: set[int] = set()
-        self._originals: dict[int, torch.Tensor] = {}  # by the id of what stands in for them
-        self._alive: list[torch.Tensor] = []  # ids are of live objects, so none may be reused
+        self._originals: dict[int, torch.Tensor] = {}  # by the id of the stand-in
+        self._alive: list[torch.Tensor] = []  # ids stay unique while their objects live
 
     def stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What takes the place of a tensor of the model during the run."""
+        """The replacement of a tensor of the model during the run."""
         floating = tensor.is_floating_point() or tensor.is_complex()
         if self.kind == "real" or not (floating or tensor.is_meta):
             kept = tensor.detach()
@@ -72,15 +73,15 @@ class RunValues:
         return FakeTensor(self.fake_mode, meta, CPU if tensor.is_meta else tensor.device)
 
     def layout_of(self, tensor: torch.Tensor) -> str:
-        """The layout of the model's tensor that ``tensor`` stands for, as torch names it."""
+        """The layout of the model's tensor represented by ``tensor``, as named by torch."""
         return str(self._originals.get(id(tensor), tensor).layout).removeprefix("torch.")
 
     def keep(self, tensor: torch.Tensor) -> None:
-        """Keeps a tensor alive until the run has ended, so that its id stays its own."""
+        """Keep a tensor alive until the end of the run, so its id stays unique."""
         self._alive.append(tensor)
 
     def new(self, tensor: torch.Tensor, constant: bool) -> int:
-        """A new value; ``constant`` says that no input and no parameter reaches it."""
+        """A new value; ``constant`` marks it independent of inputs and parameters."""
         value = len(self.described)
         self.described.append(described_value(tensor, value))
         self.ids[id(tensor)] = value
@@ -98,8 +99,10 @@ class RunValues:
         return value
 
     def ref(self, tensor: torch.Tensor, numbers: Iterable[Any] | None) -> Ref:
-        """The value of a tensor; one never seen comes from outside the module tree, or is an
-        attribute of a module. It may hold one of the ``numbers`` of the operator in question.
+        """The value of a tensor; an unknown one is captured from outside the module tree, or from
+        an attribute of a module.
+
+        A captured tensor is compared with ``numbers``, those of the current operator.
         """
         value = self.ids.get(id(tensor))
         if value is None:
@@ -113,17 +116,17 @@ class RunValues:
         return Ref(value)
 
     def sharing(self, tensor: torch.Tensor) -> list[int]:
-        """The values whose memory a tensor of unknown origin has."""
+        """The values sharing memory with a tensor of unknown origin."""
         if self.memory is None or id(tensor) in self.ids:
             return []
         return list(self.memory.sharing(tensor))
 
     def is_known(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor is a value whose content no input and no parameter reaches."""
+        """True if a tensor is a constant value with content."""
         return self.ids[id(tensor)] in self._constant and not is_empty(tensor)
 
     def held(self) -> list[int]:
-        """The values that the running code holds: it may still read them."""
+        """The values referenced by running code, and so possibly read later."""
         return [
             self.ids[id(tensor)]
             for tensor in self._alive
@@ -131,21 +134,21 @@ class RunValues:
         ]
 
     def all_constant(self, tensors: Iterable[torch.Tensor]) -> bool:
-        """Whether no input and no parameter reaches any of the tensors."""
+        """True if all tensors are independent of inputs and parameters."""
         return all(self.ids[id(tensor)] in self._constant for tensor in tensors)
 
     def _note_numbers(self, value: int, tensor: torch.Tensor, numbers: Iterable[Any]) -> None:
-        """A tensor made of numbers of known origin, as ``torch.tensor(x.shape)`` is."""
+        """Note the provenance of a tensor made of numbers, such as ``torch.tensor(x.shape)``."""
         rest = list(numbers)
         for i in range(len(rest) - tensor.numel() + 1):
             made = tuple(rest[i : i + tensor.numel()])
             if any(isinstance(n, Size | Scalar) for n in made) and holds(tensor, made):
-                self.numbers[value] = tuple(map(_frozen, made))
+                self.numbers[value] = tuple(map(noted, made))
                 return
 
 
 def holds(tensor: torch.Tensor, numbers: tuple[Number, ...]) -> bool:
-    """Whether the elements of a tensor are these numbers, in its precision."""
+    """True if the elements of a tensor equal ``numbers``, in its precision."""
     floating = tensor.is_floating_point()
     allowed = torch.finfo(tensor.dtype).eps if floating else 0.0
     content = tensor.reshape(-1).tolist()
@@ -159,27 +162,22 @@ def holds(tensor: torch.Tensor, numbers: tuple[Number, ...]) -> bool:
     )
 
 
-def _frozen(number: Number) -> Number:
-    """A number that is no longer tracked, but keeps its expression."""
-    if isinstance(number, Size):
-        return Size(int.__int__(number), number.expr)
-    return Scalar(float.__float__(number), number.expr) if isinstance(number, Scalar) else number
-
-
 def _fake_mode() -> FakeTensorMode:
-    """Fake tensors that have no address: what reads their memory fails, and is run otherwise."""
+    """A mode with fake tensors without an address: code reading their memory fails, and runs on
+    real ones.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     mode._allow_unsafe_data_ptr_access = False
     return mode
 
 
 def is_empty(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has no content."""
+    """True if a tensor has no content."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
 def on_meta(argument: Any) -> Any:
-    """An argument of an operator that runs on meta tensors: constants and devices follow."""
+    """An operator's argument moved to the meta device: constants and devices."""
     if isinstance(argument, torch.Tensor) and not argument.is_meta:
         return torch.empty_strided(
             argument.shape, argument.stride(), dtype=argument.dtype, device="meta"

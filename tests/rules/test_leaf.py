@@ -15,6 +15,7 @@ from planc.rules import leaf
 from planc.rules.families.contraction import linear, matmul
 from planc.rules.labels import Labelled, unify
 from planc.rules.labels.facts import Facts
+from tests.exported import export
 from tests.support.proving import Net, free, prove, prunable, reasons, together
 
 TOKENS = torch.randn(2, 3, 6)
@@ -246,7 +247,7 @@ def test_what_a_leaf_must_not_do() -> None:
     with pytest.raises(TraceError, match="an argument, an attribute and a tensor of one name"):
         planc.trace(Net(lambda m, x: m.n(x=x), n=Named()), TOKENS)
     with pytest.raises(TraceError, match="leaf is a Opaque, whose rule says"):
-        planc.trace(net(), TOKENS, frontend="export")
+        export(net(), TOKENS)
 
 
 def test_a_rule_that_gives_too_many_results_is_refused() -> None:

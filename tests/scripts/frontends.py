@@ -1,5 +1,5 @@
-"""The differential test of the two front ends: where both take a model, both lead to the same
-groups.
+"""The differential test of the recorder: where torch can export a model, too, the exported graph
+leads to the same groups.
 
     python -m tests.scripts.frontends [MODEL ...] [--programs 200] [--length 6]
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ import torch
 from torch import nn
 
 import planc
+from planc.ir.graph import Graph
 from planc.ir.groups import Group
-from planc.trace import Frontend
+from tests.exported import export
 from tests.programs import write
 from tests.zoo import torchvision as zoo
 
@@ -36,16 +37,18 @@ class Seen:
     groups: tuple[Group, ...]
 
 
-def seen(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None, frontend: Frontend) -> Seen:
+def seen(
+    trace: Callable[..., Graph], model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None
+) -> Seen:
     begin = time.perf_counter()
-    graph = planc.trace(model, args, kwargs, frontend=frontend)
+    graph = trace(model, args, kwargs)
     seconds = time.perf_counter() - begin
     return Seen(graph.frontend, len(graph.nodes), seconds, planc.analyze(graph).groups)
 
 
 def both(model: nn.Module, args: Any, kwargs: Mapping[str, Any] | None = None) -> tuple[Seen, Seen]:
     """What the recorder and the export front end see of one call."""
-    return seen(model, args, kwargs, "record"), seen(model, args, kwargs, "export")
+    return seen(planc.trace, model, args, kwargs), seen(export, model, args, kwargs)
 
 
 def difference(recorded: Seen, exported: Seen) -> str:

@@ -1,5 +1,6 @@
-"""Two front ends, and graphs that users give: where both can take a model, both lead to the same
-groups; an exported program or a graph module is planned, applied to and verified like any model.
+"""Exported graphs, and graphs that users give: where torch can export a model, both graphs lead to
+the same groups. An exported program or a graph module is planned, applied to and verified like any
+model.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from torch.export import Dim
 from torch.nn import functional
 
 import planc
-from planc.errors import PolicyError, TraceError
+from planc.errors import TraceError
 from planc.modules.nesting import leaves
+from tests.exported import export
 from tests.programs import write
 from tests.scripts.frontends import both, difference
 from tests.support.proving import Net, prove, prunable, randomise
@@ -101,7 +103,7 @@ def test_the_differential_test_finds_a_group_that_differs() -> None:
 
 
 def test_wrapped_regions_are_inlined_and_calls_know_their_place() -> None:
-    graph = planc.trace(block(), X, frontend="export")
+    graph = export(block(), X)
     assert [node.op for node in graph.nodes[:3]] == [
         "aten.linear.default",
         "aten.mul.Tensor",
@@ -119,7 +121,7 @@ def test_inputs_and_outputs_are_those_of_a_recorded_run() -> None:
 
     kwargs = {"a": torch.ones(3, 1), "b": {"k": torch.ones(1, 4)}}
     one = planc.trace(Nested(), torch.ones(3, 4), kwargs)
-    two = planc.trace(Nested(), torch.ones(3, 4), kwargs, frontend="export")
+    two = export(Nested(), torch.ones(3, 4), kwargs)
     for refs in ("inputs", "outputs"):
         shapes = [[g.values[ref.id].shape for ref in getattr(g, refs)] for g in (one, two)]
         assert shapes[0] == shapes[1]
@@ -136,7 +138,7 @@ def test_what_follows_from_integer_buffers_is_known() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x[:, (self.at + torch.tensor(1)).flip(0)]
 
-    graphs = [planc.trace(Indexed(), torch.ones(2, 5), frontend=f) for f in ("record", "export")]  # type: ignore[arg-type]
+    graphs = [trace(Indexed(), torch.ones(2, 5)) for trace in (planc.trace, export)]
     known = [[tuple(c.reshape(-1).tolist()) for c in g.constants.values()] for g in graphs]
     assert (2, 1, 3) in known[0]
     assert (2, 1, 3) in known[1]
@@ -147,17 +149,8 @@ def test_a_model_that_cannot_be_exported_says_so() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(TraceError, match=r'Deciding could not be exported: .*frontend="record"'):
-        planc.trace(Deciding(), X, frontend="export")
-    with pytest.raises(TraceError, match='choose "record" or "export"'):
-        planc.trace(Deciding(), X, frontend="both")  # type: ignore[arg-type]
-
-
-def test_plans_need_the_recorder() -> None:
-    analysis = planc.analyze(planc.trace(block(), X, frontend="export"))
-    scores = planc.score(analysis, block(), planc.criteria.named("l2"))
-    with pytest.raises(PolicyError, match="does not say where the module takes its numbers from"):
-        planc.select(analysis, scores, planc.policy.Uniform(0.5))
+    with pytest.raises(TraceError, match="Deciding could not be exported: "):
+        export(Deciding(), X)
 
 
 # -- given graphs ------------------------------------------------------------------------------

@@ -1,10 +1,9 @@
-"""The export front end: the graph that ``torch.export`` makes of a model becomes the same IR as a
-recorded run.
+"""The graph of ``torch.export`` converted to the IR of a recorded run: an oracle for the recorder.
 
-It sees the model through other eyes than the recorder: nothing here runs the model under a mode of
-our own, operators come from the exported graph, shapes from its fake tensors. Regions that export
-wraps in higher-order operators (``no_grad``, autocast, checkpoints) are inlined, asserts and guards
-are left out. The numbers of an exported graph are literals: it does not say where they came from.
+It is independent of the recorder: the model does not run under any mode of planc, operators come
+from the exported graph, shapes from its fake tensors. Regions wrapped in higher-order operators
+(``no_grad``, autocast, checkpoints) are inlined; asserts and guards are left out. The numbers of an
+exported graph are literals, without provenance.
 """
 
 from __future__ import annotations
@@ -23,27 +22,28 @@ from torch.utils import _pytree as pytree
 
 from planc.errors import TraceError
 from planc.ir.graph import Graph, Node, Ref, Tensor, Value
-from planc.modules.inputs import specify
+from planc.modules.inputs import as_call, specify
 from planc.modules.nesting import leaves
 from planc.modules.tree import described, described_value, owned_tensors
 from planc.trace.leaf import leaves_of
-from planc.trace.record import ASSERTS
+from planc.trace.recording import ASSERTS
 
 _CONSTANT_LIMIT = 1 << 20  # elements; larger constants are not kept as data
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _RANDOM = re.compile(r"aten\.(rand|normal|bernoulli|multinomial|poisson|dropout)")
 
 
-def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
+def export(model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = None) -> Graph:
     """The graph of ``torch.export.export(model, args, kwargs, strict=False)``.
 
     Raises:
         TraceError: torch cannot export the model (its control flow depends on values, ...).
     """
+    args, kwargs = as_call(args, kwargs)
     for path, module in leaves_of(model):
         raise TraceError(
             f"{path} is a {type(module).__name__}, whose rule says that it is not traced into; "
-            'export looks into every module: trace it with the recorder (frontend="record")'
+            "export looks into every module"
         )
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -53,7 +53,7 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         text = str(error).strip() or "no message"
         raise TraceError(
             f"{type(model).__name__} could not be exported: {type(error).__name__}: "
-            f'{text.splitlines()[0]}; trace it with the recorder (frontend="record")'
+            f"{text.splitlines()[0]}"
         ) from error
     return _Conversion(model, program).graph(args, kwargs)
 
@@ -69,8 +69,8 @@ class _Conversion:
         self.nodes: list[Node] = []
         self.captured: dict[int, torch.Tensor] = {}
         self.constants: dict[int, np.ndarray] = {}
-        self.known: dict[int, torch.Tensor] = {}  # the content of values that no input reaches
-        self.tensors: dict[str, int] = {}  # the values of parameters and buffers by all names
+        self.known: dict[int, torch.Tensor] = {}  # the content of values independent of inputs
+        self.tensors: dict[str, int] = {}  # values of parameters and buffers, by all names
 
     def graph(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
         tensors = self._tensors()
@@ -109,7 +109,7 @@ class _Conversion:
         return Ref(value)
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        """The model's parameters and buffers, tied names together, each a value."""
+        """The parameters and buffers of the model as values, tied names together."""
         placeholders = {node.name: node for node in self.program.graph.nodes}
         faked = {
             spec.target: placeholders[spec.arg.name].meta["val"]
@@ -130,7 +130,7 @@ class _Conversion:
         return tuple(result)
 
     def _placeholders(self) -> dict[str, Any]:
-        """What the placeholders of the graph stand for, by name."""
+        """The values of the graph's placeholders, by name."""
         env: dict[str, Any] = {}
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         for node in self.program.graph.nodes:
@@ -167,9 +167,7 @@ class _Conversion:
         return tuple(found[id(leaf)].pop(0) for leaf in given)
 
     def _outputs(self, env: Mapping[str, Any]) -> Any:
-        """The result of the model, with references for tensors; what it writes to buffers and
-        inputs becomes a node.
-        """
+        """The result of the model, with references for tensors; writes to buffers become nodes."""
         signature, results = self.program.graph_signature, []
         written = next(n for n in self.program.graph.nodes if n.op == "output")
         for spec, item in zip(signature.output_specs, written.args[0], strict=True):
@@ -194,7 +192,7 @@ class _Conversion:
     # -- operators -----------------------------------------------------------------------------
 
     def _run(self, graph: fx.Graph, env: dict[str, Any]) -> Any:
-        """Reads the nodes of a graph (or of a wrapped part of it) into ``env``."""
+        """Read the nodes of a graph, or of a wrapped part of it, into ``env``."""
         for node in graph.nodes:
             if node.op == "output":
                 return self._read(node.args[0], env)
@@ -242,8 +240,7 @@ class _Conversion:
         if len(inner) != 1:
             raise TraceError(
                 f"{type(self.model).__name__}: {node.target} in {self._place(node)[0] or 'it'} "
-                "chooses between graphs by the values of tensors; trace it with the recorder "
-                '(frontend="record")'
+                "chooses between graphs by the values of tensors"
             )
         body = args[inner[0]].graph
         names = [n.name for n in body.nodes if n.op == "placeholder"]
@@ -253,7 +250,7 @@ class _Conversion:
     def _computed(
         self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> Any:
-        """The content of a result that no input, parameter or floating-point buffer reaches."""
+        """The content of a result independent of inputs, parameters and floating-point buffers."""
         results = result if isinstance(result, tuple | list) else (result,)
         wanted = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Ref)]
         if (
