@@ -1,24 +1,24 @@
 """The analysis of a graph: groups, pins with reasons, constraints, cost, predicted shapes.
 
-``analyze`` is a pure function of the graph; what takes time and is not always asked for (the cost
-model, reasons of pins, size equations) is computed when first looked at.
+``analyze`` is a pure function of the graph. The cost model, reasons of pins and size equations are
+computed on first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.analysis.columns import Columns, Line
+from planc.analysis.columns import Shapes
 from planc.analysis.cost import CostModel, cost_model
 from planc.analysis.equations import Constraint, Equations, Operation, equations
-from planc.analysis.grouping import MODULE_ONLY, PINNED, Grouping, group_units
-from planc.analysis.places import Places, offsets_of, places
-from planc.analysis.polynomials import Poly, Variable
+from planc.analysis.grouping import Grouping, UnitMask, group_units
+from planc.analysis.places import Places, places
+from planc.analysis.polynomials import Poly, Variable, by_group
 from planc.analysis.reasons import Pin, explain, pins
 from planc.analysis.walk import Walked, walk
 from planc.errors import AnalysisError
@@ -29,12 +29,14 @@ from planc.plan.arguments import a_flag, instance, takes
 from planc.rules.labels import Labelled
 
 Gone = NDArray[np.bool_]
+"""Mask over all atoms, True for those of removed units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What must hold of the widths of ``groups`` (by their place in the analysis), and the operator
-    that wants it, with its module and line.
+    """A condition on the widths of ``groups`` (indices of the analysis's groups).
+
+    ``reason`` names the operator behind it, with its module and line.
     """
 
     groups: tuple[int, ...]
@@ -47,7 +49,7 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What can be removed from a traced model together, and what cannot be and why."""
+    """The dependency groups of a traced model, its pins and the reasons for both."""
 
     graph: Graph
     walked: Walked
@@ -60,12 +62,12 @@ class Analysis:
 
     @property
     def unknown(self) -> tuple[Node, ...]:
-        """Operators without a rule: what they touch is pinned."""
+        """Operators without a rule; their operands are pinned."""
         return tuple(self.graph.nodes[i] for i in self.walked.facts.unknown)
 
     @cached_property
     def pins(self) -> tuple[Pin, ...]:
-        """The dimensions of tensors that are never removed, whole or in part, with reasons."""
+        """The dimensions of tensors with indices that are never removed, with reasons."""
         return pins(self.graph, self.walked, self.grouping)
 
     @cached_property
@@ -75,7 +77,7 @@ class Analysis:
 
     @cached_property
     def widths(self) -> tuple[Poly, ...]:
-        """The widths of all dimensions of parameters and buffers that can shrink, each once."""
+        """The distinct widths of all prunable dimensions of parameters and buffers."""
         of = (
             self.grouping.width(self.walked.labels[tensor.value], dim)
             for tensor in self.graph.tensors
@@ -85,7 +87,7 @@ class Analysis:
 
     @cached_property
     def places(self) -> Places:
-        """Where the units of all groups stand in the parameters."""
+        """The units along each dimension of the parameters."""
         return places(self.graph, self.walked.facts.slots, self.grouping)
 
     @cached_property
@@ -93,14 +95,18 @@ class Analysis:
         return {}
 
     def equations(self, target: str) -> Equations:
-        """The size equations that bind a plan for ``target`` ("module" or "graph")."""
+        """The size equations of plans for ``target`` ("module" or "graph")."""
         if target not in self._equations:
             found = equations(self.graph, self.walked, self.grouping, target)
             self._equations[target] = found
         return self._equations[target]
 
     def explain(self, tensor: str, dim: int) -> list[str]:
-        """Why a dimension of a tensor is coupled to others, or pinned: lines for people.
+        """Explain the couplings or pins of a tensor's dimension, in lines of text.
+
+        Args:
+            tensor: a name of a parameter or buffer.
+            dim: a dimension; negative ones count from the end.
 
         Raises:
             AnalysisError: there is no such tensor or dimension.
@@ -121,7 +127,9 @@ class Analysis:
         return lines + [f"attribute {name} is {text}" for name, text in sorted(followers.items())]
 
     def bounds(self, target: str) -> tuple[Bound, ...]:
-        """What binds the widths of groups in a plan for ``target``, that no attribute can lift."""
+        """The conditions on the widths of groups in a plan for ``target`` beyond any attribute's
+        reach.
+        """
         equations = self.equations(target)
         whole = (
             Bound((g,), f"{self.groups[g].name} stays whole", reason)
@@ -140,79 +148,41 @@ class Analysis:
     def _statement(self, constraint: Constraint) -> str:
         left, right = constraint.left, constraint.right
         if isinstance(left, Operation) and left.op == "//" and right == Poly.const(0):
-            return f"{left.args[0].text(self._kept)} >= 0"  # divided by more than it can be
+            return f"{left.args[0].text(self._kept)} >= 0"  # the divisor exceeds any value
         return f"{left.text(self._kept)} = {right.text(self._kept)}"
 
-    def _kept(self, variable: Variable) -> str:
-        assert isinstance(variable, int)
-        return f"kept {self.groups[variable].name}"
+    @property
+    def _kept(self) -> Callable[[Variable], str]:
+        return by_group([f"kept {group.name}" for group in self.groups])
 
     def gone(self, removed: Sequence[Sequence[int]]) -> Gone:
-        """Which atoms vanish when ``removed[g]`` are the units that group ``g`` loses."""
-        offsets = self.flat[0]
-        lost = np.zeros(int(offsets[-1]) + 1, dtype=bool)
-        for g, units in enumerate(removed):
-            lost[offsets[g] + np.asarray(units, dtype=np.int64)] = True
-        return lost[self.flat[1]]
-
-    @cached_property
-    def flat(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each group's units begin when all are numbered through, and the number of each
-        atom's unit; of pinned atoms one past the last.
-        """
-        offsets, group = offsets_of(self.groups), self.grouping.group
-        flat = offsets[np.maximum(group, 0)] + self.grouping.unit
-        return offsets, np.where(group == PINNED, offsets[-1], flat)
+        """Boolean mask over atoms, True for those of the units ``removed[g]`` of group ``g``."""
+        index = self.grouping.index
+        return index.mask(removed)[index.of_atom]
 
     def shapes(self, gone: Gone) -> list[tuple[int, ...]]:
-        """The predicted shape of every value once the atoms ``gone`` have vanished."""
-        units = np.zeros(int(self.flat[0][-1]) + 1, dtype=bool)
-        units[self.flat[1]] = gone
-        columns, uses = self.columns
-        lost = columns.lost(units).tolist()
-        shapes = [labelled.shape for labelled in self.walked.labels]
-        for value, dims in uses.items():
-            shape = list(shapes[value])
-            for dim, column in dims.items():
-                shape[dim] -= lost[column]
-            shapes[value] = tuple(shape)
-        return shapes
+        """The predicted shape of every value without the atoms ``gone``."""
+        index = self.grouping.index
+        units = np.zeros(index.count + 1, dtype=bool)
+        units[index.of_atom] = gone
+        return self.predicted.after(UnitMask(units))
 
     @cached_property
-    def columns(self) -> tuple[Columns, Mapping[int, Mapping[int, int]]]:
-        """The columns of units, numbered through over all groups, that dimensions of values have;
-        and which column each dimension of each value has.
-        """
-        flat = self.flat[1]
-        found: dict[tuple[bytes, ...], int] = {}
-        columns: list[tuple[Line, ...]] = []
-        uses: dict[int, dict[int, int]] = {}
-        for value, labelled in enumerate(self.walked.labels):
-            for dim in sorted({layer.target for layer in labelled.layers}):
-                lines = tuple(layer.along() for layer in labelled.targeting(dim))
-                known = found.setdefault(tuple(line.tobytes() for line in lines), len(found))
-                if known == len(columns):
-                    columns.append(tuple(flat[line] for line in lines))
-                uses.setdefault(value, {})[dim] = known
-        distinct, numbers = Columns(int(self.flat[0][-1])).joined(columns)
-        return distinct, {
-            value: {dim: numbers[known] for dim, known in dims.items()}
-            for value, dims in uses.items()
-        }
+    def predicted(self) -> Shapes:
+        """The shapes of all values as functions of the removed units."""
+        return Shapes(self.walked.labels, self.grouping.index)
 
     def mixing(self, g: int, target: str) -> str:
-        """Why removing units of group ``g`` is not the same as zeroing them, every reason once;
-        empty where it is.
+        """All reasons why removing units of group ``g`` differs from zeroing them, each once.
+
+        Empty if it does not differ.
         """
-        reasons = apart(self.groups[g].mixing)
-        if target == "graph":
-            reasons = [reason for reason in reasons if not reason.startswith(MODULE_ONLY)]
-        found = [reason.removeprefix(MODULE_ONLY) for reason in reasons]
-        return joined([*found, *apart(self.equations(target).mixing.get(g, ""))])
+        of_numbers = apart(self.equations(target).mixing.get(g, ""))
+        return joined([*self.grouping.mixing(g, target), *of_numbers])
 
 
 def predicted_shape(x: Labelled, gone: Gone) -> tuple[int, ...]:
-    """The shape of a labelled value once the atoms ``gone`` have vanished."""
+    """The shape of a labelled value without the atoms ``gone``."""
     shape = list(x.shape)
     for dim in {layer.target for layer in x.layers}:
         first, *others = (layer.along() for layer in x.targeting(dim))
@@ -230,11 +200,14 @@ def predicted_shape(x: Labelled, gone: Gone) -> tuple[int, ...]:
     strict=a_flag,
 )
 def analyze(graph: Graph, strict: bool = False) -> Analysis:
-    """Derives the dependency groups of a graph.
+    """Derive the dependency groups of a graph.
 
     Args:
-        graph: what :func:`planc.trace` returns.
-        strict: an operator without a rule is an error rather than a pin.
+        graph: a graph from :func:`planc.trace`.
+        strict: raise for an operator without a rule instead of pinning its operands.
+
+    Returns:
+        The groups, pins, constraints and costs of the model.
 
     Raises:
         AnalysisError: an operator has no rule (``strict``); names it, the module and the line.

@@ -1,7 +1,7 @@
 """Many polynomials evaluated at once: widths and costs compiled to arrays.
 
-In: polynomials in what groups keep (:mod:`planc.widths`). Out: their values, and what each rises by
-if one group keeps more, in microseconds. Exact: Python's integers where 64 bits might not do.
+Polynomials in kept units (:mod:`planc.widths`) give their values, and their rise with a wider
+group, in microseconds. The results are exact: Python integers replace 64 bits where needed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.analysis.polynomials import Poly
+from planc.analysis.polynomials import Poly, by_group
 
 Kept = NDArray[np.int64]
-"""For each group the number of units that stay in each row."""
+"""The number of units kept in each row, by group."""
 
 _SAFE = 1 << 62
 
 
 class Polynomials:
-    """``polys`` of the groups' counts, none of which is above ``whole``."""
+    """``polys`` in the groups' counts, compiled to arrays; no count exceeds ``whole``."""
 
     def __init__(self, polys: Sequence[Poly], whole: Kept) -> None:
         groups = len(whole)
         terms = [(i, m, c) for i, poly in enumerate(polys) for m, c in poly.terms]
         degree = max((len(m) for _, m, _ in terms), default=0)
-        full = [*(int(n) for n in whole), 1]
-        bound = max((sum(_size(m, c, full) for m, c in p.terms) for p in polys), default=0)
+        sizes = (Poly(tuple((m, abs(c)) for m, c in poly.terms)) for poly in polys)
+        bound = max((size.value(by_group(whole.tolist())) for size in sizes), default=0)
         kind: Any = np.int64 if bound < _SAFE else object
         self._count, self._groups, self._kind = len(polys), groups, kind
         self._owner = np.array([i for i, _, _ in terms], dtype=np.int64)
@@ -52,7 +52,9 @@ class Polynomials:
         return self._sums(self._owner, self._factor * self._products(self._places, kept))
 
     def rises(self, kept: Kept, steps: Kept) -> NDArray[Any]:
-        """How much polynomial i rises if group g alone keeps ``steps[g]`` more: ``[i, g]``."""
+        """The rise of polynomial i if group g alone keeps ``steps[g]`` more units per row: ``[i,
+        g]``.
+        """
         now = kept.astype(self._kind)[self._group]
         rise = (now + steps.astype(self._kind)[self._group]) ** self._power - now**self._power
         rise = rise * self._factor[self._term] * self._products(self._rest, kept)
@@ -69,10 +71,3 @@ class Polynomials:
         total = np.zeros(self._count, dtype=self._kind)
         np.add.at(total, owner, values)
         return total
-
-
-def _size(monomial: tuple[Any, ...], factor: int, full: Sequence[int]) -> int:
-    size = abs(factor)
-    for g in monomial:
-        size *= full[g]
-    return size

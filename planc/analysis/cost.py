@@ -1,7 +1,7 @@
-"""The cost model: MACs, parameters and bytes as exact polynomials in what the groups keep.
+"""The cost model: MACs, parameters and bytes as exact polynomials in kept units.
 
-One multiply-accumulate of a convolution or matrix product is one MAC, which
-``torch.utils.flop_counter.FlopCounterMode`` counts as two FLOPs; nothing else is counted.
+One multiply-accumulate of a convolution or matrix product is one MAC, or two FLOPs in
+``torch.utils.flop_counter.FlopCounterMode``; other operators are not counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planc.analysis.grouping import Grouping
-from planc.analysis.polynomials import Monomial, Poly, Variable, product
+from planc.analysis.polynomials import Monomial, Poly, by_group, product
 from planc.analysis.walk import Walked
 from planc.ir.graph import Graph
 from planc.plan.plan import Cost
@@ -19,19 +19,15 @@ from planc.rules.labels import Labelled
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """``macs``, ``params`` and ``bytes`` of the model; a variable is what a group keeps per row."""
+    """``macs``, ``params`` and ``bytes`` of a model, in the units kept per row of each group."""
 
     macs: Poly
     params: Poly
     bytes: Poly
 
     def price(self, kept: Sequence[int]) -> Cost:
-        """The cost when group ``g`` keeps ``kept[g]`` units in each row."""
-
-        def of(variable: Variable) -> int:
-            assert isinstance(variable, int)
-            return kept[variable]
-
+        """The cost with ``kept[g]`` units in each row of group ``g``."""
+        of = by_group(kept)
         return Cost(self.macs.value(of), self.params.value(of), self.bytes.value(of))
 
 

@@ -1,7 +1,12 @@
-"""Where the units of all groups stand in the parameters, as flat arrays.
+"""The units of all groups along the dimensions of parameters, as flat arrays.
 
-In: the labels' slots and the groups. Out: :class:`Places`: for every dimension of a parameter the
-unit of each of its indices, in the form that sums over all groups at once want.
+:class:`Places` holds the unit of each index of every dimension of a parameter, in the form used by
+sums over all groups at once. For a weight ``[4, 3]`` with output units 0 to 3 and input units 4 to
+6::
+
+    places   (tensor 0, dim 0): units 0 1 2 3      (tensor 0, dim 1): units 4 5 6
+    indices  unit   0 1 2 3 4 5 6                  one entry for each index with a unit
+             place  0 0 0 0 1 1 1
 """
 
 from __future__ import annotations
@@ -15,9 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.analysis.grouping import PINNED, Grouping
+from planc.analysis.grouping import PINNED, Grouping, UnitIndex
 from planc.ir.graph import Graph
-from planc.ir.groups import Group
 from planc.rules.labels.facts import Slot
 
 NOWHERE = -1
@@ -27,11 +31,11 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """Dimension ``dim`` of tensor number ``tensor`` of the graph, whose indices belong to units.
+    """Dimension ``dim`` of tensor number ``tensor`` of the graph, with the unit of each index.
 
-    ``units`` has the flat number of each index's unit, ``NOWHERE`` for those that stay. With
-    ``blocks`` above 1 each equal range of dimension ``over`` has units of its own: ``units`` then
-    holds ``[blocks, indices]``, flattened.
+    ``units`` has the number of each index's unit over all groups, ``NOWHERE`` for indices never
+    removed. With ``blocks`` above 1 each equal range of dimension ``over`` has units of its own:
+    ``units`` then holds ``[blocks, indices]``, flattened.
     """
 
     tensor: int
@@ -43,8 +47,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlap:
-    """Coordinates of a tensor that leave with one unit through all of ``dims``: ``units`` has an
-    entry for each index of these dimensions, ``NOWHERE`` where there is none.
+    """Coordinates of a tensor removed with one unit through several dimensions at once.
+
+    ``units`` has an entry for each index of the dimensions ``dims``, ``NOWHERE`` for none.
     """
 
     tensor: int
@@ -54,8 +59,9 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Indices:
-    """Indices of all places, one after the other: place ``p`` begins at ``starts[p]``. Those at
-    the positions ``at`` belong to units: ``unit`` of ``place``.
+    """Indices of all places, concatenated: place ``p`` begins at ``starts[p]``.
+
+    The indices at positions ``at`` belong to units: ``unit`` of ``place``.
     """
 
     starts: Units
@@ -64,14 +70,16 @@ class Indices:
     place: Units
 
     def of(self, values: NDArray[Number]) -> NDArray[Number]:
-        """Those of the values of all indices whose index belongs to a unit."""
+        """The values at indices with a unit, out of the values of all indices."""
         return values if len(self.at) == len(values) else values[self.at]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """A unit in a dimension of a tensor: ``unit``, the first ``place`` there, and the number of
-    indices, ``lengths``; ``pair`` is the pair of each entry of :class:`Indices`.
+    """Pairs of a unit and a dimension of a tensor.
+
+    ``unit`` and the first ``place`` of each pair, its number of indices ``lengths``, and ``pair``,
+    the pair of each entry of :class:`Indices`.
     """
 
     pair: Units
@@ -81,25 +89,18 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """Every place of a parameter, in the order of the model's tensors.
+class Places(UnitIndex):
+    """Every place of a parameter, in the order of the model's tensors, with the units' numbers.
 
-    Units are numbered through: unit ``u`` of group ``g`` is ``offsets[g] + u``. ``overlaps`` are
-    what a sum over the places counts more than once.
+    ``overlaps`` are the coordinates counted more than once by a sum over the places.
     """
 
     places: tuple[Place, ...]
     overlaps: tuple[Overlap, ...]
-    offsets: Units
-
-    @property
-    def count(self) -> int:
-        """How many units all groups have."""
-        return int(self.offsets[-1])
 
     @cached_property
     def by_tensor(self) -> dict[int, tuple[int, ...]]:
-        """The positions in ``places`` of each tensor's."""
+        """The positions in ``places`` by tensor number."""
         found: dict[int, list[int]] = {}
         for position, place in enumerate(self.places):
             found.setdefault(place.tensor, []).append(position)
@@ -107,7 +108,7 @@ class Places:
 
     @cached_property
     def indices(self) -> Indices:
-        """All indices of all places that have a unit."""
+        """All indices of all places with a unit."""
         lengths = [len(place.units) for place in self.places]
         units = np.concatenate([np.zeros(0, np.int64), *(place.units for place in self.places)])
         at = np.flatnonzero(units != NOWHERE)
@@ -117,7 +118,7 @@ class Places:
 
     @cached_property
     def pairs(self) -> Pairs:
-        """What each unit has in each dimension, in the order of units, then of tensors."""
+        """The pairs of units and dimensions, ordered by unit, then by tensor."""
         every = self.indices
         numbers: dict[tuple[int, int], int] = {}
         members = [numbers.setdefault((p.tensor, p.dim), len(numbers)) for p in self.places]
@@ -127,15 +128,10 @@ class Places:
         )
         return Pairs(pair.reshape(-1), every.unit[first], every.place[first], lengths)
 
-    def split(self, values: NDArray[Number]) -> tuple[NDArray[Number], ...]:
-        """One array for each group out of one for all units."""
-        pairs = zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True)
-        return tuple(values[start:stop] for start, stop in pairs)
-
 
 def places(graph: Graph, slots: Sequence[Slot], grouping: Grouping) -> Places:
-    """Finds the places of all parameters."""
-    offsets = offsets_of(grouping.groups)
+    """Find the places of all parameters."""
+    index = grouping.index
     found: list[Place] = []
     for slot in slots:
         if graph.tensors[slot.tensor].kind != "parameter":
@@ -144,24 +140,19 @@ def places(graph: Graph, slots: Sequence[Slot], grouping: Grouping) -> Places:
         group = grouping.group[own]
         if (group == PINNED).all():
             continue
-        units = np.where(group == PINNED, NOWHERE, offsets[group] + grouping.unit[own])
+        units = np.where(group == PINNED, NOWHERE, index.of_atom[own])
         if slot.rows is not None:
             units = np.where(slot.rows == 0, NOWHERE, units[np.maximum(slot.rows, 1) - 1])
-            for place in found:  # row families may share indices, each of which counts once
+            for place in found:  # indices shared by row families count once
                 if (place.tensor, place.dim, place.blocks) == (slot.tensor, slot.dim, 1):
                     units = np.where(units == place.units, NOWHERE, units)
         found.append(Place(slot.tensor, slot.dim, units, slot.over, slot.blocks))
     found.sort(key=lambda place: (place.tensor, place.dim))
-    return Places(tuple(found), tuple(_overlaps(found)), offsets)
-
-
-def offsets_of(groups: Sequence[Group]) -> Units:
-    """Where the units of each group begin when all are numbered through; last their number."""
-    return np.cumsum([0, *(group.size for group in groups)], dtype=np.int64)
+    return Places(index.offsets, index.of_atom, tuple(found), tuple(_overlaps(found)))
 
 
 def _overlaps(found: list[Place]) -> list[Overlap]:
-    """Places of one tensor that share units in several dimensions."""
+    """Places of one tensor with common units in several dimensions."""
     by_tensor: dict[int, list[Place]] = {}
     for place in found:
         if place.blocks == 1:

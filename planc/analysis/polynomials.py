@@ -1,15 +1,16 @@
 """Widths after pruning as polynomials: integers times products of variables.
 
-A variable is the index of a group (how many units it keeps in each row) or the key of a module's
+A variable is the index of a group (its number of units kept in each row) or the key of a module's
 attribute. Pure arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Variable = int | tuple[str, str, tuple[int, ...]]
 Monomial = tuple[Variable, ...]
 
@@ -20,7 +21,7 @@ def _order(variable: Variable) -> tuple[int, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Poly:
-    """A sum of monomials with integer coefficients, none of them zero, in a fixed order."""
+    """A sum of monomials with nonzero integer coefficients, in a fixed order."""
 
     terms: tuple[tuple[Monomial, int], ...] = ()
 
@@ -58,12 +59,11 @@ class Poly:
         return Poly.of(terms)
 
     def scaled(self, factor: int) -> Poly:
-        """The polynomial times an integer."""
         return Poly.of({m: c * factor for m, c in self.terms})
 
     @property
     def constant(self) -> int | None:
-        """Its value if it has no variables."""
+        """The value of a polynomial without variables, None for others."""
         if not self.terms:
             return 0
         if len(self.terms) == 1 and self.terms[0][0] == ():
@@ -79,7 +79,7 @@ class Poly:
         return max((len(monomial) for monomial, _ in self.terms), default=0)
 
     def divided(self, other: Poly) -> Poly | None:
-        """The quotient by a polynomial of one term, None where it leaves a remainder."""
+        """The quotient by a polynomial of one term, None if there is a remainder."""
         if len(other.terms) != 1:
             return None
         (divisor, factor), terms = other.terms[0], {}
@@ -107,7 +107,7 @@ class Poly:
         return total
 
     def value(self, of: Callable[[Variable], int]) -> int:
-        """Its value where every variable has the value ``of`` gives it."""
+        """The value for variables with the values ``of``."""
         total = 0
         for monomial, c in self.terms:
             for variable in monomial:
@@ -116,7 +116,7 @@ class Poly:
         return total
 
     def text(self, name: Callable[[Variable], str]) -> str:
-        """The polynomial as people write it."""
+        """The polynomial in ordinary notation, with the given names of variables."""
         parts = []
         for monomial, c in self.terms:
             names = [name(v) for v in monomial]
@@ -124,8 +124,17 @@ class Poly:
         return " + ".join(parts) or "0"
 
 
+def by_group(values: Sequence[T]) -> Callable[[Variable], T]:
+    """The values of variables in polynomials of groups alone, from one value per group."""
+
+    def of(variable: Variable) -> T:
+        assert isinstance(variable, int), "widths are polynomials in groups alone"
+        return values[variable]
+
+    return of
+
+
 def product(polys: Iterable[Poly]) -> Poly:
-    """The product of polynomials."""
     result = Poly.const(1)
     for poly in polys:
         result = result * poly

@@ -1,6 +1,6 @@
-"""Reasons: the chain of operators that couples two coordinates, or that pins one.
+"""Reasons for couplings and pins: the chain of operators between two coordinates.
 
-In: the ties and pins of the last walk. Out: lines for people, and the table of pins.
+The ties and pins of the last walk give lines of text and the table of pins.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from planc.analysis.grouping import MODULE_ONLY, PINNED, Grouping
+from planc.analysis.grouping import PINNED, Grouping
+from planc.analysis.grouping.classes import edges
 from planc.analysis.walk import Walked
 from planc.errors import AnalysisError
 from planc.ir.graph import Graph
+from planc.ir.groups import joined
 from planc.rules.labels.facts import NEVER, Facts
 
 
@@ -36,37 +38,24 @@ class Pin:
 
 
 class _Edges:
-    """All ties, and a tie of each pinned atom to atom 0, each with the node it came from."""
+    """All ties, and a tie of each pinned atom to atom 0, with the node behind each."""
 
     def __init__(self, facts: Facts) -> None:
-        heads, tails, notes = [], [], []
-        for a, b, node in facts.ties:
-            left, right = np.broadcast_arrays(a, b)
-            heads.append(left.reshape(-1))
-            tails.append(right.reshape(-1))
-            notes.append(np.full(left.size, node, dtype=np.int64))
-        for i, pin in enumerate(facts.pins):
-            atoms = pin.atoms.reshape(-1)
-            atoms = atoms[atoms != NEVER]
-            heads.append(np.zeros_like(atoms))
-            tails.append(atoms)
-            notes.append(np.full(len(atoms), -2 - i, dtype=np.int64))
-        empty = [np.zeros(0, dtype=np.int64)]
-        self.head = np.concatenate(heads or empty)
-        self.tail = np.concatenate(tails or empty)
-        self.note = np.concatenate(notes or empty)
+        self.head, self.tail, self.note = edges(facts)
         n = facts.next_atom
         ones = np.ones(len(self.head), dtype=np.int8)
         self.matrix = coo_array((ones, (self.head, self.tail)), shape=(n, n)).tocsr()
 
     def parents(self, start: int) -> NDArray[np.int64]:
-        """The atom before each one on a shortest path from ``start``, negative where none is."""
+        """The predecessor of each atom on a shortest path from ``start``, negative if there is
+        none.
+        """
         found = breadth_first_order(self.matrix, start, directed=False, return_predecessors=True)
         parents: NDArray[np.int64] = found[1].astype(np.int64)
         return parents
 
     def between(self, a: int, b: int) -> int:
-        """The node (or -2 minus the pin) that ties two atoms."""
+        """The node (or -2 minus the pin) behind the tie of two atoms."""
         either = ((self.head == a) & (self.tail == b)) | ((self.head == b) & (self.tail == a))
         return int(self.note[np.flatnonzero(either)[0]])
 
@@ -77,7 +66,7 @@ def pins(graph: Graph, walked: Walked, grouping: Grouping) -> tuple[Pin, ...]:
     edges = _Edges(facts)
     parents = edges.parents(NEVER)
     seed = np.arange(facts.next_atom)
-    while True:  # follow each chain to the atom that stands next to atom 0
+    while True:  # follow each chain to the atom next to atom 0
         up = parents[seed]
         move = up > NEVER
         if not move.any():
@@ -108,7 +97,7 @@ def pins(graph: Graph, walked: Walked, grouping: Grouping) -> tuple[Pin, ...]:
 
 
 def _in_rows(facts: Facts, grouping: Grouping) -> dict[tuple[int, int], NDArray[np.bool_]]:
-    """For each tensor and dimension with row families the indices that go with a row."""
+    """The indices removed with rows, for each tensor dimension with row families."""
     found: dict[tuple[int, int], NDArray[np.bool_]] = {}
     for slot in facts.slots:
         if slot.rows is not None:
@@ -129,7 +118,7 @@ def _pin_text(graph: Graph, facts: Facts, pin: int) -> str:
 
 
 def explain(graph: Graph, walked: Walked, grouping: Grouping, tensor: str, dim: int) -> list[str]:
-    """Why dimension ``dim`` of a tensor is coupled or pinned.
+    """Explain the couplings or pins of dimension ``dim`` of a tensor, in lines of text.
 
     Raises:
         AnalysisError: there is no such tensor or dimension.
@@ -164,8 +153,8 @@ def explain(graph: Graph, walked: Walked, grouping: Grouping, tensor: str, dim: 
                 continue
             group = grouping.groups[g]
             lines.append(f"{len(here)} {what} of {tensor}:{dim} belong to group {group}")
-            if group.mixing:
-                lines.append(f"  mixing: {group.mixing.replace(MODULE_ONLY, '')}")
+            if mixing := joined(grouping.mixing(g, "module")):
+                lines.append(f"  mixing: {mixing}")
             lines.append(f"  {len(group.members)} members leave together:")
             lines.extend(_members(graph, facts, edges, grouping, int(here[0])))
     return lines
@@ -187,7 +176,7 @@ def _chain(graph: Graph, facts: Facts, edges: _Edges, start: int, atom: int) -> 
 
 
 def _members(graph: Graph, facts: Facts, edges: _Edges, grouping: Grouping, atom: int) -> list[str]:
-    """The tensors of the unit of ``atom``, each with the operator that couples it."""
+    """The tensors of the unit of ``atom``, each with the operator coupling it."""
     g, unit = int(grouping.group[atom]), int(grouping.unit[atom])
     unit_atoms = np.flatnonzero((grouping.group == g) & (grouping.unit == unit))
     parents = edges.parents(atom)

@@ -1,13 +1,12 @@
-"""Followers: structural attributes that change with what groups keep, by the table of layers and by
-the size equations.
+"""Structural attributes that change with kept units, by the table of layers and the size equations.
 
-In: a graph, the equations of a target, and which dimensions of its tensors can shrink. Out:
-:class:`Followers`, which gives the attributes of any plan.
+:class:`Followers` is made of a graph, the equations of a target and the prunable dimensions of the
+graph's tensors; it gives the attributes of any plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from planc.analysis.arrays import Kept, Polynomials
@@ -18,22 +17,23 @@ from planc.plan.plan import AttributeChange
 
 Attribute = tuple[str, str]
 """The path of a module, and the name of its attribute."""
+Size = tuple[str, int]
+"""The name of a tensor, and a dimension."""
 
 
 class Followers:
-    """The attributes of one graph that may change, compiled.
+    """The variable attributes of one graph, compiled to arrays.
 
     Args:
-        shapes: for each name of a tensor the numbers of its dimensions' sizes.
-        shrinking: the numbers of the sizes that may change.
+        prunable: the dimensions of tensors that may shrink, with the tensor's name.
+        whole: the units of each group per row, with nothing removed.
     """
 
     def __init__(
         self,
         graph: Graph,
         equations: Equations,
-        shapes: Mapping[str, Sequence[int]],
-        shrinking: frozenset[int],
+        prunable: Container[tuple[str, int]],
         whole: Kept,
     ) -> None:
         found: dict[Attribute, None] = {}
@@ -41,20 +41,20 @@ class Followers:
         self._equations = [((path, name), index) for path, name, index in solved]
         found.update(dict.fromkeys(key for key, _ in self._equations))
         self._values = Polynomials(list(solved.values()), whole)
-        self._sized: list[tuple[Attribute, int, int]] = []
-        self._scaled: list[tuple[Attribute, int, Attribute]] = []
+        self._sized: list[tuple[Attribute, Size, int]] = []
+        self._scaled: list[tuple[Attribute, Size, Attribute]] = []
         self._quotients: list[tuple[Attribute, Attribute, Attribute]] = []
         for path, module in graph.modules.items():
             for entry in derived(module):
                 source, key = entry.source(module, graph.shapes), (path, entry.name)
                 if source is None:
                     continue
-                number, times = shapes[source][entry.dim], (path, entry.times)
+                size, times = (source, entry.dim), (path, entry.times)
                 if times in found:
-                    self._scaled.append((key, number, times))
-                elif number in shrinking or key in found:
+                    self._scaled.append((key, size, times))
+                elif size in prunable or key in found:
                     factor = module.attributes[entry.times] if entry.times else 1
-                    self._sized.append((key, number, factor))
+                    self._sized.append((key, size, factor))
                 else:
                     continue
                 found[key] = None
@@ -70,11 +70,14 @@ class Followers:
         }
         self.traced = {key: self._traced[key] for key in sorted(found)}
 
-    def changes(self, kept: Kept, sizes: Sequence[int]) -> tuple[AttributeChange, ...]:
-        """The attributes that change when each group keeps so many units in a row, in order.
+    def changes(
+        self, kept: Kept, shapes: Mapping[str, Sequence[int]]
+    ) -> tuple[AttributeChange, ...]:
+        """The changed attributes for ``kept`` units of each group per row, in order.
 
         Args:
-            sizes: by their numbers.
+            kept: the units kept by each group in each row.
+            shapes: of the pruned tensors, by all their names.
         """
         new: dict[Attribute, Any] = {}
 
@@ -85,13 +88,14 @@ class Followers:
             self._equations, self._values.values(kept).tolist(), strict=True
         ):
             new[key] = _replaced(current(key), index, value) if index else value
-        new.update({key: sizes[number] * factor for key, number, factor in self._sized})
-        for key, number, times in self._scaled:
-            new[key] = sizes[number] * current(times)
+        for key, (name, dim), factor in self._sized:
+            new[key] = shapes[name][dim] * factor
+        for key, (name, dim), times in self._scaled:
+            new[key] = shapes[name][dim] * current(times)
         for key, dividend, divisor in self._quotients:
             new[key] = current(dividend) // current(divisor)
         return tuple(
-            [  # of a list: a generator would be resumed for each of thousands
+            [  # from a list: faster than resuming a generator thousands of times
                 AttributeChange(path, name, before, value)
                 for (path, name), before in self.traced.items()
                 if (value := new[path, name]) != before

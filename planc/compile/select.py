@@ -9,14 +9,15 @@ from typing import Literal
 import numpy as np
 
 from planc.analysis import Analysis
+from planc.analysis.grouping import UnitMask
 from planc.compile.configuration import with_configuration
-from planc.compile.outline import Gone, Outline, Removed, outline
+from planc.compile.outline import Removed, outline
 from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 from planc.plan import fingerprint
 from planc.plan.arguments import function_of, instance, optional, options, takes
-from planc.plan.plan import AttributeChange, Plan, PlanGroup, Provenance, cuts
+from planc.plan.plan import Fingerprints, Plan, Provenance
 from planc.plan.specification import features
 from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
@@ -41,14 +42,19 @@ def select(
     seed: int = 0,
     budget: Budget | None = None,
 ) -> Plan:
-    """Chooses the units to remove and writes them down.
+    """Choose the units to remove and write the plan.
 
     Args:
-        policy: how many units each group keeps; the model's constraints are obeyed afterwards,
-            by removing less.
-        budget: goes as far in the policy's order of units as the budget takes, and no further.
-        target: "module" obeys what the eager module computes itself, "graph" does not have to.
+        analysis: the analysis of a model.
+        scores: a score for each unit of each group; low scores are removed first.
+        policy: the number of units kept by each group; the model's constraints are enforced
+            afterwards, by removing less.
+        target: "module" obeys the eager module's own arithmetic, "graph" need not.
         seed: recorded in the plan.
+        budget: removes units in the policy's order until the budget is met, and no more.
+
+    Returns:
+        A plan for the traced model.
 
     Raises:
         PolicyError: the request cannot be met; says which part. A score is NaN.
@@ -61,7 +67,7 @@ def select(
     else:
         counts = within(analysis, equations, scores, policy, budget)
         made_by = f"{policy} within {budget}"
-    gone = np.append(lowest(analysis.groups, scores, counts), False)
+    gone = UnitMask(np.append(lowest(analysis.groups, scores, counts), False))
     return _written(analysis, gone, target, scores.criterion, made_by, seed)
 
 
@@ -73,7 +79,7 @@ def write_plan(
     policy: str,
     seed: int = 0,
 ) -> Plan:
-    """The plan that removes these units of each group.
+    """Write the plan with these removed units of each group.
 
     Raises:
         PolicyError: the model cannot run without them; names the constraint.
@@ -83,7 +89,7 @@ def write_plan(
 
 
 def _written(
-    analysis: Analysis, gone: Gone, target: Target, criterion: str, policy: str, seed: int
+    analysis: Analysis, gone: UnitMask, target: Target, criterion: str, policy: str, seed: int
 ) -> Plan:
     graph = analysis.graph
     left = next((departure for departure in graph.departures if departure.outside), None)
@@ -103,19 +109,22 @@ def _written(
             'and one graph cannot hold it; choose target "module"'
         )
     known = outline(analysis, target)
-    kept, removed, sizes = known.counts(gone), known.removed(gone), known.sizes(gone)
-    groups = tuple(
-        PlanGroup(x.name, x.kind, x.size, x.rows, x.members, x.mixing, units)
-        for x, units in zip(known.groups, removed, strict=True)
-    )
-    changes = known.changes(kept, sizes)
+    kept, groups, shapes = known.counts(gone), known.pruned(gone), known.shapes(gone)
+    cut = known.cuts(groups, shapes)
+    after = fingerprint.tensors_after(known.tensors, cut)
+    changes = known.changes(kept, after)
     if target == "module":
-        changes = _described(analysis, known, groups, changes)
-    else:  # only modules that are not traced into are there with their attributes
+        changes = with_configuration(graph, changes, after, cut, shapes)
+    else:  # only untraced modules are present with their attributes
         leaves = tuple(f"{node.module}." for node in graph.nodes if node.leaf)
         changes = tuple(change for change in changes if f"{change.module}.".startswith(leaves))
-    result, shapes = known.result(removed, sizes, changes)
     modules, source = known.described(changes)
+    changed = fingerprint.modules_after(modules, changes)
+    result = Fingerprints(
+        fingerprint.attributes_digest(changed),
+        fingerprint.pruned_structure(source.structure, tuple(tuple(g.removed) for g in groups)),
+        fingerprint.tensors_digest(after),
+    )
     return Plan(
         source=source,
         result=result,
@@ -128,30 +137,15 @@ def _written(
         provenance=(Provenance(criterion, policy, seed, versions()),),
         cost_before=known.cost,
         cost_after=known.price(kept),
-        shapes=shapes,
+        shapes=known.shapes_digest(shapes),
         constraints=known.constraints,
         requires=features(graph.input_spec),
     )
 
 
-def _described(
-    analysis: Analysis,
-    known: Outline,
-    groups: tuple[PlanGroup, ...],
-    changes: tuple[AttributeChange, ...],
-) -> tuple[AttributeChange, ...]:
-    """The changes with those of the configuration, where the class makes models of one."""
-    if analysis.graph.construction is None:
-        return changes
-    cut = cuts(known.tensors, groups)
-    after = fingerprint.tensors_after(known.tensors, cut)
-    shapes = analysis.shapes(analysis.gone([group.removed for group in groups]))
-    return with_configuration(analysis.graph, changes, after, cut, shapes)
-
-
 @cache
 def versions() -> tuple[tuple[str, str], ...]:
-    """Of what a plan is made with."""
+    """Versions of planc and torch, for the plan's provenance."""
     return (("planc", _version("planc")), ("torch", _version("torch").split("+")[0]))
 
 

@@ -64,7 +64,8 @@ class Units:
 
     def __init__(self, analysis: Analysis, target: str) -> None:
         # what belongs to no group has a place of its own after all units
-        self._offsets, self.of_atom = analysis.flat
+        index = analysis.grouping.index
+        self._offsets, self.of_atom = index.offsets, index.of_atom
         self.mixing = self.none()
         for g in range(len(analysis.groups)):
             if analysis.mixing(g, target):

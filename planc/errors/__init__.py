@@ -1,24 +1,24 @@
-"""The one tree of exceptions. Each message names the object, what disagrees and what to do.
+"""The tree of exceptions. Each message names the object, the disagreement and the next step.
 
-A message may hold text of a file or a model: characters that cannot be seen are shown escaped.
+A message may hold text of a file or a model: invisible characters are shown escaped.
 """
 
 from __future__ import annotations
 
 from planc.errors.text import escaped
 
-_LAYOUT = "\n\t"  # what messages of several lines need
+_LAYOUT = "\n\t"  # needed by messages of several lines
 
 
 class PlancWarning(UserWarning):
-    """A request that is obeyed, but can hardly be meant: a floor above the size of every group."""
+    """A likely mistake in a request, obeyed nevertheless: a floor above the size of every group."""
 
     def __str__(self) -> str:
         return escaped(super().__str__(), _LAYOUT)
 
 
 class PlancError(Exception):
-    """Base of every error that planc raises on purpose."""
+    """Base of every error raised on purpose by planc."""
 
     def __str__(self) -> str:
         return escaped(super().__str__(), _LAYOUT)
@@ -33,7 +33,7 @@ class AnalysisError(PlancError):
 
 
 class PolicyError(PlancError, ValueError):
-    """A request that no plan can meet: a ratio out of range, a pattern that matches nothing."""
+    """A request beyond any plan's reach: a ratio out of range, a pattern without a match."""
 
 
 class InfeasibleBudget(PolicyError):
@@ -45,11 +45,11 @@ class CalibrationError(PlancError, ValueError):
 
 
 class FileError(PlancError):
-    """A file is not what it should be. ``OSError`` passes through unchanged."""
+    """The file is not valid. ``OSError`` passes through unchanged."""
 
 
 class NotAPlancFile(FileError):
-    """The file does not begin as a planc file does."""
+    """The file does not begin with the magic bytes of a planc file."""
 
 
 class UnsupportedVersion(FileError):
@@ -57,11 +57,11 @@ class UnsupportedVersion(FileError):
 
 
 class TruncatedFile(FileError):
-    """The file ends before its header says it does."""
+    """The file ends before the end given by its header."""
 
 
 class TrailingData(FileError):
-    """The file goes on after its header says it ends."""
+    """The file continues after the end given by its header."""
 
 
 class CorruptFile(FileError):
@@ -73,15 +73,15 @@ class MalformedFile(FileError):
 
 
 class LimitExceeded(FileError):
-    """The content is larger than the reader's limits allow."""
+    """The content exceeds the reader's limits."""
 
 
 class UnsafePath(FileError):
-    """The path is not a plain file inside the directory where it must be."""
+    """The path is not a plain file inside the required directory."""
 
 
 class StaleError(PlancError):
-    """The plan and the object it is applied to do not belong together."""
+    """The plan does not belong to the given object."""
 
 
 class StalePlan(StaleError):
@@ -89,7 +89,7 @@ class StalePlan(StaleError):
 
 
 class AlreadyApplied(StaleError):
-    """The object already has the structure that the plan produces."""
+    """The object already has the structure of the plan's result."""
 
 
 class ShardMismatch(StaleError):
@@ -97,8 +97,8 @@ class ShardMismatch(StaleError):
 
 
 class SizeMismatch(StaleError, ValueError):
-    """A rewritten graph is given inputs of sizes that it was not traced for and cannot follow."""
+    """The inputs of a rewritten graph have sizes outside those followed by its trace."""
 
 
 class VerificationError(PlancError):
-    """The result is not what the plan promises; the first difference is named."""
+    """The result differs from the plan's promise; the first difference is named."""

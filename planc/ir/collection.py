@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused_collection() -> Iterator[None]:
-    """No cyclic garbage collection while it lasts; a full pass over torch's own objects costs more
-    than the analysis of a model.
+    """Pause cyclic garbage collection; a full pass over torch's own objects costs more than the
+    analysis of a model.
     """
     enabled = gc.isenabled()
     gc.disable()

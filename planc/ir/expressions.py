@@ -1,9 +1,8 @@
-"""Integer expressions with provenance: where a size that a model computed came from.
+"""Integer expressions with provenance: the origin of sizes computed by a model.
 
-While a model is traced, sizes are followed from module attributes and tensor shapes through
-Python arithmetic. What flows out is a small expression tree, kept beside the plain number in the
-arguments of a node (:class:`Size`, :class:`Scalar`). Pure data: evaluating one needs a valuation
-of its leaves and nothing else.
+Tracing follows sizes from module attributes and tensor shapes through Python arithmetic. The result
+is a small expression tree, kept beside the plain number in the arguments of a node (:class:`Size`,
+:class:`Scalar`). Pure data: evaluation needs only the values of the leaves.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ Number = int | float
 
 @dataclass(frozen=True, slots=True)
 class Const:
-    """A literal number."""
-
     value: Number
 
     def __str__(self) -> str:
@@ -42,7 +39,7 @@ class Attribute:
 
     @property
     def key(self) -> tuple[str, str, tuple[int, ...]]:
-        """What identifies the attribute, whatever its value."""
+        """The attribute's identity, independent of its value."""
         return (self.module, self.name, self.index)
 
 
@@ -70,7 +67,7 @@ class Apply:
         return f"{self.op}({', '.join(map(str, self.args))})"
 
 
-_NO_NUMBER = -(1 << 62)  # what two numbers that must be the same are when they are not
+_NO_NUMBER = -(1 << 62)  # the value of "same" for unequal numbers
 Expr = Const | Attribute | SizeOf | Apply
 
 OPERATORS: dict[str, Callable[..., Number]] = {
@@ -96,7 +93,7 @@ OPERATORS: dict[str, Callable[..., Number]] = {
 
 
 class Size(int):
-    """An integer argument of a node that remembers the expression it was computed by."""
+    """An integer argument of a node, with the expression behind it."""
 
     expr: Expr
 
@@ -105,12 +102,12 @@ class Size(int):
         self.expr = expr
         return self
 
-    def __reduce__(self) -> Any:  # models copy what holds their attributes
+    def __reduce__(self) -> Any:  # models copy objects with attributes of this type
         return type(self), (int(self), self.expr)
 
 
 class Scalar(float):
-    """A float argument of a node that remembers the expression it was computed by."""
+    """A float argument of a node, with the expression behind it."""
 
     expr: Expr
 
@@ -131,7 +128,7 @@ def expr_of(number: Number) -> Expr:
 
 
 def evaluate(expr: Expr, leaf: Callable[[Attribute | SizeOf], Number]) -> Number:
-    """The number an expression stands for when its leaves have the values ``leaf`` gives them."""
+    """The value of an expression with the leaf values ``leaf``."""
     if isinstance(expr, Const):
         return expr.value
     if isinstance(expr, Apply):
@@ -140,7 +137,7 @@ def evaluate(expr: Expr, leaf: Callable[[Attribute | SizeOf], Number]) -> Number
 
 
 def leaves(expr: Expr) -> Iterator[Attribute | SizeOf]:
-    """The attributes and tensor sizes that an expression depends on, left to right."""
+    """The attributes and tensor sizes in an expression, left to right."""
     if isinstance(expr, Apply):
         for arg in expr.args:
             yield from leaves(arg)

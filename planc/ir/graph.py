@@ -1,13 +1,13 @@
 """The intermediate representation: ATen calls over values with known shapes, frozen.
 
-A :class:`Graph` is what a tracing front end produces and all that the analysis reads. It holds no
-weights; only small integer constants that the model indexes with are kept as data.
+A :class:`Graph` is the product of a tracing front end and the whole input of the analysis. It holds
+no weights; the only data are small integer constants used as indices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A reference to a value, as it stands in the arguments of a node."""
+    """A reference to a value, used in the arguments of a node."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor at one point of the run. ``storage`` is equal for values that share memory."""
+    """A tensor at one point of the run. ``storage`` is equal for values with shared memory."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -40,7 +40,7 @@ class Value:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an element: the name of a type says its bits."""
+        """Bytes per element, from the bits in the name of the type."""
         bits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz").partition("_")[0]
         return max(1, int(bits) // 8) if bits.isdigit() else 1
 
@@ -49,16 +49,16 @@ class Value:
 class Tensor:
     """A parameter or buffer of the model.
 
-    ``names`` are all its qualified names, first the one it is known by; tied tensors have several.
+    ``names`` are all its qualified names, the primary one first; tied tensors have several.
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
     kind: str  # "parameter" or "buffer"
-    value: int  # the value it is in the graph
+    value: int  # its value number in the graph
     itemsize: int
-    layout: str = "strided"  # as torch names it; tensors of another one stay whole
+    layout: str = "strided"  # torch's name; tensors of other layouts stay whole
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Node:
     """One ATen call. ``args`` and ``kwargs`` hold :class:`Ref`, numbers and nested tuples of them;
-    numbers whose origin is known are :class:`planc.expr.Size` or :class:`planc.expr.Scalar`.
+    numbers of known origin are :class:`planc.expr.Size` or :class:`planc.expr.Scalar`.
     """
 
     op: str
@@ -89,7 +89,7 @@ class Node:
 
     @property
     def operands(self) -> tuple[Ref, ...]:
-        """The values whose content it looks at: of some, only shape and type matter."""
+        """The values read for their content; operands read for shape and type alone are absent."""
         given = tuple(refs((self.args, self.kwargs_values)))
         if not self.op.startswith("aten."):
             return given
@@ -100,22 +100,22 @@ class Node:
 
     @property
     def numbers(self) -> Iterator[Size | Scalar]:
-        """The numbers with a known origin in the arguments, in order."""
+        """The numbers of known origin in the arguments, in order."""
         return provenanced((self.args, self.kwargs_values))
 
     @property
     def literals(self) -> tuple[float, ...]:
         """The floating-point numbers of unknown origin in the arguments, in order."""
-        return tuple(_of_types((self.args, self.kwargs_values), float))
+        return tuple(of_types((self.args, self.kwargs_values), float))
 
     @property
     def options(self) -> tuple[bool | str, ...]:
         """The flags and words in the arguments, in order."""
-        return tuple(_of_types((self.args, self.kwargs_values), bool, str))
+        return tuple(of_types((self.args, self.kwargs_values), bool, str))
 
     @property
     def in_place(self) -> bool:
-        """Whether the operator overwrites its first argument."""
+        """True if the operator overwrites its first argument."""
         if self.leaf:
             return False
         name = self.op.split(".")[1]
@@ -123,14 +123,15 @@ class Node:
 
     @property
     def leaf(self) -> bool:
-        """Whether it is a call of a module that is not traced into, rather than of an operator."""
+        """True for the call of an untraced module, False for an operator."""
         return self.op.startswith("leaf.")
 
     @property
     def idle(self) -> bool:
-        """Whether torch leaves the call out or adds it, and nothing is computed: ``contiguous`` on
-        what is contiguous, as a tensor may be once a dimension has shrunk to 1; ``detach`` after a
-        view as another type.
+        """True for calls without any computation, added or omitted by torch.
+
+        ``contiguous`` has no effect on contiguous tensors, and a tensor may become one once a
+        dimension has shrunk to 1; ``detach`` follows a view as another type.
         """
         return self.op in ("aten.contiguous.default", "aten.detach.default")
 
@@ -145,11 +146,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What an operator made of floating-point values and cannot follow them continuously: integers,
-    truth values, or a Python number that control flow may depend on.
+    """A value-dependent result (integers, truth values or a Python number) of floating-point inputs
+    that rounding may flip.
 
-    ``results`` holds the tensors by their position among the node's results, ``number`` what is no
-    tensor, ``inputs`` are the floating-point values that the node looked at.
+    ``results`` holds the tensors by their position among the node's results, ``number`` a Python
+    number for control flow, ``inputs`` the floating-point operands.
     """
 
     node: int
@@ -160,10 +161,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A value that someone can read who is not in the graph: it stays whole.
+    """A value readable from outside the graph; it stays whole.
 
-    ``outside`` says that it has left torch, so that results may depend on it unseen; ``shared``
-    that its memory has left with it, and may be written to.
+    ``outside``: it has left torch, and results may depend on it unseen. ``shared``: its memory has
+    left with it, and may be written to.
     """
 
     value: int
@@ -173,7 +174,7 @@ class Departure:
 
 
 CAPTURED = "captured_"
-"""How the names of buffers begin in which a rewritten graph holds constants of the original."""
+"""Name prefix of a rewritten graph's buffers with constants of the original."""
 
 AS_IT_IS = "as it is"
 RETURNED = "as returned"
@@ -181,10 +182,12 @@ RETURNED = "as returned"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What the model's Python code found when it compared two sizes: that ``left`` is equal to,
-    less than, or at most ``right``. Another answer would have led to another graph. Or that it made
-    a plain number of ``left``, whose use cannot be followed: it must stay as it is. Or that the
-    model returned it: a caller can read it.
+    """The outcome of a comparison of two sizes by the model's Python code: ``left`` is equal to,
+    less than, or at most ``right``.
+
+    Another outcome would have led to another graph. ``AS_IT_IS`` records the conversion of ``left``
+    to a plain number, with untraceable use: it must keep its value. ``RETURNED`` records a size
+    among the model's results.
     """
 
     left: Expr
@@ -200,16 +203,15 @@ class Comparison:
         if self.relation == AS_IT_IS:
             at = where if self.source[0] else "the model"
             return f"{self.left} made a plain number (by float(), int(), len(), ...) in {at}"
-        if self.relation == RETURNED:
-            return f"{self.left} returned by the model"
         return f"sizes compared by {self.relation} in {where}"
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module of the model: its path, type names from the class up to ``Module``, and its
-    structural attributes (integers, booleans, strings and nested tuples of them). ``settings`` are
-    the parameters of the constructors of torch.nn's own classes among the types.
+    """A module of the model: its path, type names from the class up to ``Module``, and structural
+    attributes (integers, booleans, strings and nested tuples of them).
+
+    ``settings`` are the constructor parameters of torch.nn's own classes among the types.
     """
 
     path: str
@@ -219,7 +221,7 @@ class Module:
 
     @property
     def kind(self) -> str:
-        """The name of its class, without the file that defines it."""
+        """The name of its class, without the defining file."""
         return self.types[0].rpartition(".")[2]
 
 
@@ -227,15 +229,18 @@ class Module:
 class Graph:
     """A traced model.
 
-    ``inputs`` and ``outputs`` are the tensors among the model's arguments and results, in order of
-    nesting; ``constants`` the values known while tracing (captured tensors and what is computed
-    from them alone), ``numbers`` the elements of those of the captured that are made of sizes;
-    ``frontend`` says which front end produced the graph. ``data_dependent`` says that it is one of
-    several that the model may run, by the values of its inputs; ``decisions`` are those that led to
-    this one, ``comparisons`` the answers that sizes gave. ``departures`` are the values that can be
-    read otherwise than as outputs, ``returned`` the captured ones that may be made of these;
-    ``unwritable`` says why the rewritten graph cannot give the model's results. ``construction``
-    makes such models from configurations, where the class does.
+    * ``inputs`` and ``outputs``: the tensors among the model's arguments and results, in order of
+    nesting.
+    * ``constants``: the values known while tracing (captured tensors, and results of them alone).
+    * ``numbers``: the elements of captured tensors made of sizes.
+    * ``frontend``: the name of the tracing front end.
+    * ``data_dependent``: True for one of several graphs, chosen by the values of the inputs.
+    * ``decisions``: the value-dependent results behind this graph.
+    * ``comparisons``: the outcomes of comparisons of sizes.
+    * ``departures``: the values readable otherwise than as outputs.
+    * ``returned``: the captured values possibly made of these.
+    * ``unwritable``: the reason why the rewritten graph cannot give the model's results, or "".
+    * ``construction``: makes such models from configurations, if the class supports it.
     """
 
     values: tuple[Value, ...]
@@ -258,12 +263,10 @@ class Graph:
     returned: frozenset[int] = frozenset()
     unwritable: str = ""
     construction: Construction | None = None
-    _by_name: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self) -> None:
-        for tensor in self.tensors:
-            for name in tensor.names:
-                self._by_name[name] = tensor
+    @cached_property
+    def _by_name(self) -> Mapping[str, Tensor]:
+        return {name: tensor for tensor in self.tensors for name in tensor.names}
 
     def tensor(self, name: str) -> Tensor:
         """The parameter or buffer of that name (any of its tied names)."""
@@ -271,18 +274,20 @@ class Graph:
 
     @cached_property
     def read_outside(self) -> frozenset[int]:
-        """The values that someone outside the graph reads: outputs and departures."""
+        """The values read from outside the graph: outputs and departures."""
         return frozenset((*(r.id for r in self.outputs), *(d.value for d in self.departures)))
 
     @cached_property
     def lasting(self) -> tuple[Node, ...]:
-        """The operators that an input, a parameter or a floating-point buffer reaches, without idle
-        ones. All others compute constants, which a model may keep from one run to the next.
+        """The operators reached by an input, a parameter or a floating-point buffer, without idle
+        ones.
+
+        All others compute constants, possibly cached by the model between runs.
         """
         fed = {ref.id for ref in self.inputs}
         own = (t for t in self.tensors if not t.name.startswith(CAPTURED))
         fed |= {t.value for t in own if t.kind == "parameter" or t.floating}
-        shared: set[int] = set()  # storages of constants that something fed was written into
+        shared: set[int] = set()  # storages of constants overwritten with reached values
         found = []
         for node in self.nodes:
             given = [ref.id for ref in node.operands]
@@ -301,26 +306,18 @@ class Graph:
         return {name: tensor.shape for name, tensor in self._by_name.items()}
 
     def has(self, name: str) -> bool:
-        """Whether there is a parameter or buffer of that name."""
+        """True if there is a parameter or buffer of that name."""
         return name in self._by_name
 
 
 def refs(argument: Any) -> Iterator[Ref]:
     """The references in an argument, in order."""
-    if isinstance(argument, Ref):
-        yield argument
-    elif isinstance(argument, tuple):
-        for item in argument:
-            yield from refs(item)
+    return of_types(argument, Ref)
 
 
 def provenanced(argument: Any) -> Iterator[Size | Scalar]:
-    """The numbers with a known origin in an argument, in order."""
-    if isinstance(argument, Size | Scalar):
-        yield argument
-    elif isinstance(argument, tuple):
-        for item in argument:
-            yield from provenanced(item)
+    """The numbers of known origin in an argument, in order."""
+    return of_types(argument, Size, Scalar)
 
 
 def attributes_read(
@@ -339,9 +336,10 @@ def attributes_read(
     }
 
 
-def _of_types(argument: Any, *types: type) -> Iterator[Any]:
+def of_types(argument: Any, *types: type) -> Iterator[Any]:
+    """The leaves of nested tuples with exactly one of some types, in order."""
     if type(argument) in types:
         yield argument
     elif isinstance(argument, tuple):
         for item in argument:
-            yield from _of_types(item, *types)
+            yield from of_types(item, *types)

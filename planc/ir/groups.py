@@ -1,8 +1,8 @@
-"""Groups: which coordinates of which tensors leave together, in compressed form.
+"""Groups: coordinates of tensors removed together, in compressed form.
 
-A **unit** is the smallest thing that can be removed; a **group** is a set of units that are alike.
-Each **member** of a group is a tensor dimension with the map from units to its indices, kept as
-a few arithmetic :class:`Run` s. Pure data and NumPy; nothing here knows torch.
+A **unit** is the smallest removable part; a **group** is a set of alike units. Each **member** of a
+group is a tensor dimension with the map from units to its indices, kept as a few arithmetic
+:class:`Run` s. Pure data and NumPy, without torch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Run:
-    """Where ``count`` consecutive units lie: unit ``unit + i`` has the indices
-    ``start + i * step + r * stride + s`` for ``r < repeats`` and ``s < span``.
+    """The indices of ``count`` consecutive units: unit ``unit + i`` has the indices ``start + i *
+    step + r * stride + s`` for ``r < repeats`` and ``s < span``.
 
-    A flattened channel of a 7 x 7 map has span 49 and step 49; a channel that is last when
-    flattened has step 1, repeats 49 and stride C.
+    A flattened channel of a 7 x 7 map has span 49 and step 49; a channel in the last dimension
+    before flattening has step 1, repeats 49 and stride C.
     """
 
     unit: int
@@ -35,13 +35,12 @@ class Run:
 
     @property
     def largest(self) -> int:
-        """The largest index of the run."""
         last = max(0, (self.count - 1) * self.step)
         return self.start + last + (self.repeats - 1) * self.stride + self.span - 1
 
     @property
     def length(self) -> int:
-        """How many indices the run has."""
+        """The number of indices."""
         return self.count * self.repeats * self.span
 
     def expand(self) -> tuple[Indices, Indices]:
@@ -52,7 +51,7 @@ class Run:
         return np.repeat(unit + self.unit, inside.size), index.reshape(-1)
 
     def indices(self, chosen: NDArray[np.bool_]) -> Indices:
-        """The indices of those of all units that are ``chosen``, unit by unit."""
+        """The indices of the units marked in ``chosen``, unit by unit."""
         units = np.flatnonzero(chosen[self.unit : self.unit + self.count])
         heads: Indices = self.start + units * self.step
         if self.repeats == self.span == 1:
@@ -63,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Over:
-    """The range ``start <= i < stop`` of dimension ``dim`` in which a ragged member holds."""
+    """The range ``start <= i < stop`` of dimension ``dim``, the extent of a ragged member."""
 
     dim: int
     start: int
@@ -100,8 +99,8 @@ _LONGEST = 1_000  # bytes; a string in a file has at most 1,024
 
 
 def joined(reasons: Iterable[str]) -> str:
-    """Several reasons as one text, each once and in order; how many more there are where they are
-    too long for a file.
+    """Several reasons as one text, each once and in order, cut with "and n more" to fit into a
+    file.
     """
     parts = list(dict.fromkeys(reason.replace(_BETWEEN, ", ") for reason in reasons))
     for count in range(len(parts), -1, -1):
@@ -113,18 +112,17 @@ def joined(reasons: Iterable[str]) -> str:
 
 
 def apart(text: str) -> list[str]:
-    """The reasons that a text joins."""
+    """The reasons of a joined text."""
     return text.split(_BETWEEN) if text else []
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Units of one kind that are alike.
+    """Alike units of one kind: ``size`` units in ``rows`` rows of equal length.
 
-    ``size`` units in ``rows`` rows of equal length. A group of several rows is *ragged*: which
-    units go may differ from row to row, how many may not. ``mixing`` says why removing units
-    is not the same as zeroing them (a layer norm over them, ...), every reason once; empty where it
-    is.
+    A group of several rows is *ragged*: rows may lose different units, but equally many. ``mixing``
+    lists the reasons why removing units differs from zeroing them (a layer norm over them, ...),
+    each once; it is empty if there is no difference.
     """
 
     name: str
@@ -145,7 +143,7 @@ class Group:
 
 
 def compress(units: Indices, indices: Indices) -> tuple[Run, ...]:
-    """The fewest runs that a greedy search finds for the pairs ``(units[i], indices[i])``."""
+    """Runs for the pairs ``(units[i], indices[i])``, as few as a greedy search finds."""
     order = np.lexsort((indices, units))
     units, indices = units[order], indices[order]
     bounds = np.flatnonzero(np.diff(units)) + 1
@@ -161,7 +159,7 @@ def compress(units: Indices, indices: Indices) -> tuple[Run, ...]:
 def _take_run(
     runs: list[Run], units: Indices, indices: Indices, starts: Indices, counts: Indices, at: int
 ) -> int:
-    """Appends the runs of the longest stretch of alike units from ``at``; returns its end."""
+    """Append the runs of the longest stretch of alike units from ``at``; return its end."""
     pattern = indices[starts[at] : starts[at] + counts[at]]
     first, offsets = int(units[starts[at]]), pattern - pattern[0]
     limit = at + 1
@@ -190,7 +188,7 @@ def _take_run(
 
 
 def _patterns(offsets: Indices) -> Iterator[tuple[int, int, int, int]]:
-    """Sorted offsets as (start, span, repeats, stride): spans of equal length, evenly apart."""
+    """Sorted offsets as (start, span, repeats, stride): spans of equal length, evenly spaced."""
     breaks = np.flatnonzero(np.diff(offsets) != 1) + 1
     begins = np.concatenate(([0], breaks))
     spans = np.diff(np.concatenate((begins, [len(offsets)])))

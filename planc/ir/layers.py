@@ -1,7 +1,7 @@
 """Structural attributes of torch.nn's own layers, as sizes of their tensors.
 
-The one table that knows layers by name. What is not here (``groups``, ``num_heads``,
-``normalized_shape``, and all attributes of other modules) follows from size equations.
+This is the only table of layers by name. Other attributes (``groups``, ``num_heads``,
+``normalized_shape``, and all attributes of other modules) follow from size equations.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from planc.ir.graph import Module
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """Attribute ``name`` is the size of dimension ``dim`` of the first of ``tensors`` that the
-    module has, times attribute ``times``.
+    """Attribute ``name`` is the size of dimension ``dim`` of a tensor, times attribute ``times``.
+
+    ``tensors`` are the tensor's possible names in the module, in order of preference.
     """
 
     name: str
@@ -24,9 +25,10 @@ class Derived:
     times: str = ""
 
     def sources(self, path: str) -> Iterator[str]:
-        """Full names that the tensor may have in the module at ``path``: its own, or that of what
-        it is computed from, in equal shape, by a hook (torch.nn.utils.prune, spectral_norm,
-        weight_norm) or by a parametrization.
+        """Full names of the tensor in the module at ``path``.
+
+        Hooks (torch.nn.utils.prune, spectral_norm, weight_norm) and parametrizations replace a
+        tensor by others of equal shape; their names are included.
         """
         for tensor in self.tensors:
             name = f"{path}.{tensor}" if path else tensor
@@ -35,7 +37,9 @@ class Derived:
             yield f"{name}_v"
 
     def source(self, module: Module, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-        """The name among ``shapes`` whose size the attribute of ``module`` is, if there is one."""
+        """The name among ``shapes`` with a size equal to the attribute of ``module``, None if
+        absent.
+        """
         times = module.attributes[self.times] if self.times else 1
         for name in self.sources(module.path):
             shape = shapes.get(name, ())
@@ -100,10 +104,10 @@ _DIRECTIONS = (("_v", "_g"), (".original1", ".original0"))
 
 
 def whole(tensors: Iterable[tuple[Sequence[str], tuple[int, ...]]]) -> dict[str, int]:
-    """Dimensions along which a mask leaves tensors as they are, by the names of those.
+    """Dimensions left whole by a mask, by tensor name.
 
-    A weight norm divides a direction by its norm and multiplies it by a magnitude. Where a mask
-    makes the magnitude zero, the weight is zero. The direction must then keep a norm to divide by.
+    A weight norm divides a direction by its norm and multiplies it by a magnitude. A mask zeroes
+    the weight through the magnitude. The direction must keep a norm to divide by.
 
     Args:
         tensors: names and shapes, of a model or of a state dict.
@@ -122,12 +126,12 @@ def whole(tensors: Iterable[tuple[Sequence[str], tuple[int, ...]]]) -> dict[str,
 
 
 def indivisible(module: Module) -> str:
-    """Why the tensors that a parametrization makes a weight of must all stay; empty if not."""
+    """The reason why a parametrization's tensors are never pruned, or ""."""
     return next((INDIVISIBLE[name] for name in module.types if name in INDIVISIBLE), "")
 
 
 def derived(module: Module) -> Iterator[Derived]:
-    """The table's attributes for a module, by the most special of its types."""
+    """The table's attributes for a module, by the most specific of its types."""
     for name in module.types:
         if name in LAYERS:
             yield from (d for d in LAYERS[name] if d.name in module.attributes)
@@ -135,9 +139,7 @@ def derived(module: Module) -> Iterator[Derived]:
 
 
 def known(module: Module) -> Iterator[str]:
-    """Names of the numbers and words that a layer of torch.nn is made with, and of what follows
-    from them.
-    """
+    """Names of a torch.nn layer's constructor arguments and of the attributes derived from them."""
     for name in module.settings:
         if type(module.attributes.get(name)) in (int, str, tuple):
             yield name
@@ -148,6 +150,6 @@ def known(module: Module) -> Iterator[str]:
 
 
 def quotients(module: Module) -> Iterator[tuple[str, str, str]]:
-    """Attributes that are the quotient of two others: (name, dividend, divisor)."""
+    """Attributes equal to the quotient of two others: (name, dividend, divisor)."""
     if "MultiheadAttention" in module.types and "head_dim" in module.attributes:
         yield "head_dim", "embed_dim", "num_heads"

@@ -1,7 +1,7 @@
-"""Units as a bitmap: a sequence of integers that costs a bit for each unit of its group.
+"""Sets of units as bitmaps: a sequence of integers at the cost of one bit per unit of the group.
 
-What a plan file removes is read as such, so that a small file cannot take much memory; to all who
-look at it, it is the tuple of the units: the two are equal, have one hash and one text.
+Plan files are read into this form, so a small file cannot take much memory. It equals the tuple of
+its units, with the same hash and the same text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Units(Sequence[int]):
-    """Those of ``size`` units whose bit is set, in ascending order.
+    """The units out of ``size`` with a set bit, in ascending order.
 
     Bit ``i % 8`` of byte ``i // 8`` of ``bitmap`` stands for unit ``i``; bits after the last are
     zero.
@@ -26,7 +26,7 @@ class Units(Sequence[int]):
     size: int
 
     def marks(self) -> NDArray[np.bool_]:
-        """True at each of the units, of length ``size``."""
+        """Boolean mask of length ``size``, True at each unit."""
         octets = np.frombuffer(self.bitmap, dtype=np.uint8)
         return np.unpackbits(octets, count=self.size, bitorder="little").view(np.bool_)
 
@@ -71,7 +71,7 @@ class Units(Sequence[int]):
 
 
 def marked(units: Sequence[int], size: int) -> NDArray[np.bool_]:
-    """True at each of ``units``, of length ``size``.
+    """Boolean mask of length ``size``, True at each of ``units``.
 
     Raises:
         IndexError: a unit is not below ``size``.

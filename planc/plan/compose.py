@@ -1,9 +1,9 @@
-"""Composition: two plans in, of which the second was made for what the first produces; one plan
-out that does both at once and speaks in the indices of the original.
+"""Composition of a plan with a second one, made for the first plan's result.
 
-Every unit of a group of the second plan is followed back, through the indices that the first one
-keeps, to a unit of a group of the first. That the composed plan cuts every tensor as the two do one
-after the other is not assumed: it is checked before the plan is returned.
+The composed plan does both at once, in the indices of the original. Every unit of a group of the
+second plan is followed back, through the indices kept by the first one, to a unit of a group of the
+first. Before it is returned, the composed plan is checked to cut every tensor exactly like the two
+plans in sequence.
 """
 
 from __future__ import annotations
@@ -41,23 +41,30 @@ from planc.plan.plan import (
     TensorSpec,
 )
 
-_NAME_ONLY = "Module"  # the class of a rewritten graph's modules of which only names are left
+_NAME_ONLY = "Module"  # the class of a rewritten graph's modules present in name only
 
 
 @takes(first=a_plan, second=a_plan)
 def compose(first: Plan, second: Plan) -> Plan:
-    """The plan that does what ``second`` does to the result of ``first``.
+    """Compose two plans: the effect of ``second`` on the result of ``first``, as one plan.
 
-    Composition is associative. Rows of a ragged group that are wholly gone (their heads are
+    Composition is associative. Rows of a ragged group without any kept unit (their heads are
     removed) lose their first remaining units, until every row loses equally many.
 
-    Plans for ``target="graph"`` compose as those for modules do: what ``first`` produces is a graph
-    whose tensors have the original's names, and so the composed plan rewrites the original's graph
-    once. Only what was a constant of the original, and is a buffer of the graph, cannot be cut.
+    Plans for ``target="graph"`` compose like those for modules: the result of ``first`` is a graph
+    with the original's tensor names, so the composed plan rewrites the original's graph once.
+    Constants of the original, held by the graph as buffers, cannot be cut.
+
+    Args:
+        first: a plan for the original model.
+        second: a plan for the same target, made for the result of ``first``.
+
+    Returns:
+        A plan for the original model, with the provenance of both.
 
     Raises:
-        StalePlan: ``second`` was not made for what ``first`` produces, or its groups are not
-            groups of ``first``, or it cuts a constant; names the first difference.
+        StalePlan: ``second`` was not made for the result of ``first``, or its groups are not groups
+            of ``first``, or it cuts a constant; names the first difference.
         PolicyError: the plans have different targets.
     """
     _check_chain(first, second)
@@ -87,8 +94,9 @@ def compose(first: Plan, second: Plan) -> Plan:
 
 
 def _of_the_original(composed: Plan) -> Plan:
-    """A plan for a graph with the digest of the tensors that its removals leave of the original:
-    the second plan's is that of a graph, which has the original's constants as buffers.
+    """A graph's plan with the digest of the original's remaining tensors.
+
+    The second plan's digest is that of a graph, with the original's constants as buffers.
     """
     tensors = tensors_digest(tensors_after(composed.tensors, composed.cuts))
     return composed.replace(result=replace(composed.result, tensors=tensors))
@@ -120,8 +128,9 @@ def _check_chain(first: Plan, second: Plan) -> None:
 
 
 def _listed(first: Plan, second: Plan) -> tuple[ModuleSpec, ...]:
-    """The module table of the composed plan: what both list; of plans of two versions, what the
-    first lists and the second changes.
+    """The module table of the composed plan: the entries of both plans.
+
+    For plans of two versions, it is the entries of the first and the changes of the second.
     """
     more = second.modules if first.target == "module" else _called(second.modules)
     if lists_classes(first.modules) != lists_classes(more):
@@ -130,7 +139,7 @@ def _listed(first: Plan, second: Plan) -> tuple[ModuleSpec, ...]:
 
 
 def _called(modules: tuple[ModuleSpec, ...]) -> tuple[ModuleSpec, ...]:
-    """The modules of a rewritten graph that it calls; of the others only names are left."""
+    """The modules called by a rewritten graph; others exist there in name only."""
     kinds = {spec.path: dict(spec.attributes).get(CLASS) for spec in modules if spec.attributes}
     return tuple(s for s in modules if s.path and kinds.get(s.path, _NAME_ONLY) != _NAME_ONLY)
 
@@ -148,7 +157,7 @@ def _check_constants(first: Plan, second: Plan) -> None:
 
 
 def _find(origin: Origin, groups: list[PlanGroup], group: PlanGroup) -> tuple[int, Indices]:
-    """The group of the first plan that ``group`` is the rest of, and the units to remove there."""
+    """The group of the first plan with the units of ``group``, and the units to remove there."""
     head = group.members[0]
     tensor, dim = origin.names[head.tensor], head.dim
     for at, candidate in enumerate(groups):
@@ -163,7 +172,7 @@ def _find(origin: Origin, groups: list[PlanGroup], group: PlanGroup) -> tuple[in
 
 
 def _populations(group: PlanGroup, units: Indices) -> tuple[NDArray[np.bool_], Indices]:
-    """Which units are gone, row by row, with ``units`` too; and how many in each row."""
+    """The removed units row by row, with ``units`` added, and their number in each row."""
     gone = marked(group.removed, group.size)
     gone[units] = True
     rows = gone.reshape(group.rows, -1)
@@ -172,29 +181,20 @@ def _populations(group: PlanGroup, units: Indices) -> tuple[NDArray[np.bool_], I
 
 
 def _may_lose(group: PlanGroup, units: Indices) -> bool:
-    """Whether every row keeps a unit."""
+    """True if every row keeps a unit."""
     return bool(_populations(group, units)[1].max() < group.cells)
 
 
 def _with_removed(group: PlanGroup, units: Indices) -> PlanGroup:
     rows, populations = _populations(group, units)
     for row, population in zip(rows, populations, strict=True):
-        # lowest first, whatever is composed first: that keeps composition associative
+        # lowest first, in any order of composition: keeps composition associative
         row[np.flatnonzero(~row)[: populations.max() - population]] = True
-    removed: list[int] = np.flatnonzero(rows).tolist()
-    return PlanGroup(
-        group.name,
-        group.kind,
-        group.size,
-        group.rows,
-        group.members,
-        group.mixing,
-        tuple(removed),
-    )
+    return replace(group, removed=tuple(np.flatnonzero(rows).tolist()))
 
 
 def _chained(first: Plan, second: Plan) -> tuple[AttributeChange, ...]:
-    """The changes of both, by module and name, without those that end where they began."""
+    """The changes of both, by module and name, without those that restore the first value."""
     changes = {(change.module, change.name): change for change in first.attributes}
     for change in second.attributes:
         key = (change.module, change.name)
@@ -213,7 +213,7 @@ def _chained(first: Plan, second: Plan) -> tuple[AttributeChange, ...]:
 
 
 def _check_cuts(first: Plan, second: Plan, composed: Plan, origin: Origin) -> None:
-    """The composed plan must cut every tensor as the two plans do one after the other."""
+    """Raise unless the composed plan cuts every tensor like the two plans in sequence."""
     after = {origin.names[name]: cut for name, cut in second.cuts.items()}
     for spec in first.tensors:
         chain = _Chain(
@@ -230,7 +230,7 @@ def _check_cuts(first: Plan, second: Plan, composed: Plan, origin: Origin) -> No
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """Three cuts of one tensor, of which the third should do what the first two do in turn."""
+    """Three cuts of one tensor; the third should equal the first two in sequence."""
 
     spec: TensorSpec
     first: Cut | None
@@ -238,7 +238,7 @@ class _Chain:
     composed: Cut | None
 
     def agrees(self, dim: int) -> bool:
-        """Whether dimension ``dim`` keeps the same indices, wherever it is ragged."""
+        """True if dimension ``dim`` keeps the same indices, in every range if it is ragged."""
         present = [cut for cut in (self.first, self.second, self.composed) if cut is not None]
         overs = {over for cut in present for at, over, _ in cut.ragged if at == dim}
         places = [(0, 0)]
@@ -253,8 +253,8 @@ class _Chain:
         return len(overs) < 2
 
     def _places(self, dim: int, over: int) -> list[tuple[int, int]]:
-        """Indices of dimension ``over`` that stay, in the original and between the two cuts: one
-        for each way in which the ranges of the three cuts meet.
+        """Kept indices of dimension ``over``, in the original and between the two cuts: one for
+        each overlap of the three cuts' ranges.
         """
         original = _kept_at(self.first, over, 0, self.spec.shape[over])
         between = _kept_at(self.second, over, 0, len(original))
@@ -271,7 +271,7 @@ class _Chain:
 
 
 def _kept_at(cut: Cut | None, dim: int, place: int, size: int) -> Indices:
-    """The kept indices of a dimension; where it is ragged, at ``place`` of the other one."""
+    """The kept indices of a dimension, of a ragged one at ``place`` of the other dimension."""
     if cut is not None:
         for at, _, blocks in cut.ragged:
             if at == dim:
@@ -281,7 +281,7 @@ def _kept_at(cut: Cut | None, dim: int, place: int, size: int) -> Indices:
 
 
 def _range_of(cut: Cut | None, dim: int, places: Indices) -> Indices:
-    """The number of the range of a ragged dimension in which each place lies."""
+    """The number of the range of a ragged dimension at each place."""
     for at, _, blocks in () if cut is None else cut.ragged:
         if at == dim:
             return np.searchsorted([block.start for block in blocks], places, side="right")

@@ -1,7 +1,6 @@
-"""Differences of two plans: two plans in, what each removes that the other leaves out.
+"""Differences of two plans: removals and descriptions found in only one of them.
 
-Groups are matched by name. Nothing here decides whether a plan fits a model; see
-:mod:`planc.fingerprint` for that.
+Groups are matched by name. :mod:`planc.fingerprint` decides if a plan fits a model.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, overload
 from planc.errors import PlancError
 from planc.plan.arguments import a_plan, takes
 from planc.plan.fingerprint import canonical, first_difference, shared
-from planc.plan.maskdiff import MaskPlanDiff, diff_masks
+from planc.plan.maskdiff import MaskPlanDiff, diff_masks, plain
 from planc.plan.masks import MaskPlan
 from planc.plan.plan import Cost, Plan, PlanGroup, Provenance
 
@@ -21,9 +20,10 @@ _SHOWN = {"source", "groups", "attributes", "target", "provenance", "cost_before
 
 @dataclass(frozen=True, slots=True)
 class GroupDiff:
-    """A group that two plans prune differently, or describe differently.
+    """A group with different removals or descriptions in two plans.
 
-    ``described`` names what differs beside the removed units: kind, size, rows, members, mixing.
+    ``described`` names the differing fields beside the removed units: kind, size, rows, members,
+    mixing.
     """
 
     name: str
@@ -37,7 +37,7 @@ class GroupDiff:
 
 @dataclass(frozen=True, slots=True)
 class AttributeDiff:
-    """An attribute that two plans change differently; None where a plan leaves it as it is."""
+    """An attribute changed differently by two plans, as (before, after); None for no change."""
 
     module: str
     name: str
@@ -47,11 +47,11 @@ class AttributeDiff:
 
 @dataclass(frozen=True, slots=True)
 class PlanDiff:
-    """How plan a and plan b differ; false if they are equal.
+    """The differences of plan a and plan b; false if they are equal.
 
-    ``source`` is the first difference between the structures the plans were made for, None if
-    they are the same. ``groups`` are those in both plans that differ. ``others`` names further
-    fields that differ.
+    ``source`` is the first difference between the plans' source structures, None if they are the
+    same. ``groups`` are the differing groups present in both plans. ``others`` names further
+    differing fields.
     """
 
     source: str | None
@@ -67,42 +67,25 @@ class PlanDiff:
 
     @property
     def same_source(self) -> bool:
-        """Whether both plans were made for the same structure."""
+        """True if both plans were made for the same structure."""
         return self.source is None
 
     def __bool__(self) -> bool:
         costs_differ = any(a != b for a, b in (self.cost_before, self.cost_after))
-        return costs_differ or any(
-            (
-                self.source,
-                self.groups,
-                self.groups_only_a,
-                self.groups_only_b,
-                self.attributes,
-                self.target,
-                self.provenance,
-                self.others,
-            )
-        )
+        others = (f.name for f in fields(self) if f.name not in ("cost_before", "cost_after"))
+        return costs_differ or any(getattr(self, name) for name in others)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data: dictionaries, lists, numbers, strings and None."""
+        """The differences as plain data: dictionaries, lists, numbers, strings and None."""
+        found = plain(self)
+        cost = {side: found.pop(f"cost_{side}") for side in ("before", "after")}
+        others = found.pop("others")
         return {
             "equal": not self,
             "same_source": self.same_source,
-            "source": self.source,
-            "groups": [_plain(group) for group in self.groups],
-            "groups_only_a": list(self.groups_only_a),
-            "groups_only_b": list(self.groups_only_b),
-            "attributes": [_plain(attribute) for attribute in self.attributes],
-            "target": self.target and list(self.target),
-            "provenance": self.provenance
-            and [[_plain(entry) for entry in side] for side in self.provenance],
-            "cost": {
-                "before": [_plain(cost) for cost in self.cost_before],
-                "after": [_plain(cost) for cost in self.cost_after],
-            },
-            "others": list(self.others),
+            **found,
+            "cost": cost,
+            "others": others,
         }
 
 
@@ -124,7 +107,14 @@ def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPla
 
 @takes(plan_a=_either, plan_b=_either)
 def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPlanDiff:
-    """What differs between two plans, or two mask plans.
+    """The differences of two plans, or of two mask plans.
+
+    Args:
+        plan_a: a plan or a mask plan.
+        plan_b: another one of the same kind.
+
+    Returns:
+        A :class:`PlanDiff` or :class:`planc.maskdiff.MaskPlanDiff`; false for equal plans.
 
     Raises:
         PlancError: one is a plan and the other a mask plan.
@@ -188,7 +178,7 @@ def _attributes(a: Plan, b: Plan) -> tuple[AttributeDiff, ...]:
 
 
 def _others(a: Plan, b: Plan) -> tuple[str, ...]:
-    """Names of the fields that differ and are not shown, and of those whose order differs."""
+    """Names of the differing fields not shown otherwise, and of those in a different order."""
     names = [field.name for field in fields(Plan) if field.name not in _SHOWN]
     differing = [name for name in names if getattr(a, name) != getattr(b, name)]
     if [g.name for g in a.groups] != [g.name for g in b.groups] and (
@@ -202,11 +192,3 @@ def _others(a: Plan, b: Plan) -> tuple[str, ...]:
 
 def _pair(a: Any, b: Any) -> Any:
     return (a, b) if a != b else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    return value

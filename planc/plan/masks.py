@@ -1,7 +1,7 @@
-"""The mask plan: which single elements of which tensors to remove, as one immutable value.
+"""The mask plan: single elements of tensors to remove, as one immutable value.
 
-A structured plan (:mod:`planc.plan`) makes tensors smaller; a mask plan keeps their shapes and
-makes elements zero wherever they are: unstructured and N:M sparsity. Pure data and NumPy.
+A structured plan (:mod:`planc.plan`) makes tensors smaller; a mask plan keeps their shapes and sets
+elements to zero: unstructured and N:M sparsity. Pure data and NumPy.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from planc.plan.fingerprint import TensorLike, first_difference, tensors_digest
 from planc.plan.plan import Provenance, TensorSpec
 
 Elements = NDArray[np.bool_]
-"""Which elements of a tensor are meant: an array of its shape."""
+"""Boolean mask of a tensor's shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorMask:
-    """The elements that a tensor loses, at least one of them.
+    """The removed elements of a tensor, at least one.
 
     Bit ``i % 8`` of byte ``i // 8`` of ``removed`` stands for element ``i`` in C order; bits after
     the last element are zero.
@@ -36,7 +36,7 @@ class TensorMask:
 
     @property
     def count(self) -> int:
-        """How many elements go."""
+        """The number of removed elements."""
         return int.from_bytes(self.removed, "little").bit_count()
 
 
@@ -44,9 +44,9 @@ class TensorMask:
 class MaskPlan:
     """An immutable plan of element-wise removals.
 
-    ``tensors`` are all parameters and buffers of the model that it was made for, ``masks`` those
-    that lose elements, in the same order. ``a | b``, ``a & b`` and ``a - b`` are the plans that
-    remove what either, both, or only ``a`` removes.
+    ``tensors`` are all parameters and buffers of the source model, ``masks`` those with removed
+    elements, in the same order. ``a | b``, ``a & b`` and ``a - b`` are the plans with the removals
+    of either, of both, or of ``a`` only.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -56,7 +56,7 @@ class MaskPlan:
 
     @property
     def fingerprint(self) -> str:
-        """Names the tensors that the plan was made for, as hexadecimal SHA-256."""
+        """The identity of the source model's tensors, as hexadecimal SHA-256."""
         return tensors_digest(self.tensors).hex()
 
     @cached_property
@@ -71,16 +71,19 @@ class MaskPlan:
 
     @property
     def removed(self) -> int:
-        """How many elements go."""
+        """The number of removed elements."""
         return sum(mask.count for mask in self.masks)
 
     @property
     def size(self) -> int:
-        """How many elements the tensors that lose some have."""
+        """The number of elements of all masked tensors."""
         return sum(math.prod(self.specs[mask.tensor].shape) for mask in self.masks)
 
     def elements(self, name: str) -> Elements:
-        """True at the elements that the tensor of that name loses; all false where it loses none.
+        """Boolean mask of a tensor's shape, True at removed elements.
+
+        Args:
+            name: any name of a tensor of the source model.
 
         Raises:
             StalePlan: the plan knows no such tensor.
@@ -132,7 +135,12 @@ def mask_plan(
     removed: Mapping[str, Elements],
     provenance: tuple[Provenance, ...] = (),
 ) -> MaskPlan:
-    """The plan that removes the given elements, by any of the names of their tensors.
+    """Make a mask plan of boolean arrays of removed elements.
+
+    Args:
+        tensors: all parameters and buffers of the model.
+        removed: arrays of the tensors' shapes, by any of their names; True removes the element.
+        provenance: the origin of the removals.
 
     Raises:
         StalePlan: there is no such tensor, or it has another shape; both are named.
@@ -155,7 +163,7 @@ def mask_plan(
 
 
 def unpacked(removed: bytes, shape: tuple[int, ...]) -> Elements:
-    """The bitmap as truth values; no bytes stand for none."""
+    """Boolean array of a bitmap; empty bytes stand for all False."""
     size = math.prod(shape)
     if not removed:
         return np.zeros(shape, dtype=bool)
@@ -169,10 +177,10 @@ def bytes_of(size: int) -> int:
 
 
 def check_masked(masks: MaskPlan, tensors: tuple[TensorLike, ...]) -> None:
-    """Returns if the tensors are those that the plan was made for.
+    """Check the tensors against those of the mask plan's source.
 
     Raises:
-        StalePlan: they are not; the first difference is named.
+        StalePlan: they differ; the first difference is named.
     """
     difference = first_difference(masks.tensors, None, tensors)
     if difference is not None:
@@ -180,14 +188,14 @@ def check_masked(masks: MaskPlan, tensors: tuple[TensorLike, ...]) -> None:
 
 
 def stale_masks(difference: str) -> StalePlan:
-    """The error of a mask plan for other tensors."""
+    """The error for a mask plan of other tensors."""
     return StalePlan(
         f"the mask plan was made for other tensors: {difference}; make one for this model"
     )
 
 
 def _masks(tensors: tuple[TensorSpec, ...], packed: Mapping[str, bytes]) -> tuple[TensorMask, ...]:
-    """Masks in the order of the table, without those that remove nothing."""
+    """The nonempty masks, in the order of the table."""
     return tuple(
         TensorMask(spec.name, packed[spec.name])
         for spec in tensors

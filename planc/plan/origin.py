@@ -1,6 +1,4 @@
-"""Where what a plan leaves was in the original: tensors, indices and units of groups of the pruned
-model in, those of the original out.
-"""
+"""Origins of a pruned model's tensors, indices and units of groups in the original model."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from planc.plan.plan import Plan, TensorSpec
 
 
 def own_tensors(first: Plan, tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """The tensors of a rewritten graph without those that were constants of the original."""
+    """The tensors of a rewritten graph without the constants of the original."""
     known = {name for spec in first.tensors for name in spec.names}
     return tuple(
         spec for spec in tensors if spec.name in known or not spec.name.startswith(CAPTURED)
@@ -24,8 +22,8 @@ def own_tensors(first: Plan, tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpe
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Indices of one member in the original, in the range ``start:stop`` of dimension ``over``
-    (everywhere if it is None), in the order of the member's units.
+    """Original indices of one member in the range ``start:stop`` of dimension ``over`` (everywhere
+    if None), in the order of the member's units.
     """
 
     indices: Indices
@@ -35,13 +33,13 @@ class _Piece:
 
 
 class Origin:
-    """Where the coordinates of what ``first`` produces, with those ``tensors``, were before it."""
+    """Maps coordinates of the result of ``first``, with those ``tensors``, to the original."""
 
     def __init__(self, first: Plan, tensors: tuple[TensorSpec, ...]) -> None:
         self.cuts = first.cuts
         self.shapes = {spec.name: spec.shape for spec in first.tensors}
         primary = {name: spec.name for spec in first.tensors for name in spec.names}
-        # of tied names either model may have another as the first
+        # the two models may differ in the first of tied names
         self.names = {spec.name: primary[spec.name] for spec in own_tensors(first, tensors)}
 
     def kept(self, tensor: str, dim: int) -> Indices:
@@ -50,7 +48,7 @@ class Origin:
         return np.arange(self.shapes[tensor][dim]) if kept is None else kept
 
     def positions(self, member: Member, dim: int) -> Indices:
-        """The original indices of another dimension at which a member of a later group holds."""
+        """The original indices of another dimension covered by a member of a later group."""
         kept = self.kept(self.names[member.tensor], dim)
         over = member.over
         return kept[over.start : over.stop] if over is not None and over.dim == dim else kept
@@ -70,7 +68,7 @@ class Origin:
 
 
 def units_in(origin: Origin, candidate: Group, group: Group) -> Indices | None:
-    """For each unit of ``group`` the one unit of ``candidate`` that it is the rest of, or None."""
+    """The unit of ``candidate`` behind each unit of ``group``, None without a one-to-one map."""
     lookup: dict[tuple[str, int], _Owners] = {}
     lowest = np.full(group.size, candidate.size, dtype=np.int64)
     highest = np.full(group.size, -1, dtype=np.int64)
@@ -90,7 +88,7 @@ def units_in(origin: Origin, candidate: Group, group: Group) -> Indices | None:
 
 
 class _Owners:
-    """Which unit of a group owns each index of one dimension of one tensor."""
+    """The unit of a group at each index of one dimension of one tensor."""
 
     def __init__(self, group: Group, tensor: str, dim: int, size: int) -> None:
         self.dense: Indices = np.full(size, -1, dtype=np.int64)
@@ -106,7 +104,7 @@ class _Owners:
             owners[indices] = units
 
     def of(self, piece: _Piece, member: Member, origin: Origin) -> Iterator[Indices]:
-        """The owners of the indices of a piece, in each range of the group that it meets."""
+        """The owners of the indices of a piece, in each range of the group it meets."""
         met = False
         for (over, start, stop), owners in self.ranges.items():
             if piece.over == over:

@@ -1,7 +1,7 @@
-"""The plan: what to remove, as one immutable value. It is all that ``apply`` obeys.
+"""The plan: all removals as one immutable value, the only input of ``apply`` beside the model.
 
-Everything here is plain frozen data. The fields that exist for people and never influence what
-``apply`` does are ``provenance``, the costs, and ``mixing`` and ``kind`` of groups.
+Everything here is plain frozen data. ``provenance``, the costs, and ``mixing`` and ``kind`` of
+groups exist for people and never influence ``apply``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Attributes = tuple[tuple[str, Any], ...]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 CLASS = "class"
-"""The entry of a module's table that has the name of its class. No plan changes it."""
+"""Key of the class name in a module's table. No plan changes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class TensorSpec:
 class ModuleSpec:
     """A module of the source model: its class and its structural attributes, sorted by name.
 
-    Structural are the attributes behind the sizes that the traced run computed with, those that
-    torch.nn's own layers are described by, and those that the plan changes. Plans of older versions
-    list every number, flag and string of a module, and no class.
+    Structural attributes are those behind the sizes of the traced run, those describing torch.nn's
+    own layers, and those changed by the plan. Plans of older versions list every number, flag and
+    string of a module, and no class.
     """
 
     path: str
@@ -53,7 +53,7 @@ class ModuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttributeChange:
-    """A structural attribute that the plan rewrites."""
+    """A structural attribute rewritten by the plan."""
 
     module: str
     name: str
@@ -66,8 +66,10 @@ class AttributeChange:
 
 
 def is_public(name: str) -> bool:
-    """Whether a plan may change an attribute of that name: an identifier, or some joined by dots
-    (``config.hidden_size``, of an object that a module holds), none with a leading underscore.
+    """Return True if a plan may change an attribute of that name.
+
+    The name is an identifier, or up to four joined by dots (``config.hidden_size``, for an object
+    held by a module), without leading underscores.
     """
     parts = name.split(".")
     return len(parts) <= 4 and all(p.isidentifier() and not p.startswith("_") for p in parts)
@@ -84,7 +86,9 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """MACs of one run on the example inputs, parameters (tied ones once), bytes of parameters."""
+    """MACs of one run on the example inputs, number of parameters (tied ones once), bytes of
+    parameters.
+    """
 
     macs: Natural
     params: Natural
@@ -93,7 +97,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How the removals were chosen. No clock and no path: equal inputs give equal bytes."""
+    """The criterion, policy, seed and versions behind the removals.
+
+    It has no clock and no path: equal inputs give equal bytes.
+    """
 
     criterion: str
     policy: str
@@ -103,9 +110,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class WidthConstraint:
-    """What binds kept widths of a model, for people to read: nothing obeys it in a plan.
+    """A condition on the kept widths of a model, for people to read; a plan is not bound by it.
 
-    ``text`` is an equation or says what stays whole, ``reason`` who wants it, with file and line.
+    ``text`` is an equation or names a group left whole; ``reason`` names the operator behind it,
+    with file and line.
     """
 
     text: str
@@ -116,14 +124,14 @@ class WidthConstraint:
 class PlanGroup(Group):
     """A group with the units to remove: sorted, below ``size``, equally many in each row.
 
-    They are a tuple, or what equals it, :class:`planc.units.Units`, where a file was read.
+    They are a tuple or, in a plan read from a file, the equal :class:`planc.units.Units`.
     """
 
     removed: Sequence[int] = ()
 
     @property
     def kept(self) -> int:
-        """How many units stay."""
+        """The number of units kept."""
         return self.size - len(self.removed)
 
 
@@ -137,9 +145,9 @@ class Plan:
     modules: tuple[ModuleSpec, ...]
     groups: tuple[PlanGroup, ...]
     attributes: tuple[AttributeChange, ...]
-    inputs: Any  # planc.specification: the specification of the example inputs, nested tuples
+    inputs: Any  # specification of the example inputs (planc.specification), nested tuples
     target: str  # "module" or "graph"
-    provenance: tuple[Provenance, ...]  # one for each plan that was composed into this one
+    provenance: tuple[Provenance, ...]  # one for each composed plan
     cost_before: Cost
     cost_after: Cost
     shapes: bytes  # digest of every predicted operator and shape, in order
@@ -148,13 +156,13 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Names the structure the plan was made for, as hexadecimal SHA-256."""
+        """The identity of the plan's source structure, as hexadecimal SHA-256."""
         source = self.source
         return sha256(source.attributes + source.structure + source.tensors).hexdigest()
 
     @cached_property
     def cuts(self) -> dict[str, Cut]:
-        """What the plan removes from each tensor, by its first name; whole ones are absent."""
+        """The kept indices of each cut tensor, by its first name; whole tensors are absent."""
         return cuts(self.tensors, self.groups)
 
     def __hash__(self) -> int:
@@ -168,7 +176,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """In the range ``start <= i < stop`` of dimension ``over``, the indices ``kept`` stay."""
+    """The indices ``kept`` in the range ``start <= i < stop`` of another dimension."""
 
     start: int
     stop: int
@@ -179,9 +187,9 @@ class Ragged:
 class Cut:
     """The kept indices of one tensor.
 
-    ``kept[d]`` are the sorted indices that stay in dimension ``d``, None where all do. ``ragged``
-    maps a dimension whose kept indices differ along another one to that other dimension and the
-    ranges in order, which cover it.
+    ``kept[d]`` are the sorted indices kept in dimension ``d``, None for all. ``ragged`` lists the
+    dimensions with different kept indices along another dimension, as (dimension, other dimension,
+    ranges); the ranges are in order and cover the other dimension. ``shape`` is the new shape.
     """
 
     kept: tuple[Indices | None, ...]
@@ -190,7 +198,7 @@ class Cut:
 
 
 def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict[str, Cut]:
-    """The kept indices of each tensor that the removals touch.
+    """The kept indices of each tensor touched by removals.
 
     Raises:
         ValueError: ranges of one ragged dimension would keep different numbers of indices.
@@ -202,7 +210,7 @@ def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict
         if not group.removed:
             continue
         gone = marked(group.removed, group.size)
-        runs = {run for member in group.members for run in member.runs}  # many are alike
+        runs = {run for member in group.members for run in member.runs}  # many members share a run
         indices = {run: run.indices(gone) for run in runs}
         for member in group.members:
             removed = [indices[run] for run in member.runs]
@@ -222,7 +230,7 @@ def cuts(tensors: tuple[TensorSpec, ...], groups: tuple[PlanGroup, ...]) -> dict
 def _complement(
     size: int, removed: list[Indices], found: dict[tuple[int, ...], Indices]
 ) -> Indices:
-    """The indices below ``size`` that stay, from ``found`` if the same arrays were asked before."""
+    """The kept indices below ``size``, cached by the identity of the removed arrays."""
     key = (size, *map(id, removed))
     if key not in found:
         stays = np.ones(size, dtype=bool)

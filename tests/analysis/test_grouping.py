@@ -25,6 +25,7 @@ import planc
 from planc.analysis import Analysis
 from planc.analysis.grouping import PINNED
 from planc.files.formats import decode_plan, encode_plan
+from planc.ir.groups import apart
 from planc.policy import feasible
 from planc.rules.labels import Labelled, dense
 from tests.programs import write
@@ -58,8 +59,10 @@ def described(analysis: Analysis) -> str:
         return f"[{analysis.groups[variable].name}]"
 
     lines: list[str] = []
-    for group in analysis.groups:
-        lines.append(str(group) + (f", mixing: {group.mixing}" if group.mixing else ""))
+    for g, group in enumerate(analysis.groups):
+        of_module = apart(analysis.grouping.module_mixing.get(g, ""))
+        mixing = "; ".join([*apart(group.mixing), *(f"module: {reason}" for reason in of_module)])
+        lines.append(str(group) + (f", mixing: {mixing}" if mixing else ""))
         dims: dict[str, None] = {}
         for member in group.members:
             ragged = f" over {member.over.dim}" if member.over else ""

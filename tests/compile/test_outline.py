@@ -55,7 +55,7 @@ def test_units_that_go_are_told_apart_by_group_and_back(name: str) -> None:
     plan, known = random_plan(analysis, "graph", 7), outline(analysis, "graph")
     removed = tuple(group.removed for group in plan.groups)
     gone = known.gone(removed)
-    assert known.removed(gone) == removed
+    assert tuple(group.removed for group in known.pruned(gone)) == removed
     assert plan.cost_after == known.price(known.counts(gone))
     kept = [(group.size - len(group.removed)) // group.rows for group in plan.groups]
     assert plan.cost_after == analysis.cost.price(kept)
@@ -76,9 +76,8 @@ def test_members_that_lose_other_indices_than_the_labels_predict_are_refused() -
     short = replace(first, members=first.members[:-1])
     grouping = replace(analysis.grouping, groups=(short, *others))
     broken = Outline(replace(analysis, grouping=grouping), "module")
-    gone = np.zeros(int(broken.offsets[-1]) + 1, dtype=bool)
-    broken.sizes(gone)  # nothing goes: nothing differs
-    gone[0] = True
+    none, one = broken.gone(((), *(() for _ in others))), broken.gone(((0,), *(() for _ in others)))
+    assert broken.cuts(broken.pruned(none), broken.shapes(none)) == {}
     missing = first.members[-1]
     with pytest.raises(AnalysisError, match=f"{missing.tensor}:{missing.dim}: the labels predict"):
-        broken.sizes(gone)
+        broken.cuts(broken.pruned(one), broken.shapes(one))

@@ -1,8 +1,7 @@
-"""Size equations: what the module's own arithmetic demands of widths and of attributes.
+"""Size equations: constraints on widths and attributes from the module's own arithmetic.
 
-In: the demands of the walk, with the expressions that the model computed its sizes by. Out:
-:class:`Equations`: attributes as polynomials in what groups keep, and the constraints that no
-attribute can lift.
+The demands of the walk, with the expressions behind the model's sizes, become :class:`Equations`:
+attributes as polynomials in kept units, and the constraints beyond any attribute's reach.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["Constraint", "Equations", "Key", "Operation", "Quantity", "equations
 
 
 def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> Equations:
-    """The equations that bind a plan for ``target``: "module" or "graph"."""
+    """The equations of plans for ``target``: "module" or "graph"."""
     found = Collector(graph, walked, grouping, target)
     found.balances()
     found.equals()

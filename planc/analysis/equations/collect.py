@@ -1,4 +1,4 @@
-"""Collecting: demands, comparisons and balances of a walk in, equations between quantities out."""
+"""Equations between quantities, collected from the demands, comparisons and balances of a walk."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from planc.rules.labels.facts import Demand
 
 
 class Collector:
-    """Collects equations for one target.
+    """Collects the equations of one target.
 
-    ``found`` are the equations, ``whole`` the groups that cannot be counted on to shrink evenly,
-    with the reason, ``numbers`` the attributes that are used as numbers, with the operator.
+    ``found`` are the equations. ``whole`` maps groups without a polynomial width to the reason;
+    they are not pruned. ``numbers`` maps attributes used as numbers to the operator.
     """
 
     def __init__(self, graph: Graph, walked: Walked, grouping: Grouping, target: str) -> None:
@@ -46,9 +46,9 @@ class Collector:
         self._widths: dict[tuple[int, int], tuple[Labelled, Poly | None]] = {}
 
     def width(self, x: Labelled, dim: int, reason: str) -> Poly | None:
-        """The width of a dimension, None (and its groups left whole) if it is no polynomial."""
+        """The width of a dimension; None, with its groups left whole, if it is no polynomial."""
         key = (id(x), dim)
-        if key not in self._widths:  # x is kept with it, or its id could come back as another's
+        if key not in self._widths:  # x is kept alive, or its id could be reused
             self._widths[key] = (x, self._measured(x, dim, reason))
         return self._widths[key][1]
 
@@ -63,6 +63,7 @@ class Collector:
             return None
 
     def quantity(self, expr: Expr, reason: str) -> Quantity | None:
+        """The quantity of an expression, None for a fraction or a width without a polynomial."""
         if isinstance(expr, Const):
             return Poly.const(int(expr.value)) if expr.value == int(expr.value) else None
         if isinstance(expr, Attribute):
@@ -75,7 +76,7 @@ class Collector:
         return self.width(self.walked.labels[expr.value], expr.dim, reason)
 
     def table(self, attribute: Attribute) -> Poly | None:
-        """The size of a layer's tensor that one of its attributes stands for."""
+        """The size of a layer's tensor behind one of its attributes, None if there is none."""
         module = self.graph.modules.get(attribute.module)
         for entry in derived(module) if module is not None else ():
             if entry.name == attribute.name and not attribute.index:
@@ -88,9 +89,8 @@ class Collector:
                     return size
         return None
 
-    # -- sources of equations ----------------------------------------------------------------
-
     def demands(self) -> None:
+        """Add an equation for every width given to an operator; fix its other sizes."""
         nodes = self.graph.nodes
         covered: set[tuple[int, str, int | None]] = set()
         for demand in self.walked.facts.demands:
@@ -103,7 +103,7 @@ class Collector:
                 continue
             reason = f"{demand.arg} of {node}"
             if int(given) != demand.sign * demand.labelled.shape[demand.dim]:
-                if isinstance(given, Size):  # a bound beyond the end: it is no width, and stays
+                if isinstance(given, Size):  # a bound beyond the end: no width, unchanged
                     self._unchanged(node, demand.arg, given)
                 continue
             width = self.width(demand.labelled, demand.dim, reason)
@@ -124,13 +124,15 @@ class Collector:
             self._used_as_number(number.expr)
 
     def _bound(self, node: Node) -> bool:
-        """Whether a node computes its numbers itself: all do in the module; in the graph they are
-        constants that are rewritten, but for those inside of what is not traced into.
+        """True if a node computes its numbers itself.
+
+        All nodes of a module do. A graph has constants, rewritten by the plan, except inside leaf
+        modules.
         """
         return self.target == "module" or node.leaf
 
     def _unchanged(self, node: Node, arg: str, number: Size | Scalar) -> None:
-        """A number that the operator takes for something else than a width stays what it is."""
+        """Fix a number used by the operator for something other than a width."""
         if isinstance(number, Scalar):
             self._used_as_number(number.expr)
             return
@@ -155,6 +157,7 @@ class Collector:
                 self.whole.setdefault(variable, reason)
 
     def equals(self) -> None:
+        """Add an equation for every pair of widths that an operator requires to be equal."""
         for equal in self.walked.facts.equals:
             if equal.module_only and self.target != "module":
                 continue
@@ -164,6 +167,7 @@ class Collector:
                 self.found.append(Constraint(left, right, reason))
 
     def comparisons(self) -> None:
+        """Add the constraints that keep every traced comparison of sizes as it was."""
         for comparison in self.graph.comparisons:
             reason = str(comparison)
             both = (comparison.left, comparison.right)
@@ -182,7 +186,7 @@ class Collector:
                 more = operation("-", (right, left))
                 if comparison.relation == "<":
                     more = operation("-", (more, Poly.const(1)))
-                quotient = Operation("//", (more, Poly.const(most)))  # negative where it is less
+                quotient = Operation("//", (more, Poly.const(most)))  # negative if less
                 self.found.append(Constraint(quotient, Poly.const(0), reason))
 
     def _as_it_is(self, expr: Expr, reason: str) -> None:
@@ -191,7 +195,7 @@ class Collector:
             self.found.append(Constraint(quantity, Poly.const(self._traced(expr)), reason))
 
     def _traced(self, expr: Expr) -> int:
-        """How far from zero an expression was in the traced run."""
+        """The distance of an expression from zero in the traced run, rounded up."""
         return math.ceil(abs(evaluate(expr, self._leaf)))
 
     def _whole_number(self, expr: Expr) -> bool:
@@ -230,10 +234,11 @@ class Collector:
                 self.found.append(Constraint(quotient, Poly.const(0), reason))
 
     def balances(self) -> None:
+        """Add equations between the rows of each ragged dimension."""
         group = self.grouping.group
         for balance in self.walked.facts.balances:
             layers = balance.labelled.targeting(balance.dim)
-            if len(layers) == 1:  # lines with the same groups in them are equally long
+            if len(layers) == 1:  # equal groups make equal lengths
                 sets = np.sort(group[layers[0].lines()], axis=1)
                 if (sets == sets[0]).all():
                     continue
@@ -245,7 +250,7 @@ class Collector:
                 self.found.append(Constraint(polys[0], poly, reason))
 
     def _lines(self, x: Labelled, dim: int, reason: str) -> Iterator[Poly | None]:
-        """The width of each line of a ragged dimension, by all layers that target it."""
+        """The width of each distinct line of a ragged dimension, by all layers targeting it."""
         layers = x.targeting(dim)
         places = np.broadcast_shapes(
             *(tuple(n for d, n in enumerate(la.atoms.shape) if d != dim) for la in layers)
@@ -261,11 +266,9 @@ class Collector:
             line = tuple(Layer(atoms, 0) for atoms in lines[:, at])
             yield self._measured(Labelled((x.shape[dim],), line), 0, reason)
 
-    # -- solving -------------------------------------------------------------------------------
-
 
 def _equality(left: Quantity, right: Quantity, reason: str) -> Constraint:
-    """Both sides are equal; attributes that it may be solved for stand on the left."""
+    """An equality as a constraint, with attributes to solve for on the left."""
     named = [any(not isinstance(v, int) for v in side.variables) for side in (left, right)]
     if isinstance(left, Poly) and (named[1] > named[0] or not isinstance(right, Poly)):
         left, right = right, left
@@ -275,7 +278,7 @@ def _equality(left: Quantity, right: Quantity, reason: str) -> Constraint:
 
 
 def _argument(node: Node, demand: Demand) -> Any:
-    """The argument that a demand speaks of, None where the model did not give it."""
+    """The argument of a demand, None if the model did not give it."""
     given = dict(node.kwargs).get(demand.arg)
     if given is None:
         fn = find(node.op)

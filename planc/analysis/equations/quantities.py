@@ -1,5 +1,6 @@
-"""Quantities: what a size will be after pruning, in terms of what groups keep and of attributes;
-and what must hold of them.
+"""Quantities: sizes after pruning in terms of kept units and attributes, with their constraints.
+
+They have types of their own, not those of a computer algebra system, for speed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Key = tuple[str, str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operator on quantities that is no polynomial: ``//`` or ``%`` with a remainder, ..."""
+    """An operator on quantities without a polynomial form: ``//`` or ``%`` with a remainder, ..."""
 
     op: str
     args: tuple[Quantity, ...]
@@ -41,7 +42,7 @@ Quantity = Poly | Operation
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """``left`` must equal ``right`` after pruning; ``reason`` says who wants it, and where."""
+    """``left`` must equal ``right`` after pruning; ``reason`` names the operator and its place."""
 
     left: Quantity
     right: Poly
@@ -49,20 +50,22 @@ class Constraint:
 
     @property
     def groups(self) -> frozenset[int]:
-        """The groups whose widths it binds."""
+        """The groups with widths in this constraint."""
         both = self.left.variables | self.right.variables
         return frozenset(v for v in both if isinstance(v, int))
 
     def holds(self, of: Callable[[Variable], int]) -> bool:
-        """Whether it is true when each variable has the value ``of`` gives it."""
+        """True if the constraint is satisfied by the variables' values ``of``."""
         return self.left.value(of) == self.right.value(of)
 
 
 @dataclass(frozen=True, eq=False)
 class Equations:
-    """``attributes`` maps attributes to their size after pruning, ``constraints`` bind groups,
-    ``whole`` are groups that cannot be counted on to shrink evenly, with the reason; ``mixing``
-    those whose width, through an attribute, is used as a number.
+    """Size equations of one target.
+
+    ``attributes`` maps attributes to their size after pruning; ``constraints`` bind groups.
+    ``whole`` maps groups without a polynomial width to the reason. ``mixing`` maps groups to a
+    reason if an attribute with their width is used as a number.
     """
 
     attributes: Mapping[Key, Poly]
@@ -72,7 +75,7 @@ class Equations:
 
 
 def operation(op: str, args: tuple[Quantity, ...]) -> Quantity:
-    """An operator applied to quantities, as a polynomial where it is one."""
+    """An operator applied to quantities, as a polynomial where possible."""
     if all(isinstance(arg, Poly) for arg in args):
         polys: tuple[Any, ...] = args
         constants = [poly.constant for poly in polys]

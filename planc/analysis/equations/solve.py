@@ -1,6 +1,4 @@
-"""Solving: equations between quantities in, attributes as polynomials in what groups keep out, with
-the constraints that no attribute can lift.
-"""
+"""Solution of equations: attributes as polynomials in kept units, and the remaining constraints."""
 
 from __future__ import annotations
 
@@ -22,11 +20,11 @@ class Solver:
         self.attributes: dict[Variable, Poly] = {}
 
     def equations(self, whole: Mapping[int, str], numbers: Mapping[Key, str]) -> Equations:
-        """The equations with all attributes that they give solved for.
+        """The equations with every determined attribute eliminated.
 
         Args:
-            whole: groups that stay whole, with the reason.
-            numbers: attributes that are used as numbers, with the operator.
+            whole: unpruned groups, with the reason.
+            numbers: attributes used as numbers, with the operator.
         """
         self._define()
         fixed: dict[Variable, Poly] = dict(self.attributes)
@@ -50,11 +48,11 @@ class Solver:
         return Equations(attributes, tuple(kept.values()), whole, reasons)
 
     def _define(self) -> None:
-        """Gives each attribute that an equation can be solved for its polynomial."""
+        """Determine the polynomial of every attribute with a solvable equation."""
         for exact in (True, False):
             self._define_all(exact, self.attributes)
         tied = self._tied_widths()
-        if tied:  # 3 * head_size is the width of three parts only because they are equal
+        if tied:  # 3 * head_size is a width only because three parts are equal
             self._define_all(False, {**self.attributes, **tied})
 
     def _define_all(self, exact: bool, known: Mapping[Variable, Poly]) -> None:
@@ -69,7 +67,7 @@ class Solver:
                     self._define_by(inner, value, exact)
 
     def _tied_widths(self) -> dict[Variable, Poly]:
-        """What groups keep, where a constraint gives it in terms of others."""
+        """Kept units of groups, in terms of other groups by some constraint."""
         tied: dict[Variable, Poly] = {}
         for constraint in self.found:
             left = constraint.left.substituted(self.attributes)
@@ -85,7 +83,7 @@ class Solver:
         return tied
 
     def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
-        """Solves ``factor * attribute + rest = right`` for the one attribute on the left."""
+        """Solve ``factor * attribute + rest = right`` for the one attribute on the left."""
         unknown = _attributes(left)
         if len(unknown) != 1 or not _settable(unknown[0]) or unknown[0] in self.attributes:
             return
@@ -101,7 +99,7 @@ class Solver:
             self.attributes[unknown[0]] = value
 
     def _is_traced(self, attribute: Variable, value: Poly) -> bool:
-        """Whether an attribute with that value stays what it is where nothing is removed."""
+        """True if the value equals the traced one with nothing removed."""
         assert not isinstance(attribute, int)
 
         def full(variable: Variable) -> int:
@@ -112,17 +110,16 @@ class Solver:
 
 
 def _occurrences(poly: Poly, variable: Variable) -> int:
-    """How many terms a variable is in."""
+    """The number of terms with a variable."""
     return sum(variable in monomial for monomial, _ in poly.terms)
 
 
 def _attributes(quantity: Quantity) -> list[Variable]:
-    """The attributes that a quantity depends on."""
     return [variable for variable in quantity.variables if not isinstance(variable, int)]
 
 
 def _inverted(left: Quantity, right: Poly) -> Iterator[tuple[Poly, Poly]]:
-    """Equations between polynomials from which ``left = right`` follows."""
+    """Equations between polynomials implied by ``left = right``."""
     if isinstance(left, Poly):
         yield left, right
         return

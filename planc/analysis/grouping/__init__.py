@@ -1,7 +1,7 @@
-"""From ties to groups: components are units, units alike in every tensor are a group.
+"""Groups from ties: connected atoms form a unit, units with equal occurrences form a group.
 
-In: the facts of the last walk. Out: :class:`Grouping`: groups, the unit of every atom, and the
-width of any labelled dimension as a polynomial in what the groups keep.
+The facts of the last walk become a :class:`Grouping`: the groups, the unit of every atom, and the
+width of any labelled dimension as a polynomial in the groups' kept units.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.analysis.grouping.classes import Places, components, unit_classes
-from planc.analysis.grouping.grouped import PINNED, Grouping
-from planc.analysis.grouping.kinds import MODULE_ONLY, kinds, mixing, names, rowed, tagged
+from planc.analysis.grouping.classes import Occurrences, components, unit_classes
+from planc.analysis.grouping.grouped import PINNED, Grouping, UnitIndex, UnitMask
+from planc.analysis.grouping.kinds import kinds, mixing, names, rowed, tagged
 from planc.analysis.grouping.members import members
 from planc.analysis.grouping.unread import pin_unread
 from planc.analysis.walk import Walked
@@ -20,11 +20,15 @@ from planc.ir.groups import Group
 from planc.rules.labels import Layer
 from planc.rules.labels.facts import NEVER, Atoms, Facts, Note
 
-__all__ = ["MODULE_ONLY", "PINNED", "Grouping", "components", "group_units"]
+__all__ = ["PINNED", "Grouping", "UnitIndex", "UnitMask", "components", "group_units"]
 
 
 def group_units(graph: Graph, walked: Walked) -> Grouping:
-    """Finds the groups."""
+    """Find the groups of a graph.
+
+    Pins are added to the facts of the walk: first those of unread parts, then those of groups with
+    no consistent removal, until every group has one.
+    """
     pin_unread(graph, walked)
     return _grouped(graph, walked)
 
@@ -32,7 +36,7 @@ def group_units(graph: Graph, walked: Walked) -> Grouping:
 def _grouped(graph: Graph, walked: Walked) -> Grouping:
     facts = walked.facts
     component = components(facts)
-    places = Places(facts)
+    places = Occurrences(facts)
     merged = unit_classes(facts, component, places)
     grouping = _assemble(graph, facts, component, merged, places)
     reason, groups = "an index stands for two of its units at once", _crossing(facts, grouping)
@@ -46,9 +50,7 @@ def _grouped(graph: Graph, walked: Walked) -> Grouping:
 
 
 def _crossing(facts: Facts, grouping: Grouping) -> frozenset[int]:
-    """Groups of which two units stand at one index of a tensor, as in products of a value with
-    itself: no index then belongs to one unit.
-    """
+    """Groups with two units at one index of a tensor, as in the product of a value with itself."""
     found: set[int] = set()
     levels: dict[tuple[int, int], list[Atoms]] = {}
     for slot in facts.slots:
@@ -66,7 +68,7 @@ def _crossing(facts: Facts, grouping: Grouping) -> frozenset[int]:
 
 
 def _uneven(graph: Graph, walked: Walked, grouping: Grouping) -> frozenset[int]:
-    """Groups of rows whose width would depend on which row goes."""
+    """Groups of rows whose width would depend on the choice of the removed row."""
     wanted = [
         (walked.labels[t.value], dim) for t in graph.tensors for dim in range(len(t.shape))
     ] + [width for cost in walked.facts.products for width in cost.widths]
@@ -89,7 +91,7 @@ def _assemble(
     facts: Facts,
     component: NDArray[np.int64],
     merged: list[list[NDArray[np.int64]]],
-    places: Places,
+    places: Occurrences,
 ) -> Grouping:
     count = int(component.max()) + 1
     group_of = np.full(count, PINNED, dtype=np.int32)
@@ -101,7 +103,7 @@ def _assemble(
     atom_group, atom_unit = group_of[component], unit_of[component]
     tags = tagged(facts, atom_group)
     whole, with_cells = rowed(facts, atom_group, len(merged), tags["heads"])
-    reasons = mixing(facts, atom_group)
+    reasons = mixing(facts, atom_group, module_only=False)
     of_kind = kinds(facts, atom_group, whole, tags, len(merged))
     found = members(graph, facts, atom_group, atom_unit, places, len(merged))
     called = names([m[0] for m in found], whole, of_kind)
@@ -109,4 +111,5 @@ def _assemble(
         Group(called[g], of_kind[g], sum(map(len, rows)), len(rows), found[g], reasons.get(g, ""))
         for g, rows in enumerate(merged)
     )
-    return Grouping(groups, atom_group, atom_unit, with_cells)
+    of_module = mixing(facts, atom_group, module_only=True)
+    return Grouping(groups, atom_group, atom_unit, with_cells, of_module)

@@ -1,10 +1,13 @@
-"""From ties to classes: components are units, and units that occur alike in every tensor, with
-those of other rows of the same ragged layer, make a group.
+"""Classes of alike units: components of tied atoms are units, and units with equal occurrences in
+every tensor are one class.
+
+Classes of rows of one ragged layer are joined into one group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +21,43 @@ Hashes = NDArray[np.uint64]
 
 
 def components(facts: Facts) -> NDArray[np.int64]:
-    """The component of each atom; pinned atoms are in the component of atom 0."""
-    heads, tails = [], []
-    for a, b, _ in facts.ties:
+    """The component number of each atom; pinned atoms share the component of atom 0."""
+    head, tail, _ = edges(facts)
+    return _connected(head, tail, facts.next_atom)
+
+
+def edges(facts: Facts) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """All pairs of tied atoms, and atom 0 with each pinned atom, with their origins.
+
+    Returns:
+        Two arrays of atoms, and one of origins: the node of a tie, or -2 minus the number of a pin.
+    """
+    heads, tails, notes = [], [], []
+    for a, b, node in facts.ties:
         left, right = np.broadcast_arrays(a, b)
         heads.append(left.reshape(-1))
         tails.append(right.reshape(-1))
-    for note in facts.pins:
-        pinned = note.atoms.reshape(-1)
-        heads.append(pinned)
-        tails.append(np.zeros_like(pinned))
-    n = facts.next_atom
-    if not heads:
-        return np.arange(n)
-    row, column = (np.concatenate(ends).astype(np.int32) for ends in (heads, tails))
-    ones = np.ones(len(row), dtype=np.int8)
-    graph = coo_array((ones, (row, column)), shape=(n, n))
+        notes.append(np.full(left.size, node, dtype=np.int64))
+    for i, pin in enumerate(facts.pins):
+        atoms = pin.atoms[pin.atoms != NEVER]
+        heads.append(np.full_like(atoms, NEVER))
+        tails.append(atoms)
+        notes.append(np.full(len(atoms), -2 - i, dtype=np.int64))
+    empty = [np.zeros(0, dtype=np.int64)]
+    head, tail, note = (np.concatenate(parts or empty) for parts in (heads, tails, notes))
+    return head, tail, note
+
+
+def _connected(heads: NDArray[Any], tails: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The component number of each of ``count`` vertices joined by edges."""
+    ends = (heads.astype(np.int32), tails.astype(np.int32))
+    graph = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(count, count))
     found: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
     return found
 
 
-class Places:
-    """Every atom of a tensor with where it stands: one entry for each index it labels."""
+class Occurrences:
+    """Every occurrence of an atom in a tensor: parallel arrays, one entry per labelled index."""
 
     def __init__(self, facts: Facts) -> None:
         atoms, slots, indices, blocks = [], [], [], []
@@ -64,10 +82,11 @@ class Places:
 
 
 def unit_classes(
-    facts: Facts, component: NDArray[np.int64], places: Places
+    facts: Facts, component: NDArray[np.int64], places: Occurrences
 ) -> list[list[NDArray[np.int64]]]:
-    """The units (components) of each group, those of each of its rows apart; groups in the order of
-    their first places, rows after what is inside them.
+    """The units (component numbers) of each group, one array for each of its rows.
+
+    Groups are ordered by their first place; groups of rows follow the groups inside them.
     """
     count = int(component.max()) + 1
     alive = np.zeros(count, dtype=bool)
@@ -90,9 +109,9 @@ def _mix(values: NDArray[np.int64] | int) -> Hashes:
 
 
 def _signatures(
-    facts: Facts, component: NDArray[np.int64], count: int, places: Places
+    facts: Facts, component: NDArray[np.int64], count: int, places: Occurrences
 ) -> tuple[Hashes, Hashes]:
-    """For each component a hash of where it occurs, and one of the rows of ragged layers."""
+    """Two hashes for each component: of its occurrences, and of its rows in ragged layers."""
     base = np.zeros(count, dtype=np.uint64)
     row = np.zeros(count, dtype=np.uint64)
     of_slot = _mix(np.arange(1, len(facts.slots) + 1))
@@ -111,7 +130,7 @@ def _signatures(
 
 
 def _ragged(facts: Facts) -> Iterable[Layer]:
-    """The ragged layers whose lines must stay equally long."""
+    """The ragged layers with lines of necessarily equal length."""
     for balance in facts.balances:
         for layer in balance.labelled.targeting(balance.dim):
             if layer.ragged:
@@ -119,7 +138,7 @@ def _ragged(facts: Facts) -> Iterable[Layer]:
 
 
 def _measured(facts: Facts) -> Iterable[Layer]:
-    """The layers whose width somebody asks for: their units must be told apart."""
+    """The layers of widths in demands, relations or costs: their units must be distinguishable."""
     for demand in facts.demands:
         yield from demand.labelled.targeting(demand.dim)
     for equal in facts.equals:
@@ -133,8 +152,10 @@ def _measured(facts: Facts) -> Iterable[Layer]:
             yield from labelled.targeting(dim)
 
 
-def _first_place(component: NDArray[np.int64], count: int, places: Places) -> NDArray[np.int64]:
-    """The position of the first place of each component, which gives units their order."""
+def _first_place(
+    component: NDArray[np.int64], count: int, places: Occurrences
+) -> NDArray[np.int64]:
+    """The position of each component's first place; it orders the units."""
     first = np.full(count, np.iinfo(np.int64).max)
     np.minimum.at(first, component[places.atom], np.arange(len(places.atom)))
     return first
@@ -143,11 +164,11 @@ def _first_place(component: NDArray[np.int64], count: int, places: Places) -> ND
 def _alike(
     alive: NDArray[np.bool_], base: Hashes, row: Hashes, first: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
-    """Live components with equal signatures, each class and the classes in order of place."""
+    """Live components by equal signature, ordered by place within and across classes."""
     units = np.flatnonzero(alive)
     units = units[np.argsort(first[units], kind="stable")]
     keys = np.stack([base[units], row[units]])
-    order = np.lexsort(keys)  # stable: units of a class stay in order of place
+    order = np.lexsort(keys)  # stable: keeps the units of a class in order of place
     bounds = np.flatnonzero((np.diff(keys[:, order], axis=1) != 0).any(axis=0)) + 1
     classes = np.split(order, bounds) if len(units) else []
     return [units[places] for places in sorted(classes, key=lambda places: int(places[0]))]
@@ -159,31 +180,26 @@ def _merge(
     classes: list[NDArray[np.int64]],
     base: Hashes,
 ) -> list[list[NDArray[np.int64]]]:
-    """Classes that are rows of one ragged layer become one group; the others stand alone."""
+    """Join the classes of rows of one ragged layer; other classes remain single."""
     of = np.full(len(base), -1, dtype=np.int64)
     for i, units in enumerate(classes):
         of[units] = i
-    parent = list(range(len(classes)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
+    pairs: list[tuple[int, int]] = []
     for layer in _ragged(facts):
         found: dict[tuple[int, int], int] = {}
         for i in np.unique(of[component[layer.atoms.reshape(-1)]]).tolist():
             if i >= 0:
                 key = (int(base[classes[i][0]]), len(classes[i]))
-                parent[root(i)] = root(found.setdefault(key, i))
+                pairs.append((found.setdefault(key, i), i))
+    ends = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     merged: dict[int, list[NDArray[np.int64]]] = {}
-    for i, units in enumerate(classes):
-        merged.setdefault(root(i), []).append(units)
+    joint = _connected(ends[:, 0], ends[:, 1], len(classes)).tolist()
+    for number, units in zip(joint, classes, strict=True):
+        merged.setdefault(number, []).append(units)
     return list(merged.values())
 
 
-def _order(facts: Facts, places: Places, place: int) -> tuple[int, int, bool, int]:
-    """Groups stand in the order of their first tensor, rows after what is inside them."""
+def _order(facts: Facts, places: Occurrences, place: int) -> tuple[int, int, bool, int]:
+    """Sort key of a group: its first tensor, with rows after the units inside them."""
     slot = facts.slots[int(places.slot[place])]
     return (slot.tensor, slot.dim, slot.rows is not None, int(places.index[place]))

@@ -1,36 +1,93 @@
-"""The groups, the unit of every atom, and the width of labelled dimensions in terms of both."""
+"""The result of grouping: groups, the unit of every atom, and the width of labelled dimensions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, NewType, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planc.analysis.polynomials import Poly
-from planc.ir.groups import Group
+from planc.ir.groups import Group, apart
 from planc.rules.labels import Labelled, Layer
 from planc.rules.labels.facts import Atoms
 
 PINNED = -1
+Number = TypeVar("Number", bound=np.generic)
+UnitMask = NewType("UnitMask", np.ndarray[Any, np.dtype[np.bool_]])
+"""Mask over all units, with a last entry, False, for atoms of no unit."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnitIndex:
+    """Numbers of the units of all groups: unit ``u`` of group ``g`` has ``offsets[g] + u``.
+
+    ``of_atom`` holds the number of each atom's unit; atoms never removed have ``count``.
+    """
+
+    offsets: NDArray[np.int64]
+    of_atom: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """The number of units of all groups."""
+        return int(self.offsets[-1])
+
+    def mask(self, removed: Iterable[Sequence[int]]) -> UnitMask:
+        """Mask over all units, True for the units ``removed[g]`` of each group ``g``."""
+        mask = np.zeros(self.count + 1, dtype=bool)
+        for start, units in zip(self.offsets.tolist(), removed, strict=False):
+            mask[start + np.asarray(units, dtype=np.int64)] = True
+        return UnitMask(mask)
+
+    def split(self, values: NDArray[Number]) -> tuple[NDArray[Number], ...]:
+        """One array per group, out of one array for all units."""
+        return tuple(values[i:j] for i, j in pairwise(self.offsets.tolist()))
+
+    def removed(self, mask: UnitMask) -> tuple[tuple[int, ...], ...]:
+        """The units of each group with a True entry in ``mask``, in order."""
+        return tuple(tuple(np.flatnonzero(own).tolist()) for own in self.split(mask))
 
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """Groups with the place of every atom in them.
+    """Groups, and the position of every atom in them.
 
-    ``group`` and ``unit`` give for each atom its group (PINNED if it stays) and the number of its
-    unit there. ``rowed`` are the groups whose units are whole rows with cells inside.
+    ``group`` and ``unit`` hold the group of each atom (PINNED if the atom is never removed) and its
+    unit number within the group. ``rowed`` are the groups of whole rows with prunable cells inside.
+    ``module_mixing`` holds the reasons for mixing valid for the target "module" only, by group;
+    those valid for all targets are in the groups.
     """
 
     groups: tuple[Group, ...]
     group: NDArray[np.int32]
     unit: NDArray[np.int32]
     rowed: frozenset[int]
+    module_mixing: Mapping[int, str]
+
+    @cached_property
+    def index(self) -> UnitIndex:
+        """Numbers of all units, counted over the groups."""
+        offsets = np.cumsum([0, *(group.size for group in self.groups)], dtype=np.int64)
+        numbers = offsets[np.maximum(self.group, 0)] + self.unit
+        return UnitIndex(offsets, np.where(self.group == PINNED, offsets[-1], numbers))
+
+    def mixing(self, g: int, target: str) -> tuple[str, ...]:
+        """The reasons why removing units of group ``g`` differs from zeroing them."""
+        of_module = self.module_mixing.get(g, "") if target == "module" else ""
+        return (*apart(self.groups[g].mixing), *apart(of_module))
 
     def width(self, x: Labelled, dim: int) -> Poly:
-        """The width of a dimension after pruning, in units kept per row of each group."""
+        """The width of a dimension after pruning, in units kept per row of each group.
+
+        Raises:
+            ArithmeticError: the width is no polynomial, because units of a group have unequal
+                widths or occur in part only.
+        """
         layers = sorted(x.targeting(dim), key=Layer.fineness)
         columns = [layer.along() for layer in layers]
         return self._width(columns, np.arange(x.shape[dim]))
@@ -49,7 +106,7 @@ class Grouping:
     def _of_group(
         self, g: int, units: NDArray[np.int32], rest: Sequence[Atoms], at: NDArray[np.int64]
     ) -> Poly:
-        """Units of one group stand at ``at``; each holds what the finer columns leave of it."""
+        """The width of indices of one group; finer columns give the width inside each unit."""
         distinct, counts = np.unique(units, return_counts=True)
         cells = self.groups[g].cells
         row, uneven = units // cells, bool((counts != counts[0]).any())
@@ -62,7 +119,7 @@ class Grouping:
         if not rest:
             return Poly.of({(g,): len(rows) * int(counts[0])})
         lines = at[np.argsort(units, kind="stable")].reshape(len(distinct), -1)
-        if len(rest) == 1:  # lines with the same groups in them are equally wide
+        if len(rest) == 1:  # equal groups make equal widths
             inside = np.sort(self.group[rest[0][lines]], axis=1)
             lines = lines[:1] if (inside == inside[0]).all() else lines
         inner = {self._width(rest, line) for line in lines}

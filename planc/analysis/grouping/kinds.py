@@ -1,8 +1,8 @@
-"""What a group is: its kind and name, whether its units are whole rows, whether it is mixing."""
+"""Properties of groups: kind, name, whole rows, reasons for mixing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,27 @@ def rowed(
     """Groups of whole rows (heads, or row families alone), and those with prunable cells inside."""
     own = np.zeros(count, dtype=bool)
     inside = np.zeros(count, dtype=bool)
-    plain = {(s.tensor, s.dim): s for s in facts.slots if s.rows is None}
     for slot in facts.slots:
         if slot.rows is None:
             groups = group[slot.first : slot.first + slot.count]
             own[groups[groups != PINNED]] = True
-            continue
-        cells = plain[slot.tensor, slot.dim]
-        if cells.blocks == 1:
-            where = np.flatnonzero(slot.rows)
-            rows = group[slot.first + slot.rows[where] - 1]
-            live = (group[cells.first + where] != PINNED) & (rows != PINNED)
-            inside[rows[live]] = True
+    for rows, cells in _rows(facts, group):
+        live = (cells != PINNED) & (rows != PINNED)
+        inside[rows[live]] = True
     whole = frozenset(g for g in range(count) if not own[g] or g in heads)
     return whole, frozenset(g for g in whole if inside[g])
+
+
+def _rows(
+    facts: Facts, group: NDArray[np.int32]
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """The groups of rows and of the cells inside, per index of each dimension with both."""
+    plain = {(s.tensor, s.dim): s for s in facts.slots if s.rows is None}
+    for slot in facts.slots:
+        cells = plain[slot.tensor, slot.dim]
+        if slot.rows is not None and cells.blocks == 1:
+            where = np.flatnonzero(slot.rows)
+            yield group[slot.first + slot.rows[where] - 1], group[cells.first + where]
 
 
 def tagged(facts: Facts, group: NDArray[np.int32]) -> dict[str, set[int]]:
@@ -41,18 +48,13 @@ def tagged(facts: Facts, group: NDArray[np.int32]) -> dict[str, set[int]]:
     return tagged
 
 
-MODULE_ONLY = "module: "
-"""How reasons begin that hold for the module and not for the rewritten graph."""
-
-
-def mixing(facts: Facts, group: NDArray[np.int32]) -> dict[int, str]:
-    """Every reason why a group mixes, those of all targets first."""
-    reasons: dict[int, dict[str, None]] = {}
-    for note in sorted(facts.mixings, key=lambda note: note.module_only):
-        reason = (MODULE_ONLY if note.module_only else "") + note.reason
-        for g in np.unique(group[note.atoms]).tolist():
+def mixing(facts: Facts, group: NDArray[np.int32], module_only: bool) -> dict[int, str]:
+    """The reasons for mixing by group: those valid for all targets, or for the module only."""
+    reasons: dict[int, list[str]] = {}
+    for note in facts.mixings:
+        for g in np.unique(group[note.atoms]).tolist() if note.module_only == module_only else ():
             if g != PINNED:
-                reasons.setdefault(g, {}).setdefault(reason)
+                reasons.setdefault(g, []).append(note.reason)
     return {g: joined(found) for g, found in reasons.items()}
 
 
@@ -65,15 +67,8 @@ def kinds(
 ) -> dict[int, str]:
     heads = tagged["heads"] & whole
     in_heads: set[int] = set()
-    plain = {(s.tensor, s.dim): s for s in facts.slots if s.rows is None}
-    for slot in facts.slots:
-        if slot.rows is None:
-            continue
-        rows = group[slot.first + np.maximum(slot.rows, 1) - 1]
-        is_head = np.isin(rows, list(heads)) & (slot.rows > 0)
-        cells = plain[slot.tensor, slot.dim]
-        if is_head.any() and cells.blocks == 1:
-            in_heads.update(np.unique(group[cells.first + np.flatnonzero(is_head)]).tolist())
+    for rows, cells in _rows(facts, group):
+        in_heads.update(np.unique(cells[np.isin(rows, list(heads))]).tolist())
     kinds = {}
     for g in range(count):
         if g in whole:

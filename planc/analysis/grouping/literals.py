@@ -1,7 +1,6 @@
-"""Literal bounds: places of the source where an index is spelt out in constants.
+"""Literal bounds: source lines with an index spelt out in constants.
 
-In: file and line of a call. Out: whether the code itself says which part is read, so that no other
-input reads another one.
+Given file and line of a call, the source itself tells if every input reads the same part.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 _INDEXING = frozenset({"slice", "select", "index"})
-_CALLED = {"constant_pad_nd": "pad", "split_with_sizes": "split"}  # the names in Python
+_CALLED = {"constant_pad_nd": "pad", "split_with_sizes": "split"}  # their Python names
 _ARITHMETIC = (ast.Constant, ast.Slice, ast.Tuple, ast.List, ast.UnaryOp, ast.BinOp)
 _OPERATORS = (ast.operator, ast.unaryop, ast.expr_context)
 
 
 def is_literal(source: tuple[str, int], operator: str, attributes: bool = False) -> bool:
-    """Whether all indices that a line gives to an operator, such as ``slice``, are constants; with
-    ``attributes``, attributes of objects may stand among them.
+    """Return True if a line gives an operator, such as ``slice``, constant indices only.
+
+    With ``attributes``, attributes of objects may occur among them.
     """
     file, line = source
     found = list(_indices(file, line, _CALLED.get(operator, operator), operator in _INDEXING))
@@ -40,7 +40,7 @@ def _indices(file: str, line: int, name: str, subscripts: bool) -> Iterator[ast.
 
 @lru_cache(maxsize=64)
 def _by_line(text: str) -> Mapping[int, list[ast.Subscript | ast.Call]]:
-    """The subscripts and calls of a source text, under each line that they span."""
+    """The subscripts and calls of a source text, listed under each line they span."""
     found: dict[int, list[ast.Subscript | ast.Call]] = {}
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
         for node in ast.walk(ast.parse(text)):
@@ -57,7 +57,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _is_function(called: ast.expr) -> bool:
-    """Whether it is a function of a module (``torch.narrow``), which has the tensor first."""
+    """True for a function of a module (``torch.narrow``), with the tensor as its first argument."""
     if isinstance(called, ast.Attribute):
         return ast.unparse(called.value) in {"F", "torch", "functional", "nn.functional"}
     return True

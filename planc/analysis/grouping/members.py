@@ -1,4 +1,4 @@
-"""Where the units of each group stand in the model's tensors: runs of indices."""
+"""Members of groups: each group's units as runs of indices in the model's tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planc.analysis.grouping.classes import Places
+from planc.analysis.grouping.classes import Occurrences
 from planc.analysis.grouping.grouped import PINNED
 from planc.ir.graph import Graph
 from planc.ir.groups import Member, Over, Run, compress
@@ -19,14 +19,14 @@ def members(
     facts: Facts,
     group: NDArray[np.int32],
     unit: NDArray[np.int32],
-    places: Places,
+    places: Occurrences,
     count: int,
 ) -> list[tuple[Member, ...]]:
     """The members of each group, in the order of the model's tensors."""
     member_lists: list[list[tuple[tuple[int, int, int], Member]]] = [[] for _ in range(count)]
     groups = group[places.atom]
     live = np.flatnonzero(groups != PINNED)
-    order = live[np.argsort(groups[live], kind="stable")]  # places stand by slot and block
+    order = live[np.argsort(groups[live], kind="stable")]  # places are ordered by slot and block
     if not len(order):
         return []
     keys = (groups[order], places.slot[order], places.block[order])
@@ -64,13 +64,13 @@ def _steps(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """The step of each stretch's indices if its units are consecutive, 0 if it is irregular."""
+    """The index step of each stretch with consecutive units, 0 for an irregular stretch."""
     lengths = ends - starts
     steps: NDArray[np.int64] = (lengths == 1).astype(np.int64)
     long = np.flatnonzero(lengths > 1)
     if len(long):
         unit_steps, index_steps = np.diff(units), np.diff(indices)
-        # the last difference of a stretch belongs to no stretch: it repeats the one before
+        # the difference at the end of a stretch crosses into the next one: not checked
         last = ends[:-1] - 1
         first = index_steps[starts[long]]
         stray = np.ones(len(index_steps), dtype=bool)
@@ -86,7 +86,7 @@ def _steps(
 
 
 def _united(entries: list[tuple[tuple[int, int, int], Member]]) -> tuple[Member, ...]:
-    """The members in order; levels of rows that have become one lie in one place, once."""
+    """The members in order; row levels merged into one group are listed once per place."""
     entries.sort(key=lambda entry: (entry[0], entry[1].runs))
     places: dict[tuple[int, int, int], list[Member]] = {}
     for key, member in entries:
@@ -95,7 +95,7 @@ def _united(entries: list[tuple[tuple[int, int, int], Member]]) -> tuple[Member,
 
 
 def _apart(members: list[Member]) -> list[Member]:
-    """The members of one place as they are, or as one where indices stand in several."""
+    """The members of one place unchanged, or one member if they share indices."""
     if len(members) == 1:
         return members
     pairs = [member.expand() for member in members]

@@ -1,4 +1,4 @@
-"""Origins of bounds: the code and the model, or the inputs of the run."""
+"""Origins of bounds: the code and the model, or the inputs of the traced run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planc.rules.labels.facts import NEVER
 
 
 class Origins:
-    """Tells where the bounds of reads come from, by the labels that are live."""
+    """Traces the bounds of reads to their origin, by the labels still prunable."""
 
     def __init__(self, graph: Graph, walked: Walked) -> None:
         self.graph, self.walked = graph, walked
@@ -32,23 +32,23 @@ class Origins:
         }
 
     def follows_inputs(self, read: Read) -> bool:
-        """Whether sizes of inputs count in the bounds."""
+        """True if the bounds depend on sizes of inputs."""
         numbers = [number for number, _ in self._numbers(read)]
         return any(isinstance(n, Size) and self._of_inputs(n.expr) for n in numbers)
 
     def is_fixed(self, read: Read) -> bool:
-        """Whether the bounds are the same for all inputs, as far as the code shows."""
+        """True if the code shows that the bounds are equal for all inputs."""
         node = self.graph.nodes[read.node]
         if name_of(node) in SPLITS and not is_literal(node.source, "select"):
-            return False  # which of the parts are used may depend on the inputs
+            return False  # the inputs may determine the parts in use
         if read.index is not None and is_literal(node.source, "index"):
             return True
-        sources = self._sources(read.index)  # captured positions may be made of anything
+        sources = self._sources(read.index)  # captured positions may have any origin
         known = all(value in self.made or value in self.tensors for value in sources)
         return known and all(self._spelt_out(n, of) for n, of in self._numbers(read))
 
     def _numbers(self, read: Read) -> Iterator[tuple[int, Node]]:
-        """The numbers that bounds and positions are made of, each with the operator it is for."""
+        """The numbers behind bounds and positions, each with its operator."""
         yield from ((number, self.graph.nodes[read.node]) for number in read.numbers)
         for value in self._sources(read.index):
             if (node := self.made.get(value)) is not None:
@@ -56,7 +56,7 @@ class Origins:
                     yield number, node
 
     def _sources(self, value: int | None) -> Iterator[int]:
-        """A value and all that it is computed from."""
+        """A value and every value it is computed from."""
         waiting, seen = [value] if value is not None else [], set[int]()
         while waiting:
             if (at := waiting.pop()) not in seen:
@@ -67,8 +67,9 @@ class Origins:
                 waiting.extend(ref.id for ref in refs(arguments))
 
     def _spelt_out(self, number: int, node: Node) -> bool:
-        """Whether a number is a literal, or made of attributes and widths; which literals stand in
-        such an expression is known where it is written out.
+        """True for a literal, or a number made of attributes and widths.
+
+        Literals inside such an expression are looked up in the source line.
         """
         if not isinstance(number, Size):
             return is_literal(node.source, name_of(node))
@@ -76,7 +77,9 @@ class Origins:
         return not plain or is_literal(node.source, name_of(node), attributes=True)
 
     def _of_inputs(self, expr: Expr) -> bool:
-        """A size that no plan changes is one of inputs, but for those of the model's tensors."""
+        """True if the expression has a size that belongs to no tensor of the model and cannot
+        shrink.
+        """
         return any(
             isinstance(leaf, SizeOf) and leaf.value not in self.tensors and not self._shrinks(leaf)
             for leaf in leaves(expr)

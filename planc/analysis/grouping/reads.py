@@ -1,7 +1,6 @@
-"""Reads of parts: the places along a dimension that slices, splits and constant indices take.
+"""Partial reads: the places of a dimension taken by slices, splits and constant indices.
 
-In: a graph with the labels of its values. Out: one :class:`Read` for each operator that takes a
-part of its first operand and leaves out the rest.
+Each operator with a partly used first operand gives one :class:`Read`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from planc.analysis.walk import Walked
 from planc.ir.expressions import Size
-from planc.ir.graph import Graph, Node, Ref, refs
+from planc.ir.graph import Graph, Node, Ref, of_types, refs
 
 Places = NDArray[np.intp]
 SPLITS = frozenset({"split", "split_with_sizes", "chunk", "tensor_split", "unbind"})
@@ -25,8 +24,9 @@ _COPIES = {f"{name}_copy": name for name in ("slice", "select", "narrow", "unbin
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """The places ``at`` of dimension ``dim`` of ``value`` that node ``node`` takes; ``numbers`` are
-    the bounds it is given, ``index`` is the value that holds the positions, or None.
+    """The places ``at`` of dimension ``dim`` of ``value``, taken by node ``node``.
+
+    ``numbers`` are the given bounds; ``index`` is the value holding the positions, or None.
     """
 
     node: int
@@ -38,7 +38,7 @@ class Read:
 
 
 def reads(graph: Graph, walked: Walked) -> Iterator[Read]:
-    """The reads of parts along labelled dimensions, in the order of the graph."""
+    """The partial reads along labelled dimensions, in the order of the graph."""
     used = {ref.id for node in graph.nodes for ref in refs((node.args, node.kwargs_values))}
     used |= {ref.id for ref in graph.outputs}
     for i, node in enumerate(graph.nodes):
@@ -51,18 +51,14 @@ def reads(graph: Graph, walked: Walked) -> Iterator[Read]:
 
 
 def name_of(node: Node) -> str:
-    """The name of an operator, that of what it copies or is the unsafe variant of."""
+    """The base name of an operator, without the marks of copying and unsafe variants."""
     name = node.op.split(".")[1].removeprefix("unsafe_")
     return _COPIES.get(name, name)
 
 
 def numbers_in(argument: Any) -> Iterator[int]:
     """The integers in an argument, in order."""
-    if isinstance(argument, tuple):
-        for item in argument:
-            yield from numbers_in(item)
-    elif isinstance(argument, int) and type(argument) is not bool:
-        yield argument
+    return of_types(argument, int, Size)
 
 
 def _parts(graph: Graph, walked: Walked, i: int, used: set[int]) -> Iterator[Read]:
@@ -85,7 +81,7 @@ def _parts(graph: Graph, walked: Walked, i: int, used: set[int]) -> Iterator[Rea
 
 
 def _taken(name: str, places: Places, given: tuple[Any, ...]) -> Places | None:
-    """What is left of a dimension's places, None where a tensor says it."""
+    """The places taken from a dimension, None if a tensor determines them."""
     if name == "slice":
         return places[slice(*(*given, None, None, None)[:3])]
     if not isinstance(given[0], int):
@@ -94,7 +90,7 @@ def _taken(name: str, places: Places, given: tuple[Any, ...]) -> Places | None:
 
 
 def _bounds(given: tuple[Any, ...], size: int) -> tuple[Any, ...]:
-    """The bounds of a slice that leave something out, or may do so at other sizes."""
+    """The bounds of a slice that exclude places, now or at other sizes."""
     start, end, step = (*given, None, None, None)[:3]
     left_out = ((start, (None, 0)), (step, (None, 1)))
     bounds = [bound for bound, idle in left_out if isinstance(bound, Size) or bound not in idle]
@@ -104,7 +100,7 @@ def _bounds(given: tuple[Any, ...], size: int) -> tuple[Any, ...]:
 
 
 def _cropped(i: int, value: int, shape: tuple[int, ...], pad: tuple[int, ...]) -> Iterator[Read]:
-    """Negative padding crops."""
+    """Crops by negative padding."""
     for k in range(len(pad) // 2):
         before, after = pad[2 * k : 2 * k + 2]
         dim = len(shape) - 1 - k
@@ -116,7 +112,7 @@ def _cropped(i: int, value: int, shape: tuple[int, ...], pad: tuple[int, ...]) -
 def _indexed(
     walked: Walked, i: int, value: int, shape: tuple[int, ...], indices: tuple[Ref | None, ...]
 ) -> Iterator[Read]:
-    """A constant list of positions; what other indices pick from is pinned by their rules."""
+    """A constant list of positions; the rules pin operands of all other indices."""
     given = [(dim, ref.id) for dim, ref in enumerate(indices) if ref is not None]
     if len(given) == 1:
         dim, index = given[0]
@@ -126,7 +122,7 @@ def _indexed(
 
 
 def _split(graph: Graph, i: int, used: set[int]) -> Iterator[Read]:
-    """The parts that are used further."""
+    """The parts of a split with later uses."""
     node = graph.nodes[i]
     value, present = node.args[0].id, [ref.id for ref in node.outputs if ref is not None]
     shape, pieces = graph.values[value].shape, [graph.values[piece].shape for piece in present]

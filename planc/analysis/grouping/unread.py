@@ -1,8 +1,8 @@
-"""Pins of what the traced run did not read, because of the sizes of its inputs.
+"""Pins of parts outside the traced run's reads, because of the sizes of its inputs.
 
-``pos[:T]`` reads as many rows as the example is long; a longer input reads more of them. A part of
-a value that no read of the run covers is pinned, unless the code leaves it out for every input: by
-a literal, an attribute, or the width of a pruned dimension.
+``pos[:T]`` reads as many rows as the example is long; a longer input reads more. A part outside
+every read of the run is pinned, unless the code excludes it for all inputs: by a literal, an
+attribute, or the width of a pruned dimension.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ FOLLOWS = "how much of it is read follows the sizes of inputs"
 
 
 def pin_unread(graph: Graph, walked: Walked) -> None:
-    """Adds the pins to the facts of the walk."""
+    """Add the pins to the facts of the walk.
+
+    Reads with bounds made of input sizes come first. Their pins remove widths from the plan's
+    control, so the rest is examined again until no further read follows the inputs.
+    """
     by_place: dict[tuple[int, int], list[Read]] = {}
     for read in reads(graph, walked):
         by_place.setdefault((read.value, read.dim), []).append(read)
     waiting = dict(by_place)
     while follow := _following(waiting, Origins(graph, walked)) if waiting else []:
-        for place in follow:  # widths of what is pinned are no longer those of a plan
+        for place in follow:  # pinned widths no longer depend on a plan
             node = waiting.pop(place)[0].node
             layers = walked.labels[place[0]].targeting(place[1])
             walked.facts.pins.extend(Note(layer.atoms, FOLLOWS, node) for layer in layers)
@@ -48,8 +52,8 @@ def _following(
 def _left_out(
     graph: Graph, walked: Walked, waiting: Mapping[tuple[int, int], list[Read]]
 ) -> Iterator[Note]:
-    """What reads leave out that are not the same for all inputs, or stand on one of several ways
-    through the model.
+    """Pins of parts excluded by reads that vary with the inputs, or that lie on one of several
+    paths through the model.
     """
     if not waiting:
         return
@@ -61,9 +65,10 @@ def _left_out(
 
 
 def _read_whole(graph: Graph, waiting: Mapping[tuple[int, int], list[Read]]) -> set[int]:
-    """The values that another operator takes whole, or the model returns: those computed from
-    inputs, and those of whose parts the run only writes into. Of the model's own tensors, a longer
-    input reads a later part beside that, too.
+    """Values taken whole by another operator, or returned by the model.
+
+    Counted are values computed from inputs, and values with parts only written into. Tensors of the
+    model do not count: a longer input reads a later part of them as well.
     """
     partial = {read.node for found in waiting.values() for read in found}
     whole = {ref.id for ref in graph.outputs}
@@ -79,7 +84,7 @@ def _read_whole(graph: Graph, waiting: Mapping[tuple[int, int], list[Read]]) -> 
 
 
 def _are_written(graph: Graph, found: list[Read]) -> bool:
-    """Whether the parts of some reads are operands of in-place operators, and of nothing else."""
+    """True if only in-place operators use the parts of these reads."""
     parts = {ref.id for read in found for ref in graph.nodes[read.node].outputs if ref is not None}
     returned = parts & {ref.id for ref in graph.outputs}
     users = [node for node in graph.nodes if parts & {ref.id for ref in node.operands}]
@@ -91,7 +96,7 @@ def _read_by(found: list[Read]) -> Places:
 
 
 def _outside(walked: Walked, place: tuple[int, int], at: Places) -> Iterator[Atoms]:
-    """The atoms of a value that stand only beside the places ``at`` of a dimension."""
+    """The atoms of a value found only outside the places ``at`` of a dimension."""
     value, dim = place
     x = dense(walked.labels[value])
     beside = np.setdiff1d(np.arange(x.shape[dim]), at)
