@@ -55,6 +55,7 @@ _RANKINGS = {
     "isomorphic": Isomorphic,
     "per_cost": PerCost,
 }
+_NUMBERS = ("ratio", "macs", "params", "bytes", "latency", "round_to", "floor", "cap", "seed")
 
 
 @takes(
@@ -70,19 +71,11 @@ _RANKINGS = {
     rows=some_patterns,
     ratios=optional(a_mapping),
     target=optional(options("module", "graph", error=PolicyError)),
-    ratio=no_array,
-    macs=no_array,
-    params=no_array,
-    bytes=no_array,
-    latency=no_array,
-    round_to=no_array,
-    floor=no_array,
-    cap=no_array,
-    seed=no_array,
     ranking=a_text,
     global_ranking=a_flag,
     equal=a_flag,
     strict=a_flag,
+    **dict.fromkeys(_NUMBERS, no_array),
 )
 def compile(
     model: nn.Module | torch.export.ExportedProgram,
@@ -115,48 +108,51 @@ def compile(
     target: Target | None = None,
     strict: bool = False,
 ) -> Plan:
-    """Compiles a model into a pruning plan. The model is neither run nor changed.
+    """Compile a model into a pruning plan. The model is neither run nor changed.
 
     Args:
-        model: an ``nn.Module``, or an exported program, which stands for its ``.module()``.
-        args, kwargs: example inputs; only their shapes and types matter. An exported program has
+        model: an ``nn.Module``, or an exported program, equivalent to its ``.module()``.
+        args, kwargs: example inputs; only their shapes and types matter. An exported program brings
             its own.
-        ratio: the share of units that go, in [0, 1), rounded down; a half where neither it nor a
-            budget is given. Whole rows that have cells inside (heads, convolution groups) go only
-            if ``kinds`` or ``rows`` says so.
+        ratio: the share of units to remove, in [0, 1), rounded down; a half without a ratio and a
+            budget. Whole rows with cells inside (heads, convolution groups) are removed only on
+            request by ``kinds`` or ``rows``.
         macs, params, bytes: budgets instead of a ratio, each a figure (an ``int``) or a share of
-            what the original costs (a ``float`` up to 1): as much stays as all of them allow.
-        latency: one more, in nanoseconds or as a share, by ``latency_table``
-            (:func:`planc.measure_latency`).
-        machine: the one that the table was measured on, where the plan is made on another.
+            the original's cost (a ``float`` up to 1): as much is kept as all of them allow.
+        latency: a further budget, in nanoseconds or as a share, by ``latency_table``.
+        latency_table: the table of the model (:func:`planc.measure_latency`).
+        machine: the machine the table was measured on, if the plan is made on another.
         criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
             :mod:`planc.criteria`).
-        statistics: what :func:`planc.calibrate` collected, for criteria that need it.
-        weights: what is scored instead of the model's own tensors, which may then be on the meta
-            device: by name, as :class:`planc.StoredWeights` reads them from files one by one.
-        policy: instead of all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
+        statistics: the result of :func:`planc.calibrate`, for criteria in need of it.
+        weights: tensors to score, by name, instead of the model's own, possibly on the meta device;
+            :class:`planc.StoredWeights` reads them from files one by one.
+        policy: replaces all options from ``ranking`` to ``ratios`` (see :mod:`planc.policy`).
         ranking: "uniform", every group loses the share; "global", all groups together do;
-            "isomorphic", groups alike do; "per_cost", by score per unit of what the first budget
-            limits, of MACs without one.
+            "isomorphic", similar groups do; "per_cost", by score per unit of the first budget's
+            measure, by default MACs.
         global_ranking: the same as ``ranking="global"``.
-        round_to: dimensions that shrink keep a multiple of this many indices.
-        floor: the least number of units a group keeps.
-        cap: the largest share of its units that a group loses.
-        equal: groups alike keep equally many units, as one number in a configuration says.
-        keep: a pattern, or several, of groups, tensors or modules that stay whole (``"layer4.*"``).
-        only: patterns of those that may shrink, all others stay.
-        kinds: a ratio per kind of group, e.g. ``{"heads": 0.5}``.
-        rows: kinds of whole rows that go by the common ratio or budget, e.g. ``["heads"]``.
+        round_to: shrinking dimensions keep a multiple of this many indices.
+        floor: the least number of units kept by a group.
+        cap: the largest share of its units removed from a group.
+        equal: similar groups keep equally many units, as one number in a configuration requires.
+        keep: a pattern, or several, of groups, tensors or modules to keep whole (``"layer4.*"``).
+        only: patterns of the groups allowed to shrink; all others stay whole.
+        kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``.
+        rows: kinds of whole rows under the common ratio or budget, e.g. ``["heads"]``.
         ratios: ratios for parts of the model by the names of groups, e.g. ``{"layer1.*": 0.2}``.
         seed: for the random criterion; recorded in the plan.
-        target: "module" keeps the class and obeys what its code computes itself; "graph" prunes
-            the traced graph, whose constants can be rewritten. By default "module", and "graph"
-            for an exported program, whose code holds its sizes as literals.
-        strict: an operator without a rule is an error.
+        target: "module" keeps the class and obeys the sizes its code computes; "graph" prunes the
+            traced graph with its constants rewritten. By default "module", and "graph" for an
+            exported program, because its code holds sizes as literals.
+        strict: raise an error for an operator without a rule.
+
+    Returns:
+        The plan, for :func:`planc.apply`, :func:`planc.save_plan` and :func:`planc.verify`.
 
     Raises:
-        TraceError, AnalysisError, PolicyError: each names the object and what to do.
-        InfeasibleBudget: a PolicyError; names the closest figure and what stops it.
+        TraceError, AnalysisError, PolicyError: each names the object and the remedy.
+        InfeasibleBudget: a PolicyError; names the closest figure and the obstacle.
     """
     budget = Budget(macs, params, bytes, latency, latency_table)
     limited = budget != Budget(table=latency_table)
@@ -184,10 +180,10 @@ def compile(
         floor=floor,
         cap=cap,
         equal=equal,
-        keep=_several(keep),
-        only=_several(only),
+        keep=tuple(keep),
+        only=tuple(only),
         kinds=tuple(sorted((kinds or {}).items())),
-        rows=_several(rows),
+        rows=tuple(rows),
         ratios=tuple((ratios or {}).items()),
     )
     if policy is not None:
@@ -202,14 +198,14 @@ def compile(
     analysis = analyze(trace(model, args, kwargs), strict)
     options.check(analysis)
     if limited:
-        budget.limits(analysis)  # a budget that is none is refused before scores are computed
+        budget.limits(analysis)  # refuse an invalid budget before computing scores
     scores = score(analysis, model if weights is None else weights, scorer, statistics)
     return select(analysis, scores, chosen, target, seed, budget if limited else None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What can be said of a policy without composing one."""
+    """The keyword options of :func:`compile` for building a policy."""
 
     ratio: float | None = None
     ranking: str = "uniform"
@@ -224,7 +220,7 @@ class _Options:
     ratios: tuple[tuple[str, float], ...] = ()
 
     def refuse(self, policy: Policy) -> None:
-        """Raises PolicyError if anything is said beside a policy."""
+        """Raise PolicyError for options given beside a policy."""
         default = _Options()
         said = [f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name)]
         if said:
@@ -234,7 +230,7 @@ class _Options:
             )
 
     def check(self, analysis: Analysis) -> None:
-        """Raises PolicyError if what may shrink by ``only`` is what ``keep`` leaves whole."""
+        """Raise PolicyError if ``keep`` covers all groups of ``only``."""
         allowed, whole = (
             {g for pattern in patterns for g in matching(analysis.groups, pattern)}
             for patterns in (self.only, self.keep)
@@ -246,7 +242,7 @@ class _Options:
             )
 
     def policy(self, of: str) -> Policy:
-        """The policy that the options compose; ``of`` is what scores are divided by."""
+        """The policy composed from the options; ``of`` is the cost measure of "per_cost"."""
         if self.ranking not in _RANKINGS:
             raise PolicyError(
                 f"unknown ranking {self.ranking!r}: choose one of {', '.join(_RANKINGS)}"
@@ -269,7 +265,3 @@ class _Options:
         if self.equal:
             chosen = Equal(chosen)
         return Keep(chosen, self.keep) if self.keep else chosen
-
-
-def _several(patterns: str | Sequence[str]) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)

@@ -1,8 +1,8 @@
-"""Configurations: what fields they must have for the model's class to make the pruned model anew.
+"""Configurations: the fields from which the model's class builds the pruned model.
 
-In: the tables of the pruned model (shapes, attributes) and a :class:`Construction`, which builds
-tables from fields. Out: the fields that change. A field is never set for looking right: all changes
-together must lead to exactly the pruned model, or none is made.
+A :class:`Construction` builds tables (shapes, attributes) from fields; the search compares them
+with the tables of the pruned model. Fields change only if the rebuilt model matches the pruned one
+exactly.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from planc.ir.construction import NAME, Construction, Field, Kept, Tables
 from planc.ir.graph import Graph, attributes_read
 from planc.plan.plan import AttributeChange, Cut, TensorSpec
 
-_CHOICES = 3  # what one number may become; where it is more, parts of the model differ
-_PAIRED = 12  # the most steps of which pairs are tried
+_CHOICES = 3  # new values of one number; with more of them, parts of the model differ
+_PAIRED = 12  # the most steps tried in pairs
 _MISSING = 10.0  # the distance between a tensor and none: more than from 1 to 20,000
 
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """The fields that make the pruned model, with all attributes that its modules then have; or,
-    if there are none, the first ``difference`` of the nearest that was found.
+    """The fields of the pruned model and the attributes of its modules.
+
+    Both are empty if no fields match; ``difference`` is then the first one of the nearest match.
     """
 
     fields: Mapping[Field, Any]
@@ -41,14 +42,14 @@ def describe(
     fixed: frozenset[Field],
     sizes: Mapping[int, frozenset[int]],
 ) -> Description:
-    """Searches for the fields that describe a pruned model.
+    """Search for the fields describing a pruned model.
 
     Args:
-        wanted: its tensors' shapes, and the attributes that matter.
-        kept: the indices of each tensor that stay, by dimension.
-        given: fields that already have new values.
-        fixed: fields that may not change, for the forward reads them.
-        sizes: what sizes become: a field of value n is tried with each of ``sizes[n]``.
+        wanted: its tensors' shapes, and the attributes to match.
+        kept: the kept indices of each tensor, by dimension.
+        given: fields with new values already.
+        fixed: fields to leave unchanged, because the forward reads them.
+        sizes: the new values of sizes: a field of value n is tried with each of ``sizes[n]``.
     """
     search = _Search(construction, wanted)
     fields: dict[Field, Any] | None = dict(given)
@@ -72,13 +73,13 @@ def with_configuration(
     cuts: Mapping[str, Cut],
     shapes: Sequence[tuple[int, ...]],
 ) -> tuple[AttributeChange, ...]:
-    """The changes of a plan, with those of the configuration that describes the pruned model, and
-    of the attributes that the forward does not read but a model made from it would have.
+    """The changes of a plan, extended by the configuration of the pruned model and by attributes of
+    its modules unread by the forward.
 
     Args:
         after: the tensors of the pruned model.
-        cuts: what is removed of them.
-        shapes: the shapes of all values of the graph once it is.
+        cuts: the removals from them.
+        shapes: the shapes of all values of the pruned graph.
     """
     construction = graph.construction
     original = construction.original if construction is not None and cuts else None
@@ -86,53 +87,44 @@ def with_configuration(
         return changes
     new = {(change.module, change.name): change.after for change in changes}
     read = attributes_read(graph.nodes, graph.numbers.values(), graph.comparisons)
+    decided = read | new.keys()
     unread = {
-        key
+        key: value
         for key, value in original.attributes.items()
-        if key not in read | new.keys() and type(value) in (int, tuple) and _whole(value)
+        if key not in decided and _whole(value)
+    }
+    matched = {
+        key: new.get(key, value) for key, value in original.attributes.items() if key not in unread
     }
     description = describe(
         construction,
-        Tables(
-            {name: spec.shape for spec in after for name in spec.names},
-            {
-                key: new.get(key, value)
-                for key, value in original.attributes.items()
-                if key not in unread
-            },
-        ),
-        {name: cut.kept for name, cut in cuts.items()},
-        {
-            name.removeprefix(f"{NAME}."): value
-            for (path, name), value in new.items()
-            if path == "" and name.startswith(f"{NAME}.")
-        },
-        frozenset(
-            name.removeprefix(f"{NAME}.")
-            for path, name in read
-            if path == "" and name.startswith(f"{NAME}.")
-        ),
-        _sizes(graph, changes, shapes),
+        wanted=Tables({name: spec.shape for spec in after for name in spec.names}, matched),
+        kept={name: cut.kept for name, cut in cuts.items()},
+        given={field: value for key, value in new.items() if (field := _field(*key))},
+        fixed=frozenset(field for key in read if (field := _field(*key))),
+        sizes=_sizes(graph, changes, shapes),
     )
-    more = {
-        ("", f"{NAME}.{field}"): (construction.fields[field], value)
-        for field, value in description.fields.items()
-    }
-    for key in unread:
-        before = original.attributes[key]
-        more[key] = (before, description.attributes.get(key, before))
+    fields = {("", f"{NAME}.{field}"): value for field, value in description.fields.items()}
+    before = {key: construction.fields[_field(*key)] for key in fields} | unread
+    found = fields | {key: description.attributes.get(key, unread[key]) for key in unread}
     added = tuple(
-        AttributeChange(*key, before, value)
-        for key, (before, value) in more.items()
-        if key not in new and value != before and _alike(before, value)
+        AttributeChange(*key, before[key], value)
+        for key, value in found.items()
+        if key not in new and value != before[key] and _alike(before[key], value)
     )
     return tuple(sorted((*changes, *added), key=lambda change: (change.module, change.name)))
+
+
+def _field(path: str, name: str) -> Field:
+    """The configuration's field in an attribute, empty for other attributes."""
+    field = name.removeprefix(f"{NAME}.")
+    return field if path == "" and field != name else ""
 
 
 def _sizes(
     graph: Graph, changes: Sequence[AttributeChange], shapes: Sequence[tuple[int, ...]]
 ) -> dict[int, frozenset[int]]:
-    """What numbers become: sizes of values, and attributes."""
+    """The new values of numbers: sizes of values, and attributes."""
     found: dict[int, set[int]] = {}
     for value, shape in zip(graph.values, shapes, strict=True):
         for before, after in zip(value.shape, shape, strict=True):
@@ -145,12 +137,12 @@ def _sizes(
 
 
 def _whole(value: Any) -> bool:
-    """Whether a number, or all in nested tuples, are integers."""
-    return all(map(_whole, value)) if isinstance(value, tuple) else type(value) is int
+    """True for an integer, or a nested tuple of integers."""
+    return type(value) in (int, tuple) and all(type(n) is int for _, n in _numbers(value))
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two plain values are of one type, numbers and the length of tuples included."""
+    """True if two plain values have one type, including numbers and tuple lengths."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(_alike, one, other))
     return type(one) is type(other)
@@ -160,37 +152,36 @@ Step = tuple[Field, tuple[int, ...], int]
 
 
 def _steps(fields: Mapping[Field, Any], sizes: Mapping[int, frozenset[int]]) -> list[Step]:
-    """Each integer of a field with each of the values that it may get."""
+    """Each integer of a field with each of its possible new values."""
     return [
         (field, index, size)
         for field, value in fields.items()
-        for index, number in _integers(value)
+        for index, number in _numbers(value)
         if len(sizes.get(number, ())) <= _CHOICES
         for size in sorted(sizes.get(number, ()))
     ]
 
 
-def _integers(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], int]]:
+def _numbers(value: Any, index: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], int]]:
     if isinstance(value, tuple):
         for i, item in enumerate(value):
-            yield from _integers(item, (*index, i))
+            yield from _numbers(item, (*index, i))
     else:
         yield index, value
 
 
 class _Search:
-    """Goes from fields to fields that make a model nearer to the wanted one."""
+    """Moves from fields to fields of a model nearer to the wanted one."""
 
     def __init__(self, construction: Construction, wanted: Tables) -> None:
         self.construction, self.wanted = construction, wanted
         self._made: dict[tuple[tuple[Field, Any], ...], tuple[float, Tables | None]] = {}
 
     def tables(self, fields: Mapping[Field, Any]) -> Tables | None:
-        """The tables of the model that fields make."""
         return self._measured(fields)[1]
 
     def distance(self, fields: Mapping[Field, Any]) -> float:
-        """How far that is from the wanted one: 0 where all sizes are right."""
+        """The distance to the wanted model: 0 if all sizes match."""
         return self._measured(fields)[0]
 
     def _measured(self, fields: Mapping[Field, Any]) -> tuple[float, Tables | None]:
@@ -202,8 +193,8 @@ class _Search:
         return self._made[key]
 
     def better(self, fields: Mapping[Field, Any], steps: list[Step]) -> dict[Field, Any] | None:
-        """The nearest that one step leads to; where none leads nearer, two steps at once, for two
-        fields may make one size. None where neither does.
+        """The nearest fields after one step, or, if no step gets nearer, after two at once, because
+        two fields may make one size. None if neither gets nearer.
         """
         if self.distance(fields) == 0:
             return None
@@ -226,7 +217,6 @@ class _Search:
         return dict(nearest) if self.distance(nearest) < self.distance(fields) else None
 
     def taken(self, fields: Mapping[Field, Any], step: Step) -> dict[Field, Any]:
-        """The fields after a step."""
         field, index, size = step
         value = fields.get(field, self.construction.fields[field])
         return {**fields, field: _with(value, index, size)}
@@ -239,7 +229,7 @@ def _with(value: Any, index: tuple[int, ...], size: int) -> Any:
 
 
 def _distance(found: Tables, wanted: Tables) -> float:
-    """The sum of what sizes are apart."""
+    """The total distance of all sizes."""
     total = 0.0
     for name in wanted.shapes.keys() | found.shapes.keys():
         total += _apart(wanted.shapes.get(name), found.shapes.get(name))
@@ -261,7 +251,7 @@ def _apart(one: Any, other: Any) -> float:
 
 
 def first_difference(wanted: Tables, found: Tables) -> str:
-    """The first tensor or attribute that is not as wanted, in words."""
+    """The first differing tensor or attribute, in words."""
     for name in sorted(wanted.shapes.keys() | found.shapes.keys()):
         have, want = found.shapes.get(name), wanted.shapes.get(name)
         if have != want:

@@ -1,4 +1,4 @@
-"""Lossless pruning: what changes nothing goes, and nothing else."""
+"""Lossless pruning: removal of exactly the units without any effect on the outputs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ from planc.trace import trace
 
 @takes(model=module)
 def fold(model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
-    """A copy of a model in which constants have been folded into biases, equal to rounding.
+    """A copy of a model with constants folded into biases, equal to rounding.
 
-    A unit whose value is the same for all inputs, as a channel is whose scale is zero and whose
-    shift is not, adds a constant to what takes it in: to the bias there, or to the running mean of
-    the batch norm that alone follows, and the unit becomes zero, like all others on which nothing
-    depends. One that a padded convolution takes in is another at the borders and stays. For
-    activations that are finite, and the shapes of the example inputs.
+    A unit of the same value for all inputs, such as a channel with zero scale and nonzero shift,
+    adds a constant to its consumers. The constant is moved to the bias there, or to the running
+    mean of a batch norm if that alone follows, and the unit becomes zero, like all units without a
+    consumer. A unit consumed by a padded convolution varies at the borders and stays. Valid for
+    finite activations and the shapes of the example inputs.
+
+    Args:
+        model: the model, in eval mode; it stays unchanged.
+        args, kwargs: example inputs, as for :func:`planc.compile`.
 
     Raises:
         PolicyError: the model is training.
-        TraceError, AnalysisError: as :func:`planc.compile`.
+        TraceError, AnalysisError: as in :func:`planc.compile`.
     """
     analysis = analyze(trace(model, args, kwargs))
     if analysis.graph.training:
@@ -55,18 +59,23 @@ def lossless(
     *,
     target: Target = "module",
 ) -> tuple[nn.Module, Plan]:
-    """A model equal to ``model`` to rounding, and the plan that removes from it exactly the units
-    that provably change nothing: outputs stay equal to rounding.
+    """A model equal to ``model`` to rounding, and the plan removing exactly its provably
+    ineffective units: outputs stay equal to rounding.
 
-    The model returned is what :func:`fold` makes, of the same structure as ``model``; the plan is
-    applied to it::
+    The returned model is the result of :func:`fold`, with the structure of ``model``; the plan is
+    for this model::
 
         ready, plan = planc.lossless(model, images)
         smaller = planc.apply(plan, ready)
 
+    Args:
+        model: the model, in eval mode; it stays unchanged.
+        args, kwargs: example inputs, as for :func:`planc.compile`.
+        target: "module" or "graph", as for :func:`planc.compile`.
+
     Raises:
         PolicyError: the model is training.
-        TraceError, AnalysisError: as :func:`planc.compile`.
+        TraceError, AnalysisError: as in :func:`planc.compile`.
     """
     ready = fold(model, args, kwargs)
     return ready, compile(

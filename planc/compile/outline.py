@@ -29,7 +29,7 @@ from planc.plan.plan import (
     WidthConstraint,
     cuts,
 )
-from planc.policy.conditions import Conditions
+from planc.policy.feasible import Conditions
 from planc.policy.order import whole
 
 Removed = tuple[tuple[int, ...], ...]

@@ -1,8 +1,8 @@
 """Iterative pruning: a budget reached in steps, with the user's fine-tuning in between.
 
-A :class:`Schedule` says how far each step goes; :func:`next_step` compiles the next one from the
-model in hand. Its ``total`` is one plan in the original's indices: all that has to be kept between
-steps, for what has been done can be read off it. Nothing here has a state of its own::
+A :class:`Schedule` sets the budget of each step; :func:`next_step` compiles the next step for the
+current model. Its ``total`` is one plan in the original's indices, the only state to keep between
+steps: the progress can be read off it::
 
     schedule, done = planc.Schedule(macs=0.25, steps=4), None
     while step := planc.next_step(schedule, model, images, done):
@@ -11,8 +11,8 @@ steps, for what has been done can be read off it. Nothing here has a state of it
         planc.save_plan(done, "pruned.planc")
 
 After a crash, ``done = planc.load_plan("pruned.planc")`` and ``model = planc.apply(done,
-original)`` give the structure of the last step, for the weights that were saved with it, and the
-loop goes on. Where one file is to hold both, so that a crash cannot part them, it is
+original)`` give the structure of the last step, ready for the weights saved with it, and the loop
+continues. To keep both in one file, so that a crash cannot separate them, use
 ``planc.save("pruned.safetensors", model, done)``, and after a crash ``model =
 planc.load("pruned.safetensors", original)``, ``done = planc.inspect("pruned.safetensors").plan``.
 """
@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
 from torch import nn
 
 from planc.analysis import analyze
@@ -36,19 +35,24 @@ from planc.plan.compose import compose
 from planc.plan.latency import LatencyTable, Prediction
 from planc.plan.plan import Cost, Plan
 from planc.policy import Budget
-from planc.policy.budget import NAMES, no_table
+from planc.policy.budget import no_table
 from planc.policy.latency.carried import Carried
+from planc.policy.marginal import MEASURES
+from planc.policy.order import whole
 from planc.policy.ratio import checked_count
 from planc.trace import trace
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Budgets on the way to a last one, each of them as :class:`planc.policy.Budget` has it.
+    """Intermediate budgets on the way to a final one.
 
-    Of ``steps`` steps, the "geometric" ``shape`` takes the same share of what is left with each,
-    the "linear" one the same amount. The ``latency`` is that of the ``latency_table`` of the
-    original, which serves for all steps.
+    Args:
+        macs, params, bytes, latency: the final budget (:class:`planc.policy.Budget`).
+        latency_table: the table of the original, used for all steps.
+        steps: the number of steps.
+        shape: "geometric" removes the same share of the remainder in each step, "linear" the same
+            amount.
     """
 
     macs: int | float | None = None
@@ -60,11 +64,11 @@ class Schedule:
     shape: Literal["geometric", "linear"] = "geometric"
 
     def figures(self, cost: Cost, latency: int = 0) -> tuple[Mapping[str, int], ...]:
-        """The most that each step may leave of an original of that ``cost``, by measure; its
-        ``latency`` is in nanoseconds.
+        """The limits of each step for an original of cost ``cost``, by measure; ``latency`` is the
+        original's, in nanoseconds.
 
         Raises:
-            PolicyError: the budget is none, or the number of steps, or the shape.
+            PolicyError: the budget, the number of steps or the shape is invalid.
         """
         checked_count(self.steps, "steps", "4 steps, for example")
         if self.shape not in ("geometric", "linear"):
@@ -87,8 +91,8 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: ``plan`` is for the model in hand, ``total`` for the original; step ``number`` of
-    the schedule's.
+    """One step of a schedule: ``plan`` is for the current model, ``total`` for the original,
+    ``number`` its place in the schedule, from 1.
     """
 
     plan: Plan
@@ -111,19 +115,21 @@ def next_step(
     kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Step | None:
-    """The first step of a schedule that has not been taken, None after the last.
+    """The first step of a schedule not yet taken, None after the last.
 
     Args:
-        model: what ``done`` makes of the original, in its present weights; the original at first.
-        done: the ``total`` of the step before.
-        options: those of :func:`planc.compile`, but for ratio and budgets.
+        schedule: the budgets of all steps.
+        model: the original at first, then the model pruned by ``done``, with its current weights.
+        args, kwargs: example inputs, as for :func:`planc.compile`.
+        done: the ``total`` of the previous step.
+        options: those of :func:`planc.compile`, except ratio and budgets.
 
     Raises:
-        StalePlan: ``model`` is not what ``done`` makes.
-        InfeasibleBudget: the step cannot be taken; names the closest figure and what stops it.
-        TraceError, AnalysisError, PolicyError: as :func:`planc.compile`.
+        StalePlan: ``model`` is not the result of ``done``.
+        InfeasibleBudget: the step is impossible; names the closest figure and the obstacle.
+        TraceError, AnalysisError, PolicyError: as in :func:`planc.compile`.
     """
-    for name in ("ratio", *NAMES, "latency", "latency_table"):
+    for name in ("ratio", *MEASURES, "latency", "latency_table"):
         if name in options:
             raise PolicyError(f"{name}={options[name]!r}: the schedule says how far a step goes")
     if schedule.latency is not None and schedule.latency_table is None:
@@ -131,11 +137,11 @@ def next_step(
     table: Prediction | None = schedule.latency_table if schedule.latency is not None else None
     if done is None:
         analysis = analyze(trace(model, args, kwargs))
-        kept = [group.cells for group in analysis.groups]
-        cost = analysis.cost.price(kept)
+        kept = whole(analysis)
+        cost = analysis.cost.price(kept.tolist())
         left = asdict(cost)
         if table is not None:
-            left["latency"] = table.prediction(analysis)(np.array(kept))
+            left["latency"] = table.prediction(analysis)(kept)
         latency = left.get("latency", 0)
     else:
         cost, left, latency = done.cost_before, asdict(done.cost_after), 0

@@ -21,7 +21,7 @@ from planc.plan.plan import Fingerprints, Plan, Provenance
 from planc.plan.specification import features
 from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
-from planc.policy.lowest import lowest
+from planc.policy.order import lowest
 from planc.policy.ratio import Policy
 
 Target = Literal["module", "graph"]

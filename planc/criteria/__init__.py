@@ -1,9 +1,10 @@
 """Criteria: pure functions from tensors to one score for every unit of every group.
 
-A :class:`Criterion` is called with the analysis and the tensors by name and returns
-:class:`Scores`; units with low scores go first. They compose: :class:`Reduced` makes a criterion of
-an :class:`Importance` of single members, :class:`Normalized` brings scores to one scale,
-:class:`Fallback` joins two. Some need :class:`Statistics`, which :func:`planc.calibrate` collects.
+A :class:`Criterion` is called with the analysis and the tensors by name and returns one array of
+scores for each group; units with low scores are removed first. :func:`score` checks them and
+returns :class:`Scores`. Criteria compose: :class:`Reduced` makes a criterion of an
+:class:`Importance` of single members, :class:`Normalized` brings scores to one scale,
+:class:`Fallback` joins two. Some need :class:`Statistics`, collected by :func:`planc.calibrate`.
 """
 
 from __future__ import annotations

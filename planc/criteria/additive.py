@@ -1,4 +1,4 @@
-"""Importances that every coordinate has a share of: sums over all that leaves with a unit."""
+"""Additive importances: sums of a quantity over all coordinates removed with a unit."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from planc.ir.graph import Tensor
 
 
 class Additive(ABC):
-    """A criterion by a quantity of single coordinates: :meth:`element` is summed, :meth:`finish`
-    makes a score of the sum.
+    """Base of criteria by a quantity of single coordinates: :meth:`element` is summed, and
+    :meth:`finish` turns the sum into a score.
 
-    Called as a criterion it sums over everything that leaves with a unit, each coordinate once,
-    also where it leaves through two dimensions. As the importance of
-    :class:`planc.criteria.Reduced` it sums, and finishes, in each member by itself.
+    Called as a criterion, it sums over everything removed with a unit, each coordinate once, even
+    if removed through two dimensions. As the importance of :class:`planc.criteria.Reduced`, it sums
+    and finishes in each member separately.
     """
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The statistics that are needed."""
+        """The required statistics."""
         return ()
 
     @abstractmethod
     def element(self, sources: Sources, tensor: Tensor) -> torch.Tensor | None:
-        """The quantity of each coordinate of a parameter, None if it says nothing of it."""
+        """The quantity of each coordinate of a parameter, None if undefined for the parameter."""
 
     def finish(self, sums: Values) -> Values:
-        """Scores of sums."""
+        """The scores of sums."""
         return sums
 
     def sums(
@@ -72,8 +72,8 @@ class Additive(ABC):
         return spoken(places, self.finish(sums), heard)
 
     def place_values(self, sources: Sources) -> tuple[Values, NDArray[np.bool_]]:
-        """The sums for the indices of all places, one after the other, and of which places the
-        criterion says anything.
+        """The sums for the indices of all places, concatenated, and the mask of places with a
+        defined quantity.
         """
         places, tensors = sources.analysis.places, sources.analysis.graph.tensors
         found: list[torch.Tensor | Values | None] = [None] * len(places.places)
@@ -82,10 +82,10 @@ class Additive(ABC):
             summed = self.sums(sources, tensors[number], own)
             for position, values in zip(positions, summed, strict=True):
                 found[position] = values
-        return flat_values(places, found), np.array([own is not None for own in found], dtype=bool)
+        return flat_values(places, found)
 
     def _counted_twice(self, sources: Sources) -> Values:
-        """For each unit the sum over what leaves with it through several dimensions at once, by
+        """For each unit, the sum over coordinates removed through several dimensions at once, by
         inclusion and exclusion.
         """
         places = sources.analysis.places
@@ -103,10 +103,10 @@ class Additive(ABC):
 
 
 def positive(value: float, what: str) -> float:
-    """The number if it is finite and above 0.
+    """Return the number.
 
     Raises:
-        PolicyError: it is not.
+        PolicyError: it is not finite and above 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
         raise PolicyError(f"{what} {value!r} is not a finite number above 0")

@@ -1,9 +1,9 @@
-"""What the loss of a batch changes by without a unit, to first order, as sums over the batches.
+"""First-order changes of a batch's loss on removal of a unit, as sums over the batches.
 
-In, once for each batch: the gradients of all parameters. Out: what is added to the sums that
-:class:`planc.criteria.statistics.Statistics` keeps of every group, and later their means. A change
-is a sum over a unit whose power is taken before batches are added up, so the units have to be known
-while the model runs.
+For each batch, the gradients of all parameters yield the terms of the sums kept for every group by
+:class:`planc.criteria.statistics.Statistics`; later their means are read. A change is a sum over a
+unit, raised to a power before the batches are added up, so the units must be known while the model
+runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from planc.ir.graph import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Change(Additive):
-    """c = sum of weight times gradient over all that leaves with a unit, for one gradient."""
+    """c = sum of weight times gradient over everything removed with a unit, for one gradient."""
 
     gradients: Weights
 
@@ -34,7 +34,7 @@ class Change(Additive):
         return "change of the loss"
 
     def element(self, sources: Sources, tensor: Tensor) -> torch.Tensor | None:
-        """w g; nothing for a parameter without a gradient."""
+        """w g; None for a parameter without a gradient."""
         gradient = named_in(self.gradients, tensor)
         return None if gradient is None else (sources.weight(tensor).conj() * gradient).real
 
@@ -42,8 +42,8 @@ class Change(Additive):
 def changes_of_batch(
     analysis: Analysis, weights: Weights, gradients: Weights
 ) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """What one batch adds to the sums: quantity, group and |c| and c^2 of all that leaves with a
-    unit, and of what leaves each of its members.
+    """The terms of one batch: quantity, group, and |c| and c^2 of each unit, in total and in each
+    of its members.
     """
     change = Change(gradients)
     members = change.members(analysis, weights)
@@ -57,7 +57,7 @@ def changes_of_batch(
 
 
 def mean_changes(analysis: Analysis, statistics: Statistics, p: int) -> tuple[Values | None, ...]:
-    """For each unit of each group the mean of |c|^p over the batches; p is 1 or 2."""
+    """For each unit of each group, the mean of |c|^p over the batches; p is 1 or 2."""
     return tuple(
         _mean(statistics, CHANGES, group.name, group.size, p) if n else None
         for group, n in zip(analysis.groups, _entries(analysis), strict=True)
@@ -65,7 +65,7 @@ def mean_changes(analysis: Analysis, statistics: Statistics, p: int) -> tuple[Va
 
 
 def mean_member_changes(analysis: Analysis, statistics: Statistics, p: int) -> Members:
-    """The same of each unit in each of its members."""
+    """The same for each unit in each of its members."""
     parts = [
         _mean(statistics, MEMBER_CHANGES, group.name, int(n), p)
         for group, n in zip(analysis.groups, _entries(analysis), strict=True)
@@ -76,7 +76,7 @@ def mean_member_changes(analysis: Analysis, statistics: Statistics, p: int) -> M
 
 
 def _entries(analysis: Analysis) -> NDArray[np.int64]:
-    """For each group the members of all its units together."""
+    """For each group, the number of members of all its units together."""
     found: NDArray[np.int64] = np.diff(
         np.searchsorted(analysis.places.pairs.unit, analysis.places.offsets)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from planc.analysis import Analysis
 from planc.analysis.places import NOWHERE, Place
 from planc.criteria.additive import Additive
 from planc.criteria.changes import mean_changes, mean_member_changes
-from planc.criteria.members import Members, Reduced, Values, gathered
+from planc.criteria.members import Members, PlaceCriterion, Values
+from planc.criteria.roles import Role
 from planc.criteria.scores import Opinions, Weights
 from planc.criteria.sources import Sources
 from planc.criteria.statistics import (
@@ -30,21 +31,23 @@ from planc.ir.graph import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Taylor(Additive):
-    """What the loss of a batch changes by without a unit, to first order, as the mean over the
-    batches; g is the gradient of a batch. The power p, 1 or 2, comes before the mean: changes of
-    opposite sign would cancel, the more so the better the model is trained.
+    """The first-order change of the loss on removal of a unit, averaged over the batches; g is the
+    gradient of one batch.
 
-    ``per="element"``: sum |w g|^p over everything that leaves with the unit (Molchanov et al. 2019,
+    The power p (1 or 2) is taken before the mean, because changes of opposite sign would cancel,
+    increasingly so in a well-trained model.
+
+    ``per="element"``: sum |w g|^p over everything removed with the unit (Molchanov et al. 2019,
     "Importance Estimation for Neural Network Pruning", equation 9, p = 2; Molchanov et al. 2017,
     "Pruning Convolutional Neural Networks for Resource Efficient Inference", equation 7, for
     weights, p = 1). ``per="unit"``: |sum w g|^p (Molchanov et al. 2019, equation 8, p = 2, averaged
-    over minibatches; the same with the group in the place of a filter). The elements are the
-    default: they prune better, before and after fine-tuning (``python -m tests.bench.digits``).
+    over minibatches, with the group in the place of a filter). Elements are the default, because
+    they prune better, before and after fine-tuning (``python -m tests.bench.digits``).
 
-    ``Reduced(Taylor("unit"), "sum")`` raises each member's sum to the power before they are added.
+    ``Reduced(Taylor("unit"), "sum")`` raises each member's sum to the power before adding them.
 
     Raises:
-        PolicyError: ``per`` is another word, ``p`` another number.
+        PolicyError: ``per`` or ``p`` has another value.
     """
 
     per: Literal["element", "unit"] = "element"
@@ -61,7 +64,7 @@ class Taylor(Additive):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The changes of each batch, or the gradient's mean size."""
+        """The changes of each batch, or the mean size of the gradient."""
         return (CHANGES,) if self.per == "unit" else (self._of_gradient,)
 
     @property
@@ -74,7 +77,7 @@ class Taylor(Additive):
         return power * sources.mean(self._of_gradient, tensor).real
 
     def finish(self, sums: Values) -> Values:
-        """No less than 0, whatever the last bit."""
+        """Clamp rounding errors below 0."""
         scores: Values = np.maximum(sums, 0)
         return scores
 
@@ -96,21 +99,18 @@ class Taylor(Additive):
 
 @dataclass(frozen=True, slots=True)
 class OptimalBrainDamage(Additive):
-    """What the loss changes by without a unit, to second order: sum 1/2 h w^2, with the diagonal
-    of the empirical Fisher information, h = mean g^2, for that of the Hessian.
+    """The second-order change of the loss on removal of a unit: sum 1/2 h w^2, with the diagonal of
+    the empirical Fisher information, h = mean g^2, in place of the Hessian's.
 
     Optimal brain damage (LeCun et al. 1990, equation 3: the saliency h w^2 / 2) with the Fisher
     approximation (Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher
     pruning", equation 9). Each batch gives one g: exact for batches of one example.
     """
 
+    needs: ClassVar[tuple[str, ...]] = (SQUARED_GRADIENT,)
+
     def __str__(self) -> str:
         return "optimal brain damage"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The squared gradient."""
-        return (SQUARED_GRADIENT,)
 
     def element(self, sources: Sources, tensor: Tensor) -> torch.Tensor:
         """1/2 h w^2."""
@@ -118,53 +118,40 @@ class OptimalBrainDamage(Additive):
         return weight * weight * sources.mean(SQUARED_GRADIENT, tensor).real / 2
 
     def finish(self, sums: Values) -> Values:
-        """No less than 0, whatever the last bit."""
+        """Clamp rounding errors below 0."""
         scores: Values = np.maximum(sums, 0)
         return scores
 
 
 @dataclass(frozen=True, slots=True)
-class KroneckerDamage:
-    """What the loss changes by without the filters of a unit, to second order, with Kronecker
-    factors for the Hessian: 1/2 sum_{i, j in unit} S_ij w_i^T A w_j over the rows w_i of a weight.
+class KroneckerDamage(PlaceCriterion):
+    """The second-order change of the loss on removal of a unit's filters, with Kronecker factors in
+    place of the Hessian: 1/2 sum_{i, j in unit} S_ij w_i^T A w_j over the rows w_i of a weight.
 
     C-OBD (Wang et al. 2019, "EigenDamage: Structured Pruning in the Kronecker-Factored Eigenbasis",
-    section 3.1, where a unit has one row: 1/2 S_ii w_i^T A w_i), with the factors of KFAC for
-    linear layers (Martens and Grosse 2015) and convolutions (Grosse and Martens 2016). For the
-    weights of ``nn.Linear``, ``nn.Conv1d`` and ``nn.Conv2d`` without channel groups, biases left
-    out. As a criterion by itself: the sum over all weights that make the unit. It says nothing of
-    groups that no such weight makes.
+    section 3.1, for units of one row: 1/2 S_ii w_i^T A w_i), with the factors of KFAC for linear
+    layers (Martens and Grosse 2015) and convolutions (Grosse and Martens 2016). Covers the weights
+    of ``nn.Linear``, ``nn.Conv1d`` and ``nn.Conv2d`` without channel groups; biases are left out.
+    Called as a criterion: the sum over all weights producing the unit. Undefined for groups without
+    such a weight.
     """
+
+    REDUCTION = "sum"
+    needs: ClassVar[tuple[str, ...]] = (KRONECKER,)
 
     def __str__(self) -> str:
         return "kronecker damage"
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The Kronecker factors."""
-        return (KRONECKER,)
-
-    def __call__(
-        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
-    ) -> Opinions:
-        return Reduced(self, "sum")(analysis, weights, statistics)
-
-    def members(
-        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
-    ) -> Members:
-        """The damage of every unit in each weight that makes it."""
-        sources = Sources(self, analysis, weights, statistics)
-        of_places: list[torch.Tensor | None] = []
-        for place in analysis.places.places:
-            tensor = analysis.graph.tensors[place.tensor]
-            role = sources.roles.get(tensor.value)
-            makes = role is not None and place.dim == role.out == 0 and place.blocks == 1
-            of_places.append(_damage(sources, tensor, place) if makes else None)
-        return gathered(analysis, of_places)
+    def values(
+        self, sources: Sources, tensor: Tensor, role: Role, place: Place
+    ) -> torch.Tensor | None:
+        """The damage of each unit, in the output dimension of a weight."""
+        makes = place.dim == role.out == 0 and place.blocks == 1
+        return _damage(sources, tensor, place) if makes else None
 
 
 def _damage(sources: Sources, tensor: Tensor, place: Place) -> torch.Tensor | None:
-    """For each row of a weight its part in the damage: 1/2 sum_j S_ij w_i^T A w_j over the rows j
+    """For each row of a weight, its part of the damage: 1/2 sum_j S_ij w_i^T A w_j over the rows j
     of the same unit.
     """
     rows = sources.weight(tensor).flatten(1).double()

@@ -1,29 +1,34 @@
-"""Scores of units in each member of a group, and how they become one score for each unit.
+"""Scores of units in each member of a group, and their reduction to one score per unit.
 
-An :class:`Importance` says how much a unit matters in each place (dimension of a parameter) that
-it leaves; :class:`Reduced` makes a criterion of it. One parameter says nothing of the matter (a
-bias of network slimming): its places are left out.
+An :class:`Importance` scores a unit in each of its places (dimensions of parameters);
+:class:`Reduced` makes a criterion of it. Places of parameters without a score (a bias in network
+slimming) are left out.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
-from planc.analysis.places import Places
+from planc.analysis.places import Place, Places
+from planc.criteria.roles import Role
 from planc.criteria.scores import Opinions, Weights
-from planc.criteria.statistics import Statistics
+from planc.criteria.sources import Sources
+from planc.criteria.statistics import Statistics, needs_of
 from planc.errors import PolicyError
+from planc.ir.graph import Tensor
 
 Values = NDArray[np.float64]
 Reduction = Literal["mean", "max", "sum", "prod", "first"]
+Within = Literal["sum", "mean"]
 _REDUCTIONS: Mapping[str, Callable[[Values, NDArray[np.int64]], Values]] = {
     "sum": np.add.reduceat,
     "mean": np.add.reduceat,
@@ -35,8 +40,10 @@ _REDUCTIONS: Mapping[str, Callable[[Values, NDArray[np.int64]], Values]] = {
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """``values[i]`` is the importance of unit ``unit[i]`` in one of its members; entries stand in
-    the order of units, then of the model's tensors.
+    """Importances of units in single members: ``values[i]`` is that of unit ``unit[i]`` in one
+    member.
+
+    Entries are in the order of units, then of the model's tensors.
     """
 
     analysis: Analysis
@@ -44,7 +51,7 @@ class Members:
     values: Values
 
     def reduced(self, reduction: Reduction) -> Opinions:
-        """One score for each unit of each group, None for groups without any such member."""
+        """One score for each unit of each group, None for groups without any scored member."""
         places = self.analysis.places
         counts = np.bincount(self.unit, minlength=places.count)
         told = np.flatnonzero(counts)
@@ -58,13 +65,13 @@ class Members:
 
 
 def spoken(places: Places, scores: Values, told: NDArray[np.bool_]) -> Opinions:
-    """The scores of each group, None for those of whose units nothing was ``told``."""
+    """The scores of each group, None for groups with units outside the mask ``told``."""
     pairs = zip(places.split(scores), places.split(told), strict=True)
     return tuple(own if known.all() else None for own, known in pairs)
 
 
 class Importance(Protocol):
-    """How much each unit matters in each of its members."""
+    """Scores of each unit in each of its members."""
 
     def members(
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
@@ -75,11 +82,11 @@ class Importance(Protocol):
 @dataclass(frozen=True)
 class Reduced:
     """A criterion: the importances of a unit in its members, reduced to one by their ``mean``,
-    ``max``, ``sum``, ``prod`` or the ``first`` member's alone (in the order of the model's
+    ``max``, ``sum``, ``prod``, or the ``first`` member's alone (in the order of the model's
     tensors).
 
     Raises:
-        PolicyError: there is no such reduction.
+        PolicyError: the reduction is unknown, or the importance has no scores of single members.
     """
 
     importance: Importance
@@ -100,8 +107,8 @@ class Reduced:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The statistics that are needed."""
-        return getattr(self.importance, "needs", ())
+        """The required statistics."""
+        return needs_of(self.importance)
 
     def __call__(
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
@@ -110,22 +117,42 @@ class Reduced:
         return found.reduced(self.reduction)
 
 
-def gathered(
-    analysis: Analysis,
-    of_places: Sequence[torch.Tensor | None],
-    finish: Callable[[Values], Values] | None = None,
-    within: Literal["sum", "mean"] = "sum",
-) -> Members:
-    """The members of all units, out of one value for each index of each place.
+class PlaceCriterion(ABC):
+    """Base of criteria by one value for each index of a weight's output or input dimension.
 
-    Args:
-        of_places: for each of ``analysis.places`` a tensor as long as its ``units``, or None where
-            it says nothing.
-        finish: what becomes of the sum over the indices that a unit has in one place.
-        within: how the values of several indices become one.
+    Called as a criterion, it reduces a unit's values over all its weights by ``REDUCTION``.
     """
-    told = np.array([values is not None for values in of_places], dtype=bool)
-    return members_of(analysis, flat_values(analysis.places, of_places), told, finish, within)
+
+    REDUCTION: ClassVar[Reduction] = "mean"
+    WITHIN: ClassVar[Within] = "sum"  # of the indices of a unit in one place
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The required statistics."""
+        return ()
+
+    @abstractmethod
+    def values(
+        self, sources: Sources, tensor: Tensor, role: Role, place: Place
+    ) -> torch.Tensor | None:
+        """One value for each of the place's ``units``, None where undefined."""
+
+    def __call__(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Opinions:
+        return self.members(analysis, weights, statistics).reduced(self.REDUCTION)
+
+    def members(
+        self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
+    ) -> Members:
+        """The importance of every unit in each weight with a value for it."""
+        sources, places = Sources(self, analysis, weights, statistics), analysis.places
+        found: list[torch.Tensor | Values | None] = []
+        for place in places.places:
+            tensor = analysis.graph.tensors[place.tensor]
+            role = sources.roles.get(tensor.value)
+            found.append(None if role is None else self.values(sources, tensor, role, place))
+        return members_of(analysis, *flat_values(places, found), within=self.WITHIN)
 
 
 def members_of(
@@ -133,10 +160,15 @@ def members_of(
     values: Values,
     told: NDArray[np.bool_],
     finish: Callable[[Values], Values] | None = None,
-    within: Literal["sum", "mean"] = "sum",
+    within: Within = "sum",
 ) -> Members:
-    """As :func:`gathered`, of the values of all places, one after the other, and whether there are
-    any of each.
+    """The members of all units.
+
+    Args:
+        values: one value for each index of each place, concatenated.
+        told: the mask of places with values.
+        finish: applied to the sum over the indices of a unit in one place.
+        within: the reduction of these values to one.
     """
     places = analysis.places
     pairs, indices = places.pairs, places.indices
@@ -149,13 +181,17 @@ def members_of(
 
 
 def summed_by(owner: NDArray[np.int64], values: Values, count: int) -> Values:
-    """The sum of the values of each owner from 0 to ``count``, always in the same order."""
+    """The sum of the values of each owner below ``count``, always in the same order."""
     summed: Values = np.bincount(owner, weights=values, minlength=count).astype(np.float64)
     return summed
 
 
-def flat_values(places: Places, of_places: Sequence[torch.Tensor | Values | None]) -> Values:
-    """The values of all places, one after the other, as double precision; 0 where there is none."""
+def flat_values(
+    places: Places, of_places: Sequence[torch.Tensor | Values | None]
+) -> tuple[Values, NDArray[np.bool_]]:
+    """The values of all places, concatenated, in double precision, and the mask of places with
+    values; 0 in the others.
+    """
     flat: Values = np.zeros(int(places.indices.starts[-1]))
     elsewhere: dict[torch.device, list[tuple[slice, torch.Tensor]]] = {}
     bounds = pairwise(places.indices.starts.tolist())
@@ -164,9 +200,9 @@ def flat_values(places: Places, of_places: Sequence[torch.Tensor | Values | None
             elsewhere.setdefault(values.device, []).append((slice(start, stop), values))
         elif values is not None:
             flat[start:stop] = values
-    for parts in elsewhere.values():  # each device hands over all it has at once
+    for parts in elsewhere.values():  # one transfer per device
         joined = torch.cat([values.reshape(-1).double() for _, values in parts]).cpu().numpy()
         ends = np.cumsum([values.numel() for _, values in parts])[:-1]
         for (own, _), values in zip(parts, np.split(joined, ends), strict=True):
             flat[own] = values
-    return flat
+    return flat, np.array([values is not None for values in of_places], dtype=bool)

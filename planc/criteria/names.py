@@ -1,4 +1,4 @@
-"""The names of criteria: a name in, the criterion out."""
+"""The names of criteria."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from planc.criteria.gradients import KroneckerDamage, OptimalBrainDamage, Taylor
 from planc.criteria.magnitude import Magnitude
 from planc.criteria.random import Random
 from planc.criteria.scores import Criterion
+from planc.criteria.statistics import needs_of
 from planc.errors import PolicyError
 from planc.plan.arguments import function_of, shown
 
@@ -31,16 +32,21 @@ _NAMED: Mapping[str, Callable[[], Criterion]] = {
 }
 
 NAMES = (*sorted([*_NAMED, "random"]),)
-"""The criteria that have a name."""
+"""The names of criteria."""
 
 
 def named(name: str | Criterion, seed: int = 0) -> Criterion:
-    """A criterion as it is, or by its name: "l1", "l2", "random", "batch_norm" (scales of batch
-    norms), "fpgm", "lamp", and with statistics "taylor", "taylor_unit", "obd", "obd_c",
-    "activation", "apoz", "variance", "wanda".
+    """Return a criterion unchanged, or the criterion of a name.
+
+    The names: "l1", "l2", "random", "batch_norm" (scales of batch norms), "fpgm", "lamp", and with
+    statistics "taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "variance", "wanda".
+
+    Args:
+        name: a name, or a function, returned as it is.
+        seed: the seed of "random".
 
     Raises:
-        PolicyError: there is none of that name; names the near misses.
+        PolicyError: the name is unknown (names the near misses), or it is no function.
     """
     if not isinstance(name, str):
         if not callable(name) or isinstance(name, type):
@@ -48,7 +54,7 @@ def named(name: str | Criterion, seed: int = 0) -> Criterion:
                 f"criterion {shown(name)} is of type {type(name).__name__}: give a function, or "
                 f"one of the names {', '.join(NAMES)}"
             )
-        taken = ("analysis", "weights", *(["statistics"] if getattr(name, "needs", ()) else []))
+        taken = ("analysis", "weights", *(["statistics"] if needs_of(name) else []))
         checked: Criterion = function_of(*taken)("criterion", name)
         return checked
     if name == "random":

@@ -1,4 +1,4 @@
-"""Criteria made of criteria: scores on one scale in every group, and a second opinion."""
+"""Criteria made of criteria: scores on one scale in every group, and a fallback criterion."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Literal, get_args
 from planc.analysis import Analysis
 from planc.criteria.members import Values
 from planc.criteria.scores import Criterion, Opinions, Weights, opinions
-from planc.criteria.statistics import Statistics
+from planc.criteria.statistics import Statistics, needs_of
 from planc.errors import PolicyError
 
 Normalization = Literal["mean", "max", "sum", "standardization", "gaussian", "none"]
 
 
 def _over(scores: Values, by: float) -> Values:
-    """The quotient; scores without extent stay as they are."""
+    """The quotient; scores stay unchanged where the divisor is not positive."""
     return scores / by if by > 0 else scores
 
 
@@ -34,14 +34,14 @@ _NORMALIZATIONS: Mapping[str, Callable[[Values], Values]] = {
 
 @dataclass(frozen=True)
 class Normalized:
-    """A criterion's scores, brought to one scale in each group so that groups can compete.
+    """A criterion's scores on one scale in each group, so that groups can compete.
 
-    ``by`` says how, for the scores x of a group: ``mean``, ``max`` and ``sum`` divide by it,
-    ``standardization`` is (x - min) / (max - min), ``gaussian`` is (x - mean) / standard deviation,
-    ``none`` leaves them. A divisor of 0 is left out.
+    For the scores x of a group, ``by`` selects the scale: ``mean``, ``max`` and ``sum`` divide by
+    that value, ``standardization`` is (x - min) / (max - min), ``gaussian`` is (x - mean) /
+    standard deviation, ``none`` keeps x. A divisor of 0 is left out.
 
     Raises:
-        PolicyError: there is no such normalization.
+        PolicyError: the normalization is unknown.
     """
 
     criterion: Criterion
@@ -57,8 +57,8 @@ class Normalized:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The statistics that are needed."""
-        return getattr(self.criterion, "needs", ())
+        """The required statistics."""
+        return needs_of(self.criterion)
 
     def __call__(
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None
@@ -71,8 +71,8 @@ class Normalized:
 
 @dataclass(frozen=True)
 class Fallback:
-    """The scores of ``first``; of ``second`` for groups of which ``first`` says nothing, as
-    network slimming of groups without batch normalization.
+    """The scores of ``first``, and of ``second`` for groups where ``first`` is undefined, such as
+    groups without batch normalization in network slimming.
 
     The scales of the two may differ: normalize both where groups compete.
     """
@@ -85,9 +85,8 @@ class Fallback:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The statistics that are needed."""
-        both = (*getattr(self.first, "needs", ()), *getattr(self.second, "needs", ()))
-        return tuple(dict.fromkeys(both))
+        """The required statistics."""
+        return tuple(dict.fromkeys((*needs_of(self.first), *needs_of(self.second))))
 
     def __call__(
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None

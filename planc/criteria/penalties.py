@@ -1,7 +1,7 @@
-"""Sparse training: penalties that drive units to zero, to be added to a loss.
+"""Sparse training: penalties driving units to zero, as additional terms of a loss.
 
-In: an analysis, and the model while it trains. Out: differentiable tensors of one number. Whole
-rows that have cells inside (heads, convolution groups) are left to the penalty of their cells.
+Each penalty maps a model in training to a differentiable tensor of one number. Whole rows with
+cells inside (heads, convolution groups) are left to the penalty of their cells.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from planc.analysis import Analysis
 from planc.analysis.places import NOWHERE
 from planc.criteria.additive import positive
 from planc.criteria.roles import scales
-from planc.criteria.scores import check_weights
+from planc.criteria.scores import check_weights, named_in
 from planc.criteria.sums import place_sums, power
 from planc.errors import AnalysisError, PolicyError, StalePlan
 from planc.plan.plan import Plan
@@ -25,27 +25,25 @@ from planc.plan.plan import Plan
 
 @dataclass(frozen=True, eq=False)
 class UnitSquares:
-    """For each unit the sum of the squares of its parameters, differentiably: ``[units]``.
+    """For each unit, the differentiable sum of the squares of its parameters: ``[units]``.
 
-    A parameter that is in two dimensions of one unit counts in each. Units of all groups are
-    numbered through, as in ``analysis.places``.
+    A parameter in two dimensions of one unit counts in each. Units are in the order of all groups,
+    as in ``analysis.places``.
 
     Raises:
-        StalePlan: a parameter is missing or has another shape than the one that was traced.
+        StalePlan: (when called) a parameter is missing or differs in shape from the traced one.
     """
 
     analysis: Analysis
 
     def __call__(self, model: nn.Module) -> torch.Tensor:
-        weights = _checked_parameters(self.analysis, model)
+        weights = _parameters(self.analysis, model)
         places = self.analysis.places
         parts: list[tuple[int, torch.Tensor]] = []
         device = next(iter(weights.values())).device if weights else torch.device("cpu")
         for number, positions in places.by_tensor.items():
-            tensor = self.analysis.graph.tensors[number]
-            weight = next(weights[name] for name in tensor.names if name in weights)
             own = [places.places[position] for position in positions]
-            sums = place_sums(power(weight, 2), own)
+            sums = place_sums(power(weights[number], 2), own)
             parts += zip(positions, (part.to(device) for part in sums), strict=True)
         if not parts:
             return torch.zeros(places.count, device=device)
@@ -60,7 +58,7 @@ class UnitSquares:
 
     @cached_property
     def free(self) -> torch.Tensor:
-        """``[units]``: 1 for units of groups that are penalised, 0 for whole rows."""
+        """``[units]``: 1 for units of penalised groups, 0 for whole rows."""
         rowed = self.analysis.grouping.rowed
         sizes = [group.size for group in self.analysis.groups]
         return torch.tensor([float(g not in rowed) for g in range(len(sizes))]).repeat_interleave(
@@ -70,14 +68,16 @@ class UnitSquares:
 
 @dataclass(frozen=True, eq=False)
 class GroupNorm:
-    """The group norm of DepGraph: sum_k gamma_k I_k^2 over all units k, where I_k^2 is the sum of
-    the squares of the unit's parameters and gamma_k = 2^(alpha (max I - I_k) / (max I - min I))
-    within each group, so that the weakest units shrink 2^alpha times as fast as the strongest.
+    """The group norm of DepGraph: sum_k gamma_k I_k^2 over all units k.
 
-    Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", equations 4 and 5, alpha = 4.
+    I_k^2 is the sum of the squares of the unit's parameters, and gamma_k = 2^(alpha (max I - I_k) /
+    (max I - min I)) within each group, so that the weakest units shrink 2^alpha times as fast as
+    the strongest. Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", equations 4 and 5,
+    alpha = 4.
 
-    Usage: ``loss = task + 1e-4 * penalty(model)``; gamma follows the weights, or stays what
-    ``gamma = penalty.strengths(model)`` was, once for each epoch, as ``penalty(model, gamma)``.
+    Usage: ``loss = task + 1e-4 * penalty(model)``, with gamma following the weights. To update
+    gamma once an epoch instead, pass ``gamma = penalty.strengths(model)`` as ``penalty(model,
+    gamma)``.
 
     Raises:
         PolicyError: ``alpha`` is not a finite number above 0.
@@ -119,7 +119,7 @@ class GroupNorm:
 
 @dataclass(frozen=True, eq=False)
 class BatchNormPenalty:
-    """The sum of |gamma| over the scales of batch normalizations whose channels may go.
+    """The sum of |gamma| over the scales of batch normalizations with removable channels.
 
     Network slimming (Liu et al. 2017, "Learning Efficient Convolutional Networks through Network
     Slimming", equation 1, g(gamma) = |gamma|). Usage: ``loss = task + 1e-4 * penalty(model)``.
@@ -137,35 +137,35 @@ class BatchNormPenalty:
             )
 
     @cached_property
-    def _own(self) -> tuple[tuple[tuple[str, ...], torch.Tensor], ...]:
-        """The names of each scale, and its channels that may go."""
+    def _own(self) -> tuple[tuple[int, torch.Tensor], ...]:
+        """The number of each scale, and the mask of its removable channels."""
         graph, found = self.analysis.graph, scales(self.analysis.graph)
         return tuple(
-            (graph.tensors[place.tensor].names, torch.from_numpy(place.units != NOWHERE))
+            (place.tensor, torch.from_numpy(place.units != NOWHERE))
             for place in self.analysis.places.places
             if graph.tensors[place.tensor].value in found
         )
 
     def __call__(self, model: nn.Module) -> torch.Tensor:
-        weights = _checked_parameters(self.analysis, model)
+        weights = _parameters(self.analysis, model)
         parts = []
-        for names, free in self._own:
-            scale = next(weights[name] for name in names if name in weights)
+        for number, free in self._own:
+            scale = weights[number]
             parts.append((scale.abs() * free.to(scale)).sum())
         return torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 
 @dataclass(frozen=True, eq=False)
 class Growing:
-    """Growing regularisation of the units that a plan removes: lambda(t) / 2 times the sum of the
+    """Growing regularisation of the units removed by a plan: lambda(t) / 2 times the sum of the
     squares of their parameters, lambda(t) = min(ceiling, delta floor(t / every)) at step t.
 
     Wang et al. 2021, "Neural Pruning via Growing Regularization", section 3.2 (GReg-1): the units
-    to go are chosen first, then pushed out ever harder, so that the others take over while it can
-    still be learnt. Usage: ``loss = task + penalty(model, step)``, then apply the plan.
+    are chosen first, then pushed out with growing force, so that the others take over while the
+    model can still learn. Usage: ``loss = task + penalty(model, step)``, then apply the plan.
 
     Raises:
-        StalePlan: the plan is one of another model.
+        StalePlan: the plan belongs to another model.
         PolicyError: a number is not above 0.
     """
 
@@ -213,8 +213,9 @@ class Growing:
         return self.strength(step) / 2 * (squares * self._removed.to(squares)).sum()
 
 
-def _checked_parameters(analysis: Analysis, model: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters by all their names, as they are trained."""
-    found: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+def _parameters(analysis: Analysis, model: nn.Module) -> dict[int, torch.Tensor]:
+    """The parameters by their number in the graph, as trained."""
+    found = dict(model.named_parameters(remove_duplicate=False))
     check_weights(analysis, found)
-    return found
+    by_number = {n: named_in(found, tensor) for n, tensor in enumerate(analysis.graph.tensors)}
+    return {n: weight for n, weight in by_number.items() if weight is not None}

@@ -26,7 +26,7 @@ class Random:
 
 
 def checked_seed(seed: int) -> int:
-    """The seed if it is one, which a plan can record.
+    """Return the seed, valid for the record in a plan.
 
     Raises:
         PolicyError: it is not a whole number from 0 to 2^63 - 1.

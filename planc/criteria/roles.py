@@ -1,6 +1,4 @@
-"""Which dimension of a weight makes outputs and which one reads inputs, by the operators that use
-it: what a filter is, or an input channel.
-"""
+"""The output and input dimensions of weights, found from the operators using them."""
 
 from __future__ import annotations
 
@@ -12,9 +10,10 @@ from planc.ir.graph import Graph, Node, Ref
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The dimension of a weight that counts outputs, and that of its inputs (None if none).
-    ``channels`` is how many inputs the operator reads, where an operator is known: more than that
-    dimension has if they are read in groups.
+    """The dimension of a weight for its outputs, and that of its inputs (None if there is none).
+
+    ``channels`` is the number of inputs read by a known operator: more than the size of that
+    dimension if the inputs are read in groups.
     """
 
     out: int
@@ -36,10 +35,10 @@ _OPERATORS: Mapping[str, tuple[int, Role]] = {
     "aten.addmm": (2, _TRANSPOSED),
     "aten.embedding": (0, Role(1, None)),
 }
-"""The argument that is the weight, and its role."""
+"""The position of the weight argument, and its role."""
 
 NORMS = ("aten.batch_norm", "aten.native_batch_norm", "aten.cudnn_batch_norm")
-"""Operators whose argument 1 is the scale of a batch normalization."""
+"""Batch normalizations, with their scale as argument 1."""
 
 
 def base_name(op: str) -> str:
@@ -48,13 +47,15 @@ def base_name(op: str) -> str:
 
 
 def contraction(op: str) -> tuple[int, Role] | None:
-    """For an operator that contracts its input with a weight: which argument that is, its role."""
+    """The position of the weight argument and its role, for an operator contracting its input with
+    a weight.
+    """
     return _OPERATORS.get(base_name(op))
 
 
 def roles(graph: Graph) -> dict[int, Role]:
-    """The roles of the graph's matrices, by their value. One that no known operator uses as its
-    weight is taken for ``[out, in, ...]``.
+    """The roles of the graph's matrices, by their value. A matrix without a known operator counts
+    as ``[out, in, ...]``.
     """
     found = {
         tensor.value: _FORWARD
@@ -71,7 +72,7 @@ def roles(graph: Graph) -> dict[int, Role]:
 
 
 def _read(graph: Graph, node: Node, at: int, role: Role) -> Role:
-    """The role with the number of channels that the operator reads."""
+    """The role with the number of channels read by the operator."""
     x, weight = node.args[at - 1], node.args[at]
     if role.into is None or not isinstance(x, Ref):
         return role
@@ -80,14 +81,14 @@ def _read(graph: Graph, node: Node, at: int, role: Role) -> Role:
 
 
 def channel(rank: int, weight_rank: int) -> int:
-    """The dimension of an operator's input that a weight of ``weight_rank`` dimensions reads:
-    the last one, before those of the kernel.
+    """The dimension of an operator's input read by a weight of ``weight_rank`` dimensions: the last
+    one before those of the kernel.
     """
     return rank - weight_rank + 1
 
 
 def scales(graph: Graph) -> frozenset[int]:
-    """The values of the parameters that scale the channels of a batch normalization."""
+    """The values of the parameters scaling the channels of a batch normalization."""
     parameters = {tensor.value for tensor in graph.tensors if tensor.kind == "parameter"}
     arguments = [node.args[1] for node in graph.nodes if base_name(node.op) in NORMS]
     return frozenset(

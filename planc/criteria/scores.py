@@ -1,65 +1,75 @@
-"""Scores: one number for each unit of each group, and what a criterion is."""
+"""Scores, one number for each unit of each group, and the criterion protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from planc.analysis import Analysis
-from planc.criteria.statistics import Statistics, needed
+from planc.criteria.statistics import Statistics, needed, needs_of
 from planc.errors import StalePlan
 from planc.ir.graph import Tensor
 
 Weights = Mapping[str, torch.Tensor]
 Opinions = Sequence[NDArray[np.float64] | None]
-"""For each group one score for each unit, or None if a criterion says nothing of the group."""
+"""For each group one score per unit, or None where the criterion is undefined for the group."""
+
+
+@runtime_checkable
+class Unread(Protocol):
+    """Weights read on access, with shapes known before, such as :class:`planc.StoredWeights`."""
+
+    @property
+    def meta(self) -> Weights:
+        """The same names with tensors on the meta device."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """``units[g][u]`` is the score of unit ``u`` of group ``g``; ``criterion`` says what it is."""
+    """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``."""
 
     units: tuple[NDArray[np.float64], ...]
     criterion: str
 
 
 class Criterion(Protocol):
-    """A pure function from an analysis and tensors to scores; ``str`` of it names it in plans.
+    """A pure function from an analysis and tensors to scores. Its ``str`` names it in plans.
 
-    One that reads statistics has an attribute ``needs``, the quantities that it reads (see
-    :mod:`planc.criteria.statistics`), and is called with them as the third argument.
+    A criterion reading statistics has an attribute ``needs``, the names of its quantities (see
+    :mod:`planc.criteria.statistics`), and takes the statistics as third argument.
     """
 
     def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:
-        """One array for each group, one score for each unit; None for a group of which it has
-        nothing to say.
+        """One array for each group with one score for each unit; None for groups where the
+        criterion is undefined.
         """
 
 
 def opinions(
     criterion: Criterion, analysis: Analysis, weights: Weights, statistics: Statistics | None
 ) -> Opinions:
-    """What a criterion says, given statistics if it needs them.
+    """The scores of a criterion, called with statistics if it needs them.
 
     Raises:
-        PolicyError: it needs some that were not collected.
+        PolicyError: required statistics were not collected.
     """
-    if not getattr(criterion, "needs", ()):
+    if not needs_of(criterion):
         return criterion(analysis, weights)
     return criterion(analysis, weights, needed(criterion, statistics))  # type: ignore[call-arg]
 
 
 def check_weights(analysis: Analysis, weights: Weights) -> None:
-    """Returns if all parameters are there, in the shapes that were traced.
+    """Check for the presence and the traced shape of all parameters, without reading values.
 
     Raises:
-        StalePlan: one is missing or has another shape.
+        StalePlan: a parameter is missing or has another shape.
     """
+    weights = weights.meta if isinstance(weights, Unread) else weights
     for tensor in analysis.graph.tensors:
         found = named_in(weights, tensor)
         if found is None:
@@ -76,7 +86,7 @@ def check_weights(analysis: Analysis, weights: Weights) -> None:
 
 
 def named_in(weights: Weights, tensor: Tensor) -> torch.Tensor | None:
-    """The tensor, under whichever of its names is there."""
+    """The tensor under any of its names, None if absent."""
     found = weights.get(tensor.names[0])
     if found is not None:
         return found
@@ -84,7 +94,7 @@ def named_in(weights: Weights, tensor: Tensor) -> torch.Tensor | None:
 
 
 def broken(name: str, tensor: torch.Tensor) -> str:
-    """How many values of a tensor are not finite, and where the first is."""
+    """The number of non-finite values of a tensor and the place of the first, in words."""
     places = tensor.isfinite().logical_not().nonzero()
     return (
         f"{name} has {len(places)} values that are NaN or inf, the first at "

@@ -1,4 +1,4 @@
-"""Scoring: an analysis, weights and a criterion in, one finite score for each unit out."""
+"""Scoring: one finite score for each unit, by a criterion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from torch import nn
 
 from planc.analysis import Analysis
 from planc.criteria.names import named
-from planc.criteria.scores import Criterion, Scores, Weights, broken, check_weights, opinions
+from planc.criteria.scores import (
+    Criterion,
+    Scores,
+    Weights,
+    broken,
+    check_weights,
+    named_in,
+    opinions,
+)
 from planc.criteria.statistics import Statistics
 from planc.errors import PolicyError
 from planc.ir.groups import Group
@@ -35,17 +43,18 @@ def score(
     criterion: str | Criterion,
     statistics: Statistics | None = None,
 ) -> Scores:
-    """Scores every unit of every group.
+    """Score every unit of every group.
 
     Args:
-        weights: the model, or its parameters and buffers by name, as an exported program's
-            ``state_dict`` has them. What a mask of torch.nn.utils.prune hides in a model counts
-            as zero.
+        analysis: the model's analysis (:func:`planc.analyze`).
+        weights: the model, or its parameters and buffers by name, as in an exported program's
+            ``state_dict``. Values hidden by a mask of torch.nn.utils.prune in a model count as
+            zero.
         criterion: a name ("l2", "l1", "random", "taylor", ...) or a function.
-        statistics: what :func:`planc.calibrate` collected, for criteria that need it.
+        statistics: the result of :func:`planc.calibrate`, for criteria in need of it.
 
     Raises:
-        StalePlan: a tensor is missing or has another shape than the one that was traced.
+        StalePlan: a tensor is missing or differs in shape from the traced one.
         PolicyError: statistics are missing; a score is missing or not finite; names the group.
     """
     criterion = named(criterion)
@@ -57,7 +66,7 @@ def score(
             f"weights: expected the model or its tensors by name, got {described(weights)}; "
             "pass the model, or its state_dict()"
         )
-    check_weights(analysis, getattr(weights, "meta", weights))  # shapes, without reading values
+    check_weights(analysis, weights)
     units = opinions(criterion, analysis, weights, statistics)
     if len(units) != len(analysis.groups):
         raise PolicyError(
@@ -93,11 +102,11 @@ def score(
 def _culprit(
     group: Group, weights: Weights, analysis: Analysis, statistics: Statistics | None
 ) -> str:
-    """The first tensor among the group's members that has a value which is not finite."""
+    """The first tensor among the group's members with a non-finite value, in words."""
     members = dict.fromkeys(member.tensor for member in group.members)
+    # parameters first: criteria measure them
     for name in sorted(members, key=lambda name: analysis.graph.tensor(name).kind, reverse=True):
-        names = analysis.graph.tensor(name).names  # parameters first, they are what is measured
-        tensor = next((weights[known] for known in names if known in weights), None)
+        tensor = named_in(weights, analysis.graph.tensor(name))
         if tensor is not None and not bool(tensor.isfinite().all()):
             return f"{broken(name, tensor)}; give the weights of a model that works"
     for name, tensor in statistics.broken() if statistics is not None else ():

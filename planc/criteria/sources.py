@@ -1,8 +1,7 @@
-"""What a criterion reads: the tensors of a model, and statistics of it, by the graph's tensors."""
+"""The inputs of a criterion: the tensors of a model and its statistics, by the graph's tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,8 +17,9 @@ from planc.ir.graph import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """The arguments of a criterion, looked up by tensor. Everything comes detached, and in single
-    precision where it is stored in less.
+    """The arguments of a criterion, looked up by tensor.
+
+    All values come detached, and in single precision if stored in a lower one.
     """
 
     criterion: object
@@ -41,21 +41,9 @@ class Sources:
         """The values of a parameter.
 
         Raises:
-            PolicyError: it is on the meta device and has none.
+            PolicyError: it is on the meta device and has no values.
         """
         return widened(self._stored(tensor).detach())
-
-    def joined(self, tensors: Sequence[Tensor]) -> torch.Tensor:
-        """The values of parameters of one dimension, one after the other, in one tensor on the CPU.
-
-        Raises:
-            PolicyError: one is on the meta device and has none.
-        """
-        stored = [self._stored(tensor) for tensor in tensors]
-        with torch.no_grad():
-            if not all(values.is_cpu for values in stored):
-                stored = [values.cpu() for values in stored]
-            return widened(torch.cat(stored)) if stored else torch.zeros(0)
 
     def _stored(self, tensor: Tensor) -> torch.Tensor:
         found = named_in(self.weights, tensor)
@@ -68,7 +56,8 @@ class Sources:
         return found
 
     def mean(self, quantity: str, tensor: Tensor) -> torch.Tensor:
-        """The mean over the batches of a quantity of the parameter's shape, beside it.
+        """The mean over the batches of a quantity of the parameter's shape, on its device and in
+        its dtype.
 
         Raises:
             PolicyError: it was not collected.
@@ -80,7 +69,7 @@ class Sources:
         return found.to(weight.device, weight.dtype)
 
     def about(self, quantity: str, tensor: Tensor, size: int) -> torch.Tensor | None:
-        """A quantity that not every parameter has, None where it was not seen.
+        """A quantity collected for some parameters only, None for the others.
 
         Raises:
             PolicyError: it was not collected.
@@ -96,7 +85,7 @@ class Sources:
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """Half precision as single, everything else as it is."""
+    """Half precision as single; everything else unchanged."""
     if tensor.dtype in (torch.float32, torch.float64) or tensor.is_complex():
         return tensor
     return tensor.float()

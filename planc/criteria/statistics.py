@@ -1,6 +1,6 @@
-"""Statistics: what a calibration run found out about the tensors of a model, as plain sums.
+"""Statistics: plain sums collected by a calibration run about the tensors of a model.
 
-:func:`planc.calibrate` makes them, criteria read them. Sums of several runs, or of several
+:func:`planc.calibrate` makes them, criteria read them. The sums of several runs, or of several
 processes, add up.
 """
 
@@ -19,24 +19,26 @@ SQUARED_GRADIENT = "squared_gradient"
 """Sum over the batches of the gradient's square, of the parameter's shape."""
 CHANGES = "changes"
 """``[2, units]``, of a group: sums over the batches of |c| and c^2, where c is the sum of weight
-times gradient over all that leaves with a unit: what the loss changes by without it."""
+times gradient over everything removed with a unit: the change of the loss without the unit."""
 MEMBER_CHANGES = "member_changes"
-"""``[2, units x members]``, of a group: the same for what leaves each member by itself, in the
-order of units, then of the model's tensors."""
+"""``[2, units x members]``, of a group: the same for each member separately, in the order of
+units, then of the model's tensors."""
 INPUTS = "inputs"
-"""``[5, channels]``: for each channel that a weight reads the number of values x, and the sums of
+"""``[5, channels]``: for each input channel of a weight, the number of values x, and the sums of
 x, |x|, x^2 and [x = 0]."""
 KRONECKER = "kronecker"
 """``[inputs, inputs]``: sum over the batches of the Kronecker factor A of a weight's input."""
 KRONECKER_OUT = "kronecker_out"
-"""``[outputs, outputs]``: that of the Kronecker factor S of the gradient of its output."""
+"""``[outputs, outputs]``: the same of the Kronecker factor S of its output's gradient."""
 QUANTITIES = (ABSOLUTE_GRADIENT, SQUARED_GRADIENT, CHANGES, INPUTS, KRONECKER)
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sums over ``batches`` batches. ``tensors`` has them under ``QUANTITY/PARAMETER`` or
-    ``QUANTITY/GROUP``; ``quantities`` are those that were collected.
+    """Sums over ``batches`` batches.
+
+    ``tensors`` holds them under ``QUANTITY/PARAMETER`` or ``QUANTITY/GROUP``; ``quantities`` are
+    the collected ones.
     """
 
     batches: int
@@ -47,12 +49,12 @@ class Statistics:
         return f"{', '.join(self.quantities)} over {self.batches} batches"
 
     def find(self, quantity: str, names: tuple[str, ...]) -> torch.Tensor | None:
-        """The sum of what is known by ``names``, None if it has none."""
+        """The sum for a tensor known by ``names``, None if absent."""
         keys = (f"{quantity}/{name}" for name in names)
         return next((self.tensors[key] for key in keys if key in self.tensors), None)
 
     def mean(self, quantity: str, names: tuple[str, ...], shape: tuple[int, ...]) -> torch.Tensor:
-        """The mean over the batches of a quantity that every parameter has, or every group.
+        """The mean over the batches of a quantity common to every parameter, or every group.
 
         Raises:
             StalePlan: it is missing or of another shape: it was collected from another model.
@@ -67,19 +69,25 @@ class Statistics:
         return found / self.batches
 
     def broken(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The sums that hold a value which is not finite, by their key."""
+        """The sums with a non-finite value, by their key."""
         for key, tensor in self.tensors.items():
             if not bool(tensor.isfinite().all()):
                 yield key, tensor
 
 
+def needs_of(criterion: object) -> tuple[str, ...]:
+    """The statistics read by a criterion, by name; none without an attribute ``needs``."""
+    needs: tuple[str, ...] = getattr(criterion, "needs", ())
+    return needs
+
+
 def needed(criterion: object, statistics: Statistics | None) -> Statistics:
-    """The statistics, if they have all that ``criterion`` needs.
+    """Return the statistics, complete for ``criterion``.
 
     Raises:
-        PolicyError: they have not.
+        PolicyError: a required quantity was not collected.
     """
-    needs: tuple[str, ...] = getattr(criterion, "needs", ())
+    needs = needs_of(criterion)
     have = statistics.quantities if statistics is not None else ()
     missing = [quantity for quantity in needs if quantity not in have]
     if missing or statistics is None:

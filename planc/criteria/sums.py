@@ -1,7 +1,7 @@
-"""Sums over the coordinates that leave with a unit: of any quantity that each coordinate has.
+"""Sums of a per-coordinate quantity over the coordinates removed with a unit.
 
-In: a tensor of the parameter's shape. Out: its sums for each index of a place. Nothing here loops
-over channels, and every parameter is read in pieces that stay in the processor's cache.
+Given a tensor of the parameter's shape, the sums for each index of a place. No function here loops
+over channels, and every parameter is read in pieces small enough for the processor's cache.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from planc.analysis.places import Place
 
 Sums = NDArray[Any]
 _PIECE = 1 << 20  # elements: four megabytes in single precision
-_DOT = 1 << 13  # elements: no BLAS divides a dot product so short among threads, whose number
+_DOT = 1 << 13  # elements: too short for a BLAS to divide the product among threads, whose number
 # would then decide its last bit
 
 
 def place_sums(element: torch.Tensor, places: Sequence[Place]) -> list[torch.Tensor]:
-    """For each place the sums over all dimensions but its own, flat as ``Place.units``."""
+    """For each place, the sums over all dimensions except its own, flat as ``Place.units``."""
     if element.dim() == 1:
         return [element] * len(places)
     if element.dim() > 2 and all(max(place.dim, place.over) < 2 for place in places):
@@ -41,7 +41,7 @@ def _place_sum(element: torch.Tensor, place: Place) -> torch.Tensor:
 
 
 def sum_over(element: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
-    """The sums over all dimensions but ``dims``, which stay in their order in the tensor."""
+    """The sums over all dimensions except ``dims``; those keep their order in the tensor."""
     others = [d for d in range(element.dim()) if d not in dims]
     return element.sum(others) if others else element
 
@@ -49,7 +49,10 @@ def sum_over(element: torch.Tensor, dims: tuple[int, ...]) -> torch.Tensor:
 def power_sums(
     weight: torch.Tensor, p: float, places: Sequence[Place]
 ) -> Sequence[torch.Tensor | Sums]:
-    """:func:`place_sums` of |w|^p, in one pass over the parameter where it is laid out by rows."""
+    """:func:`place_sums` of |w|^p, in one pass over a parameter in row-major layout."""
+    if weight.dim() == 1:
+        values = power(weight, p)
+        return [values.numpy() if values.is_cpu else values] * len(places)
     matrix = _matrix(weight, places)
     if matrix is None:
         return place_sums(power(weight, p), places)
@@ -58,7 +61,7 @@ def power_sums(
 
 
 def _matrix(weight: torch.Tensor, places: Sequence[Place]) -> Sums | None:
-    """``[out, in * kernel]``, None where the sums are others than those of rows and columns."""
+    """``[out, in * kernel]``, None if other sums than those of rows and columns are requested."""
     plain = all(place.blocks == 1 and place.dim < 2 for place in places)
     if not (plain and weight.dim() > 1 and weight.is_contiguous() and weight.is_cpu):
         return None
@@ -67,7 +70,7 @@ def _matrix(weight: torch.Tensor, places: Sequence[Place]) -> Sums | None:
 
 
 def _without_kernel(sums: Sums, size: int) -> Sums:
-    """Sums for each index of a dimension, from those that may stand apart for the kernel."""
+    """Sums for each index of a dimension, from sums possibly separate for the kernel."""
     if len(sums) == size:
         return sums
     joined: Sums = sums.reshape(size, -1).sum(axis=1)
@@ -89,7 +92,7 @@ def _sums_by_dim(matrix: Sums, p: float, dims: set[int]) -> dict[int, Sums]:
     for start in range(0, max(1, len(matrix)), height):
         piece = matrix[start : start + height]
         powers = None if squares else power(torch.from_numpy(piece), p)
-        for dim, own in parts.items():  # columns first: they may wait for memory, rows need not
+        for dim, own in parts.items():  # columns first: they may wait for memory, rows do not
             own.append(_squares(piece, dim) if powers is None else powers.sum(1 - dim).numpy())
     found = {}
     for dim, own in parts.items():

@@ -9,15 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-NAME = "config"  # what models call their configuration
+NAME = "config"  # the attribute of the configuration
 Field = str  # a dotted name, from the configuration down
 Kept = Mapping[str, tuple["NDArray[np.int64] | None", ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The shapes of a model's tensors by name, and the plain data its modules hold, by the path of
-    the module and the name of the attribute.
+    """The shapes of a model's tensors by name, and the plain attributes of its modules by path and
+    name.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -25,7 +25,7 @@ class Tables:
 
 
 class Construction(Protocol):
-    """Makes models from configurations (:mod:`planc.trace.construction`)."""
+    """Builds models from configurations (:mod:`planc.modules.construction`)."""
 
     @property
     def fields(self) -> Mapping[Field, Any]: ...
@@ -36,7 +36,7 @@ class Construction(Protocol):
 
 
 def replaced(current: Any, value: Any) -> Any:
-    """``value`` in the containers of ``current``, a list where that has a list."""
+    """``value`` in the container types of ``current``, lists and tuples."""
     if isinstance(current, tuple | list):
         return type(current)(map(replaced, current, value))
     return value

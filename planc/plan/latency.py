@@ -1,8 +1,8 @@
-"""Latency tables: for each operator of a model its time as a function of widths.
+"""Latency tables: the time of each operator of a model as a function of widths.
 
-In: what each group keeps. Out: nanoseconds, summed over the operators, each interpolated linearly
-between the widths at which it was measured, in steps where it works on blocks. A table belongs to
-one structure, input size and machine. Pure data and NumPy.
+The prediction for given counts is the sum over the operators, each interpolated linearly between
+its measured widths, in steps for an operator working on blocks. A table belongs to one structure,
+input size and machine. Pure data and NumPy.
 """
 
 from __future__ import annotations
@@ -26,35 +26,37 @@ Kept = NDArray[np.int64]
 
 
 class Prediction(Protocol):
-    """What a latency budget needs: a :class:`LatencyTable`, or one that is carried over."""
+    """The interface of latency budgets: a :class:`LatencyTable`, or a rebased one."""
 
     @property
     def machine(self) -> str:
-        """The processor that was measured."""
+        """The measured processor."""
 
     def prediction(self, analysis: Analysis) -> Callable[[Kept], int]:
-        """Nanoseconds as a function of what each group of a model keeps in a row."""
+        """Nanoseconds as a function of the units of a row kept by each group of a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Nanoseconds of an operator at all combinations of widths, the last axis fastest.
 
-    ``axes[i]`` are rising widths; none where the operator always takes the same time. Along it,
-    the operator works on ``blocks[i]`` channels at once: a block that is begun takes as long as a
-    full one.
+    ``axes[i]`` are rising widths; there are no axes for an operator of constant time. Along an
+    axis, the operator works on ``blocks[i]`` channels at once: a partly filled block takes as long
+    as a full one.
     """
 
     operator: str
     axes: tuple[tuple[Natural, ...], ...]
     nanoseconds: tuple[Natural, ...]
-    blocks: tuple[Natural, ...] = ()  # 1 each where none are given
+    blocks: tuple[Natural, ...] = ()  # 1 each if empty
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A node that takes the time of grid number ``grid``. Its width along axis i is the sum of what
-    the groups in ``widths[i]``, pairs of a group and a factor, keep in a row.
+    """A node with the times of grid number ``grid``.
+
+    Its width along axis i is the sum over ``widths[i]``, pairs of a group and a factor, of the
+    factor times the group's units of a row.
     """
 
     grid: Natural
@@ -63,10 +65,17 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
-    """What was measured. ``structure`` is the digest of the groups, ``inputs`` the specification of
-    the example inputs (:mod:`planc.specification`), ``machine`` the processor that was measured and
-    ``threads`` how many of its own; ``rest`` is what the model took beyond its operators, in
-    nanoseconds; ``unmeasured`` are operators that could not be run by themselves.
+    """Measured times of a model's operators.
+
+    Args:
+        structure: the digest of the groups.
+        inputs: the specification of the example inputs (:mod:`planc.specification`).
+        machine: the measured processor.
+        threads: the number of its threads used.
+        rest: the model's time beyond its operators, in nanoseconds.
+        grids: the measured times, each used by one or more operators.
+        uses: the operators of the model with their grids and widths.
+        unmeasured: operators unable to run by themselves.
     """
 
     structure: bytes
@@ -79,7 +88,7 @@ class LatencyTable:
     unmeasured: tuple[str, ...]
 
     def prediction(self, analysis: Analysis) -> Callable[[Kept], int]:
-        """Nanoseconds as a function of what each group keeps in a row.
+        """Nanoseconds as a function of the units of a row kept by each group.
 
         Raises:
             PolicyError: the table was measured for another model, or for other inputs.
@@ -89,7 +98,7 @@ class LatencyTable:
         return function
 
     def check_inputs(self, inputs: Any) -> None:
-        """Raises PolicyError if the table was measured for inputs of other shapes or types."""
+        """Raise PolicyError if the table was measured for inputs of other shapes or types."""
         if without_values(inputs) != self.inputs:
             raise PolicyError(
                 f"the latency table was measured for inputs {inputs_text(self.inputs)}, the plan "
@@ -98,7 +107,7 @@ class LatencyTable:
             )
 
     def function(self, structure: bytes, groups: int) -> Callable[[Kept], int]:
-        """The same for a model of so many ``groups``, whose digest is ``structure``."""
+        """The same for a model of ``groups`` groups with the digest ``structure``."""
         if structure != self.structure:
             raise PolicyError(
                 "the latency table was measured for a model of another structure (groups "
@@ -134,7 +143,7 @@ class _Interpolation:
                     self.factors[axis][row, g] = factor
 
     def __call__(self, kept: Kept) -> float:
-        # one axis after the other: between two neighbours, or on the line through the outermost
+        # one axis after the other: between two neighbours, extrapolated beyond the outermost two
         found = np.broadcast_to(self.table, (self.count, *self.table.shape))
         rows = np.arange(self.count)
         for axis, factors, block in zip(self.axes, self.factors, self.blocks, strict=True):

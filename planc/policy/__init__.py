@@ -1,9 +1,10 @@
-"""Policies: how many units each group keeps, as small functions that compose.
+"""Policies: the number of units each group keeps, composed from small functions.
 
-A :class:`Policy` is called with the analysis and the scores and returns, for each group, how many
-units of a row stay. Rankings say in which order units leave; modifiers raise what another policy
-keeps; the constraints of the model are obeyed together with them (:mod:`planc.policy.closure`),
-never by removing more than the policy said. A :class:`Budget` says how far to go in a ranking.
+A :class:`Policy` is called with the analysis and the scores and returns, for each group, the number
+of units kept in each row. Rankings order units for removal; modifiers raise the counts of another
+policy. The model's constraints are obeyed together with the modifiers (:mod:`planc.policy.closure`)
+and never remove more than the policy asked for. A :class:`Budget` sets how far a ranking is
+followed.
 """
 
 from planc.policy.budget import Budget
@@ -12,9 +13,8 @@ from planc.policy.marginal import PerCost
 from planc.policy.modifiers import Capped, Equal, Floor, Keep, Modifier, Only
 from planc.policy.order import Order, Ranking
 from planc.policy.patterns import matching
-from planc.policy.ranking import Global, Isomorphic, Uniform
+from planc.policy.ranking import Global, Isomorphic, Ratios, Uniform
 from planc.policy.ratio import Counts, Policy
-from planc.policy.ratios import Ratios
 from planc.policy.rounding import Rounded
 from planc.policy.zeros import Zeros
 

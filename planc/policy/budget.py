@@ -1,13 +1,14 @@
-"""Budgets: how much the pruned model may cost, in MACs, parameters and bytes.
+"""Budgets: upper limits on the MACs, parameters, bytes and latency of the pruned model.
 
-A budget goes with a policy that ranks units (:class:`planc.policy.order.Ranking`): the policy says
-in which order units leave, the budget how far to go. :func:`within` finds that place by the exact
-cost of each candidate, modifiers and constraints obeyed, and then gives back what still fits.
+A budget needs a policy that ranks units (:class:`planc.policy.order.Ranking`): the policy orders
+the units for removal, the budget sets how far to go. :func:`within` finds the place in the order by
+the exact cost of each candidate, with modifiers and constraints obeyed, and then restores the units
+that still fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,23 +17,25 @@ from planc.analysis import Analysis
 from planc.analysis.arrays import Kept, Polynomials
 from planc.analysis.equations import Equations
 from planc.criteria.scores import Scores
-from planc.errors import InfeasibleBudget, PolicyError
+from planc.errors import PolicyError
 from planc.plan.latency import Prediction
-from planc.policy.closure import Closure, modifiers
-from planc.policy.modifiers import Modifier, in_words
-from planc.policy.order import Order, Ranking, whole
+from planc.policy.closure import Closure, modifiers, nested
+from planc.policy.marginal import MEASURES
+from planc.policy.obstacles import UNITS, infeasible
+from planc.policy.order import Ranking, whole
 from planc.policy.ratio import Counts, Policy
 from planc.policy.search import Prices, search
-
-NAMES = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
-_UNITS = {**NAMES, "latency": "ns"}
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that the pruned model may cost: an ``int`` is a figure, a ``float`` in (0, 1] a
-    share of what the original costs. Of several, all are obeyed. The ``latency``, in nanoseconds,
-    is what the ``table`` predicts (:func:`planc.measure_latency`).
+    """Upper limits on the cost of the pruned model.
+
+    Args:
+        macs, params, bytes: the limit of each measure. An ``int`` is a figure, a ``float`` in (0,
+            1] a share of the original's cost. All given limits are obeyed.
+        latency: the same in nanoseconds, as predicted by ``table``.
+        table: the latency table of the model (:func:`planc.measure_latency`).
     """
 
     macs: int | float | None = None
@@ -42,7 +45,7 @@ class Budget:
     table: Prediction | None = None
 
     def __str__(self) -> str:
-        given = ((name, getattr(self, name)) for name in _UNITS)
+        given = ((name, getattr(self, name)) for name in UNITS)
         return ", ".join(
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in given
@@ -51,33 +54,30 @@ class Budget:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The measures of the cost model that are limited."""
-        return tuple(name for name in NAMES if getattr(self, name) is not None)
+        """The limited measures of the cost model."""
+        return tuple(name for name in MEASURES if getattr(self, name) is not None)
 
     def limits(self, analysis: Analysis) -> dict[str, int]:
-        """The figures for a model, by measure.
+        """The limits for a model, by measure.
 
         Raises:
-            PolicyError: one is not positive, or a share above 1; or there are none; a latency
-                without a table, or one of another model.
+            PolicyError: a limit is not positive, or a share above 1; the budget is empty; a latency
+                has no table, or the table of another model.
         """
-        kept = whole(analysis)
-        full = asdict(analysis.cost.price(kept.tolist()))
-        if self.latency is not None:
-            if self.table is None:
-                raise no_table()
-            full["latency"] = self.table.prediction(analysis)(kept)
-        return self.figures(full)
+        if self.latency is not None and self.table is None:
+            raise no_table()
+        table = None if self.latency is None else self.table
+        return self.figures(pricing(analysis, table)(whole(analysis)))
 
     def figures(self, full: Mapping[str, int]) -> dict[str, int]:
-        """The figures for an original of that cost, by measure.
+        """The limits for an original of cost ``full``, by measure.
 
         Raises:
-            PolicyError: one is not positive, or a share above 1; or there are none.
+            PolicyError: a limit is not positive, or a share above 1; the budget is empty.
         """
         found = {
             name: _figure(name, value, full[name])
-            for name in _UNITS
+            for name in UNITS
             if (value := getattr(self, name)) is not None
         }
         if not found:
@@ -86,7 +86,7 @@ class Budget:
 
 
 def no_table() -> PolicyError:
-    """The error of a latency budget without a table."""
+    """The error for a latency budget without a table."""
     return PolicyError(
         "a latency budget needs a table of what the operators take on your machine: make one with "
         "planc.measure_latency, or planc measure on the command line"
@@ -105,18 +105,18 @@ def _figure(name: str, value: float, full: int) -> int:
             f"budget {name}={value!r} is a share above 1: give 0.5 for half of the original's "
             f"{full:,}, or a whole number for a figure"
         )
-    # exact where a float would not be; a share as people write it is not cut by its last bit
+    # exact where a float is not: a share such as 0.1 loses nothing to its last bit
     return int(full * round(value * (1 << 60)) + (1 << 20) >> 60)
 
 
 def within(
     analysis: Analysis, equations: Equations, scores: Scores, policy: Policy, budget: Budget
 ) -> Counts:
-    """The counts that a policy leads to when it goes just far enough for a budget.
+    """The largest counts along a policy's order within a budget.
 
     Raises:
-        InfeasibleBudget: it cannot go far enough; names the closest figure and what stops it.
-        PolicyError: the policy does not rank units, or the budget is none.
+        InfeasibleBudget: no counts fit; names the closest figure and the obstacle.
+        PolicyError: the policy does not rank units, or the budget is invalid.
     """
     limits = budget.limits(analysis)
     order = _ranking(policy).order(analysis, scores)
@@ -124,20 +124,19 @@ def within(
     prices = _prices(analysis, budget, limits)
     last = closure(order.kept(len(order.groups)))
     if not prices.fit(last):
-        raise _infeasible(analysis, equations, policy, limits, order, budget)
+        price = pricing(analysis, budget.table)
+        raise infeasible(analysis, equations, policy, order, limits, price)
     return tuple(search(order, closure, prices).tolist())
 
 
 def _ranking(policy: Policy) -> Ranking:
-    inside: Policy | None = policy
-    while inside is not None and not isinstance(inside, Ranking):
-        inside = getattr(inside, "policy", None)
-    if inside is None:
-        raise PolicyError(
-            f"a budget needs a policy that ranks units (Uniform, Global, Isomorphic, PerCost, or "
-            f"one with a method `order`), and {policy} does not"
-        )
-    return inside
+    for inside in nested(policy):
+        if isinstance(inside, Ranking):
+            return inside
+    raise PolicyError(
+        f"a budget needs a policy that ranks units (Uniform, Global, Isomorphic, PerCost, or "
+        f"one with a method `order`), and {policy} does not"
+    )
 
 
 def _prices(analysis: Analysis, budget: Budget, limits: dict[str, int]) -> Prices:
@@ -149,65 +148,12 @@ def _prices(analysis: Analysis, budget: Budget, limits: dict[str, int]) -> Price
     return Prices(costs, figures, budget.table.prediction(analysis), limits["latency"])
 
 
-def _infeasible(
-    analysis: Analysis,
-    equations: Equations,
-    policy: Policy,
-    limits: dict[str, int],
-    order: Order,
-    budget: Budget,
-) -> InfeasibleBudget:
-    """The error that says how close one can come, and what would have to give way."""
-    binding = [equations] if equations.constraints or equations.whole else []
-    every: list[Modifier | Order | Equations] = [*modifiers(policy), order, *binding]
+def pricing(analysis: Analysis, table: Prediction | None) -> Callable[[Kept], dict[str, int]]:
+    """The cost of counts, by measure; with the latency if there is a table."""
+    latency = None if table is None else table.prediction(analysis)
 
-    def cost(kept: Kept) -> dict[str, int]:
+    def price(kept: Kept) -> dict[str, int]:
         found = asdict(analysis.cost.price(kept.tolist()))
-        if budget.table is not None:
-            found["latency"] = budget.table.prediction(analysis)(kept)
-        return found
+        return found if latency is None else {**found, "latency": latency(kept)}
 
-    def reached(without: Sequence[object] = ()) -> dict[str, int]:
-        stays = [m for m in modifiers(policy) if not any(m is wish for wish in without)]
-        demands = Equations({}, (), {}, {}) if equations in without else equations
-        closure = Closure(analysis, demands, tuple(m.raising(analysis) for m in stays))
-        start = _all_but_whole(analysis) if order in without else order
-        return cost(closure(start.kept(len(start.groups))))
-
-    full, closest = cost(whole(analysis)), reached()
-    missed = [name for name, limit in limits.items() if closest[name] > limit]
-    said = "; ".join(
-        f"{_UNITS[name]} at most {limits[name]:,}: the closest that can be reached is "
-        f"{closest[name]:,} ({closest[name] / max(full[name], 1):.2%} of {full[name]:,})"
-        for name in missed
-    )
-    stops = []
-    for wishes in (*((wish,) for wish in every), tuple(every)):
-        found = reached(wishes)
-        if any(found[name] < closest[name] for name in missed):
-            figures = ", ".join(f"{found[name]:,} {_UNITS[name]}" for name in missed)
-            text = " together with ".join(_stop(wish) for wish in wishes)
-            stops.append(f"{text} (without it {figures})")
-        if stops and wishes[-1] is every[-1]:
-            break  # all of them together are of interest only where none is by itself
-    if not stops:
-        stops = ["that every group has come down to its last unit, and the rest is pinned"]
-    return InfeasibleBudget(f"{said}. What stops it: {'; '.join(stops)}. Give a larger budget")
-
-
-def _all_but_whole(analysis: Analysis) -> Order:
-    """An order in which every group can lose all units but one."""
-    cells = whole(analysis)
-    groups = np.repeat(np.arange(len(cells)), cells - 1)
-    return Order(cells, groups, np.zeros(len(groups)))
-
-
-def _stop(stop: Modifier | Order | Equations) -> str:
-    """What stops a budget, in words."""
-    if isinstance(stop, Order):
-        return "what the policy leaves whole, as whole rows and ratios of their own"
-    if isinstance(stop, Equations):
-        reasons = [*(c.reason for c in stop.constraints), *stop.whole.values()]
-        more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-        return f"what the model's code demands, as {reasons[0]}{more}"
-    return in_words(stop)
+    return price

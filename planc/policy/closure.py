@@ -1,8 +1,7 @@
-"""Closure: the counts that obey everything, the user's wishes and the model's constraints together.
+"""Closure: the smallest counts at or above a request that obey all modifiers and constraints.
 
-In: what each group should keep. Out: counts that keep no less, and at which no modifier and no
-constraint wants more. Each of them only ever raises counts, so obeying them in turn ends, at the
-latest where every group is whole.
+Modifiers and constraints only ever raise counts. Applying them in turn therefore ends, at the
+latest with every group whole.
 """
 
 from __future__ import annotations
@@ -25,17 +24,21 @@ from planc.policy.ratio import Counts, Policy
 from planc.policy.rounding import Rounding
 
 
-def modifiers(policy: Policy) -> Iterator[Modifier]:
-    """The modifiers that a policy is composed of, from the outside."""
+def nested(policy: Policy) -> Iterator[Policy]:
+    """A policy and the policies inside it, outermost first."""
     inside: Policy | None = policy
     while inside is not None:
-        if isinstance(inside, Modifier):
-            yield inside
+        yield inside
         inside = getattr(inside, "policy", None)
 
 
+def modifiers(policy: Policy) -> Iterator[Modifier]:
+    """The modifiers in a policy, outermost first."""
+    return (inside for inside in nested(policy) if isinstance(inside, Modifier))
+
+
 class Closure:
-    """What ``raises`` and the constraints of ``equations`` make of counts."""
+    """Raises counts until ``raises`` and the constraints of ``equations`` hold."""
 
     def __init__(
         self, analysis: Analysis, equations: Equations, raises: tuple[Raise, ...] = ()
@@ -46,11 +49,11 @@ class Closure:
 
     @property
     def bound(self) -> frozenset[int]:
-        """The groups that a constraint of the model binds."""
+        """The groups bound by a constraint of the model."""
         return self._constraints.groups
 
     def __call__(self, kept: Kept) -> Kept:
-        """The counts, raised until all is obeyed."""
+        """The counts, raised until everything is obeyed."""
         while True:
             before = kept
             for raised in self._raises:
@@ -67,10 +70,9 @@ class Closure:
 
 
 def closed(analysis: Analysis, equations: Equations, scores: Scores, policy: Policy) -> Counts:
-    """The counts of a policy, raised until its modifiers and the model's constraints are obeyed.
+    """The counts of a policy, raised until its modifiers and the model's constraints hold.
 
-    Warns (:class:`planc.errors.PlancWarning`) if its modifiers leave every group whole, however
-    much is to be removed.
+    Warns with :class:`planc.errors.PlancWarning` if the modifiers alone keep every group whole.
     """
     wishes = tuple(modifiers(policy))
     raises = tuple(modifier.raising(analysis) for modifier in wishes)
@@ -87,7 +89,7 @@ def closed(analysis: Analysis, equations: Equations, scores: Scores, policy: Pol
 def _warn_of_nothing(
     analysis: Analysis, wishes: Sequence[Modifier], raises: Sequence[Raise]
 ) -> None:
-    """Names the wish that by itself leaves nothing to remove, or all of them."""
+    """Name the single modifier with nothing left to remove, or all of them together."""
     full = whole(analysis)
     least = np.ones_like(full)
     alone = [w for w, r in zip(wishes, raises, strict=True) if np.array_equal(r(least), full)]

@@ -1,13 +1,12 @@
-"""Obeying the constraints: the nearest counts that the model can run with.
+"""Feasible counts: the counts nearest to a request that satisfy the model's size equations.
 
-In: the counts a policy asks for and the size equations. Out: counts that satisfy every one of them
-and never remove more than was asked. Each connected set of constraints is a small integer
+The result never removes more than requested. Each connected set of constraints is a small integer
 programme, solved exactly by HiGHS (Huangfu and Hall 2018, through ``scipy.optimize.milp``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -15,11 +14,10 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from planc.analysis import Analysis
-from planc.analysis.arrays import Kept
+from planc.analysis.arrays import Kept, Polynomials
 from planc.analysis.equations import Constraint, Equations, Operation, Quantity
 from planc.analysis.polynomials import Poly, Variable
 from planc.ir.groups import Group
-from planc.policy.conditions import Conditions
 from planc.policy.order import whole
 from planc.policy.ratio import Counts
 
@@ -30,17 +28,18 @@ def feasible(
     wanted: Counts,
     steps: Sequence[int] | None = None,
 ) -> Counts:
-    """The counts nearest to ``wanted``, none below it, for which every constraint holds.
+    """The counts nearest to ``wanted``, none below it, under all constraints.
 
     Args:
-        steps: of each group; one that shrinks keeps a multiple of its step.
+        wanted: for each group, the units to keep in each row.
+        steps: for each group, the step whose multiple it keeps if it shrinks.
     """
     obeyed = Constraints(analysis, equations)(np.array(wanted, dtype=np.int64), steps)
     return tuple(obeyed.tolist())
 
 
 class Constraints:
-    """The constraints of a model in clusters that share groups, ready to be obeyed many times."""
+    """The constraints of a model in clusters of shared groups, ready for repeated use."""
 
     def __init__(self, analysis: Analysis, equations: Equations) -> None:
         self._analysis, self._whole = analysis, sorted(equations.whole)
@@ -50,11 +49,11 @@ class Constraints:
 
     @property
     def groups(self) -> frozenset[int]:
-        """The groups that a constraint binds."""
+        """The groups bound by a constraint."""
         return frozenset(self._whole).union(*(c.members for c in self._compiled.clusters))
 
     def __call__(self, wanted: Kept, steps: Sequence[int] | None = None) -> Kept:
-        """What is nearest to ``wanted``, see :func:`feasible`."""
+        """The nearest counts, as :func:`feasible` returns them."""
         kept: Kept = wanted.copy()
         kept[self._whole] = self._cells[self._whole]
         broken = self._compiled.broken(kept)
@@ -78,25 +77,52 @@ class Constraints:
         return bool(((own == self._cells[members]) | (own % of == 0)).all())
 
 
+class Conditions:
+    """Constraints on counts of at most ``whole``, compiled to arrays."""
+
+    def __init__(self, constraints: Sequence[Constraint], whole: Kept) -> None:
+        zero = {
+            i: constraint.left - constraint.right
+            for i, constraint in enumerate(constraints)
+            if isinstance(constraint.left, Poly)
+        }
+        self._zero, self._numbers = Polynomials(list(zero.values()), whole), list(zero)
+        self._others = [(i, c) for i, c in enumerate(constraints) if i not in zero]
+
+    def broken(self, kept: Kept) -> list[int]:
+        """The positions of the violated constraints, in order."""
+        values = self._zero.values(kept)
+        broken = [self._numbers[i] for i in np.flatnonzero(values).tolist()]
+        if not self._others:
+            return broken
+        of = _counts(kept.tolist())
+        return sorted([*broken, *(i for i, other in self._others if not other.holds(of))])
+
+
+def _counts(kept: Sequence[int] | Mapping[int, int]) -> Callable[[Variable], int]:
+    """The counts as a function of a constraint's variables, all of them groups."""
+
+    def of(variable: Variable) -> int:
+        assert isinstance(variable, int)
+        return kept[variable]
+
+    return of
+
+
 class _Cluster:
-    """Constraints that share groups."""
+    """Constraints with groups in common."""
 
     def __init__(self, constraints: list[Constraint]) -> None:
         self.constraints = constraints
         self.members = sorted(frozenset().union(*(c.groups for c in constraints)))
 
     def holds(self, kept: Mapping[int, int]) -> bool:
-        """Whether all are true."""
-
-        def of(variable: Variable) -> int:
-            assert isinstance(variable, int)
-            return kept[variable]
-
+        of = _counts(kept)
         return all(constraint.holds(of) for constraint in self.constraints)
 
 
 class _Compiled:
-    """The clusters of some constraints, and which of them do not hold, found for all at once."""
+    """The clusters of the constraints, with one check for all of them."""
 
     def __init__(self, constraints: Sequence[Constraint], cells: Kept) -> None:
         self.clusters = [_Cluster(cluster) for cluster in _clusters(constraints)]
@@ -105,7 +131,7 @@ class _Compiled:
         self._conditions = Conditions(joined, cells)
 
     def broken(self, kept: Kept) -> set[int]:
-        """The places of the clusters of which a constraint does not hold."""
+        """The positions of the clusters with a violated constraint."""
         return {self._owner[i] for i in self._conditions.broken(kept)}
 
 
@@ -113,14 +139,13 @@ _COMPILED: WeakKeyDictionary[Equations, _Compiled] = WeakKeyDictionary()
 
 
 def _compiled(equations: Equations, cells: Kept) -> _Compiled:
-    """The constraints of equations, compiled once."""
     if equations not in _COMPILED:
         _COMPILED[equations] = _Compiled(equations.constraints, cells)
     return _COMPILED[equations]
 
 
 def _clusters(constraints: Sequence[Constraint]) -> list[list[Constraint]]:
-    """Constraints that share groups, directly or through others."""
+    """Constraints with groups in common, directly or through others."""
     clusters: list[tuple[set[int], list[Constraint]]] = []
     for constraint in constraints:
         groups, own = set(constraint.groups), [constraint]
@@ -138,7 +163,7 @@ def _clusters(constraints: Sequence[Constraint]) -> list[list[Constraint]]:
 def _solve(
     analysis: Analysis, cluster: _Cluster, wanted: Sequence[int], steps: Sequence[int]
 ) -> dict[int, int]:
-    """Counts for one cluster: rows as asked if there is a way, else whole; at worst all whole."""
+    """Counts for one cluster: rows as requested if possible, else whole; at worst all whole."""
     groups, members = analysis.groups, cluster.members
     whole = {g: groups[g].cells for g in members}
     rows = [g for g in members if g in analysis.grouping.rowed]
@@ -152,7 +177,7 @@ def _solve(
             free = [g for g in sorted(stuck.groups) if g not in pinned]
             if not free:
                 break
-            pinned |= {g: whole[g] for g in free}  # no integer programme: they stay whole
+            pinned |= {g: whole[g] for g in free}  # not linear: these groups stay whole
         if stuck is not None:
             continue
         found = programme.solution([g for g in members if g not in pinned])
@@ -164,11 +189,11 @@ def _solve(
 
 
 _Linear = tuple[dict[int, int], int]
-"""Coefficients by column, and a constant."""
+"""Coefficients by column, and the constant term."""
 
 
 def _combined(op: str, parts: list[_Linear], count: int) -> _Linear | None:
-    """Sums, differences and multiples of what is linear; None for anything else."""
+    """Sum, difference or multiple of linear parts, None if the result is not linear."""
     if len(parts) < count:
         return None
     if op == "neg":
@@ -209,21 +234,18 @@ class _Programme:
         self.rows.append((dict(terms), low, high))
 
     def add(self, constraint: Constraint, pinned: Mapping[int, int]) -> bool:
-        """Adds a constraint; False if it is not linear once ``pinned`` counts are put in."""
+        """Add a constraint; False if it is not linear after substituting the ``pinned`` counts."""
         known: dict[Variable, Poly] = {g: Poly.const(n) for g, n in pinned.items()}
         left = self._linear(constraint.left.substituted(known))
         right = self._linear(constraint.right.substituted(known))
         if left is None or right is None:
             return False
-        terms = dict(left[0])
-        for column, c in right[0].items():
-            terms[column] = terms.get(column, 0) - c
-        value = right[1] - left[1]
-        self.row(terms, value, value)
+        terms, constant = _sum(left, _times(-1, right))
+        self.row(terms, -constant, -constant)
         return True
 
     def _linear(self, quantity: Quantity) -> _Linear | None:
-        """Coefficients by column and a constant; quotients and remainders by new integers."""
+        """Coefficients by column and a constant; quotients and remainders become new integers."""
         if isinstance(quantity, Poly):
             if quantity.degree > 1:
                 return None
@@ -254,7 +276,7 @@ class _Programme:
         return {quotient: 1}, 0
 
     def solution(self, members: list[int]) -> dict[int, int] | None:
-        """The counts of ``members``, None if there are none that satisfy all rows."""
+        """The counts of ``members``, None if the rows have no solution."""
         for g in members:
             self._round(g)
         n = len(self.columns)
@@ -285,7 +307,7 @@ class _Programme:
         return {g: round(float(result.x[self.columns[g]])) for g in members}
 
     def _round(self, g: int) -> None:
-        """Counts are multiples of the rounding step, or everything stays."""
+        """Require a multiple of the rounding step, or the whole group."""
         column, cells = self.column(g), self.groups[g].cells
         step = self.steps[g]
         if step == 1:

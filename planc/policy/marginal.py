@@ -1,4 +1,4 @@
-"""Marginal choice: the units go first that are worth least for what they cost."""
+"""Marginal choice: the units with the lowest score per unit of cost are removed first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planc.analysis.arrays import Polynomials
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 from planc.policy.order import Order, by_rank, relative
-from planc.policy.ranking import Chosen, Kinds, needed
+from planc.policy.ranking import Chosen, Kinds, needed, text
 from planc.policy.ratio import Counts
 
 STAGES = 64
@@ -22,13 +22,18 @@ MEASURES = ("macs", "params", "bytes")
 
 @dataclass(frozen=True, slots=True)
 class PerCost:
-    """Units go in the order of score per unit of cost, until ``ratio`` of the cost that can go
-    has gone.
+    """Remove units in the order of score per unit of cost, up to ``ratio`` of the removable cost.
 
-    The score is relative to the mean of its group, as in :class:`planc.policy.Global`. What a unit
-    costs (``of``: "macs", "params" or "bytes") is what its leaving saves at the widths of that
-    moment; it is measured anew after each 64th of the way. Wu et al. 2020, "Constraint-aware
-    importance estimation for global filter pruning", rank by such quotients.
+    The score is relative to the mean of its group, as in :class:`planc.policy.Global`. The cost of
+    a unit is the saving by its removal at the current widths, updated after each 64th of the way.
+    Wu et al. 2020, "Constraint-aware importance estimation for global filter pruning", rank by such
+    quotients.
+
+    Args:
+        ratio: the share of the removable cost to remove, in [0, 1); None with a budget.
+        of: the cost: "macs", "params" or "bytes".
+        kinds: pairs of a kind of group and a ratio of its own.
+        rows: kinds of whole rows (heads, convolution groups, experts) to remove as well.
     """
 
     ratio: float | None = None
@@ -37,10 +42,7 @@ class PerCost:
     rows: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = [] if self.ratio is None else [f"{self.ratio:g}"]
-        parts += [self.of, *(f"{kind}={own:g}" for kind, own in self.kinds)]
-        parts += [f"rows={'+'.join(self.rows)}"] if self.rows else []
-        return f"per_cost({', '.join(parts)})"
+        return text("per_cost", self.ratio, self.kinds, self.rows, self.of)
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
         return self.order(analysis, scores).at(needed(self.ratio))
@@ -48,7 +50,11 @@ class PerCost:
     def order(
         self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
     ) -> Order:
-        """The steps of all groups, each at the share of the cost that is then gone."""
+        """The steps of all groups, each at the share of the cost removed after it.
+
+        Raises:
+            PolicyError: ``of`` is not a measure; a ratio or a kind is invalid.
+        """
         if self.of not in MEASURES:
             raise PolicyError(f"of {self.of!r}: choose one of {', '.join(MEASURES)}")
         chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
@@ -57,7 +63,7 @@ class PerCost:
 
 
 class _Walk:
-    """From the first step to the last, in stages of equal savings."""
+    """The steps from first to last, in stages of equal savings."""
 
     def __init__(self, analysis: Analysis, scores: Scores, first: Order, of: str) -> None:
         self.start = self.kept = first.start
@@ -78,7 +84,7 @@ class _Walk:
             before = total - self._price(self.kept)
             self.kept = self.kept - np.bincount(groups, minlength=len(self.kept))
             after = total - self._price(self.kept)
-            # within a stage, in proportion to what the steps were expected to save
+            # within a stage, in proportion to the expected savings of the steps
             along = np.cumsum(saved) / max(saved.sum(), 1e-300)
             taken.append(groups)
             shares.append((before + (after - before) * along) / max(total - last, 1))
@@ -87,7 +93,7 @@ class _Walk:
         return Order(self.start, np.concatenate(taken), np.maximum.accumulate(np.hstack(shares)))
 
     def _stage(self, goal: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The next steps, until they should save ``goal``; and what each should save."""
+        """The next steps with a total saving of about ``goal``, and the expected saving of each."""
         less = self.kept - (self.kept > 1)
         one = np.ones_like(self.kept)
         saving = self.cost.rises(less, one)[0].astype(np.float64)

@@ -1,12 +1,13 @@
-"""Policies made of other policies: groups kept, floors, caps, equal widths.
+"""Policies made of other policies: groups kept whole, floors, caps, equal widths.
 
-Each :class:`Modifier` only ever raises what another policy keeps. That is what makes them compose
-in any order, with the model's own constraints (:mod:`planc.policy.closure`) and with budgets.
+A :class:`Modifier` only ever raises the counts of another policy. Modifiers therefore compose in
+any order, with the model's own constraints (:mod:`planc.policy.closure`) and with budgets.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -22,128 +23,117 @@ from planc.policy.ranking import topology
 from planc.policy.ratio import Counts, Policy, checked_count, checked_ratio, share
 
 Raise = Callable[[NDArray[np.int64]], NDArray[np.int64]]
-"""From what each group keeps to what it keeps when a wish has been obeyed: never less."""
+"""Raises the counts of all groups until a modifier is satisfied; never lowers one."""
 
 
 @runtime_checkable
 class Modifier(Protocol):
-    """A policy that raises what the ``policy`` inside keeps."""
+    """A policy raising the counts of the inner ``policy``."""
 
     @property
     def policy(self) -> Policy:
-        """What is modified."""
+        """The modified policy."""
 
     def raising(self, analysis: Analysis) -> Raise:
-        """The wish, for one model.
+        """The modifier for one model.
 
         Raises:
-            PolicyError: it makes no sense for the model.
+            PolicyError: it does not fit the model.
         """
 
 
-def modified(modifier: Modifier, analysis: Analysis, scores: Scores) -> Counts:
-    """What the policy inside keeps, raised."""
-    kept = modifier.policy(analysis, scores)
-    return tuple(modifier.raising(analysis)(np.array(kept, dtype=np.int64)).tolist())
+@dataclass(frozen=True, slots=True)
+class Raising(ABC):
+    """Base of modifiers: the counts of the inner ``policy``, raised."""
+
+    policy: Policy
+
+    @abstractmethod
+    def raising(self, analysis: Analysis) -> Raise:
+        """The modifier for one model."""
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        kept = self.policy(analysis, scores)
+        return tuple(self.raising(analysis)(np.array(kept, dtype=np.int64)).tolist())
 
 
 def in_words(modifier: Modifier) -> str:
-    """A modifier in words, without what it modifies."""
+    """The modifier's text without the inner policy."""
     return str(modifier).replace(str(modifier.policy), "...", 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
-    """Groups that a pattern means stay whole (see :func:`planc.policy.patterns.matching`)."""
+class Keep(Raising):
+    """Keep the groups selected by ``patterns`` whole (see :func:`planc.policy.matching`)."""
 
-    policy: Policy
     patterns: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"keep({self.policy}, {', '.join(self.patterns)})"
 
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return modified(self, analysis, scores)
-
     def raising(self, analysis: Analysis) -> Raise:
-        """Whole groups where a pattern means them."""
+        """The selected groups become whole."""
         return _to_whole(analysis, _meant(analysis, self.patterns))
 
 
 @dataclass(frozen=True, slots=True)
-class Only:
-    """Only groups that a pattern means shrink."""
+class Only(Raising):
+    """Keep all groups whole except those selected by ``patterns``."""
 
-    policy: Policy
     patterns: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"only({self.policy}, {', '.join(self.patterns)})"
 
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return modified(self, analysis, scores)
-
     def raising(self, analysis: Analysis) -> Raise:
-        """Whole groups where no pattern means them."""
+        """All other groups become whole."""
         return _to_whole(analysis, ~_meant(analysis, self.patterns))
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
-    """A group keeps at least ``units`` units (all of them where it has fewer)."""
+class Floor(Raising):
+    """Keep at least ``units`` units of each group, or all of a smaller group."""
 
-    policy: Policy
     units: int
 
     def __str__(self) -> str:
         return f"floor({self.policy}, {self.units})"
 
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return modified(self, analysis, scores)
-
     def raising(self, analysis: Analysis) -> Raise:
-        """At least so many units."""
+        """At least ``units`` units a group."""
         checked_count(self.units, "floor", "every group keeps a unit")
         return _at_least([min(g.cells, math.ceil(self.units / g.rows)) for g in analysis.groups])
 
 
 @dataclass(frozen=True, slots=True)
-class Capped:
-    """No group loses more than the share ``ratio`` of its units, rounded down."""
+class Capped(Raising):
+    """Remove at most the share ``ratio`` of the units of each group, rounded down."""
 
-    policy: Policy
     ratio: float
 
     def __str__(self) -> str:
         return f"capped({self.policy}, {self.ratio:g})"
 
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return modified(self, analysis, scores)
-
     def raising(self, analysis: Analysis) -> Raise:
-        """At least what the largest ratio leaves."""
+        """At least the units outside the largest ratio."""
         checked_ratio(self.ratio, "largest ratio")
         return _at_least([g.cells - share(self.ratio, g.cells) for g in analysis.groups])
 
 
 @dataclass(frozen=True, slots=True)
-class Equal:
-    """Groups alike keep equally many units, so that a configuration with one number for all
-    layers can say it: equally many heads in each layer, equally wide MLPs.
+class Equal(Raising):
+    """Keep equally many units of similar groups, as a configuration with one number for all layers
+    needs: equally many heads in each layer, equally wide MLPs.
 
-    Groups are alike when they are of one kind, equal size and equal rows, and their members are the
-    same dimensions of the same parameters of the same types of module
-    (:class:`planc.policy.Isomorphic`). With ``patterns``, only among the groups that they mean.
+    Groups are similar if they have the same kind, size and rows, and their members are the same
+    dimensions of the same parameters of the same module types (:class:`planc.policy.Isomorphic`).
+    With ``patterns``, only the groups selected by them are tied.
     """
 
-    policy: Policy
     patterns: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"equal({', '.join([str(self.policy), *self.patterns])})"
-
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return modified(self, analysis, scores)
 
     def raising(self, analysis: Analysis) -> Raise:
         """The largest count of each class."""
@@ -165,7 +155,7 @@ class Equal:
 
 
 def _meant(analysis: Analysis, patterns: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Which groups the patterns mean."""
+    """Mask of the groups selected by the patterns."""
     meant = np.zeros(len(analysis.groups), dtype=bool)
     for pattern in patterns:
         meant[list(matching(analysis.groups, pattern))] = True

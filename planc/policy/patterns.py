@@ -1,4 +1,4 @@
-"""Name patterns: which groups a user means."""
+"""Name patterns: the groups selected by a user's text."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from planc.ir.groups import Group
 
 
 def matching(groups: Iterable[Group], pattern: str) -> frozenset[int]:
-    """The groups that a shell-style pattern means: by their name, or by any tensor (or module of
-    a tensor) among their members.
+    """The groups selected by a shell-style pattern.
+
+    A pattern matches the group's name, any tensor among its members, or a module around such a
+    tensor.
 
     Raises:
-        PolicyError: it matches nothing; names the near misses.
+        PolicyError: nothing matches; names the near misses.
     """
     return _matching(groups, pattern, _all_names)
 
 
 def named(groups: Iterable[Group], pattern: str) -> frozenset[int]:
-    """The groups that a shell-style pattern names: by their name, or by the tensor in it or a
-    module around that tensor. What a group shares with other layers does not count.
+    """The groups named by a shell-style pattern.
+
+    A pattern matches the group's name, the tensor in it, or a module around that tensor. Layers
+    sharing the group do not count.
 
     Raises:
-        PolicyError: it matches nothing; names the near misses.
+        PolicyError: nothing matches; names the near misses.
     """
     return _matching(groups, pattern, _own_names)
 

@@ -1,8 +1,8 @@
-"""Rankings in which units compete within pools: each group alone, groups alike, or all together.
+"""Rankings by pools of competing groups: each group alone, similar groups, or all together.
 
-Every pool loses the same share of its units, those with the lowest scores first. Whole rows with
-cells inside (heads, convolution groups, experts) stay unless they are asked for: ``kinds`` are
-pairs of a kind of group and its own ratio, ``rows`` kinds of rows that go by the common ratio.
+Every pool loses the same share of its units, lowest scores first. Whole rows with cells inside
+(heads, convolution groups, experts) stay unless requested: ``kinds`` are pairs of a kind of group
+and a ratio of its own, ``rows`` are kinds of rows under the common ratio.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
-from planc.policy.order import Order, by_rank, relative, whole
-from planc.policy.ratio import Counts, checked_kind, checked_kinds, checked_ratio
+from planc.policy.order import Order, Ranking, by_rank, relative, whole
+from planc.policy.patterns import named
+from planc.policy.ratio import Counts, Policy, checked_kind, checked_kinds, checked_ratio
 
 Kinds = tuple[tuple[str, float], ...]
-_EARLY = 1e-9  # of a unit: a step comes that early, so that a ratio as people write it takes it
+_EARLY = 1e-9  # of a unit: steps come this early, so that a ratio such as 0.3 reaches its step
 
 
 @dataclass(frozen=True, slots=True)
 class Pooled(ABC):
-    """What rankings have in common: groups compete in pools, each of which loses the same share.
+    """Base of rankings with competing groups: every pool loses the same share of its units.
 
-    Without a ratio, a budget says how far to go.
+    Without a ratio, a budget sets how far to go.
     """
 
     ratio: float | None = None
@@ -37,14 +38,14 @@ class Pooled(ABC):
     rows: tuple[str, ...] = ()
 
     NAME: ClassVar[str]
-    NORMALISED: ClassVar[bool] = True  # whether scores are divided by their group's mean
+    NORMALISED: ClassVar[bool] = True  # scores are divided by their group's mean
 
     @abstractmethod
     def pools(self, analysis: Analysis) -> Sequence[Hashable]:
         """The pool of each group."""
 
     def __str__(self) -> str:
-        return _text(self.NAME, self.ratio, self.kinds, self.rows)
+        return text(self.NAME, self.ratio, self.kinds, self.rows)
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
         return self.order(analysis, scores).at(needed(self.ratio))
@@ -52,15 +53,21 @@ class Pooled(ABC):
     def order(
         self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
     ) -> Order:
-        """The steps of all groups, each at the share of its pool that is then gone."""
+        """The steps of all groups, each at the share of its pool removed after it."""
         chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
         return chosen.order(scores, self.pools(analysis), self.NORMALISED)
 
 
 @dataclass(frozen=True, slots=True)
 class Uniform(Pooled):
-    """Every group loses the share ``ratio`` of its units, rounded down. Without a ratio, a budget
-    says how far to go.
+    """Remove the share ``ratio`` of the units of every group, rounded down.
+
+    Without a ratio, a budget sets how far to go.
+
+    Args:
+        ratio: the share of units to remove, in [0, 1).
+        kinds: pairs of a kind of group and a ratio of its own.
+        rows: kinds of whole rows (heads, convolution groups, experts) to remove as well.
     """
 
     NAME = "uniform"
@@ -75,12 +82,12 @@ class Uniform(Pooled):
 
 @dataclass(frozen=True, slots=True)
 class Global(Pooled):
-    """The share ``ratio`` of all units goes, the lowest scores of all groups first.
+    """Remove the share ``ratio`` of all units, lowest scores of all groups first.
 
-    Scores are divided by their group's mean, so that groups of unlike size can compete. In a
-    ragged group the units of equal rank in their rows go together, by their mean score. The groups
-    of ``kinds`` (pairs of kind and ratio) are ranked by themselves; whole rows stay unless named.
-    Every group keeps a unit. Without a ratio, a budget says how far to go.
+    Scores are divided by their group's mean, so that groups of different size can compete. In a
+    ragged group, units of equal rank in their rows are removed together, by their mean score. The
+    groups of ``kinds`` (pairs of kind and ratio) are ranked by themselves; whole rows stay unless
+    named in ``rows``. Every group keeps a unit. Without a ratio, a budget sets how far to go.
     """
 
     NAME = "global"
@@ -91,13 +98,13 @@ class Global(Pooled):
 
 @dataclass(frozen=True, slots=True)
 class Isomorphic(Pooled):
-    """Groups alike compete, by their scores as they are: each class of groups loses the share
-    ``ratio`` of its units.
+    """Remove the share ``ratio`` of the units of each class of similar groups, by unscaled scores.
 
     Fang et al. 2024, "Isomorphic Pruning for Vision Models", section 3.2: scores are comparable
-    within sub-structures of one topology only. Two groups are alike when they are of one kind and
-    their members are the same dimensions of the same parameters of the same types of module, in
-    the same order, whatever their sizes. Without a ratio, a budget says how far to go.
+    only within sub-structures of one topology. Two groups are similar if they have the same kind
+    and their members are the same dimensions of the same parameters of the same module types in the
+    same order; sizes may differ. ``kinds`` and ``rows`` are those of :class:`Uniform`. Without a
+    ratio, a budget sets how far to go.
     """
 
     NAME = "isomorphic"
@@ -107,11 +114,65 @@ class Isomorphic(Pooled):
         return [topology(analysis, g) for g in range(len(analysis.groups))]
 
 
-def needed(ratio: float | None) -> float:
-    """The ratio of a policy that is asked without a budget.
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """Remove a separate ratio from the groups of each scope, and apply ``policy`` to the others.
+
+    A scope is a pattern for a group's name, the tensor in it or a module around that tensor
+    (``"layer1.*"``, ``"*.conv2.weight:0"``); of several matching scopes the last counts. Within a
+    scope, ``policy`` ranks as elsewhere: each group alone, similar groups, or all of the scope.
 
     Raises:
-        PolicyError: there is none.
+        PolicyError: (when called) ``policy`` does not rank units, a pattern matches nothing, or a
+            ratio is not in [0, 1).
+    """
+
+    policy: Policy
+    scopes: tuple[tuple[str, float], ...]
+
+    def __str__(self) -> str:
+        return f"ratios({self.policy}, {', '.join(f'{p}={r:g}' for p, r in self.scopes)})"
+
+    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
+        start, scoped = self._scoped(analysis, scores)
+        inside = self.policy(analysis, scores)
+        return tuple(np.where(scoped, start, inside).tolist())
+
+    def order(
+        self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
+    ) -> Order:
+        """The order of the groups outside all scopes."""
+        start, scoped = self._scoped(analysis, scores)
+        return self._ranking().order(analysis, scores, among).without(scoped, start)
+
+    def _ranking(self) -> Ranking:
+        if not isinstance(self.policy, Ranking):
+            raise PolicyError(
+                f"ratios for scopes: {self.policy} does not rank units; put the ratios next to a "
+                "policy that does, such as Ratios(Uniform(0.5), ...), and modifiers around them"
+            )
+        return self.policy
+
+    def _scoped(self, analysis: Analysis, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+        """The counts of the groups of each scope, and the mask of these groups."""
+        count = len(analysis.groups)
+        owner = np.full(count, -1)
+        for i, (pattern, _) in enumerate(self.scopes):
+            owner[list(named(analysis.groups, pattern))] = i
+        start = np.zeros(count, dtype=np.int64)
+        for i, (pattern, ratio) in enumerate(self.scopes):
+            checked_ratio(ratio, f"ratio of {pattern!r}")
+            members = np.flatnonzero(owner == i).tolist()
+            order = self._ranking().order(analysis, scores, members)
+            start = np.where(owner == i, order.at(ratio), start)
+        return start, owner >= 0
+
+
+def needed(ratio: float | None) -> float:
+    """The ratio of a policy called without a budget.
+
+    Raises:
+        PolicyError: the policy has no ratio.
     """
     if ratio is None:
         raise PolicyError("the policy has no ratio: give it one, or give a budget (macs=0.5)")
@@ -119,8 +180,8 @@ def needed(ratio: float | None) -> float:
 
 
 def topology(analysis: Analysis, g: int) -> Hashable:
-    """What two groups alike have in common: the kind, and of each member the type of its module,
-    the tensor's own name, its rank, the dimension, and whether it is ragged.
+    """The key shared by similar groups: the kind, and for each member the type of its module, the
+    tensor's own name, its rank, the dimension, and whether it is ragged.
     """
     group, graph = analysis.groups[g], analysis.graph
     members = []
@@ -134,7 +195,7 @@ def topology(analysis: Analysis, g: int) -> Hashable:
 
 
 class Chosen:
-    """The groups that a ranking may shrink, apart from those that ``kinds`` fixes."""
+    """The groups a ranking may shrink, separate from those fixed by ``kinds``."""
 
     def __init__(
         self,
@@ -168,7 +229,7 @@ class Chosen:
         ]
 
     def order(self, scores: Scores, pools: Sequence[Hashable], normalised: bool) -> Order:
-        """The order of the free groups in their pools, after the steps that ``kinds`` fixes."""
+        """The order of the free groups in their pools, after the steps fixed by ``kinds``."""
         start = whole(self.analysis)
         for kind, ratio in self.kinds.items():
             members = [g for g in self.fixed if self.analysis.groups[g].kind == kind]
@@ -177,7 +238,7 @@ class Chosen:
         return self._ranked(scores, self.free, pools, normalised, start)
 
     def alone(self, ratio: float) -> Counts:
-        """What stays at a ratio where no groups compete: that takes no ranking."""
+        """The counts at a ratio without competition between groups, computed without a ranking."""
         groups = self.analysis.groups
         ratios = np.zeros(len(groups))
         ratios[self.free] = ratio
@@ -203,13 +264,13 @@ class Chosen:
         if not parts:
             return Order(start, np.zeros(0, dtype=np.int64), np.zeros(0))
         groups, values, shares = (np.concatenate(column) for column in zip(*parts, strict=True))
-        by_share = np.lexsort((values, shares))  # stable: of equals the first group's
+        by_share = np.lexsort((values, shares))  # stable: ties go to the first group
         return Order(start, groups[by_share], shares[by_share])
 
     def _pool(
         self, scores: Scores, members: list[int], normalised: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Groups, values and shares of the steps of one pool, the lowest values first."""
+        """Groups, values and shares of the steps of one pool, lowest values first."""
         owners, values, sizes = [], [], []
         for g in members:
             group = self.analysis.groups[g]
@@ -224,8 +285,9 @@ class Chosen:
         return owner[order], value[order], shares
 
 
-def _text(name: str, ratio: float | None, kinds: Kinds, rows: tuple[str, ...]) -> str:
+def text(name: str, ratio: float | None, kinds: Kinds, rows: tuple[str, ...], *first: str) -> str:
+    """A ranking in words: its name and the options given."""
     parts = [] if ratio is None else [f"{ratio:g}"]
-    parts += [f"{kind}={own:g}" for kind, own in kinds]
+    parts += [*first, *(f"{kind}={own:g}" for kind, own in kinds)]
     parts += [f"rows={'+'.join(rows)}"] if rows else []
     return f"{name}({', '.join(parts)})" if parts else name

@@ -1,4 +1,4 @@
-"""What a policy is, and the numbers that policies are told: ratios, counts, kinds."""
+"""The policy protocol, and the checks of its numbers: ratios, counts, kinds."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 
 Counts = tuple[int, ...]
-"""For each group the number of units that stay in each row."""
+"""For each group, the number of units kept in each row."""
 
 
 class Policy(Protocol):
-    """A pure function from analysis and scores to counts; ``str`` of it names it in plans."""
+    """A pure function from analysis and scores to counts. Its ``str`` names it in plans."""
 
     def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        """How many units of a row each group keeps, at least one."""
+        """The number of units of a row kept by each group, at least one."""
 
 
 def checked_ratio(ratio: float, what: str = "ratio") -> float:
-    """The ratio if it is one.
+    """Return the ratio.
 
     Raises:
         PolicyError: it is not in [0, 1).
@@ -35,10 +35,10 @@ def checked_ratio(ratio: float, what: str = "ratio") -> float:
 
 
 def checked_count(count: int, what: str, example: str) -> int:
-    """The count if it is one.
+    """Return the count.
 
     Raises:
-        PolicyError: it is not a whole number from 1 on.
+        PolicyError: it is not a whole number of at least 1.
     """
     if isinstance(count, bool) or not isinstance(count, int):
         raise PolicyError(f"{what} {count!r} is not a whole number: {example}")
@@ -48,19 +48,19 @@ def checked_count(count: int, what: str, example: str) -> int:
 
 
 def checked_kinds(analysis: Analysis, kinds: Mapping[str, float]) -> None:
-    """Raises PolicyError for a kind that no group has, or a ratio out of range."""
+    """Raise PolicyError for a kind absent from the model, or a ratio out of range."""
     for kind, ratio in kinds.items():
         checked_ratio(ratio, f"kinds[{kind!r}]")
         checked_kind(analysis, kind)
 
 
 def checked_kind(analysis: Analysis, kind: str) -> None:
-    """Raises PolicyError for a kind that no group has."""
+    """Raise PolicyError for a kind absent from the model."""
     present = sorted({group.kind for group in analysis.groups})
     if kind not in present:
         raise PolicyError(f"no group is of kind {kind!r}: this model has {', '.join(present)}")
 
 
 def share(ratio: float, size: int) -> int:
-    """The share ``ratio`` of ``size`` units, rounded down, whatever the last bit of the ratio."""
+    """The share ``ratio`` of ``size`` units, rounded down, tolerating the ratio's last bit."""
     return min(math.floor(ratio * size + 1e-9), size - 1)

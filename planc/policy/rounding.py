@@ -1,4 +1,4 @@
-"""Rounding: dimensions that shrink stay multiples of a number, as hardware likes them."""
+"""Rounding: shrinking dimensions stay multiples of a number that suits the hardware."""
 
 from __future__ import annotations
 
@@ -9,35 +9,30 @@ import numpy as np
 
 from planc.analysis import Analysis
 from planc.analysis.arrays import Kept, Polynomials
-from planc.criteria.scores import Scores
-from planc.policy.modifiers import Raise, modified
+from planc.policy.modifiers import Raise, Raising
 from planc.policy.order import whole
-from planc.policy.ratio import Counts, Policy, checked_count
+from planc.policy.ratio import checked_count
 
 
 @dataclass(frozen=True, slots=True)
-class Rounded:
-    """What groups keep is rounded up, so that every dimension of every parameter and buffer that
-    shrinks is a multiple of ``to``: those of concatenations and of grouped weights, too.
+class Rounded(Raising):
+    """Round counts up, so that every shrinking dimension of every parameter and buffer is a
+    multiple of ``to``, including those of concatenations and grouped weights.
     """
 
-    policy: Policy
     to: int
 
     def __str__(self) -> str:
         return f"rounded({self.policy}, {self.to})"
 
-    def __call__(self, analysis: Analysis, scores: Scores) -> Counts:
-        return modified(self, analysis, scores)
-
     def raising(self, analysis: Analysis) -> Raise:
-        """The next counts from which every dimension is whole or a multiple."""
+        """The next counts with every dimension whole or a multiple."""
         checked_count(self.to, "round_to", "give 8 for multiples of eight")
         return Rounding(analysis, self.to)
 
 
 class Rounding:
-    """Rounds up, and leaves whole what shares a dimension that cannot be made a multiple."""
+    """Rounds counts up; groups in a dimension without a possible multiple stay whole."""
 
     def __init__(self, analysis: Analysis, to: int) -> None:
         self.to, self.cells = to, whole(analysis)
@@ -57,10 +52,10 @@ class Rounding:
                 self.single[g] = math.lcm(int(self.single[g]), to // math.gcd(to, factor))
 
     def steps(self, kept: Kept) -> Kept:
-        """For each group the step that makes every term of a width with it a multiple.
+        """For each group, the step that makes every term of a width with it a multiple.
 
-        Where several groups share a term, as heads and what is inside them, those that are whole
-        are a factor like another, and of those that shrink the first takes it on.
+        If a term is a product of groups (heads x head_dim), unpruned groups are constants and the
+        first pruned one is rounded.
         """
         found: Kept = self.single.copy()
         for monomial, factor in self.several:

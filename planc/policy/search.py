@@ -1,9 +1,8 @@
-"""The search for a budget: how far to go in an order, and what can be given back.
+"""The search for a budget: the place in an order, and the units to restore.
 
-In: an order of steps, the closure of wishes and constraints, prices. Out: counts within the limits
-to which no group can get a unit back. Three stages: the first place in the order that fits, by
-bisection; the same among the groups that nothing couples to others, from there; and unit by unit
-whatever still fits, what left last first.
+Three stages: bisect for the first place in the order within the limits; do the same for the groups
+without coupling to others, from there; then restore single units while they fit, most recently
+removed first. In the result, no group can get a unit back.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from planc.policy.order import Order
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """What counts cost in each measure, and the most they may; ``other`` is a cost that is no
-    polynomial, as a latency, and ``most`` the most of it.
+    """The cost of counts in each measure and its limit.
+
+    ``other`` is a non-polynomial cost, such as a latency, and ``most`` its limit.
     """
 
     costs: Polynomials
@@ -31,22 +31,20 @@ class Prices:
     most: int = 0
 
     def fit(self, kept: Kept) -> bool:
-        """Whether no limit is exceeded."""
+        """True if no limit is exceeded."""
         if not (self.costs.values(kept) <= self.limits).all():
             return False
         return self.other is None or self.other(kept) <= self.most
 
     def room(self, kept: Kept, steps: Kept) -> NDArray[np.bool_]:
-        """For each group whether it alone could keep ``steps[g]`` more, as far as the costs that
-        are polynomials say.
-        """
+        """Mask of the groups with room for ``steps[g]`` more units by the polynomial costs."""
         left = self.limits - self.costs.values(kept)
         found: NDArray[np.bool_] = (self.costs.rises(kept, steps) <= left[:, None]).all(axis=0)
         return found
 
 
 def search(order: Order, closure: Closure, prices: Prices) -> Kept:
-    """The counts that fit; those after the last step of ``order`` must."""
+    """Counts within the limits; those after the last step of ``order`` must fit."""
     kept = closure(order.start)
     if prices.fit(kept):
         return kept
@@ -57,7 +55,7 @@ def search(order: Order, closure: Closure, prices: Prices) -> Kept:
 
 
 def _first(last: int, fits: Callable[[int], bool]) -> int:
-    """A number up to ``last``, which fits, that fits where the one before does not."""
+    """A fitting number up to ``last`` (itself fitting) with a misfit directly before it."""
     low, high = -1, last
     while high - low > 1:
         middle = (low + high) // 2
@@ -66,7 +64,7 @@ def _first(last: int, fits: Callable[[int], bool]) -> int:
 
 
 def _restored(order: Order, closure: Closure, prices: Prices, kept: Kept, steps: int) -> Kept:
-    """Groups that no constraint binds go less far, where one that is bound had to go a long way."""
+    """Restore groups without constraints, where a constrained group forced a long way."""
     free = np.ones(len(kept), dtype=bool)
     free[list(closure.bound)] = False
 
@@ -77,7 +75,7 @@ def _restored(order: Order, closure: Closure, prices: Prices, kept: Kept, steps:
 
 
 def _filled(order: Order, closure: Closure, prices: Prices, kept: Kept) -> Kept:
-    """Gives units back while one fits, of those that fit the one that left last."""
+    """Restore single units while one fits, most recently removed first."""
     by_group = np.argsort(order.groups, kind="stable")
     ends = np.cumsum(np.bincount(order.groups, minlength=len(kept)))
     begins = np.append(0, ends[:-1])
@@ -90,7 +88,7 @@ def _filled(order: Order, closure: Closure, prices: Prices, kept: Kept) -> Kept:
         if not able.any():
             if not (progress and refused.any()):
                 return kept
-            refused[:], progress = False, False  # what was refused may fit by now
+            refused[:], progress = False, False  # refused groups may fit by now
             continue
         groups = np.flatnonzero(able)
         g = groups[np.argmax(by_group[begins[groups] + gone[groups] - 1])]

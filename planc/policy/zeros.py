@@ -1,4 +1,4 @@
-"""Zeros: exactly the units that are worth nothing go."""
+"""Zeros: remove every unit whose score is at most a threshold."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from planc.policy.ratio import Counts
 
 @dataclass(frozen=True, slots=True)
 class Zeros:
-    """Units whose score is at most ``threshold`` go, as many from each row of a group as from the
-    row that has the fewest of them; every group keeps a unit.
+    """Remove the units with a score of at most ``threshold``.
 
-    With the criterion :class:`planc.constants.dead.Dead` these are the units whose removal
-    changes no output; with a magnitude those that sparse training drove to zero, or so near to it
-    as it comes.
+    Every row of a group loses as many units as the row with the fewest of them; every group keeps a
+    unit. With the criterion :class:`planc.constants.dead.Dead` these are the units without any
+    effect on the outputs; with a magnitude, the units driven to zero by sparse training, or close
+    to it.
 
     Raises:
-        PolicyError: ``threshold`` is no number of at least 0.
+        PolicyError: ``threshold`` is not a number of at least 0.
     """
 
     threshold: float = 0.0

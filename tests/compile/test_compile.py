@@ -40,7 +40,7 @@ def test_a_policy_can_be_given_instead_of_a_ratio() -> None:
     assert [len(group.removed) for group in plan.groups] == [2, 1, 1]
 
 
-def test_half_of_everything_goes_by_default() -> None:
+def test_half_of_all_units_is_removed_by_default() -> None:
     model, inputs = build("residual")
     plan = planc.compile(model, inputs)
     assert [(group.size, group.kept) for group in plan.groups] == [(8, 4), (6, 3), (4, 2)]
@@ -63,7 +63,7 @@ class Strange(nn.Module):
         return self.last(torch.special.bessel_j0(self.first(x)))
 
 
-def test_an_operator_without_a_rule_pins_or_under_strict_is_refused() -> None:
+def test_an_operator_without_a_rule_pins_or_is_refused_under_strict() -> None:
     model, inputs = small.randomised(Strange()), small.vectors(2, 4)
     plan = planc.compile(model, inputs)
     assert plan.groups == ()
@@ -74,7 +74,7 @@ def test_an_operator_without_a_rule_pins_or_under_strict_is_refused() -> None:
     assert __file__ in said
 
 
-def test_the_graph_may_lose_what_the_module_cannot() -> None:
+def test_the_graph_target_removes_more_than_the_module() -> None:
     model, inputs = build("vit")
     for options in ({"kinds": {"heads": 0.5}}, {"kinds": {"head_dim": 0.5}}):
         module, graph = (

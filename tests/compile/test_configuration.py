@@ -102,7 +102,7 @@ def fields(plan: Plan) -> dict[str, tuple[Any, Any]]:
     return {c.name: (c.before, c.after) for c in plan.attributes if "." in c.name}
 
 
-def test_fields_that_are_read_and_others_make_the_pruned_model() -> None:
+def test_read_and_unread_fields_build_the_pruned_model() -> None:
     net = model()
     plan = planc.compile(net, X.double(), ratio=0.5)
     assert fields(plan) == {"config.hidden": (16, 8), "config.inner": (12, 6)}
@@ -117,7 +117,7 @@ def test_fields_that_are_read_and_others_make_the_pruned_model() -> None:
     assert anew(X.double()).equal(smaller(X.double()))
 
 
-def test_a_model_without_memory_has_the_same_configuration_found() -> None:
+def test_a_model_on_the_meta_device_has_the_same_configuration() -> None:
     real = model(Placed)
     plan = planc.compile(real, X.double(), ratio=0.5)
     assert fields(plan) == {"config.hidden": (16, 8), "config.inner": (12, 6)}
@@ -126,13 +126,13 @@ def test_a_model_without_memory_has_the_same_configuration_found() -> None:
     assert planc.compile(meta, X.double().to("meta"), ratio=0.5, weights=weights) == plan
 
 
-def test_a_field_that_several_modules_read_binds_them() -> None:
+def test_a_shared_field_binds_its_modules() -> None:
     """One number cuts in both blocks, so both keep equally much."""
     plan = planc.compile(model(), X.double(), ratio=0.5, keep="blocks.0.both.*")
     assert all(not group.removed for group in plan.groups if "blocks" in group.name)
 
 
-def test_one_field_for_two_sizes_is_left_where_they_differ() -> None:
+def test_one_field_for_two_different_sizes_stays_unchanged() -> None:
     """Two matrices as wide as the field says, of which one stays whole."""
 
     class Two(Model):
@@ -157,7 +157,7 @@ def test_one_field_for_two_sizes_is_left_where_they_differ() -> None:
     assert any("does not describe the pruned model" in line for line in report.checks)
 
 
-def test_a_number_taken_from_a_width_is_not_passed_over() -> None:
+def test_a_number_derived_from_a_width_is_found() -> None:
     net = model(Scaled)
     plan = planc.compile(net, X.double(), ratio=0.5)
     assert "config.hidden" not in fields(plan)
@@ -197,7 +197,7 @@ def test_another_configuration_is_another_model() -> None:
     planc.apply(plan, immaterial)
 
 
-def test_a_copy_that_shares_its_configuration_is_refused() -> None:
+def test_a_copy_sharing_its_configuration_is_refused() -> None:
     class Shared(Config):
         def __deepcopy__(self, memo: Any) -> Shared:
             return self
@@ -215,7 +215,7 @@ class Size(Enum):
     LARGE = 2
 
 
-def test_a_member_of_an_enumeration_is_no_object_of_its_own() -> None:
+def test_enumeration_members_are_plain_values() -> None:
     net: Any = model()
     net.kind = Size.LARGE
     plan = planc.compile(net, X.double(), ratio=0.5)

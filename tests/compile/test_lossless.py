@@ -106,11 +106,11 @@ def dead(model: nn.Module, inputs: torch.Tensor | None = None) -> Plan:
 # -- what goes -----------------------------------------------------------------------------------
 
 
-def test_nothing_goes_from_a_model_without_zeros() -> None:
+def test_a_model_without_zeros_stays_whole() -> None:
     assert removed(net()) == {}
 
 
-def test_a_channel_scaled_and_shifted_to_zero_goes() -> None:
+def test_a_channel_scaled_and_shifted_to_zero_is_removed() -> None:
     for padding in (0, 1):
         assert removed(scaled_to_zero(net(padding=padding), 0.0)) == {"one.weight:0": (1,)}
 
@@ -131,18 +131,18 @@ def test_a_constant_moves_into_the_bias_or_the_running_mean() -> None:
         assert not changed & ({"two.bias", "last.running_mean"} - {where})
 
 
-def test_a_constant_that_the_activation_stops_needs_no_bias() -> None:
+def test_a_constant_zeroed_by_the_activation_needs_no_bias() -> None:
     assert dead(scaled_to_zero(net(padding=1), -0.7)).groups[0].removed == (1,)
 
 
-def test_a_channel_that_nobody_reads_goes() -> None:
+def test_an_unread_channel_is_removed() -> None:
     model = net(padding=1)
     with torch.no_grad():
         model.two.weight[:, 2] = 0
     assert removed(model) == {"one.weight:0": (2,)}
 
 
-def test_a_filter_of_zeros_goes_with_its_shift_folded_into_the_head() -> None:
+def test_a_zero_filter_is_removed_with_its_shift_folded_into_the_head() -> None:
     model = net()
     with torch.no_grad():
         model.two.weight[3] = 0
@@ -157,7 +157,7 @@ def test_a_chain_of_constants_folds_as_one() -> None:
     assert removed(model) == {"one.weight:0": (1,), "two.weight:0": (0,)}
 
 
-def test_a_group_that_is_dead_all_over_keeps_a_unit() -> None:
+def test_a_dead_group_keeps_a_unit() -> None:
     model = net()
     with torch.no_grad():
         model.norm.weight[:], model.norm.bias[:] = 0, 0
@@ -166,7 +166,7 @@ def test_a_group_that_is_dead_all_over_keeps_a_unit() -> None:
     _same_outputs(model, planc.apply(plan, model), IMAGES.double())
 
 
-def test_what_only_a_dead_unit_reads_goes_too() -> None:
+def test_units_read_by_dead_units_only_are_removed() -> None:
     model = net(padding=1)
     with torch.no_grad():
         model.head.weight[:, 3] = 0  # nobody reads the second convolution's filter 3
@@ -174,7 +174,7 @@ def test_what_only_a_dead_unit_reads_goes_too() -> None:
     assert removed(model) == {"one.weight:0": (2,), "two.weight:0": (3,)}
 
 
-def test_a_constant_in_a_convolution_whose_kernels_lie_apart_folds() -> None:
+def test_a_constant_folds_into_a_transposed_convolution_without_overlap() -> None:
     class Up(Net):
         def __init__(self, stride: int) -> None:
             super().__init__(bias=True)
@@ -228,7 +228,7 @@ def rows(head: int, dim: int) -> int:
 
 
 @FUSED
-def test_dimensions_of_queries_that_meet_zero_keys_go(fused: bool) -> None:
+def test_query_dimensions_against_zero_keys_are_removed(fused: bool) -> None:
     model = heads(fused)
     with torch.no_grad():
         for head, dim in ((0, 1), (1, 3), (2, 0)):
@@ -238,7 +238,7 @@ def test_dimensions_of_queries_that_meet_zero_keys_go(fused: bool) -> None:
 
 
 @FUSED
-def test_values_that_are_constant_fold_into_the_projection_after_them(fused: bool) -> None:
+def test_constant_values_fold_into_the_output_projection(fused: bool) -> None:
     model = heads(fused)
     with torch.no_grad():
         for head, dim, shift in ((0, 2, 0.7), (1, 0, 0.0), (2, 1, -0.3)):
@@ -247,7 +247,7 @@ def test_values_that_are_constant_fold_into_the_projection_after_them(fused: boo
 
 
 @FUSED
-def test_a_head_that_nobody_reads_goes_and_so_does_one_without_values(fused: bool) -> None:
+def test_unread_heads_and_heads_without_values_are_removed(fused: bool) -> None:
     model = heads(fused)
     with torch.no_grad():
         model.out.weight[:, 4:8] = 0
@@ -267,7 +267,7 @@ def test_a_mask_may_hide_every_position_so_that_only_zero_values_are_known() -> 
     assert removed(model, (TOKENS, mask), target="graph") == {"v.weight:0": (1, 5, 9)}
 
 
-def test_a_gate_of_zeros_shuts_its_unit() -> None:
+def test_a_zero_gate_removes_its_unit() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -283,7 +283,7 @@ def test_a_gate_of_zeros_shuts_its_unit() -> None:
     assert removed(model, TOKENS) == {"gate.weight:0": (3, 5)}
 
 
-def test_a_group_whose_norm_is_scaled_to_zero_goes_whole() -> None:
+def test_a_group_with_a_norm_scaled_to_zero_is_removed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(3, 6), nn.ReLU(), nn.Conv2d(6, 2, 1))
     model = model.double().eval()
     with torch.no_grad():
@@ -293,7 +293,7 @@ def test_a_group_whose_norm_is_scaled_to_zero_goes_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
-def test_hidden_units_that_stay_at_zero_or_that_nobody_reads_go(kind: str) -> None:
+def test_hidden_units_at_zero_or_unread_are_removed(kind: str) -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -344,7 +344,7 @@ def test_padding_is_no_less_there_where_the_image_is_a_single_pixel() -> None:
     assert removed(model, small) == {}
 
 
-def test_a_zero_that_the_activation_lifts_is_a_constant() -> None:
+def test_a_zero_lifted_by_the_activation_is_a_constant() -> None:
     for padding, gone in ((0, {"one.weight:0": (1,)}), (1, {})):
         model = scaled_to_zero(net(padding=padding), 0.0)
         model.act = torch.sigmoid
@@ -359,7 +359,7 @@ def test_a_channel_of_the_residual_stream_stays_while_one_path_lives() -> None:
     assert removed(model) == {"one.weight:0": (1,)}
 
 
-def test_a_scale_that_is_merely_small_is_no_zero() -> None:
+def test_a_small_scale_is_not_zero() -> None:
     model = net()
     with torch.no_grad():
         model.norm.weight[1], model.norm.bias[1] = 1e-30, 0
@@ -378,7 +378,7 @@ def test_a_constant_without_a_place_to_go_stays() -> None:
     assert removed(scaled_to_zero(model, 0.0)) == {"one.weight:0": (1,)}
 
 
-def test_a_bias_that_is_read_twice_takes_no_constant() -> None:
+def test_a_bias_read_twice_takes_no_constant() -> None:
     class Twice(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             a = self.act(self.norm(self.one(x)))
@@ -395,7 +395,7 @@ def test_layer_norm_over_dead_channels_keeps_them() -> None:
     assert removed(model.eval(), torch.randn(5, 4).double()) == {}
 
 
-def test_a_buffer_that_each_run_overwrites_is_no_constant() -> None:
+def test_a_buffer_overwritten_by_each_run_is_not_constant() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -448,7 +448,7 @@ def test_random_programs_with_silenced_units_compute_the_same(
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6))
-def test_units_of_random_programs_that_are_zero_all_over_are_dead(seed: int) -> None:
+def test_zero_units_of_random_programs_are_dead(seed: int) -> None:
     written = write(seed, length=5)
     assume(not any("normalised_weights" in step for step in written.steps))  # 0 / 0
     (x,) = written.inputs()

@@ -60,7 +60,7 @@ def test_the_steps_are_one_plan_for_the_original(name: str, shape: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "dense", "vit", "shuffle", "attention"])
-def test_one_latency_table_serves_for_all_steps(name: str) -> None:
+def test_one_latency_table_serves_all_steps(name: str) -> None:
     model, inputs = build(name)
     analysis = planc.analyze(planc.trace(model, inputs))
     table = planc.measure_latency(analysis, timed=macs)
@@ -78,7 +78,7 @@ def test_one_latency_table_serves_for_all_steps(name: str) -> None:
     planc.verify(steps[-1].total, model, smallest, inputs)
 
 
-def test_a_carried_table_is_that_of_the_original_where_nothing_has_gone() -> None:
+def test_a_carried_table_without_removals_is_the_originals() -> None:
     model, inputs = build("residual")
     analysis = planc.analyze(planc.trace(model, inputs))
     table = planc.measure_latency(analysis, timed=macs)
@@ -127,7 +127,7 @@ def test_steps_go_on_from_a_plan_file_and_the_weights(tmp_path: Path) -> None:
         assert next_step(schedule, again, inputs, done) == steps[i + 1]
 
 
-def test_a_schedule_that_has_been_met_has_no_next_step() -> None:
+def test_a_completed_schedule_has_no_next_step() -> None:
     model, inputs = build("residual")
     assert next_step(Schedule(macs=1.0, steps=3), model, inputs) is None
     (step,) = taken(Schedule(macs=0.5), model, inputs)
@@ -160,7 +160,7 @@ def test_geometric_steps_take_equal_shares_and_linear_ones_equal_amounts() -> No
     assert [figure["macs"] for figure in linear] == [700, 400, 100]
 
 
-def test_what_makes_no_schedule_is_refused() -> None:
+def test_invalid_schedules_are_refused() -> None:
     model, inputs = build("residual")
     for schedule, said in (
         (Schedule(macs=0.5, steps=0), "steps 0 is below 1"),

@@ -64,7 +64,7 @@ HOOKED = sorted(set(MODELS) - {"swin", "vit", "tied"})  # whose weights belong t
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 @pytest.mark.parametrize("name", HOOKED)
-def test_a_statistic_is_that_of_the_channels_that_consumers_read(name: str, statistic: str) -> None:
+def test_statistics_are_taken_of_the_consumers_input_channels(name: str, statistic: str) -> None:
     criterion, of = STATISTICS[statistic]
     model, batches = case(name)
     analysis = planc.analyze(planc.trace(model, batches[0]))
@@ -92,7 +92,7 @@ def test_a_statistic_is_that_of_the_channels_that_consumers_read(name: str, stat
 
 
 @pytest.mark.parametrize("name", HOOKED)
-def test_wanda_weighs_each_weight_by_the_norm_of_what_it_reads(name: str) -> None:
+def test_wanda_weighs_each_weight_by_the_norm_of_its_input(name: str) -> None:
     model, batches = case(name)
     analysis = planc.analyze(planc.trace(model, batches[0]))
     tensors, seen, dims = brute.parameters(model), read(model, batches), into(model)

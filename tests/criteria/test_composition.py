@@ -34,7 +34,7 @@ REDUCTIONS = {
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", MODELS)
-def test_a_reduction_is_that_of_the_members_scores(name: str, reduction: str) -> None:
+def test_reductions_apply_to_the_members_scores(name: str, reduction: str) -> None:
     model, inputs = build(name)
     analysis = planc.analyze(planc.trace(model, inputs))
     tensors = brute.parameters(model)
@@ -85,7 +85,7 @@ def test_equal_scores_can_be_normalized(by: str) -> None:
         assert not own.any()
 
 
-def test_a_fallback_speaks_for_groups_that_the_first_criterion_does_not_know() -> None:
+def test_a_fallback_scores_groups_undefined_in_the_first_criterion() -> None:
     model, inputs = build("depthwise")
     analysis = planc.analyze(planc.trace(model, inputs))
     silent = BatchNormScale()(analysis, dict(model.named_parameters()))
@@ -99,7 +99,7 @@ def test_a_fallback_speaks_for_groups_that_the_first_criterion_does_not_know() -
     assert both.criterion == "batch norm scale, else l1"
 
 
-def test_a_criterion_that_knows_nothing_of_a_group_is_refused_and_the_group_named() -> None:
+def test_a_criterion_undefined_for_a_group_is_refused_with_its_name() -> None:
     model, inputs = build("depthwise")
     with pytest.raises(PolicyError, match=r"says nothing of group .*squeeze.*Fallback\(BatchNorm"):
         planc.compile(model, inputs, criterion="batch_norm")
@@ -108,7 +108,7 @@ def test_a_criterion_that_knows_nothing_of_a_group_is_refused_and_the_group_name
         planc.compile(model, inputs, criterion=wrapped)
 
 
-def test_unknown_words_are_refused_with_those_there_are() -> None:
+def test_unknown_options_are_refused_with_the_known_ones() -> None:
     with pytest.raises(PolicyError, match="unknown reduction 'median': choose one of mean, max"):
         Reduced(Magnitude(2), "median")  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match="unknown normalization 'l2': choose one of mean, max"):
@@ -124,7 +124,7 @@ def test_unknown_words_are_refused_with_those_there_are() -> None:
             Magnitude(p)
 
 
-def test_what_is_composed_says_so_and_needs_what_its_parts_need() -> None:
+def test_compositions_name_their_parts_and_need_their_statistics() -> None:
     composed = Normalized(Fallback(Reduced(Taylor("unit"), "max"), Magnitude(2)), "sum")
     assert str(composed) == "taylor per unit, p=2, max over members, else l2, by sum"
     assert composed.needs == ("changes",)

@@ -16,7 +16,7 @@ from tests.support.small import MODELS, build
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_batch_norm_scale_sums_the_scales_that_a_unit_passes(name: str) -> None:
+def test_batch_norm_scale_sums_the_scales_of_a_unit(name: str) -> None:
     model, inputs = build(name)
     analysis = planc.analyze(planc.trace(model, inputs))
     norms = {path for path, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
@@ -80,7 +80,7 @@ def test_equal_filters_are_at_no_distance() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_lamp_is_a_units_share_of_all_that_is_not_smaller(name: str) -> None:
+def test_lamp_is_a_units_share_of_the_scores_at_least_as_large(name: str) -> None:
     model, inputs = build(name)
     analysis = planc.analyze(planc.trace(model, inputs))
     norms = planc.score(analysis, model, Magnitude(2)).units
@@ -91,7 +91,7 @@ def test_lamp_is_a_units_share_of_all_that_is_not_smaller(name: str) -> None:
         assert own[np.argmax(norm)] == pytest.approx(1) or (norm == norm.max()).sum() > 1
 
 
-def test_lamp_can_share_out_any_other_criterion() -> None:
+def test_lamp_accepts_any_other_criterion() -> None:
     model, inputs = build("residual")
     analysis = planc.analyze(planc.trace(model, inputs))
     squares = [own**2 for own in planc.score(analysis, model, Magnitude(1)).units]

@@ -199,7 +199,7 @@ def test_kronecker_damage_is_the_quadratic_form_of_the_factors(name: str) -> Non
             np.testing.assert_allclose(own, wanted, rtol=1e-8, atol=1e-14)
 
 
-def test_first_order_predicts_what_a_small_unit_is_worth() -> None:
+def test_first_order_predicts_the_effect_of_a_small_unit() -> None:
     """The loss without a unit, by running the masked model, not by any formula."""
     model, batches, analysis = traced("residual")
     with torch.no_grad():

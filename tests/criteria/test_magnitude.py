@@ -25,7 +25,7 @@ def brute_force(analysis: Analysis, model: nn.Module, p: float) -> list[np.ndarr
 
 @pytest.mark.parametrize("p", [0.5, 1, 2, 3])
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_are_the_norm_of_what_leaves_with_the_unit(name: str, p: float) -> None:
+def test_scores_are_the_norm_of_the_unit_removed(name: str, p: float) -> None:
     for dtype, exactness in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         model, inputs = build(name, dtype)
         analysis = planc.analyze(planc.trace(model, inputs))
@@ -35,7 +35,7 @@ def test_scores_are_the_norm_of_what_leaves_with_the_unit(name: str, p: float) -
             np.testing.assert_allclose(found, expected, rtol=exactness)
 
 
-def test_what_leaves_through_two_dimensions_counts_once() -> None:
+def test_coordinates_removed_through_two_dimensions_count_once() -> None:
     class Square(nn.Module):
         """A stream whose weights have it in two dimensions, or in all three."""
 
@@ -59,7 +59,7 @@ def test_what_leaves_through_two_dimensions_counts_once() -> None:
         np.testing.assert_allclose(found, brute_force(analysis, model, p)[0], rtol=1e-12)
 
 
-def test_the_weakest_units_go() -> None:
+def test_the_weakest_units_are_removed() -> None:
     model, inputs = build("residual")
     plan = planc.compile(model, inputs, ratio=0.5)
     analysis = planc.analyze(planc.trace(model, inputs))

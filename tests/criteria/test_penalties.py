@@ -18,7 +18,7 @@ from tests.support.small import MODELS, build
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_squares_are_those_of_each_member(name: str) -> None:
+def test_unit_squares_sum_over_all_members(name: str) -> None:
     model, inputs = build(name, torch.float64)
     analysis = planc.analyze(planc.trace(model, inputs))
     tensors = brute.parameters(model)
@@ -34,7 +34,7 @@ def test_squares_are_those_of_each_member(name: str) -> None:
 
 @pytest.mark.parametrize("alpha", [1.0, 4.0])
 @pytest.mark.parametrize("name", ["residual", "grouped", "attention"])
-def test_group_norm_and_its_gradient_are_the_papers(name: str, alpha: float) -> None:
+def test_group_norm_and_its_gradient_match_the_paper(name: str, alpha: float) -> None:
     model, inputs = build(name, torch.float64)
     analysis = planc.analyze(planc.trace(model, inputs))
     tensors = brute.parameters(model)
@@ -120,7 +120,7 @@ def without_zeros(model: nn.Module, inputs: tuple[torch.Tensor, ...], least: int
         torch.testing.assert_close(smaller(images), model(images), rtol=1e-4, atol=1e-5)
 
 
-def test_what_growing_regularisation_drove_to_zero_goes_without_changing_the_output() -> None:
+def test_units_driven_to_zero_by_growing_regularisation_are_removed_losslessly() -> None:
     model, inputs = build("residual")
     plan = planc.compile(model, inputs, ratio=0.5)
     analysis = planc.analyze(planc.trace(model, inputs))
@@ -130,7 +130,7 @@ def test_what_growing_regularisation_drove_to_zero_goes_without_changing_the_out
     without_zeros(model, inputs, sum(len(group.removed) for group in plan.groups))
 
 
-def test_what_the_group_norm_drove_to_zero_goes_without_changing_the_output() -> None:
+def test_units_driven_to_zero_by_the_group_norm_are_removed_losslessly() -> None:
     model, inputs = build("residual")
     analysis = planc.analyze(planc.trace(model, inputs))
     penalty = GroupNorm(analysis)
@@ -138,7 +138,7 @@ def test_what_the_group_norm_drove_to_zero_goes_without_changing_the_output() ->
     without_zeros(model, inputs, 3)
 
 
-def test_penalties_that_make_no_sense_are_refused() -> None:
+def test_invalid_penalties_are_refused() -> None:
     model, inputs = build("residual")
     other, others = build("dense")
     analysis = planc.analyze(planc.trace(model, inputs))

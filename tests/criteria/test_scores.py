@@ -76,9 +76,7 @@ def test_a_function_can_be_a_criterion(residual: tuple[nn.Module, Analysis]) -> 
     ("name", "place"),
     [("blocks.0.0.weight", (2, 1, 0, 0)), ("blocks.1.4.bias", (3,)), ("head.weight", (1, 4))],
 )
-def test_the_parameter_that_is_not_finite_is_named(
-    name: str, place: tuple[int, ...], value: float
-) -> None:
+def test_the_non_finite_parameter_is_named(name: str, place: tuple[int, ...], value: float) -> None:
     model, inputs = build("residual")
     with torch.no_grad():
         model.get_parameter(name)[place] = value
@@ -90,7 +88,7 @@ def test_the_parameter_that_is_not_finite_is_named(
     planc.compile(model, inputs, criterion="random")
 
 
-def test_a_criterion_that_overflows_is_refused(residual: tuple[nn.Module, Analysis]) -> None:
+def test_an_overflowing_criterion_is_refused(residual: tuple[nn.Module, Analysis]) -> None:
     def criterion(analysis: Analysis, weights: Weights) -> tuple[np.ndarray, ...]:
         return tuple(np.full(group.size, np.inf) for group in analysis.groups)
 
@@ -126,13 +124,13 @@ def test_weights_of_another_model_are_refused(residual: tuple[nn.Module, Analysi
         planc.score(analysis, state, Magnitude(2))
 
 
-def test_an_unknown_criterion_is_refused_with_those_there_are() -> None:
+def test_an_unknown_criterion_is_refused_with_the_known_ones() -> None:
     assert [str(named(name)) for name in ("l1", "l2", "random")] == ["l1", "l2", "random"]
     with pytest.raises(PolicyError, match=r"unknown criterion 'l3': choose one of .*l1, l2, lamp"):
         named("l3")
 
 
-def test_a_group_prints_as_people_name_it(residual: tuple[nn.Module, Analysis]) -> None:
+def test_a_group_prints_its_name(residual: tuple[nn.Module, Analysis]) -> None:
     _, analysis = residual
     group: Group = analysis.groups[0]
     assert str(group) == "stem.0.weight:0 (8 channels)"

@@ -86,7 +86,7 @@ budgets = st.builds(
     st.sampled_from(["module", "graph"]),
     st.integers(0, 10**6),
 )
-def test_a_budget_is_kept_and_no_unit_more_would_fit(
+def test_budget_is_met_with_no_room_for_another_unit(
     name: str, policy: Policy, budget: Budget, target: Any, seed: int
 ) -> None:
     analysis, limits = analysed(name), None
@@ -199,7 +199,7 @@ def problems(draw: st.DrawFn) -> Problem:
 
 
 @given(problems(), st.data())
-def test_the_order_in_which_groups_are_numbered_does_not_matter(
+def test_plan_is_independent_of_the_numbering_of_groups(
     problem: Problem, data: st.DataObject
 ) -> None:
     places = data.draw(st.permutations(range(len(problem.cells))))
@@ -229,7 +229,7 @@ def test_a_float_is_a_share_and_an_int_a_figure() -> None:
         assert not any(group.removed for group in plan.groups)
 
 
-def test_of_several_budgets_all_are_kept() -> None:
+def test_all_of_several_budgets_are_met() -> None:
     model, inputs = build("residual")
     full = cost(analysed("residual"))
     plan = planc.compile(model, inputs, macs=0.9, params=0.3, bytes=0.5)
@@ -239,7 +239,7 @@ def test_of_several_budgets_all_are_kept() -> None:
     assert after["bytes"] <= 0.5 * full["bytes"]
 
 
-def test_the_units_that_go_are_the_first_in_the_order() -> None:
+def test_removed_units_are_the_first_in_the_order() -> None:
     analysis = analysed("residual")
     scores = scored(analysis, 0)
     ratio = Global(0.4)(analysis, scores)
@@ -248,7 +248,7 @@ def test_the_units_that_go_are_the_first_in_the_order() -> None:
     assert tuple(kept_in(plan)) == ratio
 
 
-def test_groups_with_a_ratio_of_their_own_keep_it() -> None:
+def test_groups_with_their_own_ratio_keep_it_within_a_budget() -> None:
     analysis = analysed("vit")
     policy = Uniform(kinds=(("heads", 0.5), ("features", 0.25)))
     plan = planc.select(analysis, scored(analysis, 0), policy, "graph", budget=Budget(macs=0.5))
@@ -258,7 +258,7 @@ def test_groups_with_a_ratio_of_their_own_keep_it() -> None:
             assert len(group.removed) == int(share * group.size)
 
 
-def test_rows_go_within_a_budget_when_asked_for() -> None:
+def test_rows_are_removed_within_a_budget_on_request() -> None:
     analysis = analysed("attention")
     scores = scored(analysis, 0)
     for rows, gone in (((), False), (("heads",), True)):
@@ -277,25 +277,25 @@ def test_the_plan_records_its_budget() -> None:
 
 @pytest.mark.parametrize("wrong", [1.5, 0, 0.0, -1, -0.5, True, "0.5", float("nan"), [0.5]])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_budget_that_is_none_is_refused(measure: str, wrong: Any) -> None:
+def test_invalid_budgets_are_refused(measure: str, wrong: Any) -> None:
     model, inputs = build("residual")
     with pytest.raises(PolicyError, match=f"budget {measure}="):
         planc.compile(model, inputs, **{measure: wrong})
 
 
-def test_a_ratio_and_a_budget_contradict_each_other() -> None:
+def test_a_ratio_and_a_budget_exclude_each_other() -> None:
     model, inputs = build("residual")
     with pytest.raises(PolicyError, match=r"ratio=0.5 and a budget \(macs=0.5\)"):
         planc.compile(model, inputs, ratio=0.5, macs=0.5)
 
 
-def test_a_policy_and_other_wishes_contradict_each_other() -> None:
+def test_a_policy_and_its_options_exclude_each_other() -> None:
     model, inputs = build("residual")
     with pytest.raises(PolicyError, match="policy uniform and round_to, keep"):
         planc.compile(model, inputs, policy=Uniform(), macs=0.5, round_to=8, keep="stem")
 
 
-def test_a_policy_that_does_not_rank_cannot_have_a_budget() -> None:
+def test_a_budget_requires_a_ranking_policy() -> None:
     analysis = analysed("residual")
 
     def half(analysis: Analysis, scores: Scores) -> tuple[int, ...]:
@@ -322,26 +322,26 @@ def test_a_policy_without_ratio_needs_a_budget() -> None:
     ],
     ids=str,
 )
-def test_the_wish_that_stops_a_budget_is_named(policy: Policy, culprit: str) -> None:
+def test_the_modifier_blocking_a_budget_is_named(policy: Policy, culprit: str) -> None:
     analysis = analysed("residual")
     with pytest.raises(InfeasibleBudget, match=culprit):
         planc.select(analysis, scored(analysis, 0), policy, budget=Budget(macs=0.05))
 
 
-def test_wishes_that_stop_a_budget_only_together_are_named_together() -> None:
+def test_modifiers_blocking_a_budget_only_together_are_named_together() -> None:
     analysis = analysed("residual")
     policy = Capped(Floor(Uniform(), 8), 0.05)  # either keeps all groups whole
     with pytest.raises(InfeasibleBudget, match=r"capped\(.*\) together with floor\(..., 8\)"):
         planc.select(analysis, scored(analysis, 0), policy, budget=Budget(macs=0.05))
 
 
-def test_a_budget_below_what_is_pinned_says_so() -> None:
+def test_a_budget_below_the_pinned_cost_is_reported() -> None:
     analysis = analysed("residual")
     with pytest.raises(InfeasibleBudget, match="come down to its last unit"):
         planc.select(analysis, scored(analysis, 0), Uniform(), budget=Budget(macs=1))
 
 
-def test_the_constraint_of_the_model_that_stops_a_budget_is_named() -> None:
+def test_the_model_constraint_blocking_a_budget_is_named() -> None:
     analysis = analysed("vit")
     policy = Keep(Uniform(), ("encoder.layers.encoder_layer_0.self_attention.out_proj",))
     with pytest.raises(InfeasibleBudget) as refusal:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from planc.analysis.equations import Constraint, Operation
 from planc.analysis.polynomials import Poly, Variable
-from planc.policy.conditions import Conditions
+from planc.policy.feasible import Conditions
 
 polys = st.dictionaries(
     st.lists(st.integers(0, 2), max_size=2).map(lambda m: tuple(sorted(m))),
@@ -22,7 +22,7 @@ constraints = st.lists(st.builds(Constraint, polys | quotients, polys, st.just("
 
 
 @given(constraints, st.lists(st.integers(1, 6), min_size=3, max_size=3))
-def test_the_broken_are_those_that_do_not_hold(found: list[Constraint], kept: list[int]) -> None:
+def test_broken_constraints_are_the_violated_ones(found: list[Constraint], kept: list[int]) -> None:
     def of(variable: Variable) -> int:
         assert isinstance(variable, int)
         return kept[variable]

@@ -74,7 +74,7 @@ def test_the_halves_of_a_shuffled_stream_stay_equal(ratio: float) -> None:
 
 @pytest.mark.parametrize("target", ["module", "graph"])
 @pytest.mark.parametrize("name", ["vit", "shuffle"])
-def test_no_feasible_plan_is_nearer_to_what_was_asked(name: str, target: str) -> None:
+def test_no_feasible_plan_is_nearer_to_the_request(name: str, target: str) -> None:
     model, inputs = build(name)
     analysis = planc.analyze(planc.trace(model, inputs))
     scores = planc.score(analysis, model, Magnitude(2))
@@ -98,7 +98,7 @@ def test_no_feasible_plan_is_nearer_to_what_was_asked(name: str, target: str) ->
         assert sum(counts[g] / cells[g] for g in bound) == pytest.approx(best)
 
 
-def test_products_of_quotients_are_no_reason_to_stay_whole() -> None:
+def test_products_of_quotients_do_not_keep_groups_whole() -> None:
     from torchvision.models import SwinTransformer
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
@@ -129,7 +129,7 @@ def test_a_plan_that_breaks_a_constraint_cannot_be_written() -> None:
     write_plan(analysis, tuple(removed), "graph", "by hand", "by hand")
 
 
-def test_rows_that_would_be_uneven_or_empty_cannot_be_written() -> None:
+def test_plans_with_uneven_or_empty_rows_cannot_be_written() -> None:
     model, inputs = build("attention")
     analysis = planc.analyze(planc.trace(model, inputs))
     g = next(g for g, group in enumerate(analysis.groups) if group.kind == "head_dim")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planc.criteria import Scores
 from planc.errors import PolicyError
 from planc.ir.groups import Group
-from planc.policy.lowest import lowest
+from planc.policy.order import lowest
 
 few = st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 0.5, 2.0, np.inf])  # so that many are equal
 
@@ -28,7 +28,7 @@ def scored(draw: Any) -> tuple[list[Group], Scores, tuple[int, ...]]:
 
 
 @given(scored())
-def test_the_first_of_the_lowest_go_from_each_row(
+def test_the_lowest_of_each_row_are_removed_with_ties_to_the_first(
     drawn: tuple[list[Group], Scores, tuple[int, ...]],
 ) -> None:
     groups, scores, kept = drawn
@@ -41,7 +41,7 @@ def test_the_first_of_the_lowest_go_from_each_row(
     assert lowest(groups, scores, kept).tolist() == expected
 
 
-def test_what_is_not_a_number_is_refused() -> None:
+def test_nan_scores_are_refused() -> None:
     groups = [Group("layer.weight:0", "channels", 2, 1, ())]
     with pytest.raises(PolicyError, match=r"layer\.weight:0 .*NaN"):
         lowest(groups, Scores((np.array([1.0, np.nan]),), "broken"), (1,))

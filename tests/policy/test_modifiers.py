@@ -25,7 +25,7 @@ def pruned(plan: Plan) -> set[str]:
 # -- patterns --------------------------------------------------------------------------------
 
 
-def test_a_kept_group_is_named_by_itself_a_tensor_or_a_module() -> None:
+def test_keep_matches_a_group_a_tensor_or_a_module() -> None:
     model, inputs = build("residual")
     everything = {"stem.0.weight:0", "blocks.0.0.weight:0", "blocks.1.0.weight:0"}
     for pattern, kept in (
@@ -43,7 +43,7 @@ def test_a_kept_group_is_named_by_itself_a_tensor_or_a_module() -> None:
     }
 
 
-def test_a_group_that_is_kept_and_meant_to_shrink_stays_whole() -> None:
+def test_keep_prevails_over_only() -> None:
     model, inputs = build("residual")
     plan = planc.compile(model, inputs, keep=["blocks.0.1"], only=["blocks.?.1"])
     assert pruned(plan) == {"blocks.1.0.weight:0"}
@@ -85,7 +85,7 @@ def test_a_floor_below_one_is_refused() -> None:
 @pytest.mark.parametrize("target", ["module", "graph"])
 @pytest.mark.parametrize("to", [2, 4, 3])
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "dense"])
-def test_every_dimension_that_shrinks_is_a_multiple(name: str, to: int, target: Any) -> None:
+def test_shrinking_dimensions_are_multiples(name: str, to: int, target: Any) -> None:
     model, inputs = build(name)
     for ratio, global_ranking in ((0.3, False), (0.6, False), (0.5, True)):
         plan = planc.compile(
@@ -138,7 +138,9 @@ def test_round_to_below_one_is_refused() -> None:
         ),
     ],
 )
-def test_wishes_that_leave_nothing_to_remove_are_named(options: dict[str, Any], said: str) -> None:
+def test_modifiers_with_nothing_left_to_remove_are_named(
+    options: dict[str, Any], said: str
+) -> None:
     model, inputs = build("residual")
     with pytest.warns(PlancWarning, match=said) as warned:
         plan = planc.compile(model, inputs, ratio=0.5, **options)
@@ -147,7 +149,7 @@ def test_wishes_that_leave_nothing_to_remove_are_named(options: dict[str, Any], 
 
 
 @pytest.mark.filterwarnings("error::planc.errors.PlancWarning")
-def test_what_a_small_ratio_leaves_whole_is_no_contradiction() -> None:
+def test_a_small_ratio_without_removals_is_accepted() -> None:
     model, inputs = build("residual")
     assert not pruned(planc.compile(model, inputs, ratio=0.01, round_to=4))
     assert pruned(planc.compile(model, inputs, ratio=0.5, floor=7))
@@ -155,7 +157,7 @@ def test_what_a_small_ratio_leaves_whole_is_no_contradiction() -> None:
     assert not pruned(plan)
 
 
-def test_policies_say_what_they_are_made_of() -> None:
+def test_policies_name_their_parts() -> None:
     policy = Keep(Rounded(Floor(Only(Uniform(0.5, (("heads", 0.25),)), ("a*",)), 2), 8), ("b", "c"))
     assert str(policy) == "keep(rounded(floor(only(uniform(0.5, heads=0.25), a*), 2), 8), b, c)"
     assert str(Global(0.5)) == "global(0.5)"
@@ -203,7 +205,7 @@ class Stack(nn.Module):
 
 
 @pytest.mark.parametrize("options", [{"ratio": 0.4}, {"macs": 0.5}, {"params": 0.3}])
-def test_layers_alike_keep_equally_many(options: dict[str, float]) -> None:
+def test_similar_layers_keep_equally_many(options: dict[str, float]) -> None:
     torch.manual_seed(0)
     model, inputs = Stack().eval(), (torch.randn(2, 8),)
     found = []
@@ -218,7 +220,7 @@ def test_layers_alike_keep_equally_many(options: dict[str, float]) -> None:
     assert len(set(found[1])) == 1
 
 
-def test_layers_alike_keep_equally_many_heads() -> None:
+def test_similar_layers_keep_equally_many_heads() -> None:
     from torchvision.models import VisionTransformer
 
     torch.manual_seed(0)
@@ -237,7 +239,7 @@ def test_layers_alike_keep_equally_many_heads() -> None:
     assert len(set(found[1])) == 1
 
 
-def test_equal_widths_are_only_for_what_a_pattern_means() -> None:
+def test_equal_widths_apply_to_matching_groups_only() -> None:
     model, inputs = Stack().eval(), (torch.randn(2, 8),)
     analysis = planc.analyze(planc.trace(model, inputs))
     names = [group.name for group in analysis.groups]
@@ -247,7 +249,7 @@ def test_equal_widths_are_only_for_what_a_pattern_means() -> None:
         assert raised[names.index("layers.0.up.weight:0")] == least
 
 
-def test_wishes_are_obeyed_in_any_order() -> None:
+def test_modifiers_hold_in_any_order() -> None:
     model, inputs = build("vit")
     analysis = planc.analyze(planc.trace(model, inputs))
     scores = planc.score(analysis, model, Magnitude(2))
@@ -284,7 +286,7 @@ class Joined(nn.Module):
 
 
 @pytest.mark.parametrize("image", [False, True])
-def test_a_join_that_shrinks_is_a_multiple_as_well_as_its_parts(image: bool) -> None:
+def test_concatenated_dimensions_and_their_parts_are_multiples(image: bool) -> None:
     model, inputs = Joined(image).eval(), (torch.randn(1, 4, 3, 3),)
     pruned_joins = 0
     for ratio in (0.1, 0.3, 0.4, 0.5, 0.8):

@@ -30,7 +30,7 @@ def analysed(name: str) -> tuple[Analysis, Scores]:
 
 @pytest.mark.parametrize("ranking", [Uniform, Global, Isomorphic, PerCost])
 @pytest.mark.parametrize("name", MODELS)
-def test_an_order_takes_units_one_by_one_down_to_the_last(
+def test_an_order_removes_units_one_by_one_down_to_the_last(
     name: str, ranking: type[Uniform]
 ) -> None:
     analysis, scores = analysed(name)
@@ -74,7 +74,7 @@ def test_each_class_of_groups_loses_its_lowest_scores(name: str) -> None:
             assert {g: analysis.groups[g].cells - counts[g] for g in members} == lost
 
 
-def test_groups_alike_are_those_of_layers_alike() -> None:
+def test_similar_groups_belong_to_similar_layers() -> None:
     analysis, _ = analysed("residual")
     keys = [topology(analysis, g) for g in range(len(analysis.groups))]
     names = [group.name for group in analysis.groups]
@@ -88,7 +88,7 @@ def test_groups_alike_are_those_of_layers_alike() -> None:
 
 @pytest.mark.parametrize("of", ["macs", "params", "bytes"])
 @pytest.mark.parametrize("name", ["residual", "grouped", "dense", "vit"])
-def test_a_ratio_of_the_cost_that_can_go_goes(name: str, of: str) -> None:
+def test_the_ratio_of_the_removable_cost_is_removed(name: str, of: str) -> None:
     analysis, scores = analysed(name)
     order = PerCost(of=of).order(analysis, scores)
 
@@ -102,7 +102,7 @@ def test_a_ratio_of_the_cost_that_can_go_goes(name: str, of: str) -> None:
         assert (path[0] - found) / (path[0] - path[-1]) == pytest.approx(ratio, abs=2 * most)
 
 
-def test_the_unit_worth_least_for_its_cost_goes_first() -> None:
+def test_the_unit_with_the_lowest_score_per_cost_is_removed_first() -> None:
     analysis, _ = analysed("residual")
     rng = np.random.default_rng(0)
     scores = Scores(tuple(rng.random(group.size) for group in analysis.groups), "by hand")
@@ -116,7 +116,7 @@ def test_the_unit_worth_least_for_its_cost_goes_first() -> None:
     assert order.groups[0] == int(np.argmin(quotients))
 
 
-def test_a_cost_that_there_is_not_is_refused() -> None:
+def test_an_unknown_cost_is_refused() -> None:
     analysis, scores = analysed("residual")
     with pytest.raises(PolicyError, match="of 'flops': choose one of macs, params, bytes"):
         PerCost(0.5, of="flops")(analysis, scores)
@@ -137,7 +137,7 @@ def test_a_scope_loses_its_own_ratio() -> None:
     }
 
 
-def test_the_last_scope_that_names_a_group_counts() -> None:
+def test_the_last_matching_scope_counts() -> None:
     analysis, scores = analysed("residual")
     names = [group.name for group in analysis.groups]
     policy = Ratios(Uniform(0.5), (("blocks*", 0.0), ("blocks.1.*", 0.75)))
@@ -145,7 +145,7 @@ def test_the_last_scope_that_names_a_group_counts() -> None:
     assert (counts["blocks.0.0.weight:0"], counts["blocks.1.0.weight:0"]) == (6, 1)
 
 
-def test_groups_of_a_scope_compete_as_the_policy_has_them_compete() -> None:
+def test_groups_of_a_scope_compete_by_the_inner_policy() -> None:
     analysis, scores = analysed("residual")
     names = [group.name for group in analysis.groups]
     inside = [names.index(f"blocks.{i}.0.weight:0") for i in (0, 1)]
@@ -166,7 +166,7 @@ def test_ratios_belong_next_to_a_ranking() -> None:
         Ratios(Uniform(0.5), (("blocks*", 1.5),))(analysis, scores)
 
 
-def test_rows_go_by_the_common_ratio_when_asked_for() -> None:
+def test_rows_follow_the_common_ratio_on_request() -> None:
     analysis, scores = analysed("attention")
     kinds = [group.kind for group in analysis.groups]
     for ranking in (Uniform, Global, Isomorphic, PerCost):

@@ -34,7 +34,7 @@ def test_values_and_rises_are_exact(
             assert rises[i, g] == value(poly, more) - value(poly, kept)
 
 
-def test_what_does_not_fit_64_bits_is_exact_all_the_same() -> None:
+def test_values_beyond_64_bits_are_exact() -> None:
     poly = Poly.of({(0, 0, 0, 0): 1, (): 1})
     compiled = Polynomials([poly], np.array([10**6]))
     assert compiled.values(np.array([10**6])).tolist() == [10**24 + 1]

@@ -36,7 +36,7 @@ def brute_force(
 
 @pytest.mark.parametrize("criterion", [Magnitude(1), Magnitude(2), Random(3)], ids=str)
 @pytest.mark.parametrize("name", MODELS)
-def test_the_lowest_normalised_scores_of_all_groups_go(
+def test_the_lowest_normalised_scores_of_all_groups_are_removed(
     name: str, criterion: Magnitude | Random
 ) -> None:
     model, inputs = build(name)
@@ -68,7 +68,7 @@ def test_a_kind_with_a_ratio_of_its_own_is_ranked_by_itself() -> None:
     assert {g: analysis.groups[g].cells - counts[g] for g in sorted(rest)} == expected
 
 
-def test_a_group_of_high_scores_is_spared_and_keeps_its_order() -> None:
+def test_a_group_of_high_scores_stays_whole_and_keeps_its_order() -> None:
     model, inputs = build("dense")
     analysis = planc.analyze(planc.trace(model, inputs))
     sizes = [group.size for group in analysis.groups]
@@ -82,7 +82,7 @@ def test_a_group_of_high_scores_is_spared_and_keeps_its_order() -> None:
     assert [group.removed for group in plan.groups] == [(), (0,), (3,)]
 
 
-def test_scores_that_are_all_zero_are_no_division_by_zero() -> None:
+def test_zero_scores_do_not_divide_by_zero() -> None:
     model, inputs = build("dense")
     analysis = planc.analyze(planc.trace(model, inputs))
     zeros = tuple(np.zeros(group.size) for group in analysis.groups)
@@ -93,7 +93,7 @@ def test_scores_that_are_all_zero_are_no_division_by_zero() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 1 / 3, 0.5, 0.75, 0.999])
-def test_where_no_groups_compete_the_count_is_that_of_the_order(name: str, ratio: float) -> None:
+def test_counts_without_competition_equal_those_of_the_order(name: str, ratio: float) -> None:
     model, args = build(name)
     analysis = planc.analyze(planc.trace(model, args))
     scores = planc.score(analysis, model, Random(3))

@@ -17,7 +17,7 @@ from tests.support.small import MODELS, build
 
 
 @given(st.integers(0, 999), st.integers(1, 5000))
-def test_the_share_is_exact_for_ratios_as_people_write_them(thousandths: int, size: int) -> None:
+def test_the_share_is_exact_for_decimal_ratios(thousandths: int, size: int) -> None:
     asked = Fraction(thousandths, 1000) * size
     assert share(thousandths / 1000, size) == min(asked.__floor__(), size - 1)
 
@@ -49,7 +49,7 @@ def test_no_group_loses_more_than_asked_and_free_ones_no_less(name: str, target:
                 assert len(group.removed) == asked
 
 
-def test_heads_go_on_request_only() -> None:
+def test_heads_are_removed_on_request_only() -> None:
     model, inputs = build("attention")
     for kinds, lost in (({}, 0), ({"heads": 0.5}, 2), ({"heads": 0.74}, 2), ({"heads": 0.75}, 3)):
         plan = planc.compile(model, inputs, ratio=0, kinds=kinds)
@@ -57,7 +57,7 @@ def test_heads_go_on_request_only() -> None:
         assert removed == {"heads": lost, "head_dim": 0, "features": 0}
 
 
-def test_convolution_groups_go_on_request_only() -> None:
+def test_convolution_groups_are_removed_on_request_only() -> None:
     model, inputs = build("grouped")
     plan = planc.compile(model, inputs, ratio=0.5)
     assert {g.kind: len(g.removed) for g in plan.groups if g.kind == "groups"} == {"groups": 0}
@@ -75,7 +75,7 @@ def test_a_ratio_for_a_kind_replaces_the_common_one() -> None:
     assert removed == {"channels": 0, "head_dim": 0, "heads": 0, "features": 6}
 
 
-def test_a_kind_that_no_group_has_is_refused_with_those_there_are() -> None:
+def test_an_absent_kind_is_refused_with_the_present_ones() -> None:
     model, inputs = build("residual")
     with pytest.raises(PolicyError, match=r"no group is of kind 'heads': this model has channels"):
         planc.compile(model, inputs, kinds={"heads": 0.5})

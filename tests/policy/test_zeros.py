@@ -20,7 +20,7 @@ ANALYSIS = planc.analyze(planc.trace(MODEL, INPUTS))
 
 
 @given(st.integers(0, 10**6), st.sampled_from((0.0, 0.25, 1.0)))
-def test_the_units_below_the_threshold_go_as_far_as_rows_stay_equally_long(
+def test_units_below_the_threshold_are_removed_with_rows_equally_long(
     seed: int, threshold: float
 ) -> None:
     rng = np.random.default_rng(seed)

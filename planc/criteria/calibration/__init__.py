@@ -1,7 +1,7 @@
-"""Calibration: a model and batches in, the :class:`planc.criteria.Statistics` of a criterion out.
+"""Calibration: collect the :class:`planc.criteria.Statistics` of a criterion on batches.
 
-One pass over the batches; each leaves only sums behind. What runs is a copy of the model that
-shares its parameters, so the model itself keeps its gradients, hooks, buffers and mode.
+One pass over the batches; only sums are kept. The batches run through a copy of the model with
+shared parameters, so the model itself keeps its gradients, hooks, buffers and mode.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from planc.criteria import Criterion, Statistics, named
 from planc.criteria.calibration.collect import Collector
 from planc.criteria.calibration.ranks import rank, together
 from planc.criteria.scores import broken
-from planc.criteria.statistics import INPUTS
+from planc.criteria.statistics import INPUTS, needs_of
 from planc.errors import CalibrationError, PolicyError
 from planc.modules.given import module
 from planc.plan.arguments import a_flag, function_of, optional, takes
@@ -38,25 +38,25 @@ def calibrate(
     *,
     progress: bool = True,
 ) -> Statistics:
-    """Collects the statistics that a criterion needs.
+    """Collect the statistics of a criterion.
 
-    The model runs as it is, in train or eval mode. Criteria that look at whole units by batch
-    ("taylor_unit") have it analysed as the loss calls it first. Where
-    ``torch.distributed`` is initialized, each process gives batches of its own and all get the same
-    sums, to the bit.
+    The model runs as it is, in train or eval mode. Criteria of whole units by batch ("taylor_unit")
+    analyse it as the loss first calls it. If ``torch.distributed`` is initialized, each process
+    passes batches of its own and all return the same sums, to the bit.
 
     Args:
-        batches: any iterable; nothing is kept of a batch but sums.
+        model: the model; it stays unchanged.
+        batches: any iterable; only sums of a batch are kept.
         criterion: a name or a function (see :mod:`planc.criteria`), or several.
         loss: called as ``loss(model, batch)`` with the model to run and one of ``batches``; returns
-            the loss, a tensor of one number. Criteria without gradients do without: the batch,
-            a tensor or a tuple of arguments, is then given to the model.
-        progress: shows a progress bar, if standard error is a terminal.
+            the loss, a tensor of one number. Criteria without gradients need no loss: the batch, a
+            tensor or a tuple of arguments, is then passed to the model.
+        progress: show a progress bar if standard error is a terminal.
 
     Raises:
-        PolicyError: the criterion needs no statistics, or gradients where ``loss`` is missing.
-        CalibrationError: there are no batches, the model, its analysis or the loss fails on one
-            (says which), the loss is not one finite number, or a gradient is not finite (names the
+        PolicyError: the criterion needs no statistics, or gradients without a ``loss``.
+        CalibrationError: there are no batches; the model, its analysis or the loss fails on a batch
+            (names it); the loss is not one finite number; a gradient is not finite (names the
             parameter).
     """
     several: Any = criterion if isinstance(criterion, list | tuple) else [criterion]
@@ -68,7 +68,7 @@ def calibrate(
             f"batches is of type {type(batches).__name__}: give a data loader, a list of batches, "
             "or any other iterable"
         ) from None
-    needs = tuple(dict.fromkeys(need for one in scorers for need in getattr(one, "needs", ())))
+    needs = tuple(dict.fromkeys(need for one in scorers for need in needs_of(one)))
     wanted = ", ".join(map(str, scorers)) or "no criterion"
     if not needs:
         raise PolicyError(f"{wanted} needs no statistics: score or compile with it as it is")
@@ -99,7 +99,7 @@ def calibrate(
 
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Random numbers are drawn aside; fused kernels, which hide what weights read, stay away."""
+    """Preserve the random state; replace fused kernels, because they hide the weights' inputs."""
     devices = sorted(
         {t.device.index for t in model.parameters() if t.is_cuda and t.device.index is not None}
     )
@@ -108,7 +108,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _shown(batches: Iterable[Item], visible: bool) -> Iterator[Item]:
-    """The batches, with a progress bar on standard error where that is a terminal."""
+    """The batches, with a progress bar on standard error if it is a terminal."""
     from rich.console import Console
     from rich.progress import track
 

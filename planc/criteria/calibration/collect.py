@@ -1,7 +1,6 @@
-"""What is summed up while a model runs: gradients, what weights read, Kronecker factors.
+"""Collection of sums while a model runs: gradients, inputs of weights, Kronecker factors.
 
-In: a model and its batches, one after the other. Out: sums under ``QUANTITY/PARAMETER``, and of
-groups under ``QUANTITY/GROUP``.
+The sums are kept under ``QUANTITY/PARAMETER``, and those of groups under ``QUANTITY/GROUP``.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from planc.modules.tree import owned_tensors
 from planc.trace import trace
 
 _SAME = ("aten._to_copy", "aten.to", "aten.alias", "aten.detach", "aten.mul")
-"""Operators whose result is still the parameter: cast, or under a mask."""
+"""Operators returning the parameter itself: cast, or under a mask."""
 
 
 class Collector:
-    """Runs a copy of a model on one batch at a time and adds up. The model stays as it is."""
+    """Runs a copy of a model on one batch at a time and adds up; the model stays unchanged."""
 
     def __init__(
         self,
@@ -70,10 +69,10 @@ class Collector:
             )
 
     def add(self, number: int, batch: Any) -> None:
-        """One more batch.
+        """Add one batch.
 
         Raises:
-            CalibrationError: it cannot be run, or its loss is not one finite number.
+            CalibrationError: the batch does not run, or its loss is not one finite number.
         """
         tensors = [leaf for leaf in leaves(batch) if isinstance(leaf, torch.Tensor)]
         if tensors and not any(tensor.numel() for tensor in tensors):
@@ -101,7 +100,7 @@ class Collector:
         self.batches += 1
 
     def put(self, quantity: str, name: str, value: torch.Tensor) -> None:
-        """Adds to the sum of a parameter."""
+        """Add to the sum of a parameter."""
         key = f"{quantity}/{name}"
         if key in self.sums:
             self.sums[key].add_(value)
@@ -153,12 +152,12 @@ class Collector:
     # -- changes of units --------------------------------------------------------------------
 
     def _note_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keeps the arguments of the first call, from which the model is analysed."""
+        """Keep the arguments of the first call for the analysis of the model."""
         if self._called is None and not torch.is_inference_mode_enabled():
             self._called = args, kwargs
 
     def _add_changes(self, gradients: dict[str, torch.Tensor]) -> None:
-        """Adds what the loss of a batch changes by without each unit of the model."""
+        """Add the change of a batch's loss for each unit of the model."""
         if self._analysis is None:
             if self._called is None:
                 raise CalibrationError(
@@ -167,7 +166,7 @@ class Collector:
                 )
             self._analysis = analyze(trace(self.original, *self._called))
             self._noting.remove()
-            self._called = None  # nothing is kept of a batch
+            self._called = None  # keep nothing of a batch
         for quantity, group, change in changes_of_batch(self._analysis, self.parameters, gradients):
             if not bool(change.isfinite().all()):
                 _check_finite(gradients)
@@ -183,16 +182,18 @@ class Collector:
                 module.register_forward_hook(self._factors(name, self.parameters[name]))
 
     def _factors(self, name: str, weight: torch.Tensor) -> Callable[..., None]:
-        """Adds, for a batch of N examples with T positions each, A = 1/N sum a a^T of the rows a
-        that the weight reads and S = N/T sum g g^T of the gradients g of its outputs (KFAC of a
-        loss that is a mean over the batch).
+        """A hook adding the Kronecker factors of one batch.
+
+        For N examples with T positions each: A = 1/N sum a a^T of the rows a read by the weight,
+        and S = N/T sum g g^T of the gradients g of its outputs (KFAC of a loss averaged over the
+        batch).
         """
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
             if not output.requires_grad:
                 return
             rank, x = len(weight.shape), args[0].detach()
-            if x.dim() < rank:  # one example without a dimension of its own
+            if x.dim() < rank:  # one example without a batch dimension
                 x = x.unsqueeze(0)
             rows, examples = _rows(module, x), len(x)
             self.put(KRONECKER, name, (rows.T @ rows).double() / examples)
@@ -218,7 +219,7 @@ def _check_finite(gradients: Mapping[str, torch.Tensor]) -> None:
 
 
 def _has_factors(module: nn.Module) -> bool:
-    """Whether the weight of a layer has Kronecker factors: where it is one matrix product."""
+    """True if the layer is one matrix product, so that its weight has Kronecker factors."""
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         padded = module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return module.groups == 1 and padded
@@ -226,7 +227,7 @@ def _has_factors(module: nn.Module) -> bool:
 
 
 def _rows(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """What each output of a layer is a product with: ``[positions, inputs]``."""
+    """The layer's input as matrix rows: ``[positions, inputs]``."""
     wide = x if x.dtype == torch.float64 else x.float()
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         one = isinstance(module, nn.Conv1d)
@@ -243,13 +244,13 @@ def _rows(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no types
-    """Adds up what each weight reads, operator by operator."""
+    """Adds up the inputs of each weight, operator by operator."""
 
     def __init__(self, collector: Collector) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.collector = collector
         self.names = {id(tensor): name for name, tensor in collector.parameters.items()}
-        self.alive: list[torch.Tensor] = []  # ids are of live objects, so none may be reused
+        self.alive: list[torch.Tensor] = []  # kept alive, so that no id is reused
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -269,7 +270,7 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
 
 
 def _moments(x: torch.Tensor) -> torch.Tensor:
-    """``[5, channels]``: count and sums of x, |x|, x^2, [x = 0], of the last dimension."""
+    """``[5, channels]``: count and sums of x, |x|, x^2, [x = 0], over the last dimension."""
     rows = x.reshape(-1, x.shape[-1])
     rows = rows if rows.dtype == torch.float64 else rows.float()
     count = torch.full_like(rows[0], len(rows)) if len(rows) else rows.new_zeros(x.shape[-1])
@@ -278,8 +279,8 @@ def _moments(x: torch.Tensor) -> torch.Tensor:
 
 
 def _alias(tensor: torch.Tensor) -> torch.Tensor:
-    """What takes a tensor's place in the copy: parameters share their memory and all have
-    gradients, everything else is copied, for a run may change it.
+    """The copy's tensor: parameters share memory and require gradients, everything else is copied,
+    because a run may change it.
     """
     if isinstance(tensor, nn.Parameter):
         differentiable = tensor.is_floating_point() or tensor.is_complex()

@@ -1,4 +1,4 @@
-"""The same sums on all processes of ``torch.distributed``, or those of the only one."""
+"""Sums over all processes of ``torch.distributed``, or over the only one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def rank() -> int:
 def together(
     batches: int, sums: Mapping[str, torch.Tensor], error: CalibrationError | None
 ) -> tuple[int, dict[str, torch.Tensor]]:
-    """The number of batches and the sums of all processes, on the CPU, the same bits on each.
+    """The number of batches and the sums over all processes, on the CPU, bit-identical on each.
 
     Raises:
-        CalibrationError: one of them failed, or they ran different models; names the rank.
+        CalibrationError: a process failed, or they ran different models; names the rank.
     """
     if not _several():
         if error is not None:
@@ -64,7 +64,7 @@ def _several() -> bool:
 
 
 def _device() -> torch.device:
-    """Where the backend wants tensors."""
+    """The device required by the backend."""
     if "nccl" in distributed.get_backend():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,8 +1,9 @@
-"""Statistics as files: safetensors, with one record of what they are as its metadata.
+"""Statistics as files: safetensors, with one record in the metadata.
 
 The record is JSON under one key: ``kind``, ``version``, ``batches``, ``quantities`` and ``digest``,
-the SHA-256 of all of these and of every tensor's name, dtype, shape and bytes. Early files have
-none. Files are read, never mapped, and no larger than their header and their size say.
+the SHA-256 of the other fields and of every tensor's name, dtype, shape and bytes. Early files have
+no digest. Files are read, never mapped, and must not be larger than stated by their header and
+size.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from planc.plan.fingerprint import canonical
 _VERSION = 1
 _KEY = "planc"
 _STORED = (*QUANTITIES, KRONECKER_OUT, MEMBER_CHANGES)
-_ROWS = {INPUTS: 5, CHANGES: 2, MEMBER_CHANGES: 2}  # of quantities that are several sums
-_PIECE = 16 << 20  # bytes that are read and hashed at once
+_ROWS = {INPUTS: 5, CHANGES: 2, MEMBER_CHANGES: 2}  # rows of quantities with several sums
+_PIECE = 16 << 20  # bytes read and hashed at once
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What stands in the metadata beside the tensors."""
+    """The metadata beside the tensors."""
 
     kind: str
     version: int
@@ -49,7 +50,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     digest: str = ""  # early files have none
 
     def sealed(self, tensors: list[tuple[Entry, bytes]]) -> _Record:
-        """The record with the digest of itself and of tensors, whose own digests are given."""
+        """The record with the digest of itself and of tensors, given with their own digests."""
         rows = [(entry.name, entry.dtype, entry.shape, digest) for entry, digest in tensors]
         about = (self.kind, self.version, self.batches, self.quantities, sorted(rows))
         return msgspec.structs.replace(self, digest=sha256(canonical(about)).hexdigest())
@@ -64,10 +65,14 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     path=a_path,
 )
 def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
-    """Writes statistics to a file, whole or not at all. Equal statistics give equal bytes.
+    """Write statistics to a file, atomically. Equal statistics give equal bytes.
+
+    Args:
+        statistics: the result of :func:`planc.calibrate`.
+        path: the file to write.
 
     Raises:
-        UnsafePath: ``path`` is no place for a regular file.
+        UnsafePath: ``path`` is not a place for a regular file.
         OSError: the directory does not exist, the disk is full, ...
     """
     record = _Record("statistics", _VERSION, statistics.batches, statistics.quantities)
@@ -87,13 +92,17 @@ def save_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> Non
 
 @takes(path=a_path, limits=limits_given)
 def load_statistics(path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> Statistics:
-    """Reads statistics that :func:`save_statistics` wrote.
+    """Read statistics written by :func:`save_statistics`.
+
+    Args:
+        path: the file to read.
+        limits: bounds on the file's sizes.
 
     Raises:
         NotAPlancFile, UnsupportedVersion, MalformedFile: the file holds something else.
-        CorruptFile, TruncatedFile: it is damaged, or cut short while it is read.
+        CorruptFile, TruncatedFile: it is damaged, or cut short while being read.
         UnsafePath: it is not a regular file.
-        OSError: it cannot be read.
+        OSError: reading fails.
     """
     with open_tensors(path, limits, once=True) as file:
         record = _record(file)

@@ -1,5 +1,5 @@
-"""How long a pruned model takes, by a table of what its operators took on one machine.
+"""Latency of a pruned model, predicted from a table of its operators' times on one machine.
 
-:mod:`planc.latency.table` predicts, :mod:`planc.latency.measure` fills tables in, and
-:mod:`planc.codec.latency` keeps them in files.
+:mod:`planc.latency.table` predicts, :mod:`planc.latency.measure` makes tables, and
+:mod:`planc.codec.latency` stores them in files.
 """

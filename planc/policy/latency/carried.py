@@ -1,5 +1,6 @@
-"""Tables that are carried over: a table measured for the original and a plan in, the latency of
-what the plan leaves, pruned further, out. So pruning in steps needs one measurement.
+"""Rebased tables: the latency table of an original, used for the model pruned by a plan.
+
+With it, iterative pruning needs a single measurement.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from planc.plan.plan import Plan, TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The ``table`` of a plan's source, for the model that the plan ``done`` makes of it."""
+    """The ``table`` of a plan's source, for the model produced by the plan ``done``."""
 
     table: LatencyTable
     done: Plan
@@ -34,16 +35,18 @@ class Carried:
 
     @property
     def after(self) -> int:
-        """Nanoseconds of what the plan leaves."""
+        """Nanoseconds of the pruned model."""
         return self._function()(self._left())
 
     def prediction(self, analysis: Analysis) -> Callable[[Kept], int]:
-        """Nanoseconds as a function of what each group of the pruned model keeps in a row.
+        """Nanoseconds as a function of the units of a row kept by each group of the pruned model.
 
-        What a group of the original has left and no group of the pruned model can lose, stays.
+        The remaining units of an original group without a counterpart in the pruned model stay
+        fixed.
 
         Raises:
-            PolicyError: the table was measured for another model, or the plan does not make this.
+            PolicyError: the table was measured for another model, or the plan does not produce this
+                one.
         """
         function, left = self._function(), self._left()
         self.table.check_inputs(analysis.graph.input_spec)
@@ -65,7 +68,7 @@ class Carried:
                     parts[at, g] = 1
                     break
         cells = np.array([group.cells for group in analysis.groups], dtype=np.int64)
-        parts[parts @ cells > left] = 0  # rows that have come apart: stays as it is
+        parts[parts @ cells > left] = 0  # separated rows: the width stays fixed
         fixed = left - parts @ cells
         return lambda kept: function(fixed + parts @ kept)
 

@@ -1,6 +1,4 @@
-"""What is to be measured of a model: an analysis in, its operators out, with their arguments at
-several widths, as shapes.
-"""
+"""Measurement cases: the operators of a model with their arguments at several widths, as shapes."""
 
 from __future__ import annotations
 
@@ -17,25 +15,25 @@ from planc.rules import find, parameters
 from planc.rules.labels.facts import Demand
 
 _FRACTIONS = {1: (1, 2, 4, 6, 8), 2: (1, 2, 4, 6, 8), 3: (2, 4, 8)}  # eighths, by number of axes
-_BLOCKS = (32, 16, 8)  # channels that kernels may take at once, largest first
-_ALIGNED = 16  # of what is measured, widths above are multiples of this: no block is begun in vain
+_BLOCKS = (32, 16, 8)  # candidate block sizes of kernels, in channels, largest first
+_ALIGNED = 16  # measured widths above this are multiples of it, so that no block is partly filled
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor to be made."""
+    """The shape and dtype of a tensor to create."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 Probes = tuple[tuple[int, tuple[Any, Any]], ...]
-"""Sizes of blocks; the arguments without the last such block, and with one channel of it."""
+"""Block sizes, each with the arguments without the last block and with one channel of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A node with its arguments at each point of its grid, the last of them the whole ones."""
+    """A node with its arguments at each point of its grid, ending with the unpruned ones."""
 
     node: Node
     axes: tuple[tuple[int, ...], ...]
@@ -45,12 +43,12 @@ class Case:
 
     @property
     def key(self) -> Any:
-        """Equal for nodes that do the same in the same shapes."""
+        """Equal for nodes of the same operator and shapes."""
         return self.node.op, self.axes, repr(self.points)
 
 
 def cases(analysis: Analysis) -> Iterator[Case]:
-    """The operators of a model that compute something, in the order they run."""
+    """The computing operators of a model, in execution order."""
     demands: dict[int, list[Demand]] = {}
     for demand in analysis.walked.facts.demands:
         demands.setdefault(demand.node, []).append(demand)
@@ -61,7 +59,7 @@ def cases(analysis: Analysis) -> Iterator[Case]:
 
 
 class _Sizes:
-    """The sizes of one node's operands, as polynomials in what groups keep."""
+    """The sizes of one node's operands, as polynomials in the groups' counts."""
 
     def __init__(self, analysis: Analysis, node: Node, demands: list[Demand]) -> None:
         self.analysis, self.node, self.demands = analysis, node, demands
@@ -76,11 +74,11 @@ class _Sizes:
         x = self.analysis.walked.labels[value]
         try:
             return self.analysis.grouping.width(x, dim)
-        except ArithmeticError:  # a part of a group: measured as it is
+        except ArithmeticError:  # a part of a group: measured at its full width
             return Poly.const(x.shape[dim])
 
     def case(self) -> Case:
-        """The node at the points of a grid, of one point if nothing in it shrinks."""
+        """The node at the points of a grid; of one point if nothing in it shrinks."""
         cells = [group.cells for group in self.analysis.groups]
         bundles = self._bundles()
         if len(bundles) > max(_FRACTIONS):
@@ -115,7 +113,7 @@ class _Sizes:
         return tuple(found)
 
     def _bundles(self) -> list[list[tuple[int, int]]]:
-        """Groups that touch the same dimensions, with the factor of each in the first of them."""
+        """Groups in the same dimensions, with the factor of each in the first of them."""
         touched: dict[int, dict[tuple[int, int], int]] = {}
         for place, poly in self.polys.items():
             for monomial, factor in poly.terms:
@@ -161,7 +159,7 @@ class _Sizes:
 
 
 def _part(cells: int, eighths: int) -> int:
-    """About so many eighths."""
+    """About ``eighths`` eighths of the units."""
     part = max(1, round(cells * eighths / 8))
     return part if part < _ALIGNED else min(cells, -(-part // _ALIGNED) * _ALIGNED)
 

@@ -1,7 +1,7 @@
-"""Clocks: functions in, the nanoseconds that each takes out.
+"""Clocks: the time of single function calls, in nanoseconds.
 
-Functions are called in turn, round by round, and of each the quickest call counts: what else the
-machine has to do falls on all of them alike, and adds to most calls but rarely to every one.
+Functions are called in turn, round by round, and the quickest call of each counts: other load on
+the machine affects all functions alike, and slows most calls but rarely every one.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-_BETWEEN = 16 << 20  # bytes written between two calls, more than the caches of a core hold
+_BETWEEN = 16 << 20  # bytes written between two calls, more than the caches of a core
 _ROUNDS = 5
 
 Timer = Callable[[Sequence[Callable[[], Any]]], list[int]]
-"""From functions to the nanoseconds that one call of each takes."""
+"""Returns the nanoseconds of one call of each function."""
 
 
 def timer(device: str = "cpu", seconds: float = 0.03) -> Timer:
-    """A timer of at least five rounds, and of about so many ``seconds`` for each function.
+    """A timer of at least five rounds, and of about ``seconds`` seconds for each function.
 
-    One thread is measured by the processor's clock, which stands still while others are at work.
+    With one thread it reads the processor's clock, stopped while other processes run.
     """
     wait = getattr(torch, device.partition(":")[0]).synchronize if device != "cpu" else None
     alone = wait is None and torch.get_num_threads() == 1

@@ -1,4 +1,4 @@
-"""The processors of this machine by name, and whether a latency table is of one of them."""
+"""The names of this machine's processors, and the check of a latency table against them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def processor(device: str = "cpu") -> str:
-    """What a device is called: "x86_64 AMD EPYC", "NVIDIA H200"."""
+    """The name of a device: "x86_64 AMD EPYC", "NVIDIA H200"."""
     kind = device.partition(":")[0]
     if kind == "cuda":
         return torch.cuda.get_device_name(device)
@@ -22,7 +22,7 @@ def processor(device: str = "cpu") -> str:
 
 
 def check_machine(table: Prediction, machine: str | None = None) -> None:
-    """Returns if the table was measured on ``machine``, by default on this one.
+    """Check that the table was measured on ``machine``, by default this one.
 
     Raises:
         PolicyError: it was measured elsewhere; names both.
@@ -50,7 +50,7 @@ def check_machine(table: Prediction, machine: str | None = None) -> None:
 
 
 def _model() -> str:
-    """The name of the CPU, as far as the system tells."""
+    """The name of the CPU, as far as the system reports it."""
     if _CPUINFO.exists():
         for line in _CPUINFO.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")

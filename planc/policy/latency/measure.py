@@ -1,17 +1,16 @@
-"""Measuring: every operator of a traced model by itself, at several widths, on this machine.
+"""Measurement: the time of every operator of a traced model, at several widths on this machine.
 
-In: an analysis. Out: a :class:`planc.latency.table.LatencyTable`. An operator gets operands of
-random numbers in the shapes that they have when its groups keep about an eighth, a quarter, a half,
-three quarters and all of their units. Groups that touch the same dimensions of the same operands
-shrink together, others apart; operators that do the same in the same shapes are measured once.
-Kernels that work on blocks of channels take as long for a block that is not full: how large blocks
-are is measured, too.
+An operator gets operands of random numbers, in the shapes for groups keeping about an eighth, a
+quarter, a half, three quarters and all of their units. Groups in the same dimensions of the same
+operands shrink together, others separately; operators with equal shapes are measured once. Kernels
+working on blocks of channels take equally long for a partly filled block, so the block size is
+measured, too.
 
-What an operator takes by itself is not what it takes in a model. There, others have filled the
-caches since its operands were last used: so much is written between two calls here, too. What a run
-of the whole model still takes beyond the sum of its operators is mostly Python's, and does not
-shrink with them. A device that works while Python goes on takes less than the sum; all operators
-then take less in proportion.
+An operator by itself differs from the same operator in a model, where others have filled the caches
+since its operands were last used: a buffer as large as the caches is therefore written between two
+calls. The time of a whole run beyond the sum of its operators is mostly Python's and does not
+shrink with them. A device working in parallel with Python takes less than the sum; all operators
+are then scaled down in proportion.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ from planc.policy.latency.cases import Case, Operand, Probes, cases
 from planc.policy.latency.clock import Timer, timer
 from planc.policy.latency.machine import processor
 
-_NOTICED = 0.03  # of an operator's time: a smaller difference may be chance
-_MOST = 0.75  # of what a block takes, for its first channel alone
-_AT_ONCE = 1 << 26  # numbers that the operands of what is measured together have
+_NOTICED = 0.03  # share of an operator's time: a smaller difference may be noise
+_MOST = 0.75  # share of a block's time, taken by its first channel alone
+_AT_ONCE = 1 << 26  # total elements of the operands measured together
 
 
 @takes(
@@ -54,17 +53,18 @@ def measure_latency(
     timed: Timer | None = None,
     threads: int | None = None,
 ) -> LatencyTable:
-    """Measures what the operators of a model take on a device, as they are and with less.
+    """Measure the time of a model's operators on a device, unpruned and at smaller widths.
+
+    Measuring takes at least 30 ms for each width of each operator, half a minute for a ResNet-18.
+    The machine should be otherwise idle, with as many threads as the model will have.
 
     Args:
-        run: runs the model once, as ``lambda: model(images)``; what it takes beyond its operators
-            is then part of the table.
-        device: where operators are measured, as ``"cuda:0"``.
-        timed: instead of :func:`planc.latency.clock.timer`.
-        threads: of torch, meanwhile; as many as it has by default.
-
-    It takes at least 30 ms for each width of each operator, half a minute for a ResNet-18. The
-    machine should have nothing else to do, and as many threads as the model will have.
+        analysis: the model's analysis (:func:`planc.analyze`).
+        run: runs the model once, such as ``lambda: model(images)``; its time beyond the operators
+            becomes part of the table.
+        device: the device to measure on, such as ``"cuda:0"``.
+        timed: replaces :func:`planc.latency.clock.timer`.
+        threads: torch's number of threads meanwhile, by default the current one.
     """
     with _threads(threads):
         return _measured(analysis, run, device, timed or timer(device))
@@ -99,7 +99,7 @@ def _measured(
                 unmeasured[case.node.op] = None
             else:
                 uses.append(Use(number, case.widths))
-        runs += [] if run is None else timed([run])  # when, chance should not decide
+        runs += [] if run is None else timed([run])  # twice, so that the moment matters less
     table = LatencyTable(
         structure_digest(analysis.groups),
         without_values(analysis.graph.input_spec),
@@ -114,7 +114,7 @@ def _measured(
 
 
 def _grid(case: Case, device: str, timed: Timer) -> Grid | None:
-    """What the operator takes at each point, None if it cannot be run by itself."""
+    """The operator's time at each point, None if it does not run by itself."""
     measured: list[int] = []
     for points in _batches(case.points):
         taken = _times(case.node.op, points, device, timed)
@@ -126,7 +126,7 @@ def _grid(case: Case, device: str, timed: Timer) -> Grid | None:
 
 
 def _batches(points: Sequence[Any]) -> Iterator[list[Any]]:
-    """The points in order, as many at a time as memory should hold the operands of."""
+    """The points in order, as many at a time as fit the memory bound with their operands."""
     batch: list[Any] = []
     size = 0
     for point in points:
@@ -148,8 +148,8 @@ def _leaves(nested: Any) -> Iterator[Any]:
 
 
 def _block(case: Case, probes: Probes, device: str, timed: Timer) -> int:
-    """The channels that the operator takes at once along an axis: the largest number by which its
-    time falls, and would not had one channel less of them gone.
+    """The channels processed at once along an axis: the largest block size with a drop in time on
+    its removal, and no drop on removal of all but one of its channels.
     """
     for size, (without, one_more) in probes:
         taken = _times(case.node.op, [case.points[-1], without, one_more], device, timed)
@@ -162,7 +162,7 @@ def _block(case: Case, probes: Probes, device: str, timed: Timer) -> int:
 
 
 def _rising(measured: Sequence[int], axes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    """Times of which none is above one for more: whatever disturbs a measurement, it adds."""
+    """Times made monotone in the widths, because disturbances only ever add to a measurement."""
     times = np.array(measured, dtype=np.int64).reshape([len(axis) for axis in axes])
     for dim in range(times.ndim):
         times = np.flip(np.minimum.accumulate(np.flip(times, dim), dim), dim)
@@ -170,7 +170,7 @@ def _rising(measured: Sequence[int], axes: tuple[tuple[int, ...], ...]) -> tuple
 
 
 def _scaled(table: LatencyTable, analysis: Analysis, whole: int) -> LatencyTable:
-    """The table by which the model takes so many nanoseconds where nothing has shrunk."""
+    """The table adjusted to a total of ``whole`` nanoseconds for the unpruned model."""
     cells = np.array([group.cells for group in analysis.groups], dtype=np.int64)
     alone = max(1, table.prediction(analysis)(cells))
     if whole >= alone:
@@ -184,7 +184,7 @@ def _scaled(table: LatencyTable, analysis: Analysis, whole: int) -> LatencyTable
 
 
 def _times(op: str, points: Sequence[Any], device: str, timed: Timer) -> list[int] | None:
-    """Nanoseconds of one call at each point, None if the operator cannot be run by itself."""
+    """Nanoseconds of one call at each point, None if the operator does not run by itself."""
     namespace, name, variant = op.split(".")
     try:
         function = getattr(getattr(getattr(torch.ops, namespace), name), variant)

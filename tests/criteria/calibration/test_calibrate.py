@@ -79,7 +79,7 @@ def test_sums_of_parts_are_the_sum_of_the_whole() -> None:
         torch.testing.assert_close(tensor, total, rtol=1e-12, atol=1e-14)
 
 
-def test_only_what_is_needed_is_collected() -> None:
+def test_only_required_statistics_are_collected() -> None:
     model, batches = case("residual")
     composed = Normalized(Fallback(MeanActivation(), "l2"), "max")  # type: ignore[arg-type]
     statistics = planc.calibrate(model, batches, composed)
@@ -154,7 +154,7 @@ def test_statistics_of_another_model_are_refused() -> None:
         planc.compile(model, batches[0], criterion="wanda", statistics=statistics)
 
 
-def test_requests_that_make_no_sense_are_refused() -> None:
+def test_invalid_requests_are_refused() -> None:
     model, batches = case("residual")
     with pytest.raises(PolicyError, match="lamp needs no statistics"):
         planc.calibrate(model, batches, Lamp())
@@ -172,7 +172,7 @@ def test_requests_that_make_no_sense_are_refused() -> None:
         planc.calibrate(empty, batches, "taylor_unit", loss)
 
 
-def test_a_batch_that_cannot_be_run_is_named() -> None:
+def test_a_failing_batch_is_named() -> None:
     model, batches = case("residual")
     wrong = (torch.zeros(2, 4, 8, 8, dtype=torch.float64),)
     with pytest.raises(
@@ -194,13 +194,13 @@ def test_a_batch_that_cannot_be_run_is_named() -> None:
         (lambda y: y.sum() * float("nan"), "the loss is nan; check the batch"),
     ],
 )
-def test_a_loss_that_is_none_is_refused(answer: Any, said: str) -> None:
+def test_an_invalid_loss_is_refused(answer: Any, said: str) -> None:
     model, batches = case("residual")
     with pytest.raises(CalibrationError, match=f"batch 0: {said}"):
         planc.calibrate(model, batches, "taylor_unit", lambda model, batch: answer(model(*batch)))
 
 
-def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
+def test_a_non_finite_gradient_names_its_parameter() -> None:
     class Root(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -271,7 +271,7 @@ def test_weights_under_a_mask_are_seen() -> None:
     assert plan.cost_after.params < plan.cost_before.params
 
 
-def test_progress_is_shown_on_a_terminal_that_wants_it(
+def test_progress_is_shown_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, batches = case("residual")

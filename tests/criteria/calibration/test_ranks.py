@@ -97,14 +97,14 @@ def test_every_rank_compiles_the_same_bytes(count: int, tmp_path: Path) -> None:
             )
 
 
-def test_a_rank_without_batches_gets_those_of_the_others(tmp_path: Path) -> None:
+def test_a_rank_without_batches_gets_the_sums_of_the_others(tmp_path: Path) -> None:
     run(tmp_path, 2, "idle")
     files = {(tmp_path / f"statistics{number}").read_bytes() for number in range(2)}
     assert len(files) == 1
     assert planc.load_statistics(tmp_path / "statistics0").batches == 2  # the second rank's
 
 
-def test_a_failure_on_one_rank_is_an_error_on_all_that_names_it(tmp_path: Path) -> None:
+def test_a_failure_on_one_rank_is_reported_on_all_ranks(tmp_path: Path) -> None:
     for answer in run(tmp_path, 2, "failure"):
         assert answer.startswith("rank 1: batch 0: loss(model, batch) fails: RuntimeError")
 

@@ -35,7 +35,7 @@ def statistics() -> Statistics:
     return planc.calibrate(model, batches, [*CRITERIA, Taylor("element", 1)], loss)
 
 
-def test_what_is_loaded_is_what_was_saved(statistics: Statistics, tmp_path: Path) -> None:
+def test_statistics_round_trip_through_a_file(statistics: Statistics, tmp_path: Path) -> None:
     planc.save_statistics(statistics, tmp_path / "s")
     loaded = planc.load_statistics(tmp_path / "s")
     assert (loaded.batches, loaded.quantities) == (statistics.batches, statistics.quantities)
@@ -110,7 +110,7 @@ def test_other_files_are_refused(
         planc.load_statistics(path)
 
 
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"not a tensor in here")
     with pytest.raises(MalformedFile, match="byte 8: 6e where a safetensors header begins"):
         planc.load_statistics(tmp_path / "s")
@@ -146,7 +146,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
             planc.load_statistics(tmp_path / "s")
 
 
-def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(
+def test_a_file_truncated_during_reading_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mapped into memory, it would kill the process."""

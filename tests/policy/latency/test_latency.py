@@ -63,14 +63,14 @@ TABLE = measure_latency(CHAIN, timed=macs)
 
 @settings(deadline=None)
 @given(st.data())
-def test_what_is_linear_in_each_width_is_predicted_exactly(data: st.DataObject) -> None:
+def test_multilinear_times_are_predicted_exactly(data: st.DataObject) -> None:
     kept = [data.draw(st.integers(1, group.cells)) for group in CHAIN.groups]
     predicted = TABLE.prediction(CHAIN)(np.array(kept))
     assert predicted == CHAIN.cost.price(kept).macs
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("several", "swin")])
-def test_what_was_measured_is_what_is_predicted(name: str) -> None:
+def test_predictions_at_measured_widths_are_the_measurements(name: str) -> None:
     analysis = analysed(*build(name))
     table = measure_latency(analysis, timed=macs)
     predict = table.prediction(analysis)
@@ -83,7 +83,7 @@ def test_what_was_measured_is_what_is_predicted(name: str) -> None:
             assert (found == exact) if whole else (found == pytest.approx(exact, rel=0.15))
 
 
-def test_operators_that_do_the_same_are_measured_once() -> None:
+def test_equal_operators_are_measured_once() -> None:
     measured: list[Any] = []
 
     def counted(calls: Sequence[Callable[[], Any]]) -> list[int]:
@@ -97,7 +97,7 @@ def test_operators_that_do_the_same_are_measured_once() -> None:
     assert len(measured) == sum(len(grid.nanoseconds) for grid in table.grids)
 
 
-def test_what_a_run_takes_beyond_its_operators_is_added_to_them() -> None:
+def test_time_beyond_the_operators_is_added() -> None:
     model, images = chain()
     table = measure_latency(CHAIN, run=lambda: [model(images) for _ in range(3)], timed=macs)
     whole = CHAIN.cost.price([group.cells for group in CHAIN.groups]).macs
@@ -106,7 +106,7 @@ def test_what_a_run_takes_beyond_its_operators_is_added_to_them() -> None:
         assert table.prediction(CHAIN)(np.array(kept)) == expected
 
 
-def test_where_a_run_takes_less_than_its_operators_each_of_them_takes_less() -> None:
+def test_operators_are_scaled_down_to_a_shorter_run() -> None:
     def twice(calls: Sequence[Callable[[], Any]]) -> list[int]:
         taken = zip(calls, macs(calls), strict=True)
         return [found * (1 if call is run else 2) for call, found in taken]
@@ -121,7 +121,7 @@ def test_where_a_run_takes_less_than_its_operators_each_of_them_takes_less() -> 
         assert table.prediction(CHAIN)(np.array(kept)) == CHAIN.cost.price(kept).macs
 
 
-def test_a_real_clock_says_that_less_takes_less() -> None:
+def test_smaller_widths_take_less_by_a_real_clock() -> None:
     model, _ = chain()
     analysis = analysed(model, torch.randn(2, 3, 64, 64))
     table = measure_latency(analysis, timed=timer(seconds=0.002))
@@ -135,7 +135,7 @@ def test_a_real_clock_says_that_less_takes_less() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.floats(0.1, 1), st.sampled_from([Uniform(), Global(), Rounded(Global(), 4)]))
-def test_a_latency_budget_is_kept(share: float, policy: Any) -> None:
+def test_a_latency_budget_is_met(share: float, policy: Any) -> None:
     model, _ = chain()
     scores = planc.score(CHAIN, model, planc.criteria.Magnitude(2))
     budget = Budget(latency=share, table=TABLE)
@@ -150,7 +150,7 @@ def test_a_latency_budget_is_kept(share: float, policy: Any) -> None:
             assert kept[g] == group.cells or predict(more) > limit
 
 
-def test_latency_goes_with_other_budgets() -> None:
+def test_latency_combines_with_other_budgets() -> None:
     model, images = chain()
     plan = planc.compile(model, images, latency=0.7, latency_table=TABLE, params=0.4)
     assert plan.cost_after.params <= 0.4 * plan.cost_before.params
@@ -158,7 +158,7 @@ def test_latency_goes_with_other_budgets() -> None:
     assert plan.provenance[0].policy == "uniform within params=0.4, latency=0.7"
 
 
-def test_a_latency_that_cannot_be_reached_names_the_closest() -> None:
+def test_an_infeasible_latency_names_the_closest() -> None:
     model, images = chain()
     with pytest.raises(InfeasibleBudget, match="ns at most 10: the closest that can be reached"):
         planc.compile(model, images, latency=10, latency_table=TABLE)
@@ -224,7 +224,7 @@ class _Outputs(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("size", [8, 16, 32])
-def test_a_block_that_is_begun_takes_as_long_as_a_full_one(size: int) -> None:
+def test_a_partial_block_takes_as_long_as_a_full_one(size: int) -> None:
     model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 96, 1), nn.Flatten(), nn.Linear(96, 2))
     analysis = analysed(model.eval(), torch.randn(1, 3, 1, 1))
     table = measure_latency(analysis, timed=in_blocks(size))
@@ -239,7 +239,7 @@ def test_a_block_that_is_begun_takes_as_long_as_a_full_one(size: int) -> None:
         assert less == 300 * (64 - full) + 100 * 96 * (64 - kept)
 
 
-def test_a_plan_fills_the_blocks_that_it_begins() -> None:
+def test_plans_fill_their_blocks() -> None:
     model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 96, 1), nn.Flatten(), nn.Linear(96, 2))
     images = torch.randn(1, 3, 1, 1)
     analysis = analysed(model.eval(), images)
@@ -249,7 +249,7 @@ def test_a_plan_fills_the_blocks_that_it_begins() -> None:
         assert {group.name: group.kept for group in plan.groups}["1.weight:0"] % 16 == 0
 
 
-def test_what_disturbs_a_measurement_does_not_make_less_take_longer() -> None:
+def test_noise_does_not_make_smaller_widths_slower() -> None:
     number = iter(range(10**6))
 
     def disturbed(calls: Sequence[Callable[[], Any]]) -> list[int]:
