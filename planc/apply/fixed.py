@@ -1,8 +1,9 @@
-"""Fixed sizes: those that a model has for all inputs, because its parameters say so.
+"""Fixed sizes: sizes independent of the inputs, because parameters determine them.
 
-A dimension is fixed if its coordinates are those of a dimension of parameters, each once, which the
-labels say. It is not if the run chose them by sizes (``positions[:x.shape[1]]``): all that these
-labels reach is then taken to follow the inputs. What is not fixed need not vary.
+By the labels, a dimension is fixed if its coordinates are those of a parameter dimension, each
+exactly once. It is not fixed if the run selected them by sizes (``positions[:x.shape[1]]``): every
+dimension reached by these labels is then assumed to follow the inputs. The test is conservative; a
+size may be constant without being found fixed.
 """
 
 from __future__ import annotations
@@ -17,22 +18,20 @@ from planc.rules.labels.facts import NEVER
 
 _SHAPED = ("aten.view.default", "aten.reshape.default", "aten.expand.default", "aten.repeat.")
 _FLATTENED = "aten.flatten."
-_ANY = -1  # in a shape: as many as are left
+_ANY = -1  # an inferred size in a shape
 
 
 class Fixed:
-    """The fixed sizes of one graph."""
-
     def __init__(self, analysis: Analysis) -> None:
         self.graph, self.labels = analysis.graph, analysis.walked.labels
         self.owned = {*self.graph.captured, *(tensor.value for tensor in self.graph.tensors)}
         self._chosen = np.zeros(analysis.walked.facts.next_atom, dtype=bool)
-        self._sized: set[int] = set()  # constants that are made of sizes
+        self._sized: set[int] = set()  # constants computed from sizes
         for node in self.graph.nodes:
             self._follow(node)
 
     def expr(self, expr: Expr) -> bool:
-        """Whether a number is the same for all inputs."""
+        """Return True if a number is the same for all inputs."""
         return all(
             self.size(leaf.value, leaf.dim) for leaf in leaves(expr) if isinstance(leaf, SizeOf)
         )
@@ -41,7 +40,7 @@ class Fixed:
         return value in self.owned or self.dimension(self.labels[value], dim)
 
     def dimension(self, labelled: Labelled, dim: int) -> bool:
-        """Whether its labels fix a size; those of one coordinate do not say who else is there."""
+        """Return True if the labels fix a size; the labels of a single coordinate never do."""
         return labelled.shape[dim] > 1 and any(
             self._distinct(layer) for layer in labelled.targeting(dim)
         )
@@ -53,7 +52,7 @@ class Fixed:
         return len(np.unique(atoms)) == len(atoms)
 
     def _follow(self, node: Node) -> None:
-        """Notes what a node chooses by sizes that follow the inputs."""
+        """Record the atoms selected by sizes that follow the inputs."""
         arguments = (node.args, node.kwargs_values)
         used = [ref.id for ref in refs(arguments)]
         held = tuple(self.graph.numbers.get(value, ()) for value in used)
@@ -70,8 +69,8 @@ class Fixed:
                     self._chosen[layer.atoms] = True
 
     def _shaped(self, node: Node) -> set[int] | None:
-        """The dimensions of a result that a node makes of others, or gives sizes that follow the
-        inputs; None if it does not say.
+        """Return the result dimensions merged from others or given input-dependent sizes, None if
+        unknown.
         """
         arguments = [*node.args[1:], *node.kwargs_values]
         if node.op.startswith(_FLATTENED):

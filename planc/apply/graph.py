@@ -1,5 +1,5 @@
-"""Plans on traced graphs: a plan and a model in, the model's rewritten graph over its kept
-coordinates out, a trainable ``torch.fx.GraphModule`` (:mod:`planc.apply.rewrite`).
+"""Plans on traced graphs: build the pruned, trainable ``torch.fx.GraphModule`` of a model
+(:mod:`planc.apply.rewrite`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from torch import fx, nn
 
 from planc.analysis import analyze
 from planc.apply.matching import check_model
-from planc.apply.renewal import Removed, collect_removed
 from planc.apply.rewrite import rewritten
 from planc.apply.tensors import copy_tensor, cut_tensor
 from planc.apply.trials import bindings
@@ -18,16 +17,13 @@ from planc.plan.plan import Plan
 from planc.trace import trace
 
 
-def apply_graph(
-    plan: Plan, model: nn.Module, call: Call, keep_removed: bool = False, validate: bool = True
-) -> fx.GraphModule | tuple[fx.GraphModule, Removed]:
-    """The traced graph of ``model`` without what the plan removes; with ``keep_removed`` also what
-    was removed.
+def apply_graph(plan: Plan, model: nn.Module, call: Call, validate: bool = True) -> fx.GraphModule:
+    """Return the pruned graph of ``model``.
 
     Raises:
         StalePlan: the plan was made for another model; names the first difference.
-        AlreadyApplied: the model is what the plan makes of its source.
-        VerificationError: a shape is not the predicted one.
+        AlreadyApplied: the model is already the result of the plan.
+        VerificationError: a shape differs from the prediction.
     """
     check_model(plan, model)
     analysis = analyze(trace(model, *call))
@@ -50,7 +46,4 @@ def apply_graph(
             smaller.get_submodule(path)._non_persistent_buffers_set.add(last)
     if validate:
         compare_shapes(plan, analysis, trace(smaller, *call))
-    if not keep_removed:
-        return smaller
-    named = [(name, entry.tensor) for entry in owned for name in entry.names]
-    return smaller, collect_removed(plan, named)
+    return smaller

@@ -1,6 +1,4 @@
-"""A module that holds what a graph refers to: tensors and modules in, a tree of plain modules out,
-in which each has its dotted name.
-"""
+"""Root module of a graph: a tree of plain modules with tensors and leaf modules by dotted name."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from torch import nn
 
 
 def holder(tensors: Mapping[str, torch.Tensor], leaves: Mapping[str, nn.Module]) -> nn.Module:
-    """A module that has the tensors and modules under their dotted names."""
+    """Return a module with the tensors and modules under their dotted names."""
     root = nn.Module()
     for path, leaf in leaves.items():
         *outer, last = path.split(".")
@@ -22,7 +20,7 @@ def holder(tensors: Mapping[str, torch.Tensor], leaves: Mapping[str, nn.Module])
 
 
 def assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Registers a tensor under a dotted name, with modules on the way where there are none."""
+    """Register a tensor under a dotted name; missing modules on the path are created."""
     *path, last = name.split(".")
     module = _inner(module, path)
     if isinstance(tensor, nn.Parameter):
@@ -34,7 +32,7 @@ def assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def _inner(module: nn.Module, path: Sequence[str]) -> nn.Module:
-    """The module at a path inside another; plain ones are made where there are none."""
+    """Return the module at a path inside another; missing modules are created."""
     for part in path:
         if part not in module._modules:
             module.add_module(part, nn.Module())

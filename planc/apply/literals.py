@@ -1,13 +1,12 @@
-"""The numbers of a graph that is the reference for a pruned module: literals, for the sizes of one
-run.
+"""Literal numbers of a reference graph, for the input sizes of one run.
 
-In: the numbers of a traced graph, and the shapes that its values have once they are pruned. Out:
-widths as they are then, and what the module, with its new attributes, computes from sizes.
+The graph is the reference for a pruned module. Its widths are the pruned ones, and numbers computed
+from sizes are evaluated again with the module's new attributes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from planc.ir.expressions import Attribute, Expr, Number, Scalar, Size, SizeOf, evaluate
@@ -17,28 +16,26 @@ from planc.rules.labels import Labelled
 
 
 class Literals:
-    """The numbers of one graph, with the attributes of a plan."""
-
     def __init__(self, plan: Plan, shapes: Sequence[tuple[int, ...]]) -> None:
         self.attributes = {(change.module, change.name): change.after for change in plan.attributes}
         self.shapes = shapes
 
     def argument(self, number: Size | Scalar) -> Number:
-        """An argument that is no width."""
+        """Return an argument other than a width."""
         return int(number) if isinstance(number, Size) else float(self.held(number))
 
     def held(self, number: Size | Scalar) -> Number:
-        """An element of a tensor that is made of sizes."""
+        """Return an element of a tensor computed from sizes."""
         return evaluate(number.expr, self._leaf)
 
     def width(self, expr: Expr, labelled: Labelled, dim: int, width: int, sign: int) -> int:
         return sign * width
 
     def hold(self, value: int, dim: int, reason: str) -> None:
-        """Nothing is checked: the sizes are those of one run."""
+        """Check nothing: the sizes are those of one run."""
 
     def compare(self, comparison: Comparison) -> None:
-        """Nothing is checked: the sizes are those of one run."""
+        """Check nothing: the sizes are those of one run."""
 
     def _leaf(self, at: Attribute | SizeOf) -> int:
         if isinstance(at, SizeOf):
@@ -49,3 +46,8 @@ class Literals:
         for i in at.index:
             found = found[i]
         return int(found)
+
+
+def sizes_in(shape: Callable[[int], Sequence[int]]) -> Callable[[Attribute | SizeOf], int]:
+    """Return the evaluation of an expression's leaves, by the ``shape`` of each value."""
+    return lambda leaf: leaf.value if isinstance(leaf, Attribute) else shape(leaf.value)[leaf.dim]

@@ -1,8 +1,7 @@
-"""Matching: a plan and a live model in, the first difference between the model and the source or
-the result of the plan out.
+"""Matching: compare a live model with the source or the result of a plan.
 
-Plans of older versions list every attribute of every module. A run of the model at hand finds those
-that count, once there is a difference.
+Plans of older versions list every attribute of every module. If such a plan differs, a run of the
+model finds the relevant attributes.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from planc.trace import trace
 
 
 def check_model(plan: Plan, model: nn.Module) -> None:
-    """Returns if ``plan`` was made for ``model``.
+    """Return if ``plan`` was made for ``model``.
 
     Raises:
-        StalePlan: it was not; names the first difference.
-        AlreadyApplied: the model is what the plan makes of its source.
+        StalePlan: it was made for another model; names the first difference.
+        AlreadyApplied: the model is already the result of the plan.
     """
     tensors, modules = tensors_of(model), modules_of(model)
     try:
@@ -46,7 +45,7 @@ def check_model(plan: Plan, model: nn.Module) -> None:
 
 
 def result_difference(plan: Plan, smaller: nn.Module) -> str | None:
-    """The first difference between what ``plan`` produces and a model, None if they agree."""
+    """Return the first difference between the plan's result and a model, None if they agree."""
     difference = _result_difference(plan, smaller)
     if difference is not None:
         graph = _run_of(plan, smaller)
@@ -56,7 +55,9 @@ def result_difference(plan: Plan, smaller: nn.Module) -> str | None:
 
 
 def with_what_counts(plan: Plan, graph: Graph) -> Plan:
-    """A plan of any version with those attributes in its table that count in the traced model."""
+    """Return a plan of any version, its module table reduced to the attributes used by the traced
+    model.
+    """
     if lists_classes(plan.modules):
         return plan
     written = ((change.module, change.name) for change in plan.attributes)
@@ -64,7 +65,7 @@ def with_what_counts(plan: Plan, graph: Graph) -> Plan:
 
 
 def counting(plan: Plan, model: nn.Module) -> Plan:
-    """The same by a run of a model, where the plan's version needs one and the model runs."""
+    """Return the same by a run of the model, if the plan's version needs one and the model runs."""
     graph = _run_of(plan, model)
     return plan if graph is None else with_what_counts(plan, graph)
 
@@ -79,7 +80,7 @@ def _result_difference(plan: Plan, smaller: nn.Module) -> str | None:
 
 
 def _run_of(plan: Plan, model: nn.Module) -> Graph | None:
-    """A run of a model that a plan of an older version may be for."""
+    """Trace the model if the plan is of an older version; None if not, or if the trace fails."""
     if lists_classes(plan.modules):
         return None
     try:

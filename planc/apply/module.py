@@ -1,28 +1,26 @@
-"""Plans on live modules: a plan and a model in, a new model of the same class out.
+"""Plans on live modules: build the pruned, masked or restored copy of a module.
 
-The model given is only read. The new one is a deep copy of it, with hooks, training mode and
-buffer flags, in which tensors and structural attributes are replaced; gradients are not carried
-over, for they belong to weights that are no more.
+The module given is only read. The new one is a deep copy of the same class, with hooks, training
+mode and buffer flags, whose tensors and structural attributes are replaced. Gradients are not
+copied, because they belong to the old weights.
 """
 
 from __future__ import annotations
-
-from typing import Any, Literal, overload
 
 import torch
 from torch import nn
 
 from planc.apply.matching import check_model, result_difference
 from planc.apply.renewal import (
-    Masking,
+    Changes,
     Removed,
     Renewal,
-    Restoration,
-    collect_removed,
+    cutting,
+    masking,
+    restoring,
     storage_id,
     trainable_results,
 )
-from planc.apply.tensors import cut_tensor
 from planc.errors import PlancError
 from planc.modules.attributes import set_attributes
 from planc.modules.copies import clone
@@ -31,74 +29,51 @@ from planc.modules.held import held_objects
 from planc.modules.tables import not_the_result, tensors_of
 from planc.modules.tree import owned_tensors
 from planc.plan.fingerprint import first_difference, tensors_after
-from planc.plan.plan import AttributeChange, Cut, Plan, TensorSpec
+from planc.plan.plan import AttributeChange, Plan, TensorSpec
 
 
-@overload
-def apply_module(
-    plan: Plan, model: nn.Module, keep_removed: Literal[False] = False
-) -> nn.Module: ...
-
-
-@overload
-def apply_module(
-    plan: Plan, model: nn.Module, keep_removed: Literal[True]
-) -> tuple[nn.Module, Removed]: ...
-
-
-@overload
-def apply_module(
-    plan: Plan, model: nn.Module, keep_removed: bool
-) -> nn.Module | tuple[nn.Module, Removed]: ...
-
-
-def apply_module(
-    plan: Plan, model: nn.Module, keep_removed: bool = False
-) -> nn.Module | tuple[nn.Module, Removed]:
-    """The model without what the plan removes; with ``keep_removed`` also what was removed.
+def apply_module(plan: Plan, model: nn.Module) -> nn.Module:
+    """Return the model without the removed units.
 
     Raises:
         StalePlan: the plan was made for another model; names the first difference.
-        AlreadyApplied: the model is what the plan makes of its source.
-        MalformedFile: the plan asks for an attribute that no plan may change.
-        PlancError: the class of the model does not let itself be copied.
+        AlreadyApplied: the model is already the result of the plan.
+        MalformedFile: the plan changes a forbidden attribute.
+        PlancError: the model cannot be copied.
     """
     check_model(plan, model)
-    smaller = rebuilt(model, Renewal(plan.tensors, plan.cuts, named_tensors(model), cut_tensor))
+    smaller = rebuilt(model, _renewal(plan, model, cutting(plan.cuts)))
     check_objects(model, smaller)
     set_attributes(smaller, plan.attributes)
     check_copy(model, smaller, tensors_after(plan.tensors, plan.cuts))
-    if not keep_removed:
-        return smaller
-    with trainable_results():
-        return smaller, collect_removed(plan, named_tensors(model))
+    return smaller
 
 
 def mask_module(plan: Plan, model: nn.Module) -> nn.Module:
-    """The model in its full shape, with zeros at every coordinate that the plan removes.
+    """Return the model in its full shapes, with zeros at every removed coordinate.
 
     Raises:
         StalePlan, AlreadyApplied, PlancError: as for :func:`apply_module`.
     """
     check_model(plan, model)
-    masked = rebuilt(model, Masking(plan, named_tensors(model)))
+    masked = rebuilt(model, _renewal(plan, model, masking(plan)))
     check_copy(model, masked, plan.tensors)
     return masked
 
 
 def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Module:
-    """The model that ``apply_module(plan, model, keep_removed=True)`` came from, bit for bit.
+    """Return the source of ``apply_module(plan, model)``, bit for bit.
 
-    A model that was trained meanwhile is restored with its new weights at the kept coordinates.
+    A model trained in between keeps its new weights at the kept coordinates.
 
     Raises:
-        StalePlan: the model is not one that the plan produces, or the removed values do not fit.
-        PlancError: the class of the model does not let itself be copied.
+        StalePlan: the model is not a result of the plan, or the removed values do not fit.
+        PlancError: the model cannot be copied.
     """
     difference = result_difference(plan, smaller)
     if difference is not None:
         raise not_the_result(difference)
-    model = rebuilt(smaller, Restoration(plan, named_tensors(smaller), removed))
+    model = rebuilt(smaller, _renewal(plan, smaller, restoring(plan, removed)))
     back = [AttributeChange(c.module, c.name, c.after, c.before) for c in plan.attributes]
     check_objects(smaller, model)
     set_attributes(model, back)
@@ -107,23 +82,26 @@ def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Modul
 
 
 def copy_module(model: nn.Module) -> nn.Module:
-    """An equal model that shares no memory with ``model``; gradients are not carried over.
+    """Return an equal model without memory shared with ``model``; gradients are not copied.
 
     Raises:
-        PlancError: the class of the model does not let itself be copied.
+        PlancError: the model cannot be copied.
     """
     tensors = tensors_of(model)
-    nothing: dict[str, Cut] = {}
-    copied = rebuilt(model, Renewal(tensors, nothing, named_tensors(model), cut_tensor))
+    copied = rebuilt(model, Renewal(tensors, named_tensors(model), cutting({})))
     check_copy(model, copied, tensors)
     return copied
+
+
+def _renewal(plan: Plan, model: nn.Module, changes: Changes) -> Renewal:
+    return Renewal(plan.tensors, named_tensors(model), changes)
 
 
 def named_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [(owned.names[0], owned.tensor) for owned in owned_tensors(model)]
 
 
-def rebuilt(model: nn.Module, renewal: Renewal[Any]) -> nn.Module:
+def rebuilt(model: nn.Module, renewal: Renewal) -> nn.Module:
     with trainable_results():
         copied = clone(model, renewal, apart=False)
         forget_tensors(copied)
@@ -131,7 +109,7 @@ def rebuilt(model: nn.Module, renewal: Renewal[Any]) -> nn.Module:
 
 
 def check_objects(model: nn.Module, copied: nn.Module) -> None:
-    """What the copy holds of plain data is its own: to change it must not change the original."""
+    """Check the copy's plain-data objects: a change to one must not change the original."""
     old = {id(held) for _, _, held in held_objects(model)}
     for path, name, held in held_objects(copied):
         if id(held) in old:
@@ -143,7 +121,7 @@ def check_objects(model: nn.Module, copied: nn.Module) -> None:
 
 
 def check_copy(model: nn.Module, copied: nn.Module, expected: tuple[TensorSpec, ...]) -> None:
-    """A class with a ``__deepcopy__`` of its own may return anything; only a true copy leaves."""
+    """Check a copy, because a class with its own ``__deepcopy__`` may return anything."""
     advice = "see to its __deepcopy__, or apply the plan to its state_dict()"
     difference = first_difference(expected, None, tensors_of(copied))
     if difference is None:

@@ -1,8 +1,7 @@
-"""New tensors in place of old ones: the named tensors of a model or state dict and a way to change
-one of them in, what replaces each of them out.
+"""Renewal: replace the tensors of a model or state dict one by one.
 
-What was one memory before is one memory afterwards, whether it was one tensor under several names
-or several tensors on one storage, as far as the plan cuts all of them alike.
+Shared memory stays shared, both for one tensor under several names and for several tensors on one
+storage, as long as the plan cuts them alike.
 """
 
 from __future__ import annotations
@@ -10,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-from planc.apply.tensors import copy_tensor, mask_tensor, removed_values, uncut_tensor
+from planc.apply.tensors import (
+    copy_tensor,
+    cut_tensor,
+    mask_tensor,
+    removed_values,
+    uncut_tensor,
+)
 from planc.errors import StalePlan
 from planc.ir.layers import whole
 from planc.modules.attributes import is_plain
@@ -23,25 +27,24 @@ from planc.modules.closures import tensor_hooks
 from planc.modules.tree import storage_of
 from planc.plan.plan import Cut, Plan, TensorSpec
 
-Change = TypeVar("Change", bound=Hashable)
 Named = Iterable[tuple[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Removed:
-    """What ``apply(..., keep_removed=True)`` took away, for ``restore``.
+    """Values removed by ``apply(..., keep_removed=True)``, for ``restore``.
 
-    ``values`` maps the name of each tensor that was cut to the values at its removed coordinates,
-    one-dimensional, in C order of the coordinates.
+    ``values`` maps the name of each cut tensor to its removed values: one-dimensional, in C order
+    of the removed coordinates.
     """
 
     values: Mapping[str, torch.Tensor]
 
     def of(self, names: tuple[str, ...]) -> torch.Tensor:
-        """The values kept under the first of ``names`` that has any.
+        """Return the values stored under the first of ``names`` with an entry.
 
         Raises:
-            StalePlan: none has.
+            StalePlan: there is no entry.
         """
         for name in names:
             if name in self.values:
@@ -52,24 +55,30 @@ class Removed:
         )
 
 
-class Renewal(Generic[Change]):
-    """Replaces tensors one by one, and remembers which memory became which.
+@dataclass(frozen=True, slots=True, eq=False)
+class Change:
+    """A way to make a new tensor from an old one; changes with equal keys make equal ones."""
 
-    ``named`` pairs tensors with one of their names, which decides on the change: ``changes`` has
-    them by the first names of ``tensors``, and ``change`` makes the new tensor where there is one.
-    All others are copied.
+    key: Hashable
+    make: Callable[[torch.Tensor], torch.Tensor]
+
+
+COPY = Change(None, copy_tensor)
+Changes = Callable[[str, TensorSpec], Change]  # the change of a tensor, by its name and entry
+
+
+class Renewal:
+    """Replaces tensors one by one, and remembers the new memory of each old one.
+
+    Args:
+        tensors: the tensor table. Tensors outside it are copied.
+        named: the tensors, each with one of its names.
+        changes: the change of each tensor in the table.
     """
 
-    def __init__(
-        self,
-        tensors: Iterable[TensorSpec],
-        changes: Mapping[str, Change],
-        named: Named,
-        change: Callable[[torch.Tensor, Change], torch.Tensor],
-    ) -> None:
+    def __init__(self, tensors: Iterable[TensorSpec], named: Named, changes: Changes) -> None:
         self._changes = changes
-        self._specs = {name: spec for spec in tensors for name in spec.names}
-        self._change = change
+        self._specs = by_names(tensors)
         self._names: dict[Hashable, str] = {}
         self._made: dict[Hashable, torch.Tensor] = {}
         for name, tensor in named:
@@ -77,120 +86,130 @@ class Renewal(Generic[Change]):
             self._names.setdefault(memory_of(tensor), name)
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The new tensor, of the same class and with the same ``requires_grad``; no ``grad``.
+        """Return the new tensor, of the same class and ``requires_grad``, without ``grad``.
 
-        One without a name that is exactly the memory of one with a name follows that one.
+        An unnamed tensor on exactly the memory of a named one is replaced like that one.
         """
         name = self._names.get(id(tensor)) or self._names.get(memory_of(tensor))
         return self.renew(tensor, name)
 
     def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
-        """The same, for a tensor that is known by ``name``."""
+        """Return the same, for a tensor known by ``name``."""
         spec = None if name is None else self._specs.get(name)
-        change = None if spec is None else self._changes.get(spec.name)
-        if name is None or spec is None or change is None:
-            new = self._once(memory_of(tensor), lambda: self.make(tensor, None, name))
-        else:
-            new = self._changed(tensor, change, name, spec)
-        return _dressed(tensor, new)
-
-    def _changed(
-        self, tensor: torch.Tensor, change: Change, name: str, spec: TensorSpec
-    ) -> torch.Tensor:
-        key = (memory_of(tensor), _key(change))
-        return self._once(key, lambda: self.make(tensor, change, name))
-
-    def make(self, tensor: torch.Tensor, change: Change | None, name: str | None) -> torch.Tensor:
-        """A tensor of its own in place of ``tensor``; ``change`` is None where it stays."""
-        return copy_tensor(tensor) if change is None else self._change(tensor, change)
-
-    def _once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        change = COPY if name is None or spec is None else self._changes(name, spec)
+        key = (memory_of(tensor), change.key)
         if key not in self._made:
-            self._made[key] = make()
-        return self._made[key].data  # a tensor of its own on the same memory
+            self._made[key] = change.make(tensor)
+        return _dressed(tensor, self._made[key].data)  # a new tensor on the same memory
 
 
-class Masking(Renewal[Cut]):
-    """A renewal in full shapes, zero where the plan removes."""
+def cutting(cuts: Mapping[str, Cut]) -> Changes:
+    """Return the changes to the shapes of the plan's result."""
 
-    def __init__(self, plan: Plan, named: Named) -> None:
-        super().__init__(plan.tensors, plan.cuts, named, mask_tensor)
-        self._whole = whole((spec.names, spec.shape) for spec in plan.tensors)
+    def change(name: str, spec: TensorSpec) -> Change:
+        cut = cuts.get(spec.name)
+        return COPY if cut is None else Change(_key(cut), lambda tensor: cut_tensor(tensor, cut))
 
-    def make(self, tensor: torch.Tensor, change: Cut | None, name: str | None) -> torch.Tensor:
-        if change is None or name is None:
-            return copy_tensor(tensor)
-        return mask_tensor(tensor, change, self._whole.get(name))
+    return change
 
 
-class Restoration(Renewal[Cut]):
-    """A renewal back to the shapes of the plan's source, with the values that were removed."""
+def masking(plan: Plan) -> Changes:
+    """Return the changes in full shapes, with zeros at the removed coordinates."""
+    wholes = whole((spec.names, spec.shape) for spec in plan.tensors)
 
-    def __init__(self, plan: Plan, named: Named, removed: Removed) -> None:
-        super().__init__(plan.tensors, plan.cuts, named, lambda tensor, cut: tensor)
-        self._removed = removed
+    def change(name: str, spec: TensorSpec) -> Change:
+        cut = plan.cuts.get(spec.name)
+        if cut is None:
+            return COPY
+        return Change(_key(cut), lambda tensor: mask_tensor(tensor, cut, wholes.get(name)))
 
-    def _changed(
-        self, tensor: torch.Tensor, change: Cut, name: str, spec: TensorSpec
-    ) -> torch.Tensor:
-        values = self._removed.of((name, *spec.names))
-        key = (memory_of(tensor), _key(change), id(values))
-        return self._once(key, lambda: uncut_tensor(tensor, values, change, spec.shape))
+    return change
+
+
+def restoring(plan: Plan, removed: Removed) -> Changes:
+    """Return the changes back to the shapes of the plan's source, with the removed values."""
+
+    def change(name: str, spec: TensorSpec) -> Change:
+        cut = plan.cuts.get(spec.name)
+        if cut is None:
+            return COPY
+        values = removed.of((name, *spec.names))
+        return Change(
+            (_key(cut), id(values)), lambda tensor: uncut_tensor(tensor, values, cut, spec.shape)
+        )
+
+    return change
 
 
 def collect_removed(plan: Plan, named: Named) -> Removed:
-    """The removed values of each tensor that the plan cuts, under the name it is given with.
+    """Return the removed values of each cut tensor, under the name given with it.
 
     Tied names of one memory get one entry, the first.
     """
-    specs = specs_by_name(plan)
+
+    def change(name: str, spec: TensorSpec) -> Change | None:
+        cut = plan.cuts.get(spec.name)
+        if cut is None:
+            return None
+        return Change(_key(cut), lambda tensor: removed_values(tensor, cut))
+
+    specs = by_names(plan.tensors)
+    first: dict[Hashable, tuple[str, torch.Tensor]] = {}
+    for name, tensor in named:
+        first.setdefault((memory_of(tensor), specs.get(name)), (name, tensor))
+    return collected(specs, first.values(), change)
+
+
+def collected(
+    specs: Mapping[str, TensorSpec],
+    named: Named,
+    changes: Callable[[str, TensorSpec], Change | None],
+) -> Removed:
+    """Return the values made of each tensor with a change."""
     values: dict[str, torch.Tensor] = {}
     made: dict[Hashable, torch.Tensor] = {}
-    seen: set[Hashable] = set()
-    for name, tensor in named:
-        spec, memory = specs.get(name), memory_of(tensor)
-        if spec is None or spec.name not in plan.cuts or (memory, spec.name) in seen:
-            continue
-        seen.add((memory, spec.name))
-        key = (memory, _key(plan.cuts[spec.name]))
-        if key not in made:
-            made[key] = removed_values(tensor, plan.cuts[spec.name])
-        values[name] = made[key]
+    with trainable_results():
+        for name, tensor in named:
+            spec = specs.get(name)
+            change = None if spec is None else changes(name, spec)
+            if change is not None:
+                key = (memory_of(tensor), change.key)
+                if key not in made:
+                    made[key] = change.make(tensor)
+                values[name] = made[key]
     return Removed(values)
 
 
 @contextmanager
 def trainable_results() -> Iterator[None]:
-    """While it lasts, nothing is recorded for gradients and new tensors are ordinary ones, also
-    inside the caller's inference mode.
+    """Context without gradient recording in which new tensors are ordinary ones, even inside
+    inference mode.
     """
     with torch.inference_mode(False), torch.no_grad():
         yield
 
 
-def specs_by_name(plan: Plan) -> dict[str, TensorSpec]:
-    """The tensors of the plan's source under all their names."""
-    return {name: spec for spec in plan.tensors for name in spec.names}
+def by_names(tensors: Iterable[TensorSpec]) -> dict[str, TensorSpec]:
+    """Return the tensors of a table under all their names."""
+    return {name: spec for spec in tensors for name in spec.names}
 
 
 def storage_id(tensor: torch.Tensor) -> int:
-    """What tensors on one storage have in common; one without a storage is by itself."""
+    """Return a key common to all tensors on one storage; a tensor without storage has its own."""
     storage = storage_of(tensor)
     return id(tensor) if storage is None else storage
 
 
 def memory_of(tensor: torch.Tensor) -> Hashable:
-    """Equal for tensors that are the same elements of one storage."""
+    """Return a key equal for tensors with the same elements of one storage."""
     if tensor.layout is not torch.strided:
         return id(tensor)
     place = (storage_id(tensor), tensor.storage_offset())
     return (*place, tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
-def _key(cut: Hashable) -> Hashable:
-    """Equal for changes that are the same, as for cuts that keep the same indices."""
-    if not isinstance(cut, Cut):
-        return cut
+def _key(cut: Cut) -> Hashable:
+    """Return a key equal for cuts with the same kept indices."""
     dense = tuple(None if kept is None else kept.tobytes() for kept in cut.kept)
     ragged = tuple(
         (dim, over, tuple((part.start, part.stop, part.kept.tobytes()) for part in ranges))
@@ -200,7 +219,7 @@ def _key(cut: Hashable) -> Hashable:
 
 
 def _dressed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """``new`` as what ``old`` was: parameter or buffer, its class, its plain marks."""
+    """Give ``new`` the class, ``requires_grad`` and plain attributes of ``old``."""
     dressed: torch.Tensor
     if type(new) is not torch.Tensor and isinstance(old, nn.Parameter):  # a compressed tensor
         dressed = nn.Parameter(new, requires_grad=old.requires_grad)
@@ -210,9 +229,9 @@ def _dressed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     elif isinstance(old, nn.Parameter):  # a tensor class of its own, marked as a parameter
         dressed = nn.Parameter(new, requires_grad=old.requires_grad)
     else:
-        # a computed tensor (what weight_norm leaves behind) cannot be carried over as computed
+        # a computed tensor (such as weight_norm's) cannot stay attached to its computation
         dressed = new.requires_grad_(old.requires_grad and old.is_leaf)
-    for name, mark in vars(old).items():  # such as `_no_weight_decay`, which optimisers look at
+    for name, mark in vars(old).items():  # such as `_no_weight_decay`, read by optimisers
         if is_plain(mark):
             vars(dressed)[name] = mark
     if dressed.requires_grad and dressed.is_leaf:
@@ -221,7 +240,7 @@ def _dressed(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
 
 
 def _hooked(old: torch.Tensor, new: torch.Tensor) -> None:
-    """Gives ``new`` the hooks on the gradient of ``old``."""
+    """Register the gradient hooks of ``old`` on ``new``."""
     gradient, accumulated = tensor_hooks(old)
     for hook in (gradient or {}).values():
         new.register_hook(hook)  # type: ignore[no-untyped-call]

@@ -1,5 +1,5 @@
-"""Runs that are compared with a recorded one: they decide as it did (:mod:`planc.trace.decisions`),
-on the coordinates that are left. In: an analysis and what has vanished. Out: a replay, and slices.
+"""Replays: repeat the decisions of a recorded run (:mod:`planc.trace.decisions`) in a pruned or
+masked model, and slice tensors by their labels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from planc.trace.decisions import Replay
 
 
 def replay_pruned(analysis: Analysis, gone: Gone) -> Replay:
-    """For a model without the coordinates ``gone``."""
+    """Return the replay for a model without the coordinates ``gone``."""
 
     def kept(value: int, tensor: torch.Tensor) -> torch.Tensor:
         return _kept(analysis, gone, value, tensor)
@@ -22,7 +22,7 @@ def replay_pruned(analysis: Analysis, gone: Gone) -> Replay:
 
 
 def replay_masked(analysis: Analysis, gone: Gone) -> Replay:
-    """For a model in its full shape, whose values are compared where they are not ``gone``."""
+    """Return the replay for a model in its full shapes, with values compared outside ``gone``."""
 
     def kept(value: int, tensor: torch.Tensor) -> torch.Tensor:
         return _kept(analysis, gone, value, tensor)
@@ -38,8 +38,8 @@ def _kept(analysis: Analysis, gone: Gone, value: int, tensor: torch.Tensor) -> t
 def sliced(
     labelled: Labelled, gone: Gone, tensor: torch.Tensor, shape: tuple[int, ...]
 ) -> torch.Tensor:
-    """The coordinates of a tensor that do not vanish, by its labels."""
-    if not tensor.numel():  # without elements, none of them is lost
+    """Return the kept coordinates of a tensor, by its labels."""
+    if not tensor.numel():  # an empty tensor has no elements to select
         return tensor if tuple(tensor.shape) == shape else tensor.detach().new_empty(shape)
     lost = vanished(labelled, gone)
     if not lost.any():
@@ -51,7 +51,9 @@ def sliced(
 
 
 def blanked(labelled: Labelled, gone: Gone) -> np.ndarray:
-    """For each coordinate of a tensor whether a mask makes it zero, by its labels."""
+    """Return a mask over the coordinates of a tensor, True where masking writes zero, by its
+    labels.
+    """
     spared = [layer for layer in labelled.layers if layer.whole]
     if not spared:
         return vanished(labelled, gone)
@@ -62,7 +64,7 @@ def blanked(labelled: Labelled, gone: Gone) -> np.ndarray:
 
 
 def vanished(labelled: Labelled, gone: Gone) -> np.ndarray:
-    """For each coordinate of a tensor whether it vanishes, by its labels."""
+    """Return a mask over the coordinates of a tensor, True where removed, by its labels."""
     lost = np.zeros((1,) * labelled.rank, dtype=bool)
     for layer in dense(labelled).layers:
         lost = lost | gone[layer.atoms]

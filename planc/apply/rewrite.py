@@ -1,14 +1,13 @@
-"""The rewritten graph: a traced model as a ``torch.fx.GraphModule`` whose constants are what the
-labels say after pruning.
+"""Graph rewriting: a traced model as a ``torch.fx.GraphModule`` with the constants of the pruned
+model.
 
-For ``target="graph"`` it is the result. For ``target="module"`` it is the reference that the eager
-module is compared with: there, numbers that the module computes from sizes are computed again.
+For ``target="graph"`` it is the result. For ``target="module"`` it is the reference for verifying
+the eager module; numbers computed by the module from sizes are then evaluated again.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import fx, nn
 from planc.analysis import Analysis, Gone, predicted_shape
 from planc.apply.holder import assign, holder
 from planc.apply.literals import Literals
+from planc.apply.operators import call, keep_scale, pruned_parts
 from planc.apply.sizes import Computed, Input, comparisons_due, held
 from planc.apply.tensors import copy_tensor
 from planc.apply.trials import Binding
@@ -34,22 +34,7 @@ from planc.rules.labels.facts import Demand
 from planc.trace.leaf import named_operands
 from planc.trace.rebuilding import Rebuilt
 
-_EQUAL_PARTS = (
-    "aten.chunk.",
-    "aten.unsafe_chunk.",
-    "aten.split.Tensor",
-    "aten.tensor_split.sections",
-    "aten.hsplit.int",
-    "aten.vsplit.int",
-    "aten.dsplit.int",
-)
-_LIFTED = ("aten.lift_fresh.default", "aten.detach_.default")  # what torch.tensor() calls
-_ATTENTION = "aten.scaled_dot_product_attention."
-_ANY_LAYOUT = {  # contiguous() leaves no operator where it has nothing to do
-    "aten.view.default": "aten.reshape.default",
-    "aten._unsafe_view.default": "aten.reshape.default",
-}
-_PAIRS = "aten.view_as_complex."  # reads neighbours in memory
+_LIFTED = ("aten.lift_fresh.default", "aten.detach_.default")  # called by torch.tensor()
 
 
 def rewritten(
@@ -60,16 +45,17 @@ def rewritten(
     model: nn.Module,
     bound: Sequence[Binding] = (),
 ) -> fx.GraphModule:
-    """The traced graph with rewritten constants, over the given tensors.
+    """Return the traced graph with rewritten constants, over the given tensors.
 
     Args:
-        plan: for the module, numbers are computed again with the attributes that it changes; for
-            the graph, each stays as it was traced.
-        gone: which atoms have vanished (:meth:`Analysis.gone`).
+        plan: with target "module", numbers are computed again with the changed attributes; with
+            target "graph", they stay as traced.
+        gone: mask over the atoms, True for removed ones (:meth:`Analysis.gone`).
         tensors: the pruned parameters and buffers by their first names.
-        model: the original, whose ``forward`` names the inputs. Its modules that are not traced
-            into are called by the graph, too, as pruned copies.
-        bound: sizes of inputs that the graph holds as literals, unseen; it checks them.
+        model: the original. Its ``forward`` names the inputs; its untraced modules are called by
+            the graph as pruned copies.
+        bound: input sizes held by the graph as literals without an expression; the graph checks
+            them.
     """
     return _Rewriter(plan, analysis, gone, tensors, model).module(bound)
 
@@ -176,33 +162,26 @@ class _Rewriter:
         if node.leaf:
             self._call_leaf(node)
             return
-        args, kwargs = list(node.args), dict(node.kwargs)
-        if node.op.startswith(_EQUAL_PARTS) and self._labelled_parts(node):
-            op = "aten.split_with_sizes.default"
-            dim = self._dim(node)
+        op, args, kwargs = node.op, list(node.args), dict(node.kwargs)
+        parts = pruned_parts(node, self.graph, self.shapes)
+        if parts is not None:
+            dim, widths = parts
             self.numbers.hold(node.args[0].id, dim, f"the parts of {node}")
-            widths = tuple(self.shapes[ref.id][dim] for ref in node.outputs if ref is not None)
-            args, kwargs = [node.args[0], widths, dim], {}
+            op, args, kwargs = "aten.split_with_sizes.default", [node.args[0], widths, dim], {}
         else:
-            op = node.op
             for demand in self.demands.get(i, ()):
                 self._rewrite(node, demand, args, kwargs)
-        if op.startswith(_ATTENTION) and self.plan.target == "graph":
-            self._keep_scale(args, kwargs)
+        if self.plan.target == "graph":
+            keep_scale(op, args, kwargs, self.graph, self.shapes)
         if op in _LIFTED and self._holds_numbers(node):
             return
         name_args = tuple(self._argument(arg) for arg in args)
         name_kwargs = {name: self._argument(arg) for name, arg in kwargs.items()}
-        if op.startswith(_PAIRS):
-            whole = self.fx.call_function(torch.ops.aten.contiguous.default, name_args[:1])
-            name_args = (whole, *name_args[1:])
-        op = _ANY_LAYOUT.get(op, op)
-        called = self.fx.call_function(_overload(op), name_args, name_kwargs)
-        self._results(node, called, _returns_list(op))
+        self._results(node, *call(self.fx, op, name_args, name_kwargs))
 
     def _holds_numbers(self, node: Node) -> bool:
-        """Whether a node only passes on a tensor that the graph makes of numbers: what makes it
-        does that as well.
+        """Return True if a node only forwards a tensor made of numbers, and map its result to that
+        tensor.
         """
         made = self._value(node.args[0].id)
         if made.target is not held or node.outputs[0] is None:
@@ -221,7 +200,7 @@ class _Rewriter:
                 self.values[ref.id] = self.fx.call_function(_item, (called, at))
 
     def _call_leaf(self, node: Node) -> None:
-        """Calls the pruned copy of a module that was not traced into."""
+        """Call the pruned copy of an untraced module."""
         path, module = node.module, self.model.get_submodule(node.module)
         if path not in self.leaves:
             names = {id(owned.tensor): owned.names[0] for owned in owned_tensors(self.model)}
@@ -237,21 +216,8 @@ class _Rewriter:
         kwargs = {name: self._argument(arg) for name, arg in node.kwargs if name not in own}
         self._results(node, self.fx.call_module(path, args, kwargs), len(node.outputs) > 1)
 
-    def _labelled_parts(self, node: Node) -> bool:
-        return any(
-            self.shapes[ref.id] != self.graph.values[ref.id].shape
-            for ref in node.outputs
-            if ref is not None
-        )
-
-    def _dim(self, node: Node) -> int:
-        """The dimension that a node cuts into parts."""
-        whole = self.graph.values[node.args[0].id].shape
-        part = next(self.graph.values[ref.id].shape for ref in node.outputs if ref is not None)
-        return next((d for d, (n, m) in enumerate(zip(whole, part, strict=True)) if n != m), 0)
-
     def _rewrite(self, node: Node, demand: Demand, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """Puts the predicted width where a demand says it belongs."""
+        """Write the predicted width into the argument named by a demand."""
         fn = find(node.op)
         names = parameters(fn) if fn is not None else ()
         at = names.index(demand.arg) if demand.arg in names else len(args)
@@ -259,7 +225,7 @@ class _Rewriter:
         index = demand.index if isinstance(given, tuple) else None
         item: Any = given if given is None or index is None else given[index]
         if not isinstance(item, int) or item != demand.sign * demand.labelled.shape[demand.dim]:
-            return  # not given, or a bound beyond the end: it is no width
+            return  # omitted, or a bound beyond the end: not a width
         width = predicted_shape(demand.labelled, self.gone)[demand.dim]
         new = self.numbers.width(expr_of(item), demand.labelled, demand.dim, width, demand.sign)
         if given is not None and index is not None:
@@ -268,14 +234,6 @@ class _Rewriter:
             kwargs[demand.arg] = new
         else:
             args[at] = new
-
-    def _keep_scale(self, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """The default scale of attention, written down as it was before pruning."""
-        given = args[6] if len(args) > 6 else kwargs.get("scale")
-        width = self.graph.values[args[0].id].shape[-1]
-        if given is None and self.shapes[args[0].id][-1] != width:
-            del args[6:7]
-            kwargs["scale"] = 1 / math.sqrt(width)
 
     def _argument(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
@@ -290,7 +248,7 @@ class _Rewriter:
         return argument
 
     def _value(self, value: int) -> fx.Node:
-        if value not in self.values:  # a captured tensor that is made of numbers
+        if value not in self.values:  # a captured tensor made of numbers
             constant = self.graph.captured[value]
             numbers = [
                 self.numbers.held(n) if isinstance(n, Size | Scalar) else n
@@ -300,7 +258,7 @@ class _Rewriter:
         return self.values[value]
 
     def _made(self, value: int, constant: torch.Tensor, numbers: list[Any]) -> fx.Node:
-        """A tensor like a captured one, of these numbers."""
+        """Return a tensor of these numbers, in the shape, dtype and device of a captured one."""
         if any(isinstance(number, fx.Node) for number in numbers):
             shape, kind = tuple(constant.shape), constant.dtype
             node = self.fx.call_function(held, (numbers, shape, kind, constant.device))
@@ -311,18 +269,8 @@ class _Rewriter:
         return self.fx.get_attr(f"{CAPTURED}{value}")
 
 
-def _overload(op: str) -> Any:
-    namespace, name, overload = op.split(".")
-    return getattr(getattr(getattr(torch.ops, namespace), name), overload)
-
-
-def _returns_list(op: str) -> bool:
-    returns = _overload(op)._schema.returns
-    return len(returns) != 1 or "[]" in str(returns[0].type) or "List" in str(returns[0].type)
-
-
 def _plain(nested: Any) -> bool:
-    """Whether fx can write down the containers (and what else is in them) as code."""
+    """Return True if fx can print the containers and their content as code."""
     if type(nested) in (tuple, list):
         return all(map(_plain, nested))
     if type(nested) is dict:
@@ -331,19 +279,19 @@ def _plain(nested: Any) -> bool:
 
 
 def _filled(leaf: Any) -> bool:
-    """Whether a part of a result is computed: a tensor, or a number that is made of sizes."""
+    """Return True if a part of a result is computed: a tensor, or a number made of sizes."""
     return isinstance(leaf, Ref | Size | Scalar)
 
 
 def _item(nested: Any, key: Any) -> Any:
-    """An item of a nested input or of an operator's results."""
+    """Return an item of a nested input or of an operator's results."""
     return nested[key]
 
 
 class _Nested:
-    """Puts tensors in the containers that the model returns them in."""
+    """Puts tensors into the containers returned by the model."""
 
-    __name__ = __qualname__ = "nested"  # fx calls what it calls by name
+    __name__ = __qualname__ = "nested"  # fx prints functions by name
 
     def __init__(self, template: Any) -> None:
         self.template = template

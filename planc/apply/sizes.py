@@ -1,8 +1,7 @@
-"""The numbers of a rewritten graph: computed from the sizes of its inputs, as the model does it.
+"""Computed numbers of a rewritten graph: fx nodes evaluating the model's size expressions.
 
-In: the expressions behind the numbers of a traced graph, and the shapes that its values have once
-they are pruned. Out: fx nodes, or literals where a number is the same for all inputs. A size that
-no expression follows is a literal, too, and the graph checks it (:mod:`planc.guards`).
+A number that is the same for all inputs becomes a literal. A size without an expression is also a
+literal, and the graph checks it (:mod:`planc.guards`).
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from torch.fx.node import has_side_effect
 
 from planc.analysis import Analysis
 from planc.apply.fixed import Fixed
+from planc.apply.literals import sizes_in
 from planc.apply.trials import Binding
 from planc.ir.expressions import (
     OPERATORS,
-    Apply,
     Attribute,
     Const,
     Expr,
@@ -38,36 +37,17 @@ from planc.ir.guards import check
 from planc.rules.labels import Labelled
 from planc.rules.labels.facts import NEVER
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "//": operator.floordiv,
-    "%": operator.mod,
-    "/": operator.truediv,
-    "**": operator.pow,
-    "neg": operator.neg,
-    "abs": operator.abs,
-    "sqrt": math.sqrt,
-    "log": math.log,
-    "log2": math.log2,
-    "log10": math.log10,
-    "ceil": math.ceil,
-    "floor": math.floor,
-    "trunc": math.trunc,
-}
-
 Input = tuple[str, fx.Node, tuple[int, ...]]
-has_side_effect(check)  # no optimisation takes it away
+has_side_effect(check)  # keeps checks from being eliminated as dead code
 
 
 class Computed:
     """The numbers of one graph.
 
     Args:
-        shapes: the shapes of all values once they are pruned.
-        graph: what it is part of, with its inputs and tensors so far.
-        nodes: the graph's node for each value.
+        shapes: the shapes of all values after pruning.
+        graph: the fx graph under construction, with its inputs and tensors.
+        nodes: the fx node of each value.
         inputs: name, node and traced shape of each input.
     """
 
@@ -82,6 +62,8 @@ class Computed:
         self.analysis, self.graph = analysis, analysis.graph
         self.shapes, self.fx, self.nodes, self.inputs = shapes, graph, nodes, inputs
         self.fixed = Fixed(analysis)
+        self._traced_leaf = sizes_in(lambda value: analysis.graph.values[value].shape)
+        self._pruned_leaf = sizes_in(lambda value: shapes[value])
         self._early = set(graph.nodes)
         self._last = next(reversed(graph.nodes))
         self._made: dict[Any, Any] = {}
@@ -90,7 +72,7 @@ class Computed:
     # -- numbers ---------------------------------------------------------------------------------
 
     def argument(self, number: Size | Scalar) -> Any:
-        """An argument that is no width: it is the original's for the inputs at hand."""
+        """Return an argument other than a width: the original's number for the inputs at hand."""
         if self.fixed.expr(number.expr):
             return int(number) if isinstance(number, Size) else float(number)
         return self._node(number.expr, self._original)
@@ -98,8 +80,8 @@ class Computed:
     held = argument
 
     def width(self, expr: Expr, labelled: Labelled, dim: int, width: int, sign: int) -> Any:
-        """A number that must be ``sign`` times the size of a labelled dimension, which is ``width``
-        once it is pruned.
+        """Return a number constrained to ``sign`` times the size of a labelled dimension, pruned to
+        ``width``.
         """
         literal = sign * width
         if self.fixed.dimension(labelled, dim) or self.fixed.expr(expr):
@@ -114,12 +96,12 @@ class Computed:
         return literal
 
     def size(self, value: int, dim: int) -> Any:
-        """The size of a dimension of a value of the graph, which must be there."""
+        """Return the size of a dimension of a value already in the graph."""
         if self.fixed.size(value, dim):
             return self.shapes[value][dim]
         key = (value, dim)
         if key not in self._made:
-            node = self.nodes[value]  # asked at once: a later question would keep the tensor
+            node = self.nodes[value]  # read at once: a later read would keep the tensor alive
             with self.fx.inserting_after(self._last if node in self._early else node):
                 self._made[key] = self.fx.call_method("size", (node, dim))
         return self._made[key]
@@ -127,7 +109,7 @@ class Computed:
     # -- checks ----------------------------------------------------------------------------------
 
     def compare(self, comparison: Comparison) -> None:
-        """Checks that two sizes are related as they were when the model compared them."""
+        """Check two sizes for the relation observed when the model compared them."""
         reason = str(comparison)
         left = self._node(comparison.left, self._original)
         if comparison.relation == AS_IT_IS:
@@ -138,18 +120,18 @@ class Computed:
         self.require(left, comparison.relation, right, reason)
 
     def bind(self, bound: Sequence[Binding]) -> None:
-        """Checks sizes of inputs."""
+        """Check sizes of inputs."""
         for binding in bound:
             for position, dim in binding.dimensions:
                 value = self.graph.inputs[position].id
                 self.hold(value, dim, binding.reason)
 
     def hold(self, value: int, dim: int, reason: str) -> None:
-        """Checks that a dimension has the size that the graph holds."""
+        """Check a dimension for the size held by the graph."""
         self.require(self.size(value, dim), "==", self.shapes[value][dim], reason)
 
     def require(self, left: Any, relation: str, right: Any, reason: str) -> None:
-        """Has the graph check two numbers, unless both are the same for all inputs."""
+        """Add a check of two numbers to the graph, unless both are the same for all inputs."""
         key = (left, relation, right)
         if key in self._checked or not any(isinstance(side, fx.Node) for side in (left, right)):
             return
@@ -160,7 +142,7 @@ class Computed:
     # -- expressions -----------------------------------------------------------------------------
 
     def _node(self, expr: Expr, leaf: Callable[[SizeOf], Any]) -> Any:
-        """What computes an expression, its sizes given by ``leaf``."""
+        """Return the node or number computing an expression, with sizes given by ``leaf``."""
         if isinstance(expr, Const | Attribute):
             return expr.value
         if isinstance(expr, SizeOf):
@@ -170,10 +152,12 @@ class Computed:
             return OPERATORS[expr.op](*args)
         if expr.op == "same":
             return self._same(args)
-        return self.call(*_called(expr, args))
+        if expr.op == "float":
+            return self.call(operator.mul, (*args, 1.0))
+        return self.call(OPERATORS[expr.op], args)
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> fx.Node:
-        """A function of numbers, called once for equal ones."""
+        """Call a function of numbers, once for equal arguments."""
         key = (function, args)
         if key not in self._made:
             self._made[key] = self.fx.call_function(function, args)
@@ -188,7 +172,7 @@ class Computed:
         return self.size(leaf.value, leaf.dim)
 
     def _original(self, leaf: SizeOf) -> Any:
-        """The size that a dimension has in the original."""
+        """Return the size of a dimension in the original."""
         traced, width = self._traced_leaf(leaf), self._pruned_leaf(leaf)
         if self.fixed.size(leaf.value, leaf.dim):
             return traced
@@ -201,25 +185,18 @@ class Computed:
         return traced
 
     def _scaled(self, number: Any, times: int, over: int) -> Any:
-        """``number * times // over``, which leaves no remainder."""
+        """Return ``number * times // over``, a division without remainder."""
         common = math.gcd(times, over)
         return self.call(
             operator.floordiv,
             (self.call(operator.mul, (number, times // common)), over // common),
         )
 
-    def _traced_leaf(self, leaf: Attribute | SizeOf) -> int:
-        if isinstance(leaf, Attribute):
-            return leaf.value
-        return self.graph.values[leaf.value].shape[leaf.dim]
-
-    def _pruned_leaf(self, leaf: Attribute | SizeOf) -> int:
-        return leaf.value if isinstance(leaf, Attribute) else self.shapes[leaf.value][leaf.dim]
-
 
 def even(labelled: Labelled, dim: int) -> bool:
-    """Whether a dimension is made of equally many of each of its units, and of nothing else: it
-    then loses the same share of any number of them.
+    """Return True if a dimension consists of equally many coordinates of each unit, and no others.
+
+    Removing any number of units then removes their share of it.
     """
     layers = labelled.targeting(dim)
     for layer in layers:
@@ -229,21 +206,15 @@ def even(labelled: Labelled, dim: int) -> bool:
     return bool(layers)
 
 
-def _called(expr: Apply, args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    if expr.op == "float":
-        return operator.mul, (*args, 1.0)
-    return _FUNCTIONS[expr.op], args
-
-
 def comparisons_due(graph: Graph) -> dict[int, list[Comparison]]:
-    """The comparisons that can be made once a node has run, by its position; -1 for those that need
+    """Return the comparisons by the position of the last node they depend on; -1 if they depend on
     none.
     """
     made = {ref.id: i for i, node in enumerate(graph.nodes) for ref in node.outputs if ref}
     due: dict[int, list[Comparison]] = {}
     for comparison in graph.comparisons:
         if comparison.relation == RETURNED:
-            continue  # the graph computes it
+            continue  # computed by the graph
         both = (*leaves(comparison.left), *leaves(comparison.right))
         last = max((made.get(x.value, -1) for x in both if isinstance(x, SizeOf)), default=-1)
         due.setdefault(last, []).append(comparison)
@@ -253,7 +224,7 @@ def comparisons_due(graph: Graph) -> dict[int, list[Comparison]]:
 def held(
     numbers: Sequence[Number], shape: tuple[int, ...], kind: torch.dtype, device: torch.device
 ) -> torch.Tensor:
-    """A tensor of that shape that holds numbers, made as a model makes it."""
+    """Return a tensor of the given shape made from numbers, as the model makes it."""
 
     def nested(flat: Sequence[Number], shape: tuple[int, ...]) -> Any:
         if not shape:

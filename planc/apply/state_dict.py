@@ -1,9 +1,9 @@
-"""Plans on state dicts: a mapping from names to tensors in, a new mapping out.
+"""Plans on state dicts: build the pruned, masked or restored copy of a mapping from names to
+tensors.
 
-Names and shapes are all that is checked, for a state dict has no more. Buffers that are not
-persistent may be missing, and so may all but one of the names of a tied tensor. Names that shared
-memory share it in the result; entries that are not tensors are copied. The prefix of a wrapper
-before all names is seen through, and kept.
+Only names and shapes are checked, since a state dict has nothing more. Non-persistent buffers may
+be missing, and so may all but one name of a tied tensor. Names with shared memory share it in the
+result; other entries are copied. The name prefix of a wrapper is recognised and kept.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 
 from planc.apply.renewal import (
-    Masking,
+    Changes,
     Removed,
     Renewal,
-    Restoration,
-    collect_removed,
+    cutting,
+    masking,
+    restoring,
     trainable_results,
 )
-from planc.apply.tensors import cut_tensor
 from planc.modules.tables import not_the_result, shapes_of
 from planc.modules.wrappers import prefix_of
 from planc.plan.fingerprint import check_state_dict, shape_difference, tensors_after
@@ -33,81 +33,62 @@ from planc.plan.plan import Plan, TensorSpec
 State = Mapping[str, Any]
 
 
-@overload
-def apply_state_dict(
-    plan: Plan, state: State, keep_removed: Literal[False] = False
-) -> dict[str, Any]: ...
-
-
-@overload
-def apply_state_dict(
-    plan: Plan, state: State, keep_removed: Literal[True]
-) -> tuple[dict[str, Any], Removed]: ...
-
-
-@overload
-def apply_state_dict(
-    plan: Plan, state: State, keep_removed: bool
-) -> dict[str, Any] | tuple[dict[str, Any], Removed]: ...
-
-
-def apply_state_dict(
-    plan: Plan, state: State, keep_removed: bool = False
-) -> dict[str, Any] | tuple[dict[str, Any], Removed]:
-    """The state without what the plan removes; with ``keep_removed`` also what was removed.
+def apply_state_dict(plan: Plan, state: State) -> dict[str, Any]:
+    """Return the state without the removed units.
 
     Raises:
         StalePlan: the plan was made for other tensors; names the first difference.
-        AlreadyApplied: the shapes are those that the plan makes.
+        AlreadyApplied: the shapes are those of the plan's result.
     """
     found = entries_of(plan.tensors, state)
     check_state_dict(plan, shapes_of(found.own))
-    named = named_tensors(found.own)
-    renewal = Renewal(plan.tensors, plan.cuts, named, cut_tensor)
-    smaller = found.wrapped(rebuilt(found.own, renewal))
-    if not keep_removed:
-        return smaller
-    with trainable_results():
-        return smaller, collect_removed(plan, named)
+    return found.renewed(plan.tensors, cutting(plan.cuts))
 
 
 def mask_state_dict(plan: Plan, state: State) -> dict[str, Any]:
-    """The state in its full shapes, with zeros at every coordinate that the plan removes.
+    """Return the state in its full shapes, with zeros at every removed coordinate.
 
     Raises:
         StalePlan, AlreadyApplied: as for :func:`apply_state_dict`.
     """
     found = entries_of(plan.tensors, state)
     check_state_dict(plan, shapes_of(found.own))
-    return found.wrapped(rebuilt(found.own, Masking(plan, named_tensors(found.own))))
+    return found.renewed(plan.tensors, masking(plan))
 
 
 def restore_state_dict(plan: Plan, smaller: State, removed: Removed) -> dict[str, Any]:
-    """The state that ``apply_state_dict(plan, state, keep_removed=True)`` came from.
+    """Return the source of ``apply_state_dict(plan, state)``.
 
     Raises:
-        StalePlan: the shapes are not those that the plan makes, or the removed values do not fit.
+        StalePlan: the shapes are not those of the plan's result, or the removed values do not fit.
     """
     found = entries_of(plan.tensors, smaller)
     difference = shape_difference(tensors_after(plan.tensors, plan.cuts), shapes_of(found.own))
     if difference is not None:
         raise not_the_result(difference)
-    restoration = Restoration(plan, named_tensors(found.own), removed)
-    return found.wrapped(rebuilt(found.own, restoration))
+    return found.renewed(plan.tensors, restoring(plan, removed))
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """The entries of a model in a state dict. A wrapper puts a prefix (``module.``, ``_orig_mod.``)
-    before their names, and may have entries of its own.
+    """The entries of a model in a state dict.
+
+    A wrapper prefixes their names (``module.``, ``_orig_mod.``), and may have entries of its own.
     """
 
     state: State
     prefix: str
     own: State  # under the model's names
 
-    def wrapped(self, result: dict[str, Any]) -> dict[str, Any]:
-        """``result``, made of the model's own entries, under the names of the state dict."""
+    @property
+    def named(self) -> list[tuple[str, torch.Tensor]]:
+        return [
+            (name, value) for name, value in self.own.items() if isinstance(value, torch.Tensor)
+        ]
+
+    def renewed(self, tensors: Iterable[TensorSpec], changes: Changes) -> dict[str, Any]:
+        """Return the state with the changes to the model's own entries."""
+        result = _rebuilt(self.own, Renewal(tensors, self.named, changes))
         if not self.prefix:
             return result
         wrapped: dict[str, Any] = OrderedDict() if isinstance(self.state, OrderedDict) else {}
@@ -118,7 +99,7 @@ class Entries:
 
 
 def entries_of(tensors: Iterable[TensorSpec], state: State) -> Entries:
-    """The entries of the model that has the ``tensors``."""
+    """Return the entries of the model with these ``tensors``."""
     known = {name for spec in tensors for name in spec.names}
     prefix = prefix_of([name for name in state if isinstance(name, str)], known)
     if not prefix:
@@ -127,11 +108,7 @@ def entries_of(tensors: Iterable[TensorSpec], state: State) -> Entries:
     return Entries(state, prefix, own)
 
 
-def named_tensors(state: State) -> list[tuple[str, torch.Tensor]]:
-    return [(name, value) for name, value in state.items() if isinstance(value, torch.Tensor)]
-
-
-def rebuilt(state: State, renewal: Renewal[Any]) -> dict[str, Any]:
+def _rebuilt(state: State, renewal: Renewal) -> dict[str, Any]:
     result: dict[str, Any] = OrderedDict() if isinstance(state, OrderedDict) else {}
     with trainable_results():
         for name, value in state.items():

@@ -1,8 +1,8 @@
-"""The smallest executor: one tensor and its cut in, the smaller tensor out, and the way back.
+"""Cutting, masking and restoring a single tensor.
 
-Every function returns a new tensor that shares no storage with its arguments and keeps dtype,
-device and memory format. Values are moved as bits, never computed with: not-a-number payloads,
-negative zeros and dtypes without arithmetic survive unchanged.
+Every function returns a new tensor without storage shared with its arguments, of the same dtype,
+device and memory format. Values are moved as bits, never computed with: NaN payloads, negative
+zeros and dtypes without arithmetic survive unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
-    """``tensor`` without its removed coordinates; works on the meta device too."""
+    """Return ``tensor`` without its removed coordinates; also on the meta device."""
     tensor = plain_tensor(tensor)
     order = _stride_order(tensor)
     bits = bits_of(tensor).permute(order)
@@ -41,13 +41,14 @@ def cut_tensor(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
             bits = torch.cat(blocks, over)
     if not steps:
         bits = bits.clone()
-    # .data: a tensor of its own, not a view of the permuted one
+    # .data: a new tensor, not a view of the permuted one
     return bits.permute(_inverse(order)).view(tensor.dtype).data
 
 
 def mask_tensor(tensor: torch.Tensor, cut: Cut, whole: int | None = None) -> torch.Tensor:
-    """``tensor`` with zeros, written not multiplied, at the removed coordinates; what is removed
-    along dimension ``whole`` keeps its values.
+    """Return ``tensor`` with zeros, written not multiplied, at the removed coordinates.
+
+    Coordinates removed along dimension ``whole`` keep their values.
     """
     masked = copy_tensor(tensor)
     bits = bits_of(masked)
@@ -61,9 +62,9 @@ def mask_tensor(tensor: torch.Tensor, cut: Cut, whole: int | None = None) -> tor
 
 
 def removed_values(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
-    """The values at the removed coordinates, one-dimensional, in C order of the coordinates."""
+    """Return the values at the removed coordinates, one-dimensional, in C order."""
     tensor = plain_tensor(tensor)
-    if tensor.is_meta:  # how many there are is known without looking
+    if tensor.is_meta:  # the count follows from the shapes
         return tensor.new_empty(tensor.numel() - math.prod(cut.shape))
     bits, mask = bits_of(tensor), _removed_mask(cut, tensor.shape)
     if bits.device.type == "cpu":  # several times faster than masked_select
@@ -74,10 +75,10 @@ def removed_values(tensor: torch.Tensor, cut: Cut) -> torch.Tensor:
 def uncut_tensor(
     small: torch.Tensor, removed: torch.Tensor, cut: Cut, shape: tuple[int, ...]
 ) -> torch.Tensor:
-    """The tensor of ``shape`` that ``cut_tensor`` and ``removed_values`` came from.
+    """Return the tensor of ``shape`` from the results of ``cut_tensor`` and ``removed_values``.
 
     Raises:
-        StalePlan: the two do not have the shapes that the cut gives, or not one dtype.
+        StalePlan: the two do not have the shapes given by the cut, or differ in dtype.
     """
     expected = (cut.shape, math.prod(shape) - math.prod(cut.shape), small.dtype)
     if (tuple(small.shape), removed.numel(), removed.dtype) != expected:
@@ -110,13 +111,13 @@ def uncut_tensor(
 
 
 def copy_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """An equal tensor with storage of its own."""
+    """Return an equal tensor with its own storage."""
     return plain_tensor(tensor).clone()
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Dimension ``dim`` is cut; along ``over`` each range has its own kept indices."""
+    """A cut of dimension ``dim``; each range along ``over`` has its own kept indices."""
 
     dim: int
     over: int | None
@@ -124,7 +125,9 @@ class _Step:
 
 
 def _steps(cut: Cut) -> tuple[_Step, ...]:
-    """The cut as steps, ragged ones first: their ranges count in the uncut other dimension."""
+    """Return the steps of a cut, ragged ones first, because their ranges index the uncut other
+    dimension.
+    """
     waiting = [_Step(*part) for part in cut.ragged]
     if len({step.dim for step in waiting}) < len(waiting):
         raise PlancError(
@@ -149,8 +152,10 @@ def _steps(cut: Cut) -> tuple[_Step, ...]:
 
 
 def _select(bits: torch.Tensor, dim: int, kept: Indices) -> torch.Tensor:
-    """``index_select``; where nothing lies inside the dimension ``gather`` is several times
-    faster, for it does not step from row to row once per index.
+    """Select indices of a dimension: ``gather`` for the innermost one, else ``index_select``.
+
+    ``gather`` is several times faster there, because it does not step from row to row once per
+    index.
     """
     before, after = tuple(bits.shape[:dim]), tuple(bits.shape[dim + 1 :])
     outer, inner = math.prod(before), math.prod(after)
@@ -163,8 +168,9 @@ def _select(bits: torch.Tensor, dim: int, kept: Indices) -> torch.Tensor:
 
 
 def _removed_tables(cut: Cut, shape: torch.Size) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """For each step, its dimension and where it removes: true at the removed coordinates, of size 1
-    in dimensions that do not matter to it.
+    """Yield the dimension and the removed coordinates of each step, True where removed.
+
+    A table has size 1 in all dimensions irrelevant to its step.
     """
     for step in _steps(cut):
         rows = 1 if step.over is None else shape[step.over]
@@ -193,15 +199,15 @@ def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def bits_of(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory as integers; complex128 is the one dtype wider than any of them."""
+    """Return the same memory as integers; complex128 stays, since it is wider than any integer."""
     bits = _BITS.get(tensor.element_size())
     return tensor if bits is None else tensor.view(bits)
 
 
 def _stride_order(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The permutation that makes a dense tensor contiguous, whatever its memory format."""
+    """Return the permutation making a dense tensor contiguous, for any memory format."""
     plain, strides = tuple(range(tensor.dim())), tensor.stride()
-    # of two equal strides one belongs to a dimension of size 1, which lies inside the other
+    # of two equal strides, one belongs to a dimension of size 1 inside the other
     order = sorted(plain, key=lambda dim: (-strides[dim], -tensor.shape[dim]))
     return tuple(order) if tensor.permute(order).is_contiguous() else plain
 

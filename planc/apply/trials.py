@@ -1,8 +1,8 @@
-"""Trials: the sizes of inputs that a traced graph is bound to for reasons that no expression says.
+"""Trials: find input sizes bound to a traced graph without an expression showing it.
 
-In: a graph, its model and the call that it was traced with. Out: dimensions of inputs. The model is
-run again with each of them changed, as far as it takes that: where it then runs other operators, or
-has another number in a place where the graph holds a literal, the graph is bound to the size.
+The model is run again with changed input dimensions, as far as it accepts them. If it then runs
+other operators, or has another number in place of a literal of the graph, the graph is bound to the
+traced size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from planc.ir.expressions import Attribute, Number, Scalar, Size, SizeOf, evaluate
+from planc.apply.literals import sizes_in
+from planc.ir.expressions import Number, Scalar, Size, evaluate
 from planc.ir.graph import AS_IT_IS, RETURNED, Comparison, Graph, Node, Ref
 from planc.ir.guards import RELATIONS
 from planc.modules.nesting import leaves as nested_leaves
@@ -31,14 +32,14 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Dimensions of inputs whose sizes a graph holds, and where it does."""
+    """Dimensions of inputs with sizes held by a graph, and the place in the graph."""
 
     dimensions: tuple[Dimension, ...]
     reason: str
 
 
 def bindings(graph: Graph, model: nn.Module, call: Call) -> tuple[Binding, ...]:
-    """The sizes of inputs that the graph of a model is bound to, by trial."""
+    """Return the input sizes bound to the graph of a model, found by trial."""
     if graph.data_dependent:
         return ()
     found: list[Binding] = []
@@ -51,8 +52,9 @@ def bindings(graph: Graph, model: nn.Module, call: Call) -> tuple[Binding, ...]:
 
 
 def _together(graph: Graph) -> Iterator[tuple[Dimension, ...]]:
-    """The dimensions of inputs that may have to change together: those of one size, the first
-    dimensions of tensors apart from the others.
+    """Yield groups of input dimensions that may have to change together.
+
+    A group has one size; leading dimensions are apart from the others.
     """
 
     def kind(dimension: Dimension) -> tuple[bool, int]:
@@ -67,17 +69,16 @@ def _together(graph: Graph) -> Iterator[tuple[Dimension, ...]]:
 def _tried(
     graph: Graph, model: nn.Module, call: Call, dimensions: tuple[Dimension, ...]
 ) -> Binding | None:
-    """How the graph is bound to some dimensions, which may be not at all; None if it is not known,
-    because the model takes no other size.
+    """Return the binding of some dimensions, with no dimensions if unbound; None if unknown.
 
-    Where the graph's own comparisons refuse a size, a run tells nothing of it; where they refuse
-    all that were tried, the graph is bound.
+    It is unknown if the model accepts no other size. A run at a size refused by the graph's own
+    comparisons is inconclusive; if all tried sizes are refused, the graph is bound.
     """
     position, dim = dimensions[0]
     size = graph.values[graph.inputs[position].id].shape[dim]
     bound = None
     for tried, new in enumerate(_other_sizes(size, first=dim == 0)):
-        if tried > 1 and bound is None:  # the model takes no others
+        if tried > 1 and bound is None:  # the model accepts no other size
             break
         other = again(graph, model, *_resized(call, dimensions, new))
         if other is None:
@@ -91,8 +92,11 @@ def _tried(
 
 
 def _other_sizes(size: int, first: bool) -> tuple[int, ...]:
-    """Sizes to try, in order: of batches another one, then one that all divide that divide the
-    traced; of others a smaller one first. Those after the second are for graphs that compare sizes.
+    """Return the sizes to try, in order.
+
+    The first is the next size for a leading dimension and a smaller one for others; the second is
+    double the size, which keeps all divisors. The remaining ones are for graphs with size
+    comparisons.
     """
     if first or size < 2:
         return size + 1, 2 * size, *(n for n in (size - 1, 3 * size, size + 2) if n > 0)
@@ -118,13 +122,18 @@ def _resized(call: Call, dimensions: tuple[Dimension, ...], new: int) -> Call:
 
 
 class _Comparison:
-    """Two runs of a model, operator by operator. ``values`` are the second's by the first's."""
+    """Comparison of two runs of a model, operator by operator.
+
+    ``values`` maps the value numbers of the first run to those of the second.
+    """
 
     def __init__(self, graph: Graph, other: Graph) -> None:
         self.graph, self.other = graph, other
         self.values = {tensor.value: tensor.value for tensor in graph.tensors}
         self.values |= {ref.id: at.id for ref, at in zip(graph.inputs, other.inputs, strict=True)}
-        self.aliases: dict[int, int] = {}  # of the other run: what contiguous() left as it was
+        self._traced = sizes_in(lambda value: graph.values[value].shape)
+        self._size = sizes_in(lambda value: other.values[self._value(value)].shape)
+        self.aliases: dict[int, int] = {}  # in the other run: results of an idle contiguous()
 
     def difference(self) -> str:
         ours = [node for node in self.graph.nodes if not self._idle(node)]
@@ -138,7 +147,7 @@ class _Comparison:
         return "" if self._alike(*results) else "a number among the results"
 
     def seen(self) -> bool:
-        """Whether one of the graph's own comparisons has another answer in the other run."""
+        """Return True if one of the graph's own comparisons has another result in the other run."""
         return any(map(self._broken, self.graph.comparisons))
 
     def _broken(self, comparison: Comparison) -> bool:
@@ -154,7 +163,9 @@ class _Comparison:
             return False
 
     def _idle(self, node: Node) -> bool:
-        """Notes ``contiguous()``, which is an operator in one run and may be none in the other."""
+        """Record an idle ``contiguous()``, an operator in one run and possibly absent from the
+        other.
+        """
         if node.idle and node.outputs[0] is not None:
             self.values[node.outputs[0].id] = -1 - node.args[0].id
         return node.idle
@@ -174,7 +185,7 @@ class _Comparison:
         return True
 
     def _alike(self, one: Any, two: Any) -> bool:
-        """Whether an argument of the graph gives what the other run has in its place."""
+        """Return True if an argument of the graph evaluates to the other run's argument."""
         if isinstance(one, Ref):
             return isinstance(two, Ref) and self._same_value(one.id, two.id)
         if isinstance(one, tuple) and isinstance(two, tuple):
@@ -199,7 +210,7 @@ class _Comparison:
         return held.data_ptr() == found.data_ptr() or bool(((held == found) | (held != held)).all())
 
     def _value(self, one: int) -> int:
-        """The other run's value for one of the graph's."""
+        """Return the other run's value for one of the graph's."""
         at = self.values[one]
         return self._value(-1 - at) if at < 0 else self._resolved(at)
 
@@ -216,17 +227,7 @@ class _Comparison:
         except (LookupError, ArithmeticError, ValueError):
             return math.nan
 
-    def _size(self, leaf: Attribute | SizeOf) -> int:
-        if isinstance(leaf, Attribute):
-            return leaf.value
-        return self.other.values[self._value(leaf.value)].shape[leaf.dim]
-
-    def _traced(self, leaf: Attribute | SizeOf) -> int:
-        if isinstance(leaf, Attribute):
-            return leaf.value
-        return self.graph.values[leaf.value].shape[leaf.dim]
-
 
 def _numbers_in(results: Any) -> tuple[Any, ...]:
-    """The leaves of nested results; the numbers in other objects are compared as sizes."""
+    """Return the leaves of nested results; numbers in other objects are compared as sizes."""
     return () if isinstance(results, Rebuilt) else tuple(nested_leaves(results))

@@ -1,10 +1,10 @@
-"""Translation validation: the pruned module, run on fake tensors, has every shape that the plan
-predicts.
+"""Translation validation: compare the shapes of a pruned module on fake tensors with the plan's
+prediction.
 
-The plan carries a digest of all predicted operators and shapes, so one run of the result is enough;
-only when it differs is the original analysed again, to name the first difference. A model whose
-control flow depends on values is run on real tensors, and compared with the original's run on the
-same inputs: deciding as that did, it has the shapes that the labels predict there.
+The plan has a digest of all predicted operators and shapes, so one run of the result suffices. The
+original is analysed again only if the digest differs, to name the first difference. A model with
+value-dependent control flow is run on real tensors, repeating the decisions of the original's run
+on the same inputs; the labels predict its shapes there.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _MADE_UP = (
 def example_call(
     plan: Plan, model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = None
 ) -> Call:
-    """The given inputs, or some made from the plan's specification, on the model's device and in
-    its precision.
+    """Return the given inputs, or inputs from the plan's specification in the model's device and
+    precision.
     """
     if not _are_made_up(args, kwargs):
         return as_call(args, kwargs)
@@ -52,7 +52,7 @@ def _are_made_up(args: Any, kwargs: Mapping[str, Any] | None) -> bool:
 
 @contextmanager
 def explained(args: Any = None, kwargs: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Within it, a failure on inputs that were made up says so."""
+    """Context in which failures on generated inputs mention the inputs."""
     try:
         yield
     except (TraceError, VerificationError, StalePlan) as error:
@@ -62,23 +62,23 @@ def explained(args: Any = None, kwargs: Mapping[str, Any] | None = None) -> Iter
 
 
 def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> None:
-    """Compares every shape of a run of ``smaller`` with the plan's prediction.
+    """Compare every shape of a run of ``smaller`` with the plan's prediction.
 
     Raises:
         VerificationError: they differ, or the run fails; names the first operator and both shapes.
-        StalePlan: the model has other groups than the one that the plan was made for.
+        StalePlan: the groups differ from those of the plan's model.
     """
     try:
         found = trace(smaller, *call)
     except TraceError as error:
         raise VerificationError(f"the pruned model does not run: {error}") from error
-    if plan.shapes == shapes_digest(found, found.nodes):  # all that it runs, constants included
+    if plan.shapes == shapes_digest(found, found.nodes):  # of all nodes, constants included
         return
     graph = trace(model, *call)
     if plan.shapes == shapes_digest(found):
         _compare_constants(graph, found)
         return
-    analysis = analyze(graph)  # the digest also differs where torch calls its operators otherwise
+    analysis = analyze(graph)  # the digest also differs if torch has renamed operators
     check_structure(plan, analysis)
     compare_shapes(plan, analysis, deciding_alike(plan, analysis, smaller, call, found))
 
@@ -86,11 +86,12 @@ def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> No
 def deciding_alike(
     plan: Plan, analysis: Analysis, smaller: nn.Module, call: Call, found: Graph | None = None
 ) -> Graph:
-    """A run of the pruned model that can be compared with that of the original, operator by
-    operator: where control flow depends on values, it decides as the original did.
+    """Return a run of the pruned model comparable with the original's, operator by operator.
+
+    If control flow depends on values, the run repeats the decisions of the original.
 
     Raises:
-        VerificationError: the run fails, or has other decisions to take.
+        VerificationError: the run fails, or has other decisions to make.
     """
     try:
         if found is None:
@@ -106,10 +107,10 @@ def deciding_alike(
 
 
 def check_structure(plan: Plan, analysis: Analysis) -> None:
-    """Returns if the model has the groups that ``plan`` was made for.
+    """Return if the model has the groups of the plan's model.
 
     Raises:
-        StalePlan: it has others; the first difference is named.
+        StalePlan: the groups differ; names the first difference.
     """
     if fingerprint.structure_digest(analysis.groups) == plan.source.structure:
         return
@@ -132,8 +133,10 @@ def check_structure(plan: Plan, analysis: Analysis) -> None:
 
 
 def shapes_digest(graph: Graph, nodes: Sequence[Node] | None = None) -> bytes:
-    """The digest of the operators of a run with the shapes of their results: of those that do not
-    compute constants, or of ``nodes``, as plans of older versions have it.
+    """Return the digest of the operators of a run and their result shapes.
+
+    It covers the operators that do not compute constants, or ``nodes``, as in plans of older
+    versions.
     """
     values = graph.values
     return fingerprint.shapes_digest(
@@ -144,12 +147,12 @@ def shapes_digest(graph: Graph, nodes: Sequence[Node] | None = None) -> bytes:
 
 
 def compare_shapes(plan: Plan, analysis: Analysis, found: Graph) -> None:
-    """Compares a run of the pruned model with the labels' prediction, operator by operator."""
+    """Compare a run of the pruned model with the labels' prediction, operator by operator."""
     gone = analysis.gone([group.removed for group in plan.groups])
     predicted = analysis.shapes(gone)
     wanted, nodes = analysis.graph.lasting, found.lasting
     for i, (want, have) in enumerate(zip(wanted, nodes, strict=False)):
-        alike = want.op == have.op or plan.target == "graph"  # the graph names widths of its parts
+        alike = want.op == have.op or plan.target == "graph"  # the graph has rewritten operators
         if not alike or len(want.outputs) != len(have.outputs):
             raise VerificationError(f"operator {i} of the pruned model is {have}, predicted {want}")
         if plan.target == "module" and not analysis.graph.data_dependent:
@@ -171,8 +174,8 @@ def compare_shapes(plan: Plan, analysis: Analysis, found: Graph) -> None:
 
 
 def _compare_constants(graph: Graph, found: Graph) -> None:
-    """Compares the numbers of operators that compute constants, unless either model kept these from
-    an earlier run.
+    """Compare the numbers of constant operators, unless a model cached constants from an earlier
+    run.
     """
     if [node.op for node in graph.nodes] == [node.op for node in found.nodes]:
         for want, have in zip(graph.nodes, found.nodes, strict=True):
@@ -180,8 +183,10 @@ def _compare_constants(graph: Graph, found: Graph) -> None:
 
 
 def _compare_numbers(want: Node, have: Node) -> None:
-    """Numbers of unknown origin must be what they were: one that is not was made of sizes in a way
-    that the tracer cannot follow (``1.0 / n``, a function of another library).
+    """Compare numbers of unknown origin, which must be unchanged.
+
+    A changed one was computed from sizes in a way invisible to the tracer (``1.0 / n``, a function
+    of another library).
     """
     if want.options != have.options:
         raise VerificationError(
@@ -189,7 +194,7 @@ def _compare_numbers(want: Node, have: Node) -> None:
             f"{want.options}; give both the same flags"
         )
     for number, found in zip(want.literals, have.literals, strict=False):
-        if repr(number) != repr(found):  # not a number is equal to itself
+        if repr(number) != repr(found):  # NaN must equal NaN
             raise VerificationError(
                 f"{have}: the pruned model computes with {found}, the original with {number}: its "
                 "code makes the number of sizes in a way that is not seen; leave the groups of "

@@ -1,11 +1,12 @@
-"""Element-wise sparsity: mask plans made, applied and restored, and what models carry of
-torch.nn.utils.prune, baked in or turned into structured plans.
+"""Element-wise sparsity: make, apply and restore mask plans, and convert masks of
+torch.nn.utils.prune.
 
 * :func:`select` chooses elements (:class:`PerTensor`, :class:`GlobalElements`, :class:`NofM`)
-* :func:`apply` makes them zero, or sparse tensors of the others; :func:`restore` undoes it
-* :func:`attach` makes a plan the masks of hooks, :func:`read` and :func:`bake` go back
-* :func:`from_masks` turns structured masks into a :class:`planc.plan.Plan`, :func:`after` takes a
-  mask plan to what a structured plan leaves
+* :func:`apply` sets them to zero or makes sparse tensors; :func:`restore` undoes it
+* :func:`attach` installs a plan as the masks of pruning hooks; :func:`read` and :func:`bake`
+  convert back
+* :func:`from_masks` turns masks of whole units into a :class:`planc.plan.Plan`; :func:`after`
+  carries a mask plan over to the result of a structured plan
 """
 
 from planc.masks.baking import bake

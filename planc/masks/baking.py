@@ -1,5 +1,5 @@
-"""Baking: a model with the masks of torch.nn.utils.prune in, the same model without them out, its
-weights zero where the masks were. ``prune.remove`` for all modules, as a pure function.
+"""Baking: fold the masks of torch.nn.utils.prune into the weights; ``prune.remove`` for all
+modules, as a pure function.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ _Made = dict[int, tuple[nn.Parameter, list[nn.Parameter]]]  # by the id of the o
 
 @takes(model=module)
 def bake(model: Model) -> Model:
-    """A new model with every mask folded into its weights, and without the hooks that applied them.
+    """Return a new model with every mask folded into its weights, without the hooks applying them.
 
     ``weight_orig`` and ``weight_mask`` become the parameter ``weight``, at the end of the module's
-    parameters as ``prune.remove`` leaves it; hooks of other kinds stay. ``model`` is left as it
-    was and shares no memory with the result, in which nothing is computed before it runs.
-    Where tied parameters have unlike masks, or one has none, the new ones are no longer tied:
-    one tensor cannot hold both. (``prune.remove`` masks the others too, which changes the model.)
+    parameters like after ``prune.remove``; hooks of other kinds stay. ``model`` is unchanged and
+    shares no memory with the result. Tied parameters with different masks, or only some of them
+    masked, become separate parameters, because one tensor cannot hold both. (``prune.remove`` masks
+    all of them, which changes the model.)
+
+    Args:
+        model: a module, with or without masks.
 
     Raises:
-        PlancError: a hook's parameter or mask is missing, or the model does not let itself be
-            copied.
+        PlancError: a hook's parameter or mask is missing, or the model cannot be copied.
     """
     if not isinstance(model, nn.Module):
         raise PlancError(f"only an nn.Module can be baked, not {type(model).__name__}")
@@ -48,7 +50,7 @@ def bake(model: Model) -> Model:
 
 
 def _fold(masked: Masked, value: torch.Tensor, made: _Made) -> None:
-    """Replaces what the hook of ``masked`` computes by the parameter ``value``."""
+    """Replace the tensor computed by the hook of ``masked`` with the parameter ``value``."""
     module, name = masked.module, masked.name
     original = module._parameters.pop(f"{name}_orig")
     module._buffers.pop(f"{name}_mask")

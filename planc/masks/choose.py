@@ -1,4 +1,4 @@
-"""Choosing elements: a model, a criterion and a policy in, a mask plan out."""
+"""Element selection: turn a criterion and a policy into a mask plan for a model."""
 
 from __future__ import annotations
 
@@ -27,15 +27,20 @@ from planc.plan.plan import Provenance, TensorSpec
 
 
 class ElementCriterion(Protocol):
-    """A pure function to one score for each element; ``str`` of it names it in plans."""
+    """A pure function from a tensor to a score per element; ``str`` of it is its name in plans."""
 
     def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Real numbers in the tensor's shape, the lowest of which go first."""
+        """Return real scores in the shape of ``tensor``; the lowest are removed first.
+
+        Args:
+            name: the parameter's full name.
+            tensor: its values, of any shape, without gradient.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class ElementMagnitude:
-    """|w|, LeCun et al.'s baseline for optimal brain damage (1989)."""
+    """The magnitude |w| of each element, LeCun et al.'s baseline for optimal brain damage, 1989."""
 
     def __str__(self) -> str:
         return "magnitude"
@@ -46,7 +51,11 @@ class ElementMagnitude:
 
 @dataclass(frozen=True, slots=True)
 class RandomElements:
-    """Uniform scores in [0, 1) that depend on the seed and the tensor's name alone."""
+    """Uniform scores in [0, 1), determined by the seed and the tensor's name.
+
+    Args:
+        seed: an integer from 0 to 2^63 - 1.
+    """
 
     seed: int = 0
 
@@ -69,20 +78,25 @@ def select(
     keep: Sequence[str] = (),
     seed: int = 0,
 ) -> MaskPlan:
-    """Chooses elements of a model's parameters to remove. The model is left as it was.
+    """Choose elements of a model's parameters to remove. The model is unchanged.
 
     Args:
-        policy: :class:`PerTensor`, :class:`GlobalElements`, :class:`NofM`, or a function.
-        criterion: magnitude by default ("magnitude", "l1" or "l2"), "random", or a
-            function. What a mask of torch.nn.utils.prune hides already has the value zero.
-        only: shell-style patterns of parameters or of modules around them that may lose elements.
-            By default all of two dimensions and more may: not biases, nor scales of norms.
-        keep: patterns of those that stay whole.
-        seed: recorded in the plan.
+        model: the module.
+        policy: :class:`PerTensor`, :class:`GlobalElements`, :class:`NofM`, or a function of scores.
+        criterion: magnitude by default ("magnitude", "l1" or "l2"), "random", or a function of a
+            name and a tensor. Elements hidden by a mask of torch.nn.utils.prune count as zero.
+        only: shell-style patterns of the parameters to prune, or of modules around them. By
+            default, all floating-point or complex parameters of at least two dimensions, which
+            excludes biases and the scales of norms.
+        keep: patterns of parameters or modules to keep whole.
+        seed: recorded in the plan, and the seed of "random".
+
+    Returns:
+        A mask plan of the chosen elements.
 
     Raises:
-        PolicyError: a pattern matches nothing, a score is missing or not finite, or the policy
-            does not fit a tensor; names it.
+        PolicyError: a pattern matches nothing, a score is missing or not finite, or the policy does
+            not fit a tensor; names it.
     """
     chosen = _named("magnitude" if criterion is None else criterion, seed)
     tensors = tensors_of(model)
@@ -108,10 +122,10 @@ _NAMED = ("l1", "l2", "magnitude", "random")
 
 
 def _named(criterion: str | ElementCriterion, seed: int) -> ElementCriterion:
-    """A criterion of elements as it is, or by its name.
+    """Return the criterion itself, or the one of that name.
 
     Raises:
-        PolicyError: there is none of that name, or it is one of units.
+        PolicyError: the name is unknown, or names a criterion of units.
     """
     if isinstance(criterion, str) and criterion == "random":
         return RandomElements(checked_seed(seed))
@@ -142,8 +156,9 @@ def _picked(
 
 
 def matching(tensors: Sequence[TensorSpec], pattern: str) -> set[str]:
-    """The first names of the tensors that a shell-style pattern means: by any of their names, or by
-    a module that they are in.
+    """Return the first names of the tensors matched by a shell-style pattern.
+
+    A pattern matches any name of a tensor, or a module around it.
 
     Raises:
         PolicyError: it matches none; names the near misses.

@@ -1,4 +1,4 @@
-"""Which units masks cover: in each tensor, those all of whose elements are masked, or zero."""
+"""Units covered by masks: in each tensor, the units with all elements masked or zero."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 
 
 class Zeros:
-    """Which elements of a tensor are zero, by a mask or by value, or because the caller says so."""
+    """The zero elements of a tensor: masked, zero by value, or assumed zero by the caller."""
 
     def __init__(
         self, masks: MaskPlan, values: Mapping[str, torch.Tensor], assumed: set[str]
@@ -41,8 +41,10 @@ class Zeros:
 
 
 class Covered:
-    """For each group, slot by slot: which units are zero there. Only groups of which some unit is
-    covered by a mask are looked at; ``candidates[g]`` says which units of it.
+    """Masks over the units of each group, one per slot, True where the slot is zero.
+
+    Only groups with a unit covered by a mask are included; ``candidates[g]`` is the mask of covered
+    units.
     """
 
     def __init__(self, analysis: Analysis, masks: MaskPlan, zeros: Zeros) -> None:
@@ -75,7 +77,7 @@ class Covered:
         return set(np.unique(groups).tolist()) - {PINNED}
 
     def _units(self, s: int, elements: Elements) -> dict[int, Flags]:
-        """For each group in a slot, the units whose coordinates there are all ``elements``."""
+        """Return masks over the units of each group in a slot, True if fully among ``elements``."""
         slot = self.analysis.walked.facts.slots[s]
         own = slice(slot.first, slot.first + slot.count)
         groups, units = self.analysis.grouping.group[own], self.analysis.grouping.unit[own]
@@ -91,7 +93,7 @@ class Covered:
 
 
 def covered_atoms(slot: Slot, elements: Elements) -> Flags:
-    """For each atom of a slot whether all coordinates that it labels are among ``elements``."""
+    """Return a mask over the atoms of a slot, True if all labelled coordinates are ``elements``."""
     if slot.blocks > 1:
         moved = np.moveaxis(elements, (slot.over, slot.dim), (0, 1))
         rows, length = moved.shape[0] // slot.blocks, moved.shape[1]

@@ -1,7 +1,7 @@
-"""Single elements of one tensor: zeroed, taken out, kept in a sparse layout, and put back.
+"""Zeroing, extracting, storing sparsely and restoring single elements of one tensor.
 
-``removed`` is an array of truth values in the tensor's shape. Values are moved as bits, never
-computed with; every function returns a new tensor, on the tensor's device and of its dtype.
+``removed`` is a boolean array in the tensor's shape. Values are moved as bits, never computed with.
+Every function returns a new tensor of the same device and dtype.
 """
 
 from __future__ import annotations
@@ -20,31 +20,34 @@ Layout = Literal["csr", "coo", "semi-structured"]
 
 
 def zeroed(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
-    """``tensor`` with zeros, written not multiplied, at the removed elements."""
+    """Return ``tensor`` with zeros, written not multiplied, at the removed elements."""
     copied = copy_tensor(tensor)
     bits_of(copied).masked_fill_(_on(tensor, removed), 0)
     return copied
 
 
 def zeros(tensor: torch.Tensor) -> Elements:
-    """The elements that are zero, of either sign: compressed 2:4 tensors do not tell them apart."""
+    """Return the elements equal to zero, of either sign.
+
+    Compressed 2:4 tensors do not distinguish the signs.
+    """
     found: Elements = (tensor.detach() == 0).cpu().numpy()
     return found
 
 
 def taken(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
-    """The removed values, one-dimensional, in C order."""
+    """Return the removed values, one-dimensional, in C order."""
     tensor = plain_tensor(tensor)
-    if tensor.is_meta:  # how many there are is known without looking
+    if tensor.is_meta:  # the count follows from the mask
         return tensor.new_empty(int(removed.sum()))
     return bits_of(tensor)[_on(tensor, removed)].view(tensor.dtype)
 
 
 def put_back(masked: torch.Tensor, removed: Elements, values: torch.Tensor) -> torch.Tensor:
-    """The tensor that ``zeroed`` or ``sparse`` was made of, with its removed values again.
+    """Return the source of ``zeroed`` or ``sparse``, with its removed values in place.
 
     Raises:
-        StalePlan: there are not as many values as removed elements, or they have another dtype.
+        StalePlan: the values do not match the removed elements in number or dtype.
     """
     whole = _strided(masked, removed)
     if isinstance(masked, _SemiStructured):
@@ -61,7 +64,7 @@ def put_back(masked: torch.Tensor, removed: Elements, values: torch.Tensor) -> t
 
 
 def sparse(tensor: torch.Tensor, removed: Elements, layout: Layout, name: str) -> torch.Tensor:
-    """The kept elements of ``tensor`` as a sparse tensor; a kept zero is stored like any value.
+    """Return the kept elements of ``tensor`` as a sparse tensor; kept zeros are stored explicitly.
 
     Raises:
         PlancError: the layout cannot hold the tensor; says why.
@@ -91,7 +94,7 @@ def sparse(tensor: torch.Tensor, removed: Elements, layout: Layout, name: str) -
 
 
 def _strided(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
-    """A new strided tensor with the kept values of a masked one in whatever layout."""
+    """Return a new strided tensor with the kept values of a masked one in any layout."""
     if isinstance(tensor, _SemiStructured):
         whole: torch.Tensor = tensor.detach().to_dense()
         return whole
@@ -110,7 +113,7 @@ def _strided(tensor: torch.Tensor, removed: Elements) -> torch.Tensor:
 
 
 def _semi_structured(tensor: torch.Tensor, removed: Elements, name: str) -> torch.Tensor:
-    """2:4 sparsity in torch's compressed form, which is for GPUs."""
+    """Return a 2:4 sparse matrix in torch's compressed form for GPUs."""
     if tensor.dim() != 2 or tensor.shape[1] % 4:
         raise PlancError(
             f"{name} has shape {tuple(tensor.shape)}: semi-structured tensors are matrices with "

@@ -1,6 +1,6 @@
-"""Mask plans and torch.nn.utils.prune: a plan as the masks of a model's hooks, and back.
+"""Conversion between mask plans and the masks of torch.nn.utils.prune.
 
-With hooks, a model can be trained and keeps its zeros; :func:`planc.bake` folds them in.
+A model with pruning hooks keeps its zeros in training; :func:`planc.bake` folds them in.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @takes(masks=masks_given, model=module)
 def attach(masks: MaskPlan, model: Model) -> Model:
-    """A new model that carries the plan as masks of torch.nn.utils.prune, which keep what is masked
-    at zero while the model is trained. ``model`` is left as it was.
+    """Return a new model with the plan as masks of torch.nn.utils.prune. ``model`` is unchanged.
 
-    A module may read the weight of a part without calling the part, as ``nn.MultiheadAttention``
-    reads ``out_proj.weight``: it has the masks of its parts applied before each of its runs.
+    The hooks keep masked elements at zero in training. If a module reads the weight of a part
+    without calling it, as ``nn.MultiheadAttention`` reads ``out_proj.weight``, the masks of its
+    parts are applied before each of its runs. An existing mask of a tensor stays in force beside
+    the new one.
 
-    A tensor that has a mask already keeps it: both hold.
+    Args:
+        masks: the mask plan, made for this model.
+        model: the module.
 
     Raises:
         StalePlan: the plan was made for other tensors; names the first difference.
-        PlancError: a buffer is to be masked, which prune cannot do; or the model does not let
-            itself be copied.
+        PlancError: a buffer is to be masked, which prune does not support, or the model cannot be
+            copied.
     """
     check_masked(masks, tensors_of(model))
     copied = copy_module(model)
@@ -63,10 +66,13 @@ def attach(masks: MaskPlan, model: Model) -> Model:
 
 @takes(model=module)
 def read(model: nn.Module) -> MaskPlan:
-    """What the masks of torch.nn.utils.prune in ``model`` remove, as a plan for ``bake(model)``.
+    """Return the masks of torch.nn.utils.prune in ``model`` as a mask plan for ``bake(model)``.
+
+    Args:
+        model: a module, with or without masks.
 
     Raises:
-        PlancError: a hook has lost its parameter or its mask.
+        PlancError: a hook's parameter or mask is missing.
     """
     baked = tensors_of(bake(model))
     removed = {masked.full_name: hidden(masked) for masked in masked_tensors(model)}
@@ -74,13 +80,13 @@ def read(model: nn.Module) -> MaskPlan:
 
 
 def hidden(masked: Masked) -> Elements:
-    """The elements that a mask sets to zero.
+    """Return the elements set to zero by a mask.
 
     Raises:
         PlancError: the mask is on the meta device, or has values that are not finite.
     """
     with trainable_results():
-        masked.compute()  # complains of what is missing
+        masked.compute()  # raises if a tensor is missing
         mask = masked.module._buffers[f"{masked.name}_mask"]
         assert mask is not None
         if mask.is_meta:

@@ -1,7 +1,7 @@
-"""Which elements go: scores of elements in, truth values out, as small functions that compose.
+"""Mask policies: select the elements to remove from scores, as small composable functions.
 
-Of equal scores the first in the order of tensors, and in C order within one, goes first, so that
-equal scores give equal plans on every machine.
+Ties go to the earlier tensor, and within a tensor to the earlier element in C order, so that equal
+scores give equal plans on every machine.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ Scores = Mapping[str, Floats]
 
 
 class MaskPolicy(Protocol):
-    """A pure function from scores to removals; ``str`` of it names it in plans."""
+    """A pure function from scores to removals; ``str`` of it is its name in plans."""
 
     def __call__(self, scores: Scores) -> dict[str, Elements]:
-        """For each tensor the elements that go: an array of its shape."""
+        """Return a boolean array for each tensor, of its shape, True at elements to remove."""
 
 
 @dataclass(frozen=True, slots=True)
 class PerTensor:
-    """Every tensor loses the share ``ratio`` of its elements, rounded down: the lowest scores.
+    """Remove the share ``ratio`` of each tensor's elements, rounded down, lowest scores first.
 
     Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
+
+    Args:
+        ratio: share of the elements to remove, from 0 to less than 1.
     """
 
     ratio: float
@@ -51,9 +54,11 @@ class PerTensor:
 
 @dataclass(frozen=True, slots=True)
 class GlobalElements:
-    """The share ``ratio`` of all elements goes, the lowest scores of all tensors first.
+    """Remove the share ``ratio`` of all elements, the lowest scores over all tensors first.
 
-    No tensor loses more than the share ``largest`` of its own, which keeps a layer from vanishing.
+    Args:
+        ratio: share of the elements to remove, from 0 to less than 1.
+        largest: upper bound on the share removed from a single tensor, to prevent empty layers.
     """
 
     ratio: float
@@ -85,10 +90,15 @@ class GlobalElements:
 
 @dataclass(frozen=True, slots=True)
 class NofM:
-    """Of every ``m`` consecutive elements along dimension ``dim`` the ``n`` of highest score stay.
+    """Keep the ``n`` highest scores of every ``m`` consecutive elements along dimension ``dim``.
 
-    2:4 along the rows of a matrix (``dim=1``) is what sparse tensor cores take. Mishra et al.,
+    2:4 along the rows of a matrix (``dim=1``) is supported by sparse tensor cores. Mishra et al.,
     "Accelerating Sparse Deep Neural Networks", 2021.
+
+    Args:
+        n: elements kept in each block, from 1 to ``m``.
+        m: elements in each block; the size of the dimension must be a multiple.
+        dim: dimension of the blocks; negative values count from the last.
     """
 
     n: int = 2
@@ -126,7 +136,7 @@ class NofM:
 
 
 def _lowest(values: Floats, count: int) -> Elements:
-    """True at the ``count`` lowest of a vector, the first ones among equals."""
+    """Return a mask of the ``count`` lowest values of a vector; ties go to the lower index."""
     removed = np.zeros(values.shape, dtype=bool)
     if count > 0:
         threshold = np.partition(values, count - 1)[count - 1]

@@ -1,4 +1,4 @@
-"""A mask plan after a structured one: what it means for the smaller model."""
+"""Mask plans after structured pruning: translate a mask plan to the smaller model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from planc.plan.plan import Plan
 
 @takes(plan=a_plan, masks=masks_given)
 def after(plan: Plan, masks: MaskPlan) -> MaskPlan:
-    """The mask plan for ``planc.apply(plan, model)`` that ``masks`` is for ``model``: removed units
-    take their elements with them. Applying the two plans in either order gives the same.
+    """Return the mask plan for ``planc.apply(plan, model)`` corresponding to ``masks`` for
+    ``model``.
+
+    Masked elements of removed units are dropped. Applying the two plans in either order gives the
+    same result.
+
+    Args:
+        plan: the structured plan.
+        masks: a mask plan for the same original model.
 
     Raises:
         StalePlan: the two were made for different models; names the first difference.

@@ -1,10 +1,9 @@
-"""Structured masks as plans: a model and masks in, the plan that removes the units they cover out,
-with what is left of the masks, and why.
+"""Structured masks as plans: remove the units covered by masks, and report the rest with reasons.
 
-A unit may go if the model computes the same without it as it does now. Not every member need be
-zero for that: where a sum runs over the unit, one factor of each product must be. The rules know
-for each operator what of zero operands is zero (:class:`planc.labels.Layer`); walking the graph
-again with the members that are zero marked, and only those, tells whether a unit's removal shows.
+A unit may be removed if the model computes the same without it. Not every member of the unit has to
+be zero: in a sum over the unit, one zero factor in each product suffices. The rules state for each
+operator which results are zero for zero operands (:class:`planc.labels.Layer`). The graph is walked
+again with only the zero members marked, which shows if the removal of a unit is noticed.
 """
 
 from __future__ import annotations
@@ -40,7 +39,13 @@ from planc.trace import trace
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Units of a group, or indices of a pinned dimension, that a mask covers and that stay."""
+    """Units of a group, or indices of a pinned dimension, covered by a mask but kept.
+
+    Attributes:
+        name: the group's name, or "tensor:dim" for a pinned dimension.
+        units: the unit or dimension indices.
+        reason: the reason in words.
+    """
 
     name: str
     units: tuple[int, ...]
@@ -53,9 +58,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class FromMasks:
-    """What :func:`from_masks` found: the plan, the masked elements that it leaves (in the model's
-    own indices; :func:`planc.masks.after` takes them to the result), and the whole units among
-    them, with reasons.
+    """Result of :func:`from_masks`.
+
+    Attributes:
+        plan: the plan removing the covered units.
+        rest: the remaining masked elements, in the indices of the original model;
+            :func:`planc.masks.after` translates them to the result.
+        refused: whole units among the remaining elements, with reasons.
     """
 
     plan: Plan
@@ -88,24 +97,28 @@ def from_masks(
     target: Target = "module",
     strict: bool = False,
 ) -> FromMasks:
-    """The plan that removes the units which masks cover, and what no plan can express of them.
+    """Return the plan removing the units covered by masks, and the masks without a structured form.
 
-    A unit goes if a mask covers it in one tensor at least, and the model computes the same without
-    it: ``planc.apply(plan, model)`` gives the outputs of ``model`` (with ``masks`` applied). For
-    that, everything that the unit adds to sums must be zero, by masks or by values: the weights
-    that make it with the shifts after them, or all weights that read it, or what an activation
-    leaves of the two. A shift behind masked weights may remain as a constant, and keeps the unit;
-    :func:`planc.fold` moves constants into biases where it can::
+    A unit is removed if a mask covers it in at least one tensor, and the model computes the same
+    without it: ``planc.apply(plan, model)`` gives the outputs of ``model`` (with ``masks``
+    applied). To this end, all contributions of the unit to sums must be zero, by masks or by
+    values: the weights producing it and the shifts after them, or all weights reading it, or the
+    activation's result from the two. A shift behind masked weights may remain as a constant, and
+    keeps the unit; :func:`planc.fold` moves constants into biases if possible::
 
         folded = planc.fold(planc.bake(model), args)
         planc.from_masks(folded, args, masks=planc.masks.read(model))
 
     Args:
+        model: the module.
         args, kwargs: example inputs, as for :func:`planc.compile`.
-        masks: a mask plan for the model; by default the masks of torch.nn.utils.prune it carries.
-        assume_zero: patterns of tensors that count as masked where others of a unit are, such as
-            biases and norms. The outputs then are those of the model with zeros there too.
+        masks: a mask plan for the model; by default the model's masks of torch.nn.utils.prune.
+        assume_zero: patterns of tensors, such as biases and norms, taken as masked wherever other
+            tensors of a unit are. The outputs are then those of the model with zeros there too.
         target, strict: as for :func:`planc.compile`.
+
+    Returns:
+        The plan, the remaining masks and the refused units.
 
     Raises:
         PolicyError: there are no masks, a pattern matches nothing, or a weight is not finite.
@@ -140,7 +153,7 @@ def from_masks(
 
 
 def _as_masked(masks: MaskPlan, values: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """The values with zeros where the plan removes; those of the meta device as they are."""
+    """Return the values with zeros at masked elements; those on the meta device are unchanged."""
     return dict(values) | {
         name: zeroed(values[name], masks.elements(name))
         for mask in masks.masks
@@ -151,7 +164,7 @@ def _as_masked(masks: MaskPlan, values: Mapping[str, torch.Tensor]) -> Mapping[s
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Whether units of a group may go that are not zero in the slots ``nonzero``."""
+    """Units of a group with nonzero members in the slots ``nonzero``: removable if unnoticed."""
 
     group: int
     units: tuple[int, ...]
@@ -162,9 +175,9 @@ class _Question:
 def _exact(
     analysis: Analysis, covered: Covered, target: Target, values: Mapping[str, torch.Tensor]
 ) -> tuple[dict[int, Flags], list[Refused]]:
-    """For each group the candidates that the model does not notice, and why the others stay.
+    """Return the removable candidates of each group, and the reasons for keeping the others.
 
-    Where zeros alone do not show it, the values may: a negative shift before a ReLU, say.
+    If zeros alone do not decide, the values may, as with a negative shift before a ReLU.
     """
     exact: dict[int, Flags] = {}
     refused: list[Refused] = []
@@ -209,7 +222,7 @@ def _exact(
 
 
 def _apart(waiting: Sequence[_Question]) -> tuple[list[_Question], list[_Question]]:
-    """Questions that one walk can answer, for they have no slot in common, and the others."""
+    """Split questions into those answered by one walk, which share no slot, and the others."""
     asked: list[_Question] = []
     later: list[_Question] = []
     taken: set[int] = set()
@@ -223,7 +236,7 @@ def _apart(waiting: Sequence[_Question]) -> tuple[list[_Question], list[_Questio
 
 
 def _noticed(analysis: Analysis, asked: Sequence[_Question], target: Target) -> dict[int, str]:
-    """The groups whose units the rest of the model notices, with the reason."""
+    """Return the groups whose removal the rest of the model notices, with reasons."""
     nonzero = frozenset[int]().union(*(question.nonzero for question in asked))
     facts = walk_with_values(analysis.graph, analysis.walked, nonzero)
     reasons: dict[int, str] = {}
@@ -250,7 +263,7 @@ def _refusal(analysis: Analysis, question: _Question, reason: str) -> Refused:
 def _allowed(
     analysis: Analysis, exact: Mapping[int, Flags], target: Target
 ) -> tuple[tuple[tuple[int, ...], ...], list[Refused]]:
-    """The units that go, as many as the model's constraints let, and those that they keep back."""
+    """Return the units removed within the model's constraints, and those held back by them."""
     groups = analysis.groups
     wanted = [group.cells for group in groups]
     for g, units in exact.items():
@@ -273,7 +286,7 @@ def _allowed(
 
 
 def _pinned(analysis: Analysis, masks: MaskPlan) -> list[Refused]:
-    """What masks cover of dimensions that are never made smaller."""
+    """Return the indices of pinned dimensions covered by masks."""
     reasons = {(pin.tensor, pin.dim): pin.reason for pin in analysis.pins}
     refused = []
     for slot in analysis.walked.facts.slots:

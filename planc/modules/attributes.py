@@ -1,8 +1,8 @@
-"""Structural attributes: the changes a plan lists in, the same module tree with new numbers out.
+"""Structural attributes: set the attribute changes of a plan on a module tree.
 
-This is the one place where the content of a file acts on live objects. So only plain data that a
-module itself holds under a public name can be exchanged, or an object of plain data that it holds,
-for plain data of the same type, and nothing is set before every change has been checked.
+This is the one place where the content of a file acts on live objects. Changes are limited to plain
+data held under a public name by a module, or by a plain-data object of a module. The new value must
+have the type of the old one. Every change is checked before any is set.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SEQUENCES = (tuple, list, torch.Size)
 
 
 def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None:
-    """Gives structural attributes of ``model`` their new values, in place: all of them or none.
+    """Set the new values of structural attributes of ``model`` in place: all of them or none.
 
-    No code of the model's class runs: values are exchanged in the module's own dictionary, where
-    a list stays a list and a ``torch.Size`` stays one, though plans hold tuples.
+    No code of the model's class runs, because values are exchanged in the module's own dictionary.
+    A list stays a list and a ``torch.Size`` stays one, although plans hold tuples.
 
     Raises:
-        MalformedFile: a change that no plan may ask for (a private name, a property, a tensor,
-            a submodule, another type, one attribute twice).
+        MalformedFile: a forbidden change: a private name, a property, a tensor, a submodule, a
+            change of type, or one attribute twice.
         StalePlan: the module or attribute is missing, or does not have the value ``before``.
     """
     modules = dict(model.named_modules())
@@ -51,7 +51,7 @@ def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None
 
 
 def _share(model: nn.Module, renewed: dict[int, list[Any]]) -> None:
-    """Modules that held one list hold one list again."""
+    """Restore the sharing of lists between modules."""
     for module in model.modules() if renewed else ():
         for name, value in vars(module).items():
             if type(value) is list and id(value) in renewed:
@@ -59,7 +59,7 @@ def _share(model: nn.Module, renewed: dict[int, list[Any]]) -> None:
 
 
 def inside(path: str, changes: Iterable[AttributeChange]) -> list[AttributeChange]:
-    """The changes of the module at ``path`` and of those in it, with paths that begin there."""
+    """Return the changes at or below the module ``path``, with paths relative to it."""
     return [
         AttributeChange(change.module[len(path) + 1 :], change.name, change.before, change.after)
         for change in changes
@@ -68,7 +68,7 @@ def inside(path: str, changes: Iterable[AttributeChange]) -> list[AttributeChang
 
 
 def _holder(module: nn.Module, change: AttributeChange) -> tuple[Any, str]:
-    """What the attribute belongs to, the module or an object of plain data that it holds, and the
+    """Return the owner of the attribute, a module or a plain-data object inside it, and the
     attribute's name there.
     """
     if type(change.name) is not str or not is_public(change.name):
@@ -92,7 +92,6 @@ def _holder(module: nn.Module, change: AttributeChange) -> tuple[Any, str]:
 
 
 def _new_value(holder: Any, name: str, change: AttributeChange) -> Any:
-    """The value to set, after every check."""
     _check_name(holder, name, change)
     if not (is_plain(change.before) and is_plain(change.after)):
         raise MalformedFile(
@@ -122,7 +121,7 @@ def _check_name(holder: Any, name: str, change: AttributeChange) -> None:
     if isinstance(holder, nn.Module):
         _check_is_no_part(holder, name, change)
     for base in type(holder).__mro__:
-        # a class may hold a default which the module overrides, but nothing that acts on access
+        # a class may hold a default overridden by the module, but nothing acting on access
         if name in vars(base) and not is_plain(vars(base)[name]):
             defined = type(vars(base)[name]).__name__
             raise MalformedFile(f"{change}: {name!r} is a {defined} of the class {kind}")
@@ -146,8 +145,9 @@ def _check_is_no_part(module: nn.Module, name: str, change: AttributeChange) -> 
 
 
 def is_plain(value: Any) -> bool:
-    """Whether ``value`` is a number, boolean, string, None or nested sequences of them: exactly
-    those types, for a subclass may act when it is compared.
+    """Return True if ``value`` is a number, boolean, string, None or a nested sequence of them.
+
+    Subclasses are excluded: they may act when compared.
     """
     if type(value) in _SEQUENCES:
         return all(is_plain(item) for item in value)
@@ -155,7 +155,9 @@ def is_plain(value: Any) -> bool:
 
 
 def _same_types(left: Any, right: Any) -> bool:
-    """Whether two plain values are of one exact type; all kinds of sequences count as tuples."""
+    """Return True if two plain values have the same exact type; all kinds of sequences count as
+    tuples.
+    """
     if type(left) in _SEQUENCES and type(right) in _SEQUENCES:
         return len(left) == len(right) and all(map(_same_types, left, right))
     return type(left) is type(right)

@@ -1,6 +1,6 @@
-"""The tables of a live module or state dict in, in the form in which plans speak of them, out.
+"""Tensor and module tables of a live module or state dict, in the form used by plans.
 
-They agree with those of a traced graph, for the recorder collects them with the same functions.
+They agree with those of a traced graph, because the recorder collects them with the same functions.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from planc.plan.plan import CLASS, ModuleSpec, TensorSpec
 
 
 def tensors_of(model: nn.Module) -> tuple[TensorSpec, ...]:
-    """The parameters and buffers of ``model`` in the order of ``Graph.tensors``.
+    """Return the parameters and buffers of ``model`` in the order of ``Graph.tensors``.
 
     Raises:
-        PlancError: a parameter has no shape yet (a lazy module that never ran).
+        PlancError: a parameter has no shape yet (a lazy module before its first run).
     """
     specs = []
     for owned in owned_tensors(model):
@@ -35,8 +35,9 @@ def tensors_of(model: nn.Module) -> tuple[TensorSpec, ...]:
 
 
 def modules_of(model: nn.Module) -> tuple[ModuleSpec, ...]:
-    """The modules of ``model`` in the order of ``Graph.modules``: their classes, and every number,
-    flag and string that may be structural, sorted by name.
+    """Return the modules of ``model`` in the order of ``Graph.modules``.
+
+    Each has its class and every potentially structural number, flag and string, sorted by name.
     """
     held = object_attributes(model)
     return tuple(
@@ -50,7 +51,7 @@ def _plain(module: nn.Module, held: dict[str, Any]) -> dict[str, Any]:
 
 
 def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a state dict's tensors; what ``get_extra_state`` returned is none of them."""
+    """Return the shapes of a state dict's tensors, without the results of ``get_extra_state``."""
     return {
         name: _shape(value)
         for name, value in state.items()
@@ -59,7 +60,7 @@ def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def not_the_result(difference: str) -> StalePlan:
-    """The error of what cannot be restored, for it is not what the plan makes of its source."""
+    """Return the StalePlan error for a restore target not produced by this plan."""
     return StalePlan(
         f"this is not what the plan produces: {difference}; "
         "restore what apply(..., keep_removed=True) returned, with the plan it was given"

@@ -1,13 +1,13 @@
-"""Verification: proves a pruned model right, from the original and the plan alone.
+"""Verification: prove a pruned model correct from the original and the plan alone.
 
-Nothing here shares code with the executors: tensors are compared with slices taken by the labels of
-a fresh analysis, shapes with a run, numbers with the rewritten graph and the masked original.
+No code is shared with the executors. Tensors are compared with slices taken by the labels of a
+fresh analysis, shapes with a run, and outputs with the rewritten graph and the masked original.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from planc.ir.groups import apart, joined
 from planc.modules.given import as_module
 from planc.plan.arguments import a_flag, a_number, a_plan, optional, takes
 from planc.plan.fingerprint import structure_digest
-from planc.plan.plan import Plan
+from planc.plan.plan import Plan, PlanGroup
 from planc.trace import trace
 from planc.trace.decisions import Replay
 from planc.verify.configuration import check_configuration
@@ -38,7 +38,7 @@ from planc.verify.outputs import (
     run,
     tolerance_of,
 )
-from planc.verify.rounding import Pair, Replays, settled
+from planc.verify.rounding import Pair, Values, settled
 from planc.verify.sizes import check_other_sizes
 from planc.verify.structure import (
     as_planned,
@@ -53,15 +53,30 @@ from planc.verify.tensors import check_tensors, named
 
 __all__ = ["Report", "verify"]
 
+Replayed = Callable[[Analysis, Gone], Replay]
+_GRAPH, _MASKED = "the rewritten graph", "the masked original"
+
+
+class Check(NamedTuple):
+    """A comparison in words, with the differences from the masked original and the graph."""
+
+    text: str
+    error: float | None = None
+    graph_error: float = 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was compared and how far apart it was.
+    """Checks of a verification and the largest differences found.
 
-    ``error`` is the largest difference from the masked original, relative to the largest output;
-    None where a mixing group was pruned, for which removing is not zeroing, or where the model is
-    random (dropout in training mode). ``graph_error`` is the same for the rewritten graph, which
-    holds for every plan where a graph can hold what the model does (0 where it cannot).
+    Attributes:
+        checks: the checks made, in words, with the reasons for omitted ones.
+        error: largest difference from the outputs of the masked original, relative to the largest
+            value of an output. None if a mixing group was pruned (removing is not zeroing there) or
+            the model is random (dropout in training mode).
+        graph_error: the same for the rewritten graph, which is a reference for every plan; 0 if no
+            graph can express the model.
+        mixing: names of the pruned groups that are mixing.
     """
 
     checks: tuple[str, ...]
@@ -84,26 +99,33 @@ def verify(
     tolerance: float | None = None,
     other_sizes: bool = True,
 ) -> Report:
-    """Proves that ``smaller`` is what ``plan`` makes of ``model``; both are only read.
+    """Prove that ``smaller`` is the result of ``plan`` on ``model``; both are only read.
 
-    The plan is derived again from a fresh analysis of the model; every tensor of the result is
+    The plan is derived again from a fresh analysis of the model. Every tensor of the result is
     compared bit for bit with a slice taken by the labels; classes, attributes, hooks and modes with
-    the original's; every shape of a run with the prediction; outputs with the rewritten graph, and,
-    where no pruned group is mixing, with the masked original. Where control flow depends on values,
-    these runs decide as the original did, for rounding may tip a decision, and the values that they
-    decide by are compared as well. The result is also compared on a batch of another size, and on
-    smaller images or shorter sequences, as far as the original takes them; a graph may refuse sizes
-    that it is bound to.
+    the original's; every shape of a run with the prediction; outputs with the rewritten graph and,
+    unless a pruned group is mixing, with the masked original. If control flow depends on values,
+    these runs repeat the decisions of the original, because rounding may flip one, and the values
+    behind the decisions are compared as well. The result is also compared on a batch of another
+    size, and on smaller images or shorter sequences, as far as the original accepts them; a graph
+    may refuse sizes it is bound to.
 
     Args:
-        args, kwargs: inputs to compare outputs on, of any shapes that the model takes; made from
-            the plan's specification if not given.
-        tolerance: the largest relative difference; 1e-4 in float32, 1e-9 in float64, 2e-2 below.
-        other_sizes: compare with inputs of other sizes, too. It takes about as long again.
+        plan: the plan.
+        model: the original module or exported program.
+        smaller: the result of ``planc.apply(plan, model)``, trained no further.
+        args, kwargs: inputs for comparing outputs, of any shapes accepted by the model; by default
+            they are made from the plan's specification.
+        tolerance: the largest relative difference; by default 1e-9 in float64, 1e-4 in float32 and
+            2e-2 in lower precisions.
+        other_sizes: compare also on inputs of other sizes, which about doubles the time.
+
+    Returns:
+        The checks made and the largest differences.
 
     Raises:
         StalePlan: the plan was made for another model.
-        VerificationError: something differs; the first difference is named.
+        VerificationError: a comparison failed; names the first difference.
     """
     model, smaller = as_module(model), as_module(smaller, "smaller")
     check_source(plan, model)
@@ -113,64 +135,31 @@ def verify(
     planned = as_planned(plan, model, analysis)
     checks = [check_plan(plan, planned)]
     gone = analysis.gone([group.removed for group in plan.groups])
-    graph, graphless = graph_or_reason(plan, analysis, gone, model, call)
+    graph = graph_or_reason(plan, analysis, gone, model, call)
     if plan.target == "module":
         checks.append(check_modules(with_what_counts(plan, analysis.graph), model, smaller, call))
     else:
-        assert graph is not None  # or there would be no such plan
+        assert isinstance(graph, fx.GraphModule)  # a plan with target "graph" implies one
         checks.append(_check_graph(plan, planned, graph, model, smaller))
     checks.append(check_tensors(analysis, gone, model, smaller))
     checks.append(check_shapes(plan, analysis, smaller, call))
-    mixing = tuple(group.name for group in plan.groups if group.mixing and group.removed)
-    if any(tensor.is_meta for tensor in named(model).values()):
-        checks.append("outputs not compared: on the meta device there are no numbers")
-        return Report(tuple(checks), None, 0.0, mixing)
+    mixing = tuple(group for group in plan.groups if group.mixing and group.removed)
     allowed = tolerance or tolerance_of(model)
-    if analysis.graph.data_dependent:
-        models = (model, smaller, graph or graphless)
-        return _by_decisions(plan, checks, mixing, allowed, analysis, gone, models, call)
-    outputs, graph_error = run(smaller, call), 0.0
-    if graph is None:
-        checks.append(graphless)
-    else:
-        expected, what = run(graph, call), "the rewritten graph"
-        try:
-            pair = Pair(smaller, graph, call)
-            graph_error, remark = _agree(outputs, expected, pair, allowed, what)
-        except VerificationError:
-            if not differ(run(model, call), run(model, call)):
-                raise
-            checks.append("outputs not compared: the original's are not the same twice")
-            return Report(tuple(checks), None, 0.0, mixing)
-        checks.append(f"outputs equal the rewritten graph's: {graph_error:.1e} relative{remark}")
-        checks.extend(blind(expected))
-    if plan.target == "module" and (told := check_configuration(smaller, call, allowed)):
-        checks.append(told)
-    if mixing:
-        checks.append(_mixed(plan))
-        if other_sizes and not differ(outputs, run(smaller, call, seed=1)):  # random ones are not
-            checks.append(check_other_sizes(plan, model, smaller, None, call, allowed))
-        return Report(tuple(checks), None, graph_error, mixing)
-    masked = masked_original(analysis, gone, model)
-    expected, what = run(masked, call), "the masked original"
-    try:
-        error, remark = _agree(outputs, expected, Pair(smaller, masked, call), allowed, what)
-    except VerificationError:
-        random = differing(expected, run(masked, call, seed=1))
-        if not random:
-            raise
-        checks.append(_besides_random(outputs, expected, random, allowed))
-        return Report(tuple(checks), None, graph_error, mixing)
-    checks.append(f"outputs equal the masked original's: {error:.1e} relative{remark}")
-    if other_sizes:
-        checks.append(check_other_sizes(plan, model, smaller, masked, call, allowed))
-    return Report(tuple(checks), error, graph_error, mixing)
+    models = _Models(plan, model, smaller, graph, call, allowed, analysis, gone, mixing)
+    found = list(models.compared(other_sizes))
+    errors = (check.error for check in found if check.error is not None)
+    return Report(
+        (*checks, *(check.text for check in found)),
+        max(errors, default=None),
+        max((check.graph_error for check in found), default=0.0),
+        tuple(group.name for group in mixing),
+    )
 
 
 def _check_graph(
     plan: Plan, planned: Analysis, graph: fx.GraphModule, model: nn.Module, smaller: nn.Module
 ) -> str:
-    """The result is the graph rewritten for the sizes of these inputs, or of those of the plan."""
+    """Compare the result with the graph rewritten for the sizes of these inputs, or the plan's."""
     try:
         return check_graph(plan, graph, smaller)
     except VerificationError:
@@ -179,126 +168,154 @@ def _check_graph(
         return check_graph(plan, rewritten_graph(plan, planned, gone, model, call), smaller)
 
 
-def _agree(
-    outputs: list[torch.Tensor],
-    expected: list[torch.Tensor],
-    pair: Pair,
-    allowed: float,
-    what: str,
-) -> tuple[float, str]:
-    """How far outputs are apart, with a remark where the first comparison did not decide it."""
-    try:
-        return difference(outputs, expected, allowed, what), ""
-    except VerificationError as failure:
-        return settled(failure, pair, allowed)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Models:
+    """The original, the pruned model and the rewritten graph (or the reason for its absence)."""
+
+    plan: Plan
+    model: nn.Module
+    smaller: nn.Module
+    graph: fx.GraphModule | str
+    call: Call
+    allowed: float
+    analysis: Analysis
+    gone: Gone
+    mixing: tuple[PlanGroup, ...]
+
+    def compared(self, other_sizes: bool) -> Iterator[Check]:
+        """Compare outputs with the rewritten graph and the masked original."""
+        if any(tensor.is_meta for tensor in named(self.model).values()):
+            yield Check("outputs not compared: on the meta device there are no numbers")
+        elif self.analysis.graph.data_dependent:
+            yield from self._by_decisions()
+        else:
+            yield from self._directly(other_sizes)
+
+    def _directly(self, other_sizes: bool) -> Iterator[Check]:
+        outputs = run(self.smaller, self.call)
+        if isinstance(self.graph, str):
+            yield Check(self.graph)
+        else:
+            expected = run(self.graph, self.call)
+            try:
+                error, text = self._agree(outputs, expected, self.graph, _GRAPH)
+            except VerificationError:
+                if not differ(run(self.model, self.call), run(self.model, self.call)):
+                    raise
+                yield Check("outputs not compared: the original's are not the same twice")
+                return
+            yield Check(f"outputs equal the rewritten graph's: {text}", graph_error=error)
+            yield from map(Check, blind(expected))
+        described = self.plan.target == "module" and check_configuration(
+            self.smaller, self.call, self.allowed
+        )
+        if described:
+            yield Check(described)
+        if self.mixing:
+            yield Check(_mixed(self.mixing))
+            if other_sizes and not differ(outputs, run(self.smaller, self.call, seed=1)):
+                yield self._other_sizes(None)
+            return
+        masked = masked_original(self.analysis, self.gone, self.model)
+        expected = run(masked, self.call)
+        try:
+            error, text = self._agree(outputs, expected, masked, _MASKED)
+        except VerificationError:
+            random = differing(expected, run(masked, self.call, seed=1))
+            if not random:
+                raise
+            yield Check(_besides_random(outputs, expected, random, self.allowed))
+            return
+        yield Check(f"outputs equal the masked original's: {text}", error)
+        if other_sizes:
+            yield self._other_sizes(masked)
+
+    def _by_decisions(self) -> Iterator[Check]:
+        """Compare outputs under value-dependent control flow.
+
+        All models repeat the decisions of the original, then those of the masked original; the
+        values behind the decisions are compared along with the outputs.
+        """
+        so = "outputs"
+        if isinstance(self.graph, str):
+            yield Check(self.graph)
+        else:
+            error, text = self._alike(self.graph, replay_pruned, _GRAPH, " behind {} decisions")
+            told = "outputs equal the rewritten graph's where both decide as the original"
+            yield Check(f"{told}: {text}", graph_error=error)
+            so = "so do they"
+        run(self.smaller, self.call)  # by its own decisions
+        if missed := unreached(self.analysis):
+            yield Check(missed)
+        if self.mixing:
+            yield Check(_mixed(self.mixing))
+            return
+        masked = masked_original(self.analysis, self.gone, self.model)
+        error, text = self._alike(masked, replay_masked, _MASKED)
+        yield Check(f"{so} equal the masked original's: {text}", error)
+        other_path = analyze(trace(masked, *self.call))
+        if structure_digest(other_path.groups) != structure_digest(self.analysis.groups):
+            told = "not compared where both decide as the masked original: it takes another way"
+            yield Check(told)
+            return
+        gone = other_path.gone([group.removed for group in self.plan.groups])
+        there = replace(self, analysis=other_path, gone=gone)
+        error, text = there._alike(masked, replay_masked, _MASKED)
+        yield Check(f"the same where both decide as the masked original: {text}", error)
+
+    def _other_sizes(self, masked: nn.Module | None) -> Check:
+        given = (self.plan, self.model, self.smaller, masked, self.call, self.allowed)
+        return Check(check_other_sizes(*given))
+
+    def _agree(
+        self, outputs: Values, expected: Values, reference: nn.Module, what: str
+    ) -> tuple[float, str]:
+        """Return the largest difference of outputs, also in words."""
+        remark = ""
+        try:
+            error = difference(outputs, expected, self.allowed, what)
+        except VerificationError as failure:
+            pair = Pair(self.smaller, reference, self.call)
+            error, remark = settled(failure, pair, self.allowed)
+        return error, f"{error:.1e} relative{remark}"
+
+    def _alike(
+        self, reference: nn.Module, replayed: Replayed, what: str, behind: str = ""
+    ) -> tuple[float, str]:
+        """Return the largest difference of outputs under the same decisions, also in words."""
+
+        def replays() -> tuple[Replay, Replay]:
+            return replay_pruned(self.analysis, self.gone), replayed(self.analysis, self.gone)
+
+        replay, other = replays()
+        outputs = run(self.smaller, self.call, replay=replay)
+        expected, remark = run(reference, self.call, replay=other), ""
+        try:
+            error = difference(outputs, expected, self.allowed, what)
+            operands = compare_operands(replay, other, self.allowed, what)
+        except VerificationError as failure:
+            pair = Pair(self.smaller, reference, self.call, replays)
+            error, remark = settled(failure, pair, self.allowed)
+            operands = error
+        values = f"the values{behind.format(replay.taken)} {operands:.1e}"
+        return error, f"{error:.1e} relative, {values}{remark}"
 
 
-def _besides_random(
-    outputs: list[torch.Tensor], expected: list[torch.Tensor], random: set[int], allowed: float
-) -> str:
-    """Compares those outputs that are not random with the masked original's."""
+def _mixed(groups: Sequence[PlanGroup]) -> str:
+    """Return the reasons against a comparison with the masked original."""
+    reasons = joined(part for group in groups for part in apart(group.mixing))
+    return f"not compared with the masked original: {len(groups)} pruned groups mix ({reasons})"
+
+
+def _besides_random(outputs: Values, expected: Values, random: set[int], allowed: float) -> str:
+    """Compare the deterministic outputs with the masked original's."""
     told = "not compared with the masked original: its outputs are random"
     kept = [i for i in range(len(expected)) if i not in random]
     if not kept or len(outputs) != len(expected):
         return told
     ours, theirs = ([values[i] for i in kept] for values in (outputs, expected))
-    error = difference(ours, theirs, allowed, "the masked original")
+    error = difference(ours, theirs, allowed, _MASKED)
     return (
         f"{len(kept)} outputs equal the masked original's: {error:.1e} relative; the other "
         f"{len(random)} are not compared, because they are random"
     )
-
-
-def _mixed(plan: Plan) -> str:
-    """Which reasons keep pruned groups from being compared with the masked original."""
-    groups = [group for group in plan.groups if group.mixing and group.removed]
-    reasons = joined(part for group in groups for part in apart(group.mixing))
-    return f"not compared with the masked original: {len(groups)} pruned groups mix ({reasons})"
-
-
-def _by_decisions(
-    plan: Plan,
-    checks: list[str],
-    mixing: tuple[str, ...],
-    allowed: float,
-    analysis: Analysis,
-    gone: Gone,
-    models: tuple[nn.Module, nn.Module, nn.Module | str],
-    call: Call,
-) -> Report:
-    """The comparison of outputs where control flow depends on values: all models decide as the
-    original did, then as the masked original does, and what they would have decided by is compared
-    with the outputs.
-    """
-    model, smaller, graph = models
-
-    def pruned() -> tuple[Replay, Replay]:
-        return replay_pruned(analysis, gone), replay_pruned(analysis, gone)
-
-    graph_error, so = 0.0, "outputs"
-    if isinstance(graph, str):
-        checks.append(graph)
-    else:
-        found = _alike(smaller, graph, pruned, call, allowed, "the rewritten graph")
-        checks.append(
-            "outputs equal the rewritten graph's where both decide as the original: "
-            f"{found.error:.1e} relative, the values behind {found.taken} decisions "
-            f"{found.operands:.1e}{found.remark}"
-        )
-        graph_error, so = found.error, "so do they"
-    run(smaller, call)  # by its own decisions
-    if missed := unreached(analysis):
-        checks.append(missed)
-    if mixing:
-        checks.append(_mixed(plan))
-        return Report(tuple(checks), None, graph_error, mixing)
-    masked, what = masked_original(analysis, gone, model), "the masked original"
-    found = _alike(smaller, masked, _beside(analysis, gone), call, allowed, what)
-    checks.append(
-        f"{so} equal the masked original's: {found.error:.1e} relative, the values "
-        f"{found.operands:.1e}{found.remark}"
-    )
-    other_path = analyze(trace(masked, *call))
-    if structure_digest(other_path.groups) != structure_digest(analysis.groups):
-        checks.append("not compared where both decide as the masked original: it takes another way")
-        return Report(tuple(checks), found.error, graph_error, mixing)
-    gone = other_path.gone([group.removed for group in plan.groups])
-    there = _alike(smaller, masked, _beside(other_path, gone), call, allowed, what)
-    checks.append(
-        f"the same where both decide as the masked original: {there.error:.1e} relative, the "
-        f"values {there.operands:.1e}{there.remark}"
-    )
-    return Report(tuple(checks), max(found.error, there.error), graph_error, mixing)
-
-
-def _beside(analysis: Analysis, gone: Gone) -> Replays:
-    """Replays for the pruned and the masked model, which decide as ``analysis`` saw."""
-    return lambda: (replay_pruned(analysis, gone), replay_masked(analysis, gone))
-
-
-class _Alike(NamedTuple):
-    """Differences of outputs and of the values that decide, and the number of decisions."""
-
-    error: float
-    operands: float
-    taken: int
-    remark: str = ""
-
-
-def _alike(
-    smaller: nn.Module,
-    reference: nn.Module,
-    replays: Replays,
-    call: Call,
-    allowed: float,
-    what: str,
-) -> _Alike:
-    """The comparison of two models that decide alike."""
-    replay, other = replays()
-    outputs, expected = run(smaller, call, replay=replay), run(reference, call, replay=other)
-    try:
-        error = difference(outputs, expected, allowed, what)
-        return _Alike(error, compare_operands(replay, other, allowed, what), replay.taken)
-    except VerificationError as failure:
-        error, remark = settled(failure, Pair(smaller, reference, call, replays), allowed)
-        return _Alike(error, error, replay.taken, remark)

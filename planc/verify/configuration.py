@@ -1,6 +1,4 @@
-"""Whether the configuration of a pruned model describes it: whether its class makes the same model
-anew from it, as a library does that loads a checkpoint.
-"""
+"""Configuration check: rebuild a pruned model from its configuration, as loading it would."""
 
 from __future__ import annotations
 
@@ -17,9 +15,9 @@ _OTHERWISE = "its configuration does not describe the pruned model"
 
 
 def check_configuration(smaller: nn.Module, call: Call, allowed: float) -> str:
-    """What to say of the configuration, empty where the model has none.
+    """Return the outcome in words, empty for a model without configuration.
 
-    The model made anew is given the state dict of ``smaller`` and run beside it.
+    The rebuilt model gets the state dict of ``smaller``, and their outputs are compared.
     """
     construction = construction_of(smaller)
     if construction is None:

@@ -1,8 +1,6 @@
-"""Contents of a result, for comparison: tensors, arrays and numbers by their places, the rest as
-text.
+"""Comparable contents of a model's result: tensors, arrays and numbers by place, the rest as text.
 
-In: the object that a model returned. Out: :class:`Contents`, a list of tensors. What a result holds
-in no order is put in an order by its content.
+Unordered parts of a result, such as sets, are sorted by content.
 """
 
 from __future__ import annotations
@@ -20,8 +18,10 @@ from planc.trace.results import Items, handed_back, own_objects
 
 
 class Contents(list[torch.Tensor]):
-    """The tensors in a result, with arrays and numbers as tensors; ``places`` are theirs, ``texts``
-    the types, strings and whole numbers of the result with their places.
+    """Tensors of a result, including arrays and numbers as tensors.
+
+    ``places`` holds the place of each; ``texts`` holds the types, strings and integers of the
+    result with their places.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,14 @@ class Contents(list[torch.Tensor]):
         self.texts: list[tuple[str, str]] = []
 
     def name(self, i: int) -> str:
-        """Tensor ``i`` in words."""
+        """Return a description of tensor ``i``."""
         return f"output {i}" if self.places[i] == "result" else f"output {i} ({self.places[i]})"
 
 
 def contents(model: nn.Module, returned: Any) -> Contents:
-    """The contents of what ``model`` returned, but for its own state and objects."""
+    """Return the contents of the value returned by ``model``, without the model's own state and
+    objects.
+    """
     state = handed_back(model, returned)
     search = Search(
         Items(), lambda part: id(part) in state, own_objects(model), unordered=_in_order
@@ -52,7 +54,7 @@ def contents(model: nn.Module, returned: Any) -> Contents:
 
 
 def texts_differ(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
-    """Whether two results differ in what is no tensor."""
+    """Return True if two results differ in parts other than tensors."""
     try:
         compare_texts(some, others, "the other")
     except VerificationError:
@@ -61,10 +63,10 @@ def texts_differ(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
 
 
 def compare_texts(outputs: list[torch.Tensor], expected: list[torch.Tensor], what: str) -> None:
-    """Compares what is no tensor in two results.
+    """Compare the parts of two results other than tensors.
 
     Raises:
-        VerificationError: it differs; names the first place.
+        VerificationError: they differ; names the first place.
     """
     if not (isinstance(outputs, Contents) and isinstance(expected, Contents)):
         return
@@ -79,7 +81,7 @@ def compare_texts(outputs: list[torch.Tensor], expected: list[torch.Tensor], wha
 
 
 def _as_tensor(part: Any) -> torch.Tensor | None:
-    """A tensor of the same content, None where numbers are no part of it."""
+    """Return a tensor of the same content, None if the part is not numeric."""
     if isinstance(part, torch.Tensor):
         return part.detach().clone()
     if isinstance(part, np.ndarray | np.generic) and part.dtype.kind in "biufc":
@@ -90,7 +92,7 @@ def _as_tensor(part: Any) -> torch.Tensor | None:
 
 
 def _as_text(part: Any) -> str:
-    if isinstance(part, bytes | bytearray):  # of numbers that may be rounded otherwise
+    if isinstance(part, bytes | bytearray):  # may encode numbers rounded differently
         return f"{len(part)} bytes"
     if is_iterator(part):
         return "an iterator"
@@ -106,7 +108,7 @@ def _in_order(unordered: Any) -> list[Any]:
 
 
 def _key(part: Any) -> tuple[str, tuple[int, ...], float, str]:
-    """The place of an item among others; rounding does not change it."""
+    """Return the sort key of an item, independent of rounding."""
     tensor = _as_tensor(part)
     if tensor is None:
         return type(part).__name__, (), 0.0, repr(part) if isinstance(part, PLAIN) else ""

@@ -1,4 +1,4 @@
-"""What a result computes, beside the rewritten graph and the masked original."""
+"""Output comparison: runs of a result, the rewritten graph and the masked original."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 def rewritten_graph(
     plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module, call: Call | None = None
 ) -> fx.GraphModule:
-    """The rewritten graph over slices of the original's tensors, taken by the labels; with ``call``
-    it checks the sizes that it is bound to by trial, as the result does.
+    """Return the rewritten graph over slices of the original's tensors, taken by the labels.
+
+    With ``call``, the graph checks the input sizes bound by trial, as the result does.
     """
     before, shapes = named(model), analysis.shapes(gone)
     tensors: dict[str, torch.Tensor] = {}
@@ -52,19 +53,20 @@ def rewritten_graph(
 
 def graph_or_reason(
     plan: Plan, analysis: Analysis, gone: Gone, model: nn.Module, call: Call | None = None
-) -> tuple[fx.GraphModule | None, str]:
-    """The rewritten graph, None with the reason in words where a graph cannot hold what the model
-    does: values leave torch, and what they become there is not seen.
+) -> fx.GraphModule | str:
+    """Return the rewritten graph, or in words the reason for its absence.
+
+    No graph exists if values leave torch unobserved, or the results cannot be written.
     """
     graph = analysis.graph
     left = [f"a value {departure.reason}" for departure in graph.departures if departure.outside]
     for reason in filter(None, (*left, graph.unwritable)):
-        return None, f"not compared with the rewritten graph: {reason}"
-    return rewritten_graph(plan, analysis, gone, model, call), ""
+        return f"not compared with the rewritten graph: {reason}"
+    return rewritten_graph(plan, analysis, gone, model, call)
 
 
 def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:
-    """The original with every vanished coordinate zero, by the labels, as far as masks are."""
+    """Return the original with zeros at every removed coordinate, by the labels."""
     zeroed: dict[int, torch.Tensor] = {}
     before = named(model)
     for t in analysis.graph.tensors:
@@ -86,16 +88,16 @@ def run(
     replay: Replay | None = None,
     dtype: torch.dtype | None = None,
 ) -> Contents:
-    """Outputs of one run in the model's own mode, and in its own precision or that of ``dtype``.
+    """Return the outputs of one run in the model's own mode, in its precision or that of ``dtype``.
 
-    The run is that of a copy: what it writes to tensors and attributes (statistics, caches, flags)
-    is not the model's, nor is the random state. Fused attention is off.
+    A copy is run: writes to tensors and attributes (statistics, caches, flags) do not reach the
+    model, and the random state is restored. Fused attention is off.
 
     Raises:
-        VerificationError: the run fails, or has other decisions to take than ``replay``.
+        VerificationError: the run fails, or has other decisions than ``replay``.
     """
     forgetting = Forgetting()
-    while replay is not None:  # the traced run decided what a model decides that has not run yet
+    while replay is not None:  # the traced run decided as a model does on its first run
         try:
             found = _run(model, call, seed, replay, dtype, forgetting)
         except VerificationError:
@@ -145,9 +147,7 @@ def _failed(model: nn.Module, error: Exception) -> str:
 def _copied(
     model: nn.Module, values: Mapping[int, torch.Tensor], dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """A copy of a model, in which tensors have other ``values``, by the ``id`` of the old one, or
-    another precision.
-    """
+    """Return a copy of a model, its tensors replaced by ``values`` (keyed by ``id``) or cast."""
 
     def replace(tensor: torch.Tensor) -> torch.Tensor:
         new = values[id(tensor)] if id(tensor) in values else tensor.detach().clone()
@@ -161,7 +161,7 @@ def _copied(
 
 @contextmanager
 def _deciding(replay: Replay | None) -> Iterator[None]:
-    """Within it a model runs operator by operator as it was traced, deciding as ``replay`` says."""
+    """Context of a run operator by operator, as traced, under the decisions of ``replay``."""
     if replay is None:
         yield
         return
@@ -177,10 +177,10 @@ _GROWN = 100
 
 
 def compare_operands(replay: Replay, other: Replay, allowed: float, what: str) -> float:
-    """The largest difference of the values that two runs decided by, relative to each tensor's.
+    """Return the largest difference of the deciding values of two runs, relative to each tensor's.
 
-    They are small differences of large coordinates, and logarithms of those: rounding has grown in
-    them, for which a hundred times what is ``allowed`` of outputs is let pass.
+    These values are small differences of large coordinates, or logarithms of such. Rounding errors
+    have grown in them, so the tolerance is a hundred times the ``allowed`` one of outputs.
     """
     worst, allowed = 0.0, _GROWN * allowed
     for i, (a, b) in enumerate(zip(replay.operands, other.operands, strict=True)):
@@ -193,7 +193,7 @@ def differ(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
 
 
 def differing(some: list[torch.Tensor], others: list[torch.Tensor]) -> set[int]:
-    """The outputs of one run, by their places, that another run does not have."""
+    """Return the indices of outputs without an equal in the other run."""
     unlike = {i for i, (a, b) in enumerate(zip(some, others, strict=False)) if not _equal(a, b)}
     return unlike | set(range(min(len(some), len(others)), max(len(some), len(others))))
 
@@ -203,7 +203,7 @@ def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def blind(outputs: list[torch.Tensor]) -> Iterator[str]:
-    """Outputs in which there is nothing to compare, in words."""
+    """Yield a remark for each output without numbers to compare."""
     for i, output in enumerate(outputs):
         if not output.numel():
             yield f"output {i} is empty ({_shape(output)}): it has no numbers to compare"
@@ -222,7 +222,7 @@ def _shape(tensor: torch.Tensor) -> str:
 def difference(
     outputs: list[torch.Tensor], expected: list[torch.Tensor], allowed: float, what: str
 ) -> float:
-    """The largest difference of outputs, relative to the largest expected value of each."""
+    """Return the largest difference of outputs, relative to the largest expected value of each."""
     worst = 0.0
     if len(outputs) != len(expected):
         raise VerificationError(f"{len(outputs)} outputs, {what} has {len(expected)}")
@@ -234,7 +234,7 @@ def difference(
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor, allowed: float, name: str, what: str) -> float:
-    """The largest difference of two tensors, relative to the largest finite value of ``b``."""
+    """Return the largest difference of two tensors, relative to the largest finite ``b``."""
     if a.shape != b.shape:
         raise VerificationError(f"{name} has shape {tuple(a.shape)}, {what} {tuple(b.shape)}")
     if not a.numel():
@@ -249,15 +249,13 @@ def _distance(a: torch.Tensor, b: torch.Tensor, allowed: float, name: str, what:
 
 
 def gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """How far each value of ``a`` is from that of ``b``. Infinities may be equal, and two values
-    that are not numbers are.
-    """
+    """Return the absolute elementwise difference; equal infinities and two NaNs count as equal."""
     a, b = _wide(a), _wide(b)
     return torch.where((a == b) | (a.isnan() & b.isnan()), 0, a - b).abs()
 
 
 def largest(values: torch.Tensor) -> float:
-    """The largest finite magnitude, 0 if there is none."""
+    """Return the largest finite magnitude, 0 if there is none."""
     sizes = _wide(values).abs()
     sizes = sizes[sizes.isfinite()]
     return float(sizes.max()) if sizes.numel() else 0.0

@@ -1,4 +1,4 @@
-"""Runs in another precision than the model's own: all that is floating is of one type there."""
+"""Runs in a precision other than the model's own, with all floating-point tensors of one type."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ _COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
 
 def converted(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """A floating or complex tensor in the precision of ``dtype``, any other one as it is."""
+    """Return a floating-point or complex tensor in the precision of ``dtype``, others unchanged."""
     if dtype is None or tensor.layout is not torch.strided:
         return tensor
     return tensor.to(type_in(tensor.dtype, dtype))
 
 
 def type_in(found: torch.dtype, dtype: torch.dtype) -> torch.dtype:
-    """The type that takes the place of ``found``."""
+    """Return the replacement of the type ``found``."""
     if found.is_complex:
         return _COMPLEX[dtype]
     return dtype if found.is_floating_point else found
 
 
 class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives no types
-    """Within it every operator reads and gives tensors of one floating type.
+    """Context in which every operator reads and returns tensors of one floating-point type.
 
-    Types that code or a graph name themselves (``x.float()``, ``dtype=torch.float32``) give way.
+    Types named explicitly by code or a graph (``x.float()``, ``dtype=torch.float32``) are replaced,
+    too.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -40,7 +41,7 @@ class Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gi
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = (args, dict(kwargs or {}))
-        mutable = func._schema.is_mutable  # memory that is written to is that of the caller
+        mutable = func._schema.is_mutable  # writes must reach the caller's memory
         args, kwargs = pytree.tree_map(self._named if mutable else self._converted, given)
         result = func(*args, **kwargs)
         return result if mutable else pytree.tree_map(self._converted, result)

@@ -1,7 +1,6 @@
-"""Differences of rounding: told from errors by a second comparison in double precision.
+"""Rounding differences, distinguished from errors by a second comparison in double precision.
 
-What two models compute alike, they compute more alike the more digits they have. An error stays.
-In: two models whose outputs differ. Out: the difference in double precision, or the failure.
+Rounding differences shrink with precision; errors remain.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from planc.verify.outputs import TOLERANCE, differ, gaps, largest, run
 _ALIKE = TOLERANCE[torch.float64]
 _VANISHES = 1e-6  # of a difference from float32 to float64: rounding loses nine digits
 _FINEST = 1e-12
-_LIKE_ITSELF = 10.0  # times how far the reference is from itself in another precision
+_LIKE_ITSELF = 10.0  # times the reference's own difference between precisions
 
 Values = list[torch.Tensor]
 Replays = Callable[[], tuple[Replay, Replay]]
@@ -29,7 +28,7 @@ Replays = Callable[[], tuple[Replay, Replay]]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A pruned model and its reference, which both run ``call``, deciding as ``replays`` say."""
+    """A pruned model and its reference, both run on ``call`` under the decisions of ``replays``."""
 
     smaller: nn.Module
     reference: nn.Module
@@ -37,7 +36,7 @@ class Pair:
     replays: Replays | None = None
 
     def values(self, dtype: torch.dtype | None) -> tuple[Values, Values]:
-        """Outputs of both, and what they decided by, in the precision of ``dtype``."""
+        """Return the outputs and deciding values of both, in the precision of ``dtype``."""
         ours, theirs = self.replays() if self.replays else (None, None)
         outputs = run(self.smaller, self.call, replay=ours, dtype=dtype)
         expected = run(self.reference, self.call, replay=theirs, dtype=dtype)
@@ -47,14 +46,14 @@ class Pair:
 
 
 def settled(failure: VerificationError, pair: Pair, allowed: float) -> tuple[float, str]:
-    """The difference of a pair that rounding alone sets apart, and a remark for the report.
+    """Return the difference of a pair explained by rounding, and a remark for the report.
 
-    An output passes where double precision makes the difference vanish. It passes as well where
-    the reference is as far from itself in another precision: near ties of a top-k, say. A tolerance
-    below the digits of double precision is taken by its word.
+    An output passes if the difference vanishes in double precision. It also passes if the reference
+    differs from itself as much between precisions, as at near ties of a top-k. A tolerance below
+    the digits of double precision is applied strictly.
 
     Raises:
-        VerificationError: ``failure``, where the difference is none of rounding.
+        VerificationError: ``failure``, if rounding does not explain the difference.
     """
     if allowed < _FINEST:
         raise failure
@@ -89,11 +88,12 @@ def _rounded(
     allowed: float,
     steady: bool,
 ) -> float | None:
-    """How far one output is from the expected one in double precision; negative where the
-    reference, which is ``steady`` if nothing in it is random, does not settle it; None where the
-    difference is an error.
+    """Return the difference of one output from the expected one in double precision.
+
+    It is negative if the reference, deterministic if ``steady``, does not settle the question, and
+    None if the difference is an error.
     """
-    if coarse_expected.shape != expected.shape:  # the reference finds another number of boxes, say
+    if coarse_expected.shape != expected.shape:  # e.g. another number of detected boxes
         return -1.0 if steady else None
     if fine.shape != expected.shape:
         return None
@@ -112,7 +112,7 @@ def _rounded(
     loose, wrong = own > allowed * scale, apart > _ALIKE * scale
     if not floating:
         loose = own > 0
-    # a tie that is exact falls as often to the same side in both precisions as to different ones
+    # an exact tie falls to the same side in both precisions as often as to different sides
     if not loose.any() or int((wrong & ~loose).sum()) > int(loose.sum()):
         return None
     return -1.0 if not floating or worst <= _LIKE_ITSELF * float(own.max()) else None

@@ -1,13 +1,13 @@
-"""Other sizes than those that were planned with: another batch, smaller and larger images, shorter
-and longer sequences. As far as the original takes them, the pruned model must take them as well.
+"""Comparison at other input sizes: another batch, smaller and larger images, shorter and longer
+sequences.
 
-In: a model and one call of it. Out: other calls, and whether both models agree on them.
+The pruned model must accept every tried size accepted by the original, and agree with it there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,17 +36,19 @@ def check_other_sizes(
     call: Call,
     allowed: float,
 ) -> str:
-    """Compares outputs on inputs of other sizes than ``call``'s: with those of the masked original,
-    or, where a mixing group was pruned (``masked`` is None), with the graph's rewritten for them.
+    """Compare outputs on inputs of other sizes than those of ``call``.
+
+    The reference is the masked original or, if a mixing group was pruned (``masked`` is None), the
+    graph rewritten for each size.
 
     Returns:
-        what was compared, with the sizes, in words.
+        The comparisons made, with the sizes, in words.
 
     Raises:
-        VerificationError: the pruned model does not run, or gives something else, on inputs for
-            which the model has the plan's groups.
+        VerificationError: the pruned model fails or differs on inputs for which the model has the
+            plan's groups.
     """
-    compared = partial(_compared_or_refused, plan, model, smaller, masked, allowed)
+    compared = _AtOtherSizes(plan, model, smaller, masked, allowed).compared_or_refused
     found: dict[str, None] = {}
     for other, alone in _tries(model, call):
         taken, text = compared(other)
@@ -56,68 +58,69 @@ def check_other_sizes(
     return "; ".join(found) or "no other sizes compared: the original takes none of those tried"
 
 
-def _compared_or_refused(
-    plan: Plan,
-    model: nn.Module,
-    smaller: nn.Module,
-    masked: nn.Module | None,
-    allowed: float,
-    other: Call,
-) -> tuple[bool, str]:
-    """Whether a graph takes the sizes of another call, and the outcome in words."""
-    try:
-        return True, _compared(plan, model, smaller, masked, other, allowed)
-    except SizeMismatch as refused:
-        sizes = sizes_of(other)
-        return False, f"with inputs of {sizes} the graph refuses, as it says: {refused}"
+@dataclass(frozen=True, slots=True, eq=False)
+class _AtOtherSizes:
+    """The models to compare; ``masked`` is None if a mixing group was pruned."""
 
+    plan: Plan
+    model: nn.Module
+    smaller: nn.Module
+    masked: nn.Module | None
+    allowed: float
 
-def _compared(
-    plan: Plan,
-    model: nn.Module,
-    smaller: nn.Module,
-    masked: nn.Module | None,
-    other: Call,
-    allowed: float,
-) -> str:
-    """What a comparison at the sizes of another call says.
-
-    Raises:
-        SizeMismatch: a graph refuses these sizes.
-        VerificationError: as :func:`check_other_sizes`.
-    """
-    sizes = sizes_of(other)
-    reference, what = masked, f"the masked original with inputs of {sizes}"
-    if reference is None:
-        analysis = analyze(trace(model, *other))
-        if not _same_groups(plan, analysis):
-            return _ELSEWHERE.format(sizes)
-        gone = analysis.gone([group.removed for group in plan.groups])
-        reference, graphless = graph_or_reason(plan, analysis, gone, model, other)
-        if reference is None:
-            return f"with inputs of {sizes} {graphless}"
-        what = f"the rewritten graph with inputs of {sizes}"
-    try:
-        expected = run(reference, other)
-    except Exception:
-        return f"not compared with inputs of {sizes}: the original does not take their values"
-    try:
-        outputs = _outputs(smaller, other, sizes)
+    def compared_or_refused(self, other: Call) -> tuple[bool, str]:
+        """Return False if a graph refuses the sizes of another call, and the outcome in words."""
         try:
-            error, remark = difference(outputs, expected, allowed, what), ""
+            return True, self._compared(other, sizes_of(other))
+        except SizeMismatch as refused:
+            return (
+                False,
+                f"with inputs of {sizes_of(other)} the graph refuses, as it says: {refused}",
+            )
+
+    def _compared(self, other: Call, sizes: str) -> str:
+        """Return the outcome of a comparison at the sizes of another call.
+
+        Raises:
+            SizeMismatch: a graph refuses these sizes.
+            VerificationError: as for :func:`check_other_sizes`.
+        """
+        what = f"the masked original with inputs of {sizes}"
+        if self.masked is not None:
+            reference = self.masked
+        else:
+            analysis = analyze(trace(self.model, *other))
+            if not self._same_groups(analysis):
+                return _ELSEWHERE.format(sizes)
+            gone = analysis.gone([group.removed for group in self.plan.groups])
+            graph = graph_or_reason(self.plan, analysis, gone, self.model, other)
+            if isinstance(graph, str):
+                return f"with inputs of {sizes} {graph}"
+            reference = graph
+            what = f"the rewritten graph with inputs of {sizes}"
+        try:
+            expected = run(reference, other)
+        except Exception:
+            return f"not compared with inputs of {sizes}: the original does not take their values"
+        try:
+            outputs = _outputs(self.smaller, other, sizes)
+            try:
+                error, remark = difference(outputs, expected, self.allowed, what), ""
+            except VerificationError as failure:
+                pair = Pair(self.smaller, reference, other)
+                error, remark = settled(failure, pair, self.allowed)
         except VerificationError as failure:
-            error, remark = settled(failure, Pair(smaller, reference, other), allowed)
-    except VerificationError as failure:
-        if differ(expected, run(reference, other, seed=1)):  # as where it reads beyond its inputs
-            return f"not compared with inputs of {sizes}: there the original is not the same twice"
-        if _same_groups(plan, analyze(trace(model, *other))):
-            raise
-        return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
-    return f"outputs equal those of {what}, too: {error:.1e} relative{remark}"
+            if differ(expected, run(reference, other, seed=1)):  # e.g. reads beyond its inputs
+                return (
+                    f"not compared with inputs of {sizes}: there the original is not the same twice"
+                )
+            if self._same_groups(analyze(trace(self.model, *other))):
+                raise
+            return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
+        return f"outputs equal those of {what}, too: {error:.1e} relative{remark}"
 
-
-def _same_groups(plan: Plan, analysis: Analysis) -> bool:
-    return structure_digest(analysis.groups) == plan.source.structure
+    def _same_groups(self, analysis: Analysis) -> bool:
+        return structure_digest(analysis.groups) == self.plan.source.structure
 
 
 def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
@@ -133,14 +136,15 @@ def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
 
 
 def other_calls(model: nn.Module, call: Call) -> list[Call]:
-    """A call with as many smaller sizes as the model takes at once, and one with larger ones; those
-    of the two that it takes.
+    """Return the accepted ones of two calls: one with smaller sizes, one with larger.
+
+    Each changes as many sizes at once as the model accepts.
     """
     return [other for other, _ in _tries(model, call)]
 
 
 def _tries(model: nn.Module, call: Call) -> Iterator[tuple[Call, list[Call]]]:
-    """The other calls, each with the calls that change one size alone."""
+    """Yield the other calls, each with the calls changing one size alone."""
     taken = [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
     larger = list(_larger(call, taken))
     for other, changes in (
@@ -152,29 +156,29 @@ def _tries(model: nn.Module, call: Call) -> Iterator[tuple[Call, list[Call]]]:
 
 
 def _at_once(model: nn.Module, call: Call, taken: list[Change]) -> Call | None:
-    """A call with all changes that the model takes one by one, or with the first of them."""
+    """Return a call with all changes accepted one by one, or with the first of them."""
     if not taken:
         return None
     together = _changed(call, taken)
-    alone = len(taken) == 1  # which was just tried
+    alone = len(taken) == 1  # already tried
     return together if alone or _runs(model, together) else _changed(call, taken[:1])
 
 
 def _at_once_or_one(model: nn.Module, call: Call, changes: list[Change]) -> Call | None:
-    """A call with all changes, or with the first that the model takes alone."""
+    """Return a call with all changes, or with the first one accepted alone."""
     tries = [changes, *([change] for change in changes if len(changes) > 1)]
     calls = (_changed(call, tried) for tried in tries if tried)
     return next((other for other in calls if _runs(model, other)), None)
 
 
 def sizes_of(call: Call) -> str:
-    """The shapes of the tensors of a call: ``2x3x168x168``."""
+    """Return the shapes of the tensors of a call as text: ``2x3x168x168``."""
     shapes = [leaf.shape for leaf in leaves(call) if isinstance(leaf, torch.Tensor)]
     return ", ".join("x".join(map(str, shape)) or "scalar" for shape in dict.fromkeys(shapes))
 
 
 def _changes(call: Call) -> Iterator[Change]:
-    """The changes to try: one for the batch, one for each size of the other dimensions."""
+    """Yield the changes to try: one for the batch, one for each size of the other dimensions."""
     tensors = [leaf for leaf in leaves(call) if isinstance(leaf, torch.Tensor) and leaf.dim() > 1]
     if tensors:
         batch = tensors[0].shape[0]
@@ -186,7 +190,7 @@ def _changes(call: Call) -> Iterator[Change]:
 
 
 def _larger(call: Call, taken: list[Change]) -> Iterator[Change]:
-    """A quarter more for each size that can be smaller, or is too small to be."""
+    """Yield an increase by a quarter for each size accepted smaller, or too small to shrink."""
     smaller = {size for leading, size, _ in taken if not leading}
     tensors = [leaf for leaf in leaves(call) if isinstance(leaf, torch.Tensor)]
     for size in dict.fromkeys(n for tensor in tensors for n in tensor.shape[1:]):
@@ -209,7 +213,7 @@ def _changed(call: Call, changes: list[Change]) -> Call:
 
 
 def _resized(tensor: torch.Tensor, dim: int, size: int) -> torch.Tensor:
-    """The first ``size`` entries of a dimension; where there are too few, others made of them."""
+    """Return the first ``size`` entries of a dimension, extended by flipped copies if necessary."""
     return torch.cat([tensor, tensor.flip(-1)], dim).narrow(dim, 0, size).contiguous()
 
 

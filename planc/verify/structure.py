@@ -1,5 +1,5 @@
-"""Whether a plan is the one that its removals lead to, and a result the model that it describes:
-classes, attributes, operators and shapes.
+"""Structure checks: the plan follows from its removals, and the result has its classes, attributes,
+operators and shapes.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ _DERIVED = (
 def check_source(plan: Plan, model: nn.Module) -> None:
     try:
         check_model(plan, model)
-    except (ValueError, LookupError) as error:  # members that do not fit the plan's own tensors
+    except (ValueError, LookupError) as error:  # members and tensors of the plan disagree
         raise VerificationError(f"the plan contradicts itself: {error}") from error
 
 
 def as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
-    """The analysis of the model on the inputs that the plan was made with.
+    """Return the analysis of the model on the inputs of the plan.
 
     Raises:
-        VerificationError: on the inputs of ``analysis`` the model has other groups.
-        StalePlan: so it has because it runs otherwise there, by their values.
+        VerificationError: the model has other groups on the inputs of ``analysis``.
+        StalePlan: the same, under control flow that depends on input values.
     """
-    if analysis.graph.data_dependent:  # of the inputs of the plan, only shapes are known
+    if analysis.graph.data_dependent:  # the plan records only the shapes of its inputs
         check_structure(plan, analysis)
         return analysis
     if without_precision(analysis.graph.input_spec) == without_precision(plan.inputs):
@@ -76,7 +76,7 @@ def as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
 
 
 def check_plan(plan: Plan, analysis: Analysis) -> str:
-    """The plan is the one that its removals lead to, in every field that means something."""
+    """Check every meaningful field of the plan against the one derived from its removals."""
     names = [group.name for group in analysis.groups]
     for group, found in zip(plan.groups, analysis.groups, strict=False):
         for field in ("name", "kind", "size", "rows", "members"):
@@ -107,12 +107,12 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
         expected = expected.replace(shapes=plan.shapes)
     deciding = analysis.graph.data_dependent
     if deciding or ("real" in analysis.graph.frontend and plan.inputs != expected.inputs):
-        plan = _without_work(plan, expected)  # values decide how much is computed
+        plan = _without_work(plan, expected)  # the amount of work depends on values
     if deciding or without_precision(plan.inputs) == without_precision(expected.inputs):
         expected = expected.replace(inputs=plan.inputs, requires=features(plan.inputs))
     expected = _in_precision(plan, expected)
     composed = len(plan.provenance) > 1
-    if composed and plan.target == "graph":  # its last part was made for a graph rewritten before
+    if composed and plan.target == "graph":  # its last part was made for a rewritten graph
         plan = plan.replace(shapes=expected.shapes)
     for field in _DERIVED:
         planned, derived = getattr(plan, field), getattr(expected, field)
@@ -121,7 +121,7 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
                 f"the plan's {field} differ from what its removals lead to: "
                 f"{_first_difference(planned, derived)}"
             )
-    # the structure of a composed plan's result bears the name that the last of its parts gave it
+    # the structure of a composed plan's result is named by the last of its parts
     structure = () if composed else ("structure",)
     for field in ("attributes", "tensors", *structure):
         if getattr(plan.result, field) != getattr(expected.result, field):
@@ -130,7 +130,7 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
 
 
 def _in_precision(plan: Plan, expected: Plan) -> Plan:
-    """``expected`` in the precision that ``plan`` was made in: models may be converted since."""
+    """Return ``expected`` in the precision of ``plan``; the model may have been converted since."""
     was, before, after = plan.cost_before, expected.cost_before, expected.cost_after
     width, rest = divmod(was.bytes, max(1, was.params))
     if was.bytes == before.bytes or rest or width not in (1, 2, 4, 8):
@@ -138,13 +138,15 @@ def _in_precision(plan: Plan, expected: Plan) -> Plan:
     return expected.replace(
         cost_before=replace(before, bytes=width * before.params),
         cost_after=replace(after, bytes=width * after.params),
-        shapes=plan.shapes,  # conversions are operators, where there is something to convert
+        shapes=plan.shapes,  # actual conversions of precision are recorded as operators
     )
 
 
 def _as_listed(plan: Plan, expected: Plan) -> Plan:
-    """``expected`` with the module table of ``plan``, which may list more: a composed plan has the
-    attributes of all its parts, one of an older version all attributes, but no classes.
+    """Return ``expected`` with the module table of ``plan``, which may list more entries.
+
+    A composed plan has the attributes of all its parts; one of an older version has all attributes,
+    but no classes.
     """
     listed = fingerprint.joined(expected.modules, plan.modules)
     if not fingerprint.lists_classes(plan.modules):
@@ -158,7 +160,7 @@ def _as_listed(plan: Plan, expected: Plan) -> Plan:
 
 
 def _all_shapes(analysis: Analysis, removed: Removed) -> bytes:
-    """The digest of shapes as plans of older versions have it: of constants, too."""
+    """Return the digest of shapes in older plans, which includes constants."""
     shapes = analysis.shapes(analysis.gone(removed))
     return fingerprint.shapes_digest(
         (node.op, [shapes[ref.id] for ref in node.outputs if ref is not None], node.literals)
@@ -168,7 +170,7 @@ def _all_shapes(analysis: Analysis, removed: Removed) -> bytes:
 
 
 def unreached(analysis: Analysis) -> str:
-    """The parameters that the run did not use, in words; empty if it used all."""
+    """Return the parameters unused by the run, in words; empty if all were used."""
     names = dict.fromkeys(
         pin.tensor for pin in analysis.pins if pin.reason == "not used by the traced run"
     )
@@ -182,7 +184,7 @@ def unreached(analysis: Analysis) -> str:
 
 
 def _without_work(plan: Plan, other: Plan) -> Plan:
-    """``plan`` with what ``other`` says of its MACs and its shapes."""
+    """Return ``plan`` with the MACs and shapes of ``other``."""
     costs = {
         field: replace(getattr(plan, field), macs=getattr(other, field).macs)
         for field in ("cost_before", "cost_after")
@@ -191,7 +193,7 @@ def _without_work(plan: Plan, other: Plan) -> Plan:
 
 
 def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> str:
-    """Classes, structural attributes, hooks and modes are the original's, but for what the plan
+    """Compare classes, structural attributes, hooks and modes with the original's, up to the plan's
     changes.
     """
     if not _alike(smaller, model):
@@ -220,8 +222,8 @@ def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) 
 
 
 def _alike(module: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules are of one class; every graph module has a class of its own, in which
-    its code stands.
+    """Return True if two modules have one class; graph modules, each with its own class, compare by
+    code.
     """
     if isinstance(module, fx.GraphModule) and isinstance(other, fx.GraphModule):
         return module.code == other.code
@@ -229,13 +231,15 @@ def _alike(module: nn.Module, other: nn.Module) -> bool:
 
 
 def _pairs(model: nn.Module, smaller: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """The paths of ``model`` with the modules that both have there."""
+    """Yield the paths of ``model`` with the modules of both there."""
     others = dict(smaller.named_modules())
     return ((path, module, others[path]) for path, module in model.named_modules())
 
 
 def _modes(module: nn.Module) -> dict[str, Any]:
-    """The modes of a module, and the flags and numbers that a layer of torch.nn is made with."""
+    """Return the modes of a module, and the flags and floats given to a torch.nn layer's
+    constructor.
+    """
     held = vars(module)
     made_with = {n: held[n] for n in settings(module) if type(held.get(n)) in (bool, float)}
     return {
@@ -246,7 +250,7 @@ def _modes(module: nn.Module) -> dict[str, Any]:
 
 
 def _other_hooks(model: nn.Module, smaller: nn.Module) -> str:
-    """The first module with more hooks, or fewer, than the original's, in words; empty if none."""
+    """Return the first difference in the number of hooks, in words; empty if there is none."""
     for path, module, other in _pairs(model, smaller):
         was, now = _hooks(module), _hooks(other)
         for name in sorted(was.keys() | now.keys()):
@@ -257,13 +261,13 @@ def _other_hooks(model: nn.Module, smaller: nn.Module) -> str:
 
 
 def _hooks(module: nn.Module) -> dict[str, int]:
-    """How many hooks of each kind a module has."""
+    """Return the number of hooks of each kind."""
     found = vars(module).items()
     return {n: len(v) for n, v in found if n.endswith("_hooks") and isinstance(v, dict)}
 
 
 def _used(model: nn.Module, call: Call) -> nn.Module:
-    """A copy of a model after one run, with the hooks that a first run installs."""
+    """Return a copy of a model after one run, with the hooks installed by a first run."""
     copied = copy_module(model)
     args, kwargs = map_leaves(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, call)
     with suppress(Exception), torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -272,7 +276,7 @@ def _used(model: nn.Module, call: Call) -> nn.Module:
 
 
 def check_graph(plan: Plan, reference: fx.GraphModule, smaller: nn.Module) -> str:
-    """The graph of the result has every operator, argument and constant of the reference."""
+    """Compare every operator, argument and constant of the result's graph with the reference."""
     if not isinstance(smaller, fx.GraphModule):
         raise VerificationError(
             f"the pruned model is a {type(smaller).__name__}, the plan is for a GraphModule"
@@ -294,7 +298,7 @@ def check_graph(plan: Plan, reference: fx.GraphModule, smaller: nn.Module) -> st
 
 
 def _check_leaf(path: str, plan: Plan, reference: fx.GraphModule, smaller: fx.GraphModule) -> None:
-    """A module that the graph calls has the reference's class, and the planned attributes."""
+    """Check a called module for the reference's class and the planned attributes."""
     parts = dict(smaller.get_submodule(path).named_modules())
     for inner, want in reference.get_submodule(path).named_modules():
         have = parts.get(inner, smaller)
@@ -318,7 +322,7 @@ def _check_leaf(path: str, plan: Plan, reference: fx.GraphModule, smaller: fx.Gr
 
 
 def _spelled(node: fx.Node) -> str:
-    name = getattr(node.target, "__name__", node.target)  # of a function; else it is text
+    name = getattr(node.target, "__name__", node.target)  # function name, or text
     args = node.args[:3] if node.target is check else node.args  # the rest is for its message
     return f"{node.op} {name} {args} {node.kwargs}"
 

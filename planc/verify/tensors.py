@@ -1,4 +1,4 @@
-"""Whether every tensor of a result is the slice of the original's that the labels say."""
+"""Tensor check: every tensor of a result is the slice of the original's given by the labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planc.modules.hooks import masked_tensors
 
 
 def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module) -> str:
-    """Every tensor of the result is the slice that the labels say, bit for bit."""
+    """Compare every tensor of the result bit for bit with the slice given by the labels."""
     before, after = named(model), named(smaller)
     shapes = analysis.shapes(gone)
     wanted = {name for tensor in analysis.graph.tensors for name in tensor.names}
@@ -65,7 +65,7 @@ def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.
 def _check_memory(
     analysis: Analysis, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
 ) -> None:
-    """Nothing shares memory with the original, nor with anything it did not share it with there."""
+    """Check for memory shared with the original, or newly shared between tensors of the result."""
     originals = {_storage(old): name for name, old in before.items()}
     owners: dict[int, str] = {}
     for tensor in analysis.graph.tensors:
@@ -82,7 +82,9 @@ def _check_memory(
 
 
 def _check_computed(model: nn.Module, smaller: nn.Module) -> None:
-    """What hooks computed is up to date where it was: a run may read it without the hook."""
+    """Check tensors computed by hooks: up to date wherever they were, since a run may read them
+    directly.
+    """
     stale = {masked.full_name for masked in masked_tensors(model) if not masked.up_to_date}
     for masked in masked_tensors(smaller):
         if masked.full_name not in stale and not masked.up_to_date:
@@ -108,7 +110,7 @@ _PARTS = {
 
 
 def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The dense tensors that a tensor is stored as, its values last."""
+    """Return the dense tensors storing a tensor, its values last."""
     names = _PARTS.get(tensor.layout, ())
     return [getattr(tensor.detach(), name)() for name in names] or [tensor]
 
@@ -118,18 +120,18 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    # not torch.equal: NaNs are unequal and zeros of both signs equal, their bits are not
+    # torch.equal takes NaNs as unequal and zeros of both signs as equal, so bits are compared
     pairs = zip(_parts(a), _parts(b), strict=True)
     return all(torch.equal(_bytes_of(mine), _bytes_of(other)) for mine, other in pairs)
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
     plain = tensor.resolve_conj().resolve_neg().contiguous()
-    # one element counts as contiguous whatever its stride, and only stride 1 is viewed as bytes
+    # a single element counts as contiguous with any stride, but a byte view needs stride 1
     return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
 
 
 def _order(tensor: torch.Tensor, dims: list[int]) -> list[int]:
-    """``dims`` from the outermost in memory to the innermost."""
+    """Return ``dims`` from the outermost in memory to the innermost."""
     strides = tensor.stride()
     return sorted(dims, key=lambda dim: -strides[dim])

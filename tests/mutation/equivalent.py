@@ -80,10 +80,15 @@ EQUIVALENT: dict[str, str] = {
         "both pieces of memory are free when removed values are read"
     ),
     "planc/files/cut/cutting.py:_fill: start >= stop -> start > stop": "no rows are gathered",
-    "planc/verify/__init__.py:verify: 1 -> 2": "any seed but that of the other run will do",
-    "planc/verify/__init__.py:verify: 1 -> 2 #1": "any seed but that of the other run will do",
-    "planc/verify/__init__.py:verify: differ(outputs, run(smaller, call, seed=1)) -> "
-    "differ(run(smaller, call, seed=1), outputs)": "whether outputs differ is symmetric",
+    "planc/verify/__init__.py:_Models._directly: 1 -> 2": (
+        "any seed but that of the other run will do"
+    ),
+    "planc/verify/__init__.py:_Models._directly: 1 -> 2 #1": (
+        "any seed but that of the other run will do"
+    ),
+    "planc/verify/__init__.py:_Models._directly: "
+    "differ(outputs, run(self.smaller, self.call, seed=1)) -> "
+    "differ(run(self.smaller, self.call, seed=1), outputs)": "whether outputs differ is symmetric",
     "planc/verify/tensors.py:_order: -strides[dim] -> strides[dim]": "both orders are reversed",
     "planc/verify/tensors.py:check_tensors: _same_bits(new.detach(), expected.detach()) -> "
     "_same_bits(expected.detach(), new.detach())": "whether bits are the same is symmetric",

@@ -17,8 +17,7 @@ from torch import nn
 
 from planc.apply.matching import check_model
 from planc.apply.module import check_objects, named_tensors, rebuilt
-from planc.apply.renewal import Renewal
-from planc.apply.tensors import cut_tensor
+from planc.apply.renewal import Change, Renewal, cutting
 from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
 from planc.files.checkpoint.differences import differences, model_names
 from planc.files.checkpoint.elements import memory_of, torch_dtype
@@ -32,7 +31,7 @@ from planc.modules.attributes import set_attributes
 from planc.modules.given import device_given, module
 from planc.modules.tree import owned_tensors
 from planc.plan.arguments import a_flag, a_path, a_plan, optional, options, takes
-from planc.plan.plan import Cut, Plan
+from planc.plan.plan import Cut, Plan, TensorSpec
 
 Mode = Literal["replay", "verify"]
 _PIECE = 16 << 20
@@ -143,7 +142,7 @@ def load_optimizer(
     return steady(path, read)
 
 
-class _Allocation(Renewal[Cut]):
+class _Allocation(Renewal):
     """Replaces each tensor of the checkpoint by memory for it, and cuts the others."""
 
     def __init__(
@@ -154,7 +153,8 @@ class _Allocation(Renewal[Cut]):
         device: torch.device | str | None,
     ) -> None:
         named = named_tensors(model)
-        super().__init__(opened.checkpoint.plan.tensors, cuts, named, cut_tensor)
+        super().__init__(opened.checkpoint.plan.tensors, named, self._allocating)
+        self._cutting = cutting(cuts)
         self._device = device
         self._stored = {
             name: tensor for tensor in opened.checkpoint.tensors for name in model_names(tensor)
@@ -178,15 +178,17 @@ class _Allocation(Renewal[Cut]):
             )
         return super().renew(tensor, name)
 
-    def make(self, tensor: torch.Tensor, change: Cut | None, name: str | None) -> torch.Tensor:
-        stored = self._stored_as(name)
+    def _allocating(self, name: str, spec: TensorSpec) -> Change:
+        stored, change = self._stored_as(name), self._cutting(name, spec)
         if stored is None:
-            return super().make(tensor, change, name)
-        device = self._device or ("cpu" if tensor.is_meta else tensor.device)
-        shape = tensor.to("meta")
-        shape = shape if change is None else cut_tensor(shape, change)
+            return change
         dtype = torch_dtype(stored.dtype, stored.name)
-        return torch.empty_like(shape, dtype=dtype, device=device)
+
+        def make(tensor: torch.Tensor) -> torch.Tensor:
+            device = self._device or ("cpu" if tensor.is_meta else tensor.device)
+            return torch.empty_like(change.make(tensor.to("meta")), dtype=dtype, device=device)
+
+        return Change(change.key, make)
 
     def _stored_as(self, name: str | None) -> StoredTensor | None:
         if name is None:  # a tensor in a plain attribute
