@@ -1,12 +1,12 @@
-"""The walk: rules applied to every node of a graph, repeated until no row family is asked for.
+"""The walk: rules applied to every node of a graph, repeated until no new row family is requested.
 
-In: a graph. Out: :class:`Walked`, the facts of the last walk and the labels of every value.
+The result is :class:`Walked`: the facts of the last walk and the labels of every value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from planc.ir.graph import Graph, Node, Ref, provenanced, refs
 from planc.ir.layers import indivisible, whole
 from planc.rules import find
 from planc.rules.labels import Labelled, Layer
-from planc.rules.labels.facts import NEVER, Atoms, Facts, Note, Slot
+from planc.rules.labels.facts import NEVER, Atoms, Facts, Note, Ragged, Rows, Slot
 
 _MOST_WALKS = 12
 _CONVERSIONS = ("aten.to.", "aten._to_copy.")
@@ -27,22 +27,23 @@ _CONVERSIONS = ("aten.to.", "aten._to_copy.")
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """What the last walk found: facts, and the labels of each value of the graph."""
+    """The result of the last walk: facts, and the labels of each value of the graph."""
 
     facts: Facts
     labels: tuple[Labelled, ...]
     walks: int
-    requests: Mapping[tuple[Any, ...], Any]
+    requests: tuple[Rows | Ragged, ...]
 
 
 def walk(graph: Graph, strict: bool = False) -> Walked:
-    """Walks the graph until all row families that reshapes ask for are there, or no more are given:
-    what a walk asks for in vain it pins, so that each of them is sound.
+    """Walk the graph until no reshape requests a new row family, at most 12 times. Unserved
+    requests are pinned, so every single walk is sound.
 
     Raises:
-        AnalysisError: an operator has no rule, or the walks do not come to rest (``strict``).
+        AnalysisError: with ``strict``, if an operator has no rule or the last walk still requests
+            row families; always, if a rule returns the wrong number of results or wrong shapes.
     """
-    requests: dict[tuple[Any, ...], Any] = {}
+    requests: dict[Rows | Ragged, None] = {}
     for count in range(1, _MOST_WALKS + 1):
         facts, labels = _Walk(graph, requests).run()
         if strict and facts.unknown:
@@ -51,31 +52,32 @@ def walk(graph: Graph, strict: bool = False) -> Walked:
                 f"no rule for operator {node}; register one with planc.rule, or analyse without "
                 "strict to leave whole what it touches"
             )
-        new = {key: spec for key, spec in facts.requests.items() if key not in requests}
+        new = [request for request in facts.requests if request not in requests]
         if strict and new and count == _MOST_WALKS:
             raise AnalysisError(
                 f"row families are still being asked for after {count} walks, the last ones of "
-                f"{sorted({graph.tensors[key[0]].name for key in new})[:3]}; analyse without "
+                f"{sorted({graph.tensors[r.tensor].name for r in new})[:3]}; analyse without "
                 "strict to leave them whole"
             )
         if not new or count == _MOST_WALKS:
             break
-        requests |= new
-    return Walked(facts, tuple(labels), count, requests)
+        requests |= dict.fromkeys(new)
+    return Walked(facts, tuple(labels), count, tuple(requests))
 
 
 def walk_with_values(graph: Graph, walked: Walked, nonzero: Container[int]) -> Facts:
-    """What the last walk finds if the removed coordinates of some slots (by their numbers) are not
-    zero: its mixings say for which atoms removing is then not the same as leaving them.
+    """Repeat the last walk, assuming that the removed coordinates of the slots numbered in
+    ``nonzero`` are not zero. Its mixings are the atoms for which removing then differs from keeping
+    them.
     """
-    return _Walk(graph, dict(walked.requests), nonzero).run()[0]
+    return _Walk(graph, walked.requests, nonzero).run()[0]
 
 
 class _Walk:
     """One walk, with the row families and ragged dimensions of ``requests``."""
 
     def __init__(
-        self, graph: Graph, requests: dict[tuple[Any, ...], Any], nonzero: Container[int] = ()
+        self, graph: Graph, requests: Collection[Rows | Ragged], nonzero: Container[int] = ()
     ) -> None:
         self.graph = graph
         self.nonzero = nonzero
@@ -90,12 +92,9 @@ class _Walk:
         self.whole = whole((tensor.names, tensor.shape) for tensor in graph.tensors)
         self._label_tensors(requests)
 
-    def _label_tensors(self, requests: dict[tuple[Any, ...], Any]) -> None:
-        ragged = {key[:2]: key[2:] for key in requests if len(key) == 4}
-        rows: dict[tuple[int, int], list[Atoms]] = {}
-        for key, spec in sorted(requests.items(), key=lambda item: item[0][:2]):
-            if len(key) == 3:
-                rows.setdefault(key[:2], []).append(spec)
+    def _label_tensors(self, requests: Collection[Rows | Ragged]) -> None:
+        ragged = {(r.tensor, r.dim): (r.over, r.blocks) for r in requests if isinstance(r, Ragged)}
+        rows = [request for request in requests if isinstance(request, Rows)]
         layers: list[list[Layer]] = [[] for _ in self.graph.tensors]
         masks = _masks(self.graph)
         for t, tensor in enumerate(self.graph.tensors):
@@ -106,10 +105,10 @@ class _Walk:
                     over, blocks = ragged.get((t, dim), (-1, 1))
                     slot = self._slot(t, dim, n * blocks, over=over, blocks=blocks)
                     layers[t].append(self._layer(slot, tensor.shape))
-        for (t, dim), specs in rows.items():
-            for spec in specs:
-                slot = self._slot(t, dim, int(spec.max()), rows=spec)
-                layers[t].append(self._layer(slot, self.graph.tensors[t].shape))
+        for request in sorted(rows, key=lambda request: (request.tensor, request.dim)):
+            t, array = request.tensor, request.array
+            slot = self._slot(t, request.dim, int(array.max()), rows=array)
+            layers[t].append(self._layer(slot, self.graph.tensors[t].shape))
         for t, tensor in enumerate(self.graph.tensors):
             self.labels[tensor.value] = Labelled(tensor.shape, tuple(layers[t]))
             self.facts.balance(self.labels[tensor.value])
@@ -161,7 +160,7 @@ class _Walk:
         return facts, self.labels
 
     def _pin_indivisible(self) -> None:
-        """Weights that are something as a whole: the parametrization's parts, what it maps, and
+        """Pin weights that only make sense whole: the parts and inputs of a parametrization, and
         tensors in sparse layouts.
         """
         for tensor in self.graph.tensors:
@@ -174,7 +173,7 @@ class _Walk:
                     self.facts.pin(self.labels[tensor.value].layers, reason)
 
     def _pin_dead_ends(self, used: set[int]) -> None:
-        """What one run computes in vain, as a detector does that finds nothing, another may use."""
+        """Pin unused results: another run may use them, as in a detector without detections."""
         for i, node in enumerate(self.graph.nodes):
             present = [ref.id for ref in node.outputs if ref is not None]
             if not node.in_place and not used.intersection(present):
@@ -229,11 +228,11 @@ class _Walk:
         self.facts.pin(layers, f"{node.op} has no rule")
 
     def _overwritten(self, target: Ref, written: Ref) -> None:
-        """An in-place operator: what else shares the memory may no longer be zero when masked, and
-        none of it is zero all over.
+        """Update the labels of aliases after an in-place operator: their removed coordinates may no
+        longer be zero, and none of them is blank.
         """
         zero = all(layer.zero for layer in self.labels[written.id].layers)
-        # a result without content may have other memory than what it says it is written into
+        # a result without content may have other memory than its target
         for alias in self.aliases[self.graph.values[target.id].storage]:
             kept = any(layer.whole for layer in self.labels[alias].layers)
             if (alias != written.id and not zero) or kept:
@@ -242,7 +241,7 @@ class _Walk:
                 self.labels[alias] = replace(self.labels[alias], blank=False)
 
     def _scalars(self, node: Node) -> None:
-        """Sizes used as numbers: the module computes another number when they shrink."""
+        """Record sizes used as numbers: the module computes another number when they shrink."""
         arguments = (node.args, node.kwargs_values)
         numbers = [n for n in provenanced(arguments) if isinstance(n, Scalar)]
         held = tuple(self.graph.numbers.get(ref.id, ()) for ref in refs(arguments))
@@ -255,7 +254,7 @@ class _Walk:
 
 
 def _masks(graph: Graph) -> set[int]:
-    """Truth values of which a run takes nothing but the numbers 0 and 1: factors like others."""
+    """Boolean tensors used only as the numbers 0 and 1, as factors."""
     found = {t.value for t in graph.tensors if t.dtype == "bool" and math.prod(t.shape) > 1}
     found -= graph.read_outside
     for node in graph.nodes if found else ():

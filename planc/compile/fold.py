@@ -1,9 +1,9 @@
-"""Folding: what a unit adds to others for all inputs alike moves into their biases.
+"""Folding: constant contributions of units move into the biases of later operators.
 
-In: tensors of a model whose units may be constant, as a channel is whose scale is zero and whose
-shift is not. Out: the tensors changed so that the model is equal to rounding, and these units, like
-all others on which nothing depends, are zero. A constant that a padded convolution takes in is
-another at the rim: then the unit stays as it is.
+Units may be constant, such as a channel with scale zero and a nonzero shift. Folding changes the
+tensors of a model so that its outputs stay equal up to rounding and these units, like all others
+without an effect, become zero. A constant entering a padded convolution has another sum at the rim;
+its unit stays unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planc.analysis import Analysis
-from planc.analysis.constants.products import CONVOLUTIONS, groups_of, transposed
+from planc.analysis.constants.products import groups_of
 from planc.analysis.constants.transfer import steady
 from planc.analysis.constants.walk import Visit, base, overload, walk_constants
 from planc.criteria.dead import Flags, Meeting, Units, contributions
@@ -26,12 +26,12 @@ from planc.ir.graph import Node, Ref, refs
 from planc.ir.groups import Group, Member
 from planc.ir.layers import whole
 
-EVEN = 1e-12  # by how much a constant computed in double precision may differ from place to place
+EVEN = 1e-12  # tolerated relative spread of a constant over places, in double precision
 
 
 def fold_constants(analysis: Analysis, tensors: Mapping[str, Tensor]) -> None:
-    """Folds constants into biases, and empties the units that nothing depends on, in place, until
-    there are no more: what only such a unit has read is then read by none.
+    """Fold constants into biases and zero the units without an effect, in place, repeating until
+    nothing changes: units read only by such units then have no effect either.
     """
     folding = _Folding(analysis, tensors)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def fold_constants(analysis: Analysis, tensors: Mapping[str, Tensor]) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sum:
-    """What channel ``channel`` adds to the results of a node; ``owners`` are its units."""
+    """The constant added by one channel to the results of a node; ``owners`` are its units."""
 
     owners: NDArray[np.int64]
     amount: NDArray[np.float64]
@@ -52,7 +52,7 @@ class _Sum:
 class _Folding:
     def __init__(self, analysis: Analysis, tensors: Mapping[str, Tensor]) -> None:
         self.analysis, self.tensors = analysis, tensors
-        # nothing is removed here: of the sizes that a module computes with, none changes
+        # nothing is removed here, so no size used by a module changes
         self.units = Units(analysis, "graph")
         self.never = self.units.mixing.copy()
         self.never[-1] = True
@@ -68,7 +68,7 @@ class _Folding:
             self.uses.setdefault(value, []).append(-1)
 
     def step(self) -> bool:
-        """Moves constants into biases, then empties units; whether that changed anything."""
+        """Move constants into biases, then zero units. True if that changed anything."""
         stays = self.never.copy()
         sums: list[_Sum] = []
         for visit in walk_constants(self.analysis, self.tensors):
@@ -85,8 +85,8 @@ class _Folding:
         return self._empty(~stays)
 
     def _meet(self, visit: Visit, meeting: Meeting, stays: Flags) -> Iterator[_Sum]:
-        """The channels whose contribution is a constant that has a place to go to; the units of
-        those whose contribution has none stay.
+        """The channels with a constant contribution and a bias to take it. Mark the units of the
+        others in ``stays``.
         """
         taken = [
             np.atleast_1d(meeting.contributed(atoms).any(axis=0)) for atoms in meeting.incoming
@@ -112,7 +112,7 @@ class _Folding:
                 yield _Sum(owners, amount, *place)
 
     def _place(self, node: Node, meeting: Meeting) -> tuple[str, int] | None:
-        """The tensor that takes what is added to the results of a node, and with which sign."""
+        """The tensor added to the results of a node, with the sign of the addition."""
         bias = meeting.affine.bias
         if bias is not None:
             return self._own(bias, meeting)
@@ -130,7 +130,7 @@ class _Folding:
         return None
 
     def _own(self, ref: Any, meeting: Meeting) -> tuple[str, int] | None:
-        """A vector over the results among the tensors, if only one node uses it."""
+        """The name and sign of a vector over the results, if it is a tensor used by one node."""
         if not isinstance(ref, Ref) or len(self.uses.get(ref.id, [])) != 1:
             return None
         name = self.names.get(ref.id)
@@ -138,7 +138,7 @@ class _Folding:
         return None if name is None or not fits else (name, 1)
 
     def _empty(self, emptied: Flags) -> bool:
-        """Zeroes the tensors of units, whether that changed any."""
+        """Zero the tensors of units. True if that changed any."""
         changed = False
         flags = self.units.split(emptied.astype(np.float64))
         for group, gone in zip(self.analysis.groups, flags, strict=True):
@@ -149,34 +149,34 @@ class _Folding:
         return changed
 
     def _parts(self, group: Group, gone: Flags) -> Iterator[tuple[Tensor, int, Tensor]]:
-        """Where the units ``gone`` of a group stand: in which part of a tensor, along which
-        dimension, at which indices.
+        """The tensor part, dimension and indices of the units ``gone`` of a group, member by
+        member.
         """
         for member in group.members if gone.any() else ():
             direction = self.directions.get(member.tensor) == member.dim
             if direction or member.tensor in self.divisors:
-                continue  # nothing is to be divided by zero
+                continue  # avoid a division by zero
             units, indices = member.expand()
             part = _part(self.tensors[member.tensor], member)
             yield part, member.dim, torch.from_numpy(indices[gone[units]]).to(part.device)
 
 
 def _part(tensor: Tensor, member: Member) -> Tensor:
-    """The part of a tensor in which a member holds."""
+    """The part of a tensor covered by a member."""
     over = member.over
     return tensor if over is None else tensor.narrow(over.dim, over.start, over.stop - over.start)
 
 
 def _amount(visit: Visit, meeting: Meeting, channel: int) -> NDArray[np.float64] | None:
-    """What a known channel adds to each result, None where that depends on the place."""
+    """The addition of a known channel to each result, None if it depends on the place."""
     affine = meeting.affine
     x, weight, at = affine.x, affine.weight, affine.at
     value, taken = x.value.narrow(at, channel, 1).double(), weight.value.double()
-    name = base(visit.node)
+    form = affine.form
     if not weight.everywhere:
         return None
-    if name not in CONVOLUTIONS:
-        return _even(value * (taken[:, channel] if name == "linear" else taken[channel]), at)
+    if not form.convolution:
+        return _even(value * (taken[channel] if form.transposed else taken[:, channel]), at)
     operator = overload(visit.node.op)
     if not steady(operator, visit.args):
         return None
@@ -184,7 +184,7 @@ def _amount(visit: Visit, meeting: Meeting, channel: int) -> NDArray[np.float64]
     results, channels = meeting.meets.shape
     out, inside = results // groups, channels // groups
     rows = slice(channel // inside * out, (channel // inside + 1) * out)
-    if transposed(visit):
+    if form.transposed:
         some, rest = taken[channel : channel + 1], visit.args[3:4]
     else:
         some, rest = taken[rows, channel % inside : channel % inside + 1], visit.args[3:6]
@@ -197,7 +197,7 @@ def _amount(visit: Visit, meeting: Meeting, channel: int) -> NDArray[np.float64]
 
 
 def _even(result: Tensor, at: int) -> NDArray[np.float64] | None:
-    """The one value that each index of a dimension has everywhere, None if there are several."""
+    """The value of each index of a dimension if it is equal everywhere, else None."""
     lines = result.movedim(at, 0).flatten(1)
     low, high = lines.min(dim=1).values, lines.max(dim=1).values
     if bool((high - low > EVEN * lines.abs().max()).any()):

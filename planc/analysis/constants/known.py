@@ -1,7 +1,6 @@
 """Known values: tensors with a mask of the coordinates that are the same for all inputs.
 
-Arithmetic with them is that of the model, with one licence: what is finite times zero is zero, and
-activations are finite.
+Arithmetic is the model's. Activations are assumed finite, so 0 * x = 0.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from torch import Tensor
 class Known:
     """``value`` where ``known``, zero elsewhere. Both have the shape of the tensor in the model.
 
-    ``weighs`` says that whatever the values are, each line along the last dimension sums to one, as
-    those of a softmax do.
+    ``weighs`` is True if each line along the last dimension sums to one for all inputs, as after a
+    softmax.
     """
 
     value: Tensor
@@ -28,39 +27,39 @@ class Known:
 
     @property
     def maybe(self) -> Tensor:
-        """Where the value may be other than zero."""
+        """Mask of the coordinates that may be nonzero."""
         return ~self.known | (self.value != 0)
 
     @property
     def everywhere(self) -> bool:
-        """Whether all of it is known."""
+        """True if every coordinate is known."""
         return bool(self.known.all())
 
 
 def constant(value: Tensor) -> Known:
-    """A tensor that is known all over."""
+    """A tensor known everywhere."""
     return Known(value, torch.ones_like(value, dtype=torch.bool))
 
 
 def unknown(shape: tuple[int, ...], like: Tensor) -> Known:
-    """A tensor of which nothing is known."""
+    """A tensor known nowhere."""
     value = like.new_zeros(shape)
     return Known(value, torch.zeros_like(value, dtype=torch.bool))
 
 
 def known(value: Tensor, where: Tensor) -> Known:
-    """A tensor that is known in places, by a mask that broadcasts to it."""
+    """A tensor known in places, by a mask that broadcasts to it."""
     where = where.expand(value.shape)
     return Known(torch.where(where, value, torch.zeros_like(value)), where)
 
 
 def values(argument: Any) -> Any:
-    """An argument with the values of known operands."""
+    """An argument with known operands replaced by their values."""
     return _mapped(argument, lambda operand: operand.value)
 
 
 def masks(argument: Any) -> Any:
-    """An argument with the masks of known operands as ones and zeros, for any operator."""
+    """An argument with known operands replaced by their masks as floating-point ones and zeros."""
     return _mapped(argument, lambda operand: operand.known.float())
 
 

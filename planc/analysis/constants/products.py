@@ -1,8 +1,8 @@
-"""Where the operands of a product meet: which coordinates that are summed over contribute.
+"""The operands of products: coordinates contributing to the sums of a contraction.
 
-In: a visit to a node that contracts. Out: for convolutions and linear layers, which result takes
-from which channel what may not be zero; for other contractions, where each operand meets what may
-not be zero.
+For convolutions and linear layers, :class:`Affine` relates results to the channels they may depend
+on. For other contractions, :func:`factors` gives the places of each operand multiplied by a
+possibly nonzero value.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor
 from planc.analysis.constants.known import Known
 from planc.analysis.constants.walk import Visit, base
 from planc.ir.graph import Ref
+from planc.rules.contractions import Contraction, contraction, einsum_letters, matrix_letters
 
 Flags = NDArray[np.bool_]
-CONVOLUTIONS = tuple(f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3))
-ATTENTION = "scaled_dot_product_attention"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """A convolution or a linear layer, however it is written. ``at`` is the dimension of the
-    channels of ``x``; ``taken[o, c]`` says whether the weight with which result o takes from
-    channel c may be other than zero; ``bias`` is the argument that holds one, if any.
+    """A convolution or a linear layer, in any spelling, and the positions ``form`` of its operands.
+    ``at`` is the dimension of the channels of ``x``; ``taken[o, c]`` is True if the weight from
+    channel c to result o may be nonzero; ``bias`` is the argument holding the bias, if any.
     """
 
+    form: Contraction
     x: Known
     source: Ref
     weight: Known
@@ -40,28 +40,24 @@ class Affine:
 
     @staticmethod
     def of(visit: Visit) -> Affine | None:
-        """None where the operator is another, or its operands are not of the usual ranks."""
-        name, args, node = base(visit.node), visit.args, visit.node
-        first = 1 if name == "addmm" else 0
-        if name not in (*CONVOLUTIONS, "linear", "matmul", "mm", "addmm") or visit.kwargs:
+        """The operands at a visited node; None for other operators, and for unusual ranks."""
+        form, args, node = contraction(visit.node.op), visit.args, visit.node
+        if form is None or visit.kwargs:
             return None
-        x, weight, source = args[first], args[first + 1], node.args[first]
+        x, weight, source = args[form.x], args[form.weight], node.args[form.x]
         rank, kernel = x.value.dim(), weight.value.dim()
-        bias = node.args[2] if len(args) > 2 else None
-        if name in CONVOLUTIONS:
-            if rank != kernel:
-                return None  # an image without a batch
-            at, taken = 1, _spread(visit, weight)
-        elif kernel != 2:
-            return None
+        if kernel != (rank if form.convolution else 2):
+            return None  # an image without a batch, or a batch of matrices
+        if form.convolution:
+            at, taken = 1, _spread(form, weight, groups_of(visit))
         else:
-            at, taken = rank - 1, _flags(weight.maybe if name == "linear" else weight.maybe.T)
-            bias = node.args[0] if name == "addmm" else bias
-        return Affine(x, source, weight, at, taken, bias if isinstance(bias, Ref) else None)
+            at, taken = rank - 1, _flags(weight.maybe.T if form.transposed else weight.maybe)
+        bias = node.args[form.bias] if form.bias is not None and form.bias < len(args) else None
+        return Affine(form, x, source, weight, at, taken, bias if isinstance(bias, Ref) else None)
 
     @property
     def meets(self) -> Flags:
-        """``taken`` from channels that may be other than zero."""
+        """``taken``, restricted to channels that may be nonzero."""
         return self.taken & _flags(self._over(self.x.maybe, any))
 
     @property
@@ -81,16 +77,11 @@ def groups_of(visit: Visit) -> int:
     return int(visit.args[6]) if len(visit.args) > 6 else 1
 
 
-def transposed(visit: Visit) -> bool:
-    """Whether a convolution is a transposed one."""
-    return "transpose" in base(visit.node)
-
-
-def _spread(visit: Visit, weight: Known) -> Flags:
-    """The weights of a convolution in groups, spread over all channels: [out, in]."""
-    taken, groups = _flags(weight.maybe.flatten(2).any(dim=2)), groups_of(visit)
+def _spread(form: Contraction, weight: Known, groups: int) -> Flags:
+    """The weights of a grouped convolution, spread over all channels: [out, in]."""
+    taken = _flags(weight.maybe.flatten(2).any(dim=2))
     blocks = np.split(taken, groups)
-    if transposed(visit):
+    if form.transposed:
         blocks = [block.T for block in blocks]
     out, inside = blocks[0].shape
     spread = np.zeros((out * groups, inside * groups), dtype=bool)
@@ -104,13 +95,13 @@ def _flags(mask: Tensor) -> Flags:
     return found
 
 
-# -- contractions of what both depends on the inputs -----------------------------------------------
+# -- contractions of two activations ---------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factor:
-    """One operand of a contraction: ``meets`` says where it may contribute to what is summed over
-    its dimensions ``summed``.
+    """One operand of a contraction: ``meets`` are the places where it may contribute to the sum
+    over its dimensions ``summed``.
     """
 
     ref: Ref
@@ -119,50 +110,37 @@ class Factor:
 
 
 def factors(visit: Visit) -> list[Factor] | None:
-    """The operands of a contraction; None where the operator is none, or is not understood."""
+    """The operands of a contraction; None for other operators, and for unsupported forms."""
     name, args, given = base(visit.node), visit.args, visit.node.args
-    if name in ("matmul", "mm", "bmm", "addmm", "baddbmm"):
-        at = 1 if name.endswith("addmm") or name == "baddbmm" else 0
-        left, right = args[at : at + 2]
-        dims = _matrix_letters(left.value.dim(), right.value.dim())
-        return _meeting(given[at : at + 2], (left.maybe, right.maybe), dims, "J")
+    form = contraction(visit.node.op)
+    if form is not None and form.transposed and not form.convolution:
+        pair = (form.x, form.weight)
+        left, right = (args[at].maybe for at in pair)
+        dims, _ = matrix_letters(left.dim(), right.dim())
+        return _meeting(tuple(given[at] for at in pair), (left, right), dims, "J")
     if name == "_grouped_mm" and (args[0].value.dim(), args[1].value.dim()) == (2, 3):
         return _meeting(given[:2], (args[0].maybe, args[1].maybe), ("SK", "EKN"), "K")
     if name == "einsum":
-        letters, summed = _einsum_letters(str(args[0]))
-        if not letters or args[2:]:
+        maybe = tuple(x.maybe for x in args[1])
+        dims, out = einsum_letters(str(args[0]), [mask.dim() for mask in maybe])
+        if args[2:] or any(len(set(letters)) < len(letters) for letters in dims):
             return None
-        return _meeting(given[1], tuple(x.maybe for x in args[1]), letters, summed)
+        return _meeting(given[1], maybe, dims, "".join(set("".join(dims)) - set(out)))
     if name == "bilinear":
         batch = string.ascii_lowercase[: args[0].value.dim() - 1]
         maybe = tuple(x.maybe for x in args[:3])
         return _meeting(given[:3], maybe, (batch + "I", batch + "J", "OIJ"), "IJ")
-    if name == ATTENTION:
+    if name == "scaled_dot_product_attention":
         return list(_attention(visit))
     return None
-
-
-def _matrix_letters(left: int, right: int) -> tuple[str, str]:
-    batch = string.ascii_lowercase[: max(left, right, 2) - 2]
-    a = "J" if left == 1 else batch[len(batch) + 2 - left :] + "IJ"
-    return a, "J" if right == 1 else batch[len(batch) + 2 - right :] + "JK"
-
-
-def _einsum_letters(equation: str) -> tuple[list[str], str]:
-    """The letters of each operand, and those that are summed over; no operands where a letter
-    occurs twice in one, or dimensions are left out.
-    """
-    left, arrow, out = equation.replace(" ", "").partition("->")
-    inputs = left.split(",")
-    if "." in equation or not arrow or any(len(set(dims)) < len(dims) for dims in inputs):
-        return [], ""
-    return inputs, "".join(set("".join(inputs)) - set(out))
 
 
 def _meeting(
     refs: tuple[Ref, ...], maybe: tuple[Tensor, ...], dims: Sequence[str], summed: str
 ) -> list[Factor]:
-    """Operands with a letter for each dimension: each meets all others at equal letters."""
+    """The factors of operands with a letter for each dimension: each meets all others at equal
+    letters.
+    """
     found = []
     for i, mask in enumerate(maybe):
         meets = mask
@@ -170,7 +148,7 @@ def _meeting(
             if j != i:
                 meets = meets & _aligned(other, dims[j], dims[i])
         spread = [d for d, n in enumerate(mask.shape) if n == 1 and meets.shape[d] > 1]
-        if spread:  # others have a batch that this one is broadcast over
+        if spread:  # broadcast over a batch of the others
             meets = meets.any(dim=spread, keepdim=True)
         at = tuple(d for d, letter in enumerate(dims[i]) if letter in summed)
         found.append(Factor(refs[i], _flags(meets), at))
@@ -178,7 +156,7 @@ def _meeting(
 
 
 def _aligned(mask: Tensor, dims: str, to: str) -> Tensor:
-    """A mask without the letters that ``to`` has not, in the order of ``to``."""
+    """A mask reduced to the letters of ``to``, in their order."""
     others = [d for d, letter in enumerate(dims) if letter not in to]
     kept = [letter for letter in dims if letter in to]
     mask = mask.any(dim=others) if others else mask

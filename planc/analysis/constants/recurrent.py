@@ -1,8 +1,8 @@
-"""Recurrent layers: hidden units whose state stays zero, and which columns of weights are read.
+"""Recurrent layers: hidden units with a state of zero, and the weight columns in use.
 
-A hidden unit that starts at zero stays there while its candidate is zero: the new state of an LSTM,
-a GRU or a plain layer is the candidate, gated, and the old state, gated. The candidate is zero
-where its biases are, and each weight is or what it meets.
+The new state of an LSTM, a GRU or a plain layer is the gated candidate plus the gated old state. So
+a hidden unit starting at zero stays there while its candidate is zero: its biases are zero, and so
+is each weight or the value it multiplies.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ RECURRENT = (*_CANDIDATE, *(f"{name}_cell" for name in _CANDIDATE))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recurrent:
-    """The layers of one call, or the cell: ``input`` says which features may not be zero,
-    ``states[i]`` which hidden units of layer and direction i.
+    """The layers of one call, or the cell: ``input`` are the features that may be nonzero,
+    ``states[i]`` the hidden units of layer and direction i that may be nonzero.
     """
 
     x: Known
@@ -38,8 +38,8 @@ class Recurrent:
     cell: bool
 
     def reads(self) -> Iterator[tuple[int, Tensor]]:
-        """Where the weights that read features and states may contribute, by their place among the
-        operator's parameters.
+        """Places where the weights of features and states may contribute, with their index among
+        the operator's parameters.
         """
         below = self.input
         for i, state in enumerate(self.states):
@@ -50,7 +50,7 @@ class Recurrent:
                 below = torch.cat(self.states[i + 1 - self.directions : i + 1])
 
     def results(self) -> tuple[Known, ...]:
-        """The output of the last layer, and the last states of all; of a cell the new states."""
+        """The output of the last layer and the last states of all; for a cell its new states."""
         if self.cell:
             return tuple(
                 known(torch.zeros_like(state.value), ~self.states[0]) for state in self.initial
@@ -97,15 +97,15 @@ def parameters(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _line(state: Known, i: int, cell: bool) -> Tensor:
-    """Where the state that one layer and direction starts from may not be zero."""
+    """Mask of the possibly nonzero units in the initial state of one layer and direction."""
     return (state.maybe if cell else state.maybe[i]).reshape(-1, state.value.shape[-1]).any(dim=0)
 
 
 def _alive(
     weights: tuple[Known, ...], below: Tensor, start: Tensor, gates: int, candidate: int
 ) -> Tensor:
-    """The hidden units whose state may leave zero: the least set that holds those which start
-    otherwise, and whatever a feature, a bias or a unit of the set moves.
+    """The hidden units whose state may become nonzero: the least set containing those that start
+    nonzero and those fed by a feature, a bias or a unit of the set.
     """
     rows = slice(candidate * len(start), (candidate + 1) * len(start))
     assert len(weights[0].value) == gates * len(start)

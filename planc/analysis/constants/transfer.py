@@ -1,6 +1,7 @@
-"""Constants through operators: what each makes of operands of which something is known.
+"""Propagation of known values through operators.
 
-In: an operator and known operands. Out: the known result; what is not understood is unknown.
+:func:`transferred` maps an operator and its known operands to the known result; operators without a
+transfer function give an unknown result.
 """
 
 from __future__ import annotations
@@ -15,25 +16,43 @@ from torch import Tensor
 
 from planc.analysis.constants.known import Known, constant, known, masks, operands, values
 from planc.analysis.constants.recurrent import RECURRENT, recurrent
-from planc.rules.registry import per_dim
+from planc.rules.common import per_dim
+from planc.rules.contractions import CONVOLUTIONS
 
 Operator = Callable[..., Any]
 Transfer = Callable[[Operator, tuple[Any, ...], Mapping[str, Any]], Any]
+_TRANSFERS: dict[str, Transfer] = {}
+_LINES = """
+    alias clone contiguous detach dropout expand reshape to type_as unsqueeze view _to_copy
+    _unsafe_view
+"""
+
+
+def _transfers(*names: str) -> Callable[[Transfer], Transfer]:
+    """Register a transfer function for operators, named without overload."""
+
+    def register(transfer: Transfer) -> Transfer:
+        _TRANSFERS.update(dict.fromkeys(" ".join(names).split(), transfer))
+        return transfer
+
+    return register
 
 
 def transferred(
     name: str, operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
-    """What an operator, by its name without overload and last ``_``, makes of known operands: a
-    :class:`Known`, a tuple of them and of None, or None where nothing is known of the result.
+    """The known result of an operator, named without overload and trailing ``_``: a :class:`Known`,
+    a tuple of them and of None, or None if nothing is known.
     """
     given = operands((args, tuple(kwargs.values())))
     random = torch.Tag.nondeterministic_seeded in operator.tags  # type: ignore[attr-defined]
     if given and not random and all(operand.everywhere for operand in given):
         return _computed(operator, args, kwargs)
-    if name not in _TRANSFERS:
+    pointwise = torch.Tag.pointwise in operator.tags and not random  # type: ignore[attr-defined]
+    transfer = _TRANSFERS.get(name, _pointwise if pointwise else None)
+    if transfer is None:
         return None
-    result = _TRANSFERS[name](operator, args, kwargs)
+    result = transfer(operator, args, kwargs)
     lines = given and given[0].weighs and name in _LINES.split()
     if lines and isinstance(result, Known) and _as_long(result, given[0]):
         return replace(result, weighs=True)
@@ -41,8 +60,9 @@ def transferred(
 
 
 def steady(operator: Operator, args: tuple[Any, ...]) -> bool:
-    """Whether a convolution makes the same of a constant everywhere, in images of all sizes: it has
-    no rim, and a transposed one lays its kernels side by side. The kernel may still have a pattern.
+    """True if a convolution maps a constant to the same values everywhere, in images of all sizes:
+    it has no rim, and a transposed one places its kernels side by side. The kernel may still have a
+    pattern.
     """
     count = args[1].value.dim() - 2
 
@@ -59,7 +79,7 @@ def steady(operator: Operator, args: tuple[Any, ...]) -> bool:
 
 
 def _computed(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What is made of constants alone is one."""
+    """The result of constants alone, a constant."""
     result = operator(*values(args), **{name: values(arg) for name, arg in kwargs.items()})
     if isinstance(result, Tensor):
         return constant(result)
@@ -69,13 +89,23 @@ def _computed(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def _as_long(result: Known, operand: Known) -> bool:
-    """Whether lines along the last dimension are still those of the operand."""
+    """True if the result has the operand's size along the last dimension."""
     return result.value.shape[-1:] == operand.value.shape[-1:]
 
 
 # -- coordinates -----------------------------------------------------------------------------------
 
 
+@_transfers(
+    """
+    adjoint alias broadcast_to channel_shuffle chunk clone contiguous detach expand expand_as
+    flatten flip matrix_H movedim moveaxis mH mT narrow numpy_T permute pixel_shuffle
+    pixel_unshuffle ravel repeat repeat_interleave reshape roll select slice split
+    split_with_sizes squeeze swapaxes swapdims t tensor_split tile transpose unbind unflatten
+    unsafe_chunk unsafe_split unsqueeze view view_as _unsafe_view
+    cat concat concatenate stack hstack vstack
+    """
+)
 def _moved(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Coordinates move: the mask moves with them."""
     rest = values(args[1:])
@@ -89,17 +119,19 @@ def _moved(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 
 
 def _positions(args: tuple[Any, ...]) -> list[Known]:
-    """The operands that say where, not what."""
+    """Integer operands, read as positions."""
     return [operand for operand in operands(args) if not operand.value.is_floating_point()]
 
 
+@_transfers("dropout feature_dropout")
 def _dropped(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Dropout, which does nothing where it is not training."""
+    """Dropout outside training: the identity."""
     return args[0] if args[2:] == (False,) and not kwargs else None
 
 
+@_transfers("constant_pad_nd pad")
 def _padded(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """What is padded with a constant is known there."""
+    """Constant padding: known at the rim."""
     x, widths, *rest = args
     if kwargs or (operator is torch.ops.aten.pad.default and rest[:1] not in ([], ["constant"])):
         return None
@@ -107,8 +139,11 @@ def _padded(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return known(operator(*values(args)), where)
 
 
+@_transfers("index index_select gather")
 def _picked(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """Coordinates picked by positions; where these are not known, by what is the same at all."""
+    """Coordinates selected by positions. For unknown positions, known where all candidates are
+    equal.
+    """
     x, *others = args
     positions = values(tuple(others))
     if not all(operand.everywhere for operand in operands(tuple(others))):
@@ -116,7 +151,7 @@ def _picked(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         if not isinstance(given, tuple):
             given = (*(None,) * (given % x.value.dim()), others[1])
         if any(at is not None and at.value.dtype == torch.bool for at in given):
-            return None  # how many it picks is not known
+            return None  # the number of selected elements is unknown
         for dim, at in enumerate(given):
             if at is not None:
                 same, value = _alike(x, dim)
@@ -125,6 +160,7 @@ def _picked(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return Known(picked, operator(x.known.float(), *positions, **kwargs) > 0.5)
 
 
+@_transfers("embedding")
 def _embedding(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
     """Rows of a table: a feature is known where it is the same in all of them."""
     table = args[0]
@@ -134,7 +170,7 @@ def _embedding(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 
 def _alike(x: Known, dim: int) -> tuple[Tensor, Tensor]:
-    """Where all coordinates along a dimension are known to be the same one, and which."""
+    """Mask of positions known to be equal along ``dim``, and their value."""
     if not x.value.shape[dim]:
         none = x.known.sum(dim, keepdim=True)
         return none > 0, none.to(x.value.dtype)
@@ -145,20 +181,25 @@ def _alike(x: Known, dim: int) -> tuple[Tensor, Tensor]:
 # -- elementwise -----------------------------------------------------------------------------------
 
 
-def _pointwise(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
-    """A coordinate of the result is made of the same coordinate of each operand."""
+@_transfers("divide hardswish negative rsub softsign subtract to _to_copy")
+def _pointwise(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A coordinate of the result depends on the same coordinate of each operand."""
     value = operator(*values(args), **{name: values(arg) for name, arg in kwargs.items()})
+    if not isinstance(value, Tensor):
+        return None
     where = torch.ones((), dtype=torch.bool, device=value.device)
     for operand in operands((args, tuple(kwargs.values()))):
         where = where & operand.known
     return known(value, where)
 
 
+@_transfers("type_as")
 def _converted(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
-    """As the other operand's type, of which nothing else counts."""
+    """The first operand in the type of the second."""
     return known(operator(*values(args), **kwargs), args[0].known)
 
 
+@_transfers("mul multiply")
 def _product(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
     """Pointwise, and zero where a factor is zero."""
     result = _pointwise(operator, args, kwargs)
@@ -171,8 +212,9 @@ def _product(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any
     return known(result.value, result.known | zero)
 
 
+@_transfers("where")
 def _chosen(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """where(condition, a, b): known where the two are the same, too."""
+    """where(condition, a, b): also known where both are equal."""
     if len(args) != 3:
         return None
     result = _pointwise(operator, args, kwargs)
@@ -181,8 +223,9 @@ def _chosen(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return known(torch.where(same, pair[0].value, result.value), result.known | same)
 
 
+@_transfers("masked_fill")
 def _filled(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
-    """masked_fill(x, mask, value): known where the two are the same, too."""
+    """masked_fill(x, mask, value): also known where both are equal."""
     result = _pointwise(operator, args, kwargs)
     x, filling = args[0], _operand(args[2], result.value)
     same = x.known & filling.known & (x.value == filling.value)
@@ -194,6 +237,7 @@ def _operand(argument: Any, like: Tensor) -> Known:
     return argument if isinstance(argument, Known) else constant(like.new_tensor(argument))
 
 
+@_transfers("glu")
 def _gated(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
     """glu: one half times the sigmoid of the other."""
     x, dim = args[0], (*args, kwargs.get("dim", -1))[1]
@@ -205,21 +249,25 @@ def _gated(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 # -- windows ---------------------------------------------------------------------------------------
 
 
+@_transfers(
+    "sum mean", *(f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg") for d in (1, 2, 3))
+)
 def _pooled(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """A coordinate of the result is made of a window: known where the window is."""
+    """A coordinate of the result depends on a window: known where the window is."""
     value = operator(*values(args), **kwargs)
     x = args[0]
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return None
     where = operator((~x.known).to(x.value.dtype), *values(args[1:]), **kwargs) == 0
     padding = args[3:4] if "avg_pool" in str(operator) and len(args) > 3 else ()
-    if any(n != 0 for n in np.ravel(padding)):  # a constant is another at the rim, see _conv
+    if any(n != 0 for n in np.ravel(padding)):  # constants change at the rim, see _conv
         where = where & (value == 0)
     return known(value, where)
 
 
+@_transfers("upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_nearest_exact2d")
 def _sampled(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """Interpolation, whose weights may be negative: known where all of a channel is."""
+    """Interpolation, possibly with negative weights: known where a whole channel is."""
     value = operator(*values(args), **kwargs)
     where = args[0].known.flatten(2).all(dim=2)
     return known(value, where.reshape(*where.shape, *(1,) * (value.dim() - 2)))
@@ -228,6 +276,7 @@ def _sampled(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any
 # -- products --------------------------------------------------------------------------------------
 
 
+@_transfers("linear")
 def _linear(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
     """x @ weight.T + bias."""
     x, weight, bias = (*args, None)[:3]
@@ -236,9 +285,10 @@ def _linear(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return known(value, where if bias is None else where & bias.known)
 
 
+@_transfers(*CONVOLUTIONS)
 def _conv(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """A convolution, transposed or not. What a constant makes at the rim depends on how far it is
-    away, in images of other sizes elsewhere: there only zeros count as known.
+    """A convolution, transposed or not. Near the rim a constant gives values that depend on the
+    image size, so only zeros count as known there.
     """
     x, weight, bias, *rest = (*args, None)[: max(3, len(args))]
 
@@ -256,19 +306,20 @@ def _conv(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return known(operator(*values(args)), where)
 
 
+@_transfers("matmul mm bmm")
 def _matmul(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
     """left @ right."""
     left, right = args
     where, value = _terms(operator, *args), operator(*values(args))
-    if (
-        left.weighs and min(left.value.dim(), right.value.dim()) > 1
-    ):  # a mean of what is the same everywhere
+    # a weighted mean of equal values
+    if left.weighs and min(left.value.dim(), right.value.dim()) > 1:
         same, of = _alike(right, -2)
         value = torch.where(same, of, value)
         where = where | same
     return known(value, where)
 
 
+@_transfers("addmm")
 def _addmm(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
     """added + left @ right."""
     added, left, right = args
@@ -276,8 +327,9 @@ def _addmm(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     return known(operator(*values(args), **kwargs), where)
 
 
+@_transfers("_grouped_mm")
 def _grouped(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
-    """Rows times one of several matrices each: zero where every term is, whichever it is."""
+    """Rows times one of several matrices each: zero where every term is, for every choice."""
     x, matrices, *rest = args
     biased = bool(rest[1:]) or kwargs.get("bias") is not None
     if biased or (x.value.dim(), matrices.value.dim()) != (2, 3):
@@ -286,6 +338,7 @@ def _grouped(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any
     return known(x.value.new_zeros(where.shape), where)
 
 
+@_transfers("einsum")
 def _einsum(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known | None:
     """A contraction; of more than two operands only zeros are known."""
     equation, factors = args[:2]
@@ -298,6 +351,7 @@ def _einsum(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return known(operator(equation, values(factors)), where)
 
 
+@_transfers("bilinear")
 def _bilinear(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
     """x weight other + bias: the bias where every term is zero."""
     bias = (*args, None)[3]
@@ -306,7 +360,7 @@ def _bilinear(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def _terms(product: Callable[[Tensor, Tensor], Tensor], left: Known, right: Known) -> Tensor:
-    """Where every term of a product is known: both of its factors are, or one of them is zero."""
+    """Mask of sums with every term known: both factors are known, or one of them is zero."""
     doubts = None
     for a, b in ((~left.known, right.maybe), (left.maybe, ~right.known)):
         if bool(a.any()) and bool(b.any()):
@@ -314,14 +368,15 @@ def _terms(product: Callable[[Tensor, Tensor], Tensor], left: Known, right: Know
             doubts = count if doubts is None else doubts + count
     if doubts is None:
         return torch.ones((), dtype=torch.bool, device=left.value.device)
-    return doubts < 0.5  # how many terms are in doubt, to rounding
+    return doubts < 0.5  # the number of terms in doubt, up to rounding
 
 
+@_transfers("scaled_dot_product_attention")
 def _attention(
     operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Known | None:
-    """Means of the values at all positions: of a feature that is the same at all, that one.
-    Where a mask hides every position the mean is zero.
+    """Means of the values at all positions: known for a feature equal at all of them. Where a mask
+    hides every position the mean is zero.
     """
     value = args[2]
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
@@ -343,10 +398,11 @@ def _attention(
 # -- normalisations --------------------------------------------------------------------------------
 
 
+@_transfers("batch_norm")
 def _batch_norm(
     operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Known | None:
-    """By running statistics a channel is scaled and shifted; a scale of zero leaves the shift."""
+    """Running statistics scale and shift a channel; a scale of zero leaves the shift."""
     x, weight, bias, mean, var, training, *_ = args
     if training is not False or mean is None or kwargs:
         return None
@@ -360,6 +416,7 @@ def _batch_norm(
     return known(operator(*values(args)), where)
 
 
+@_transfers("layer_norm rms_norm")
 def _layer_norm(
     operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Known | None:
@@ -374,6 +431,7 @@ def _layer_norm(
     return known(operator(*values(args)), _scaled(where.expand(x.known.shape), weight, bias))
 
 
+@_transfers("group_norm")
 def _group_norm(
     operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Known | None:
@@ -390,80 +448,29 @@ def _group_norm(
 
 
 def _scaled(where: Tensor, weight: Known | None, bias: Known | None) -> Tensor:
-    """Where a normalised value that is known in places is known after its scale and shift."""
+    """Mask of a normalised value known at ``where``, after its scale and shift."""
     if weight is not None:
         where = (where & weight.known) | ~weight.maybe
     return where if bias is None else where & bias.known
 
 
+@_transfers("softmax _softmax special_softmax")
 def _softmax(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
-    """Each line sums to one, whatever its values are."""
+    """Each line sums to one for all values."""
     x, dim = args[:2]
     last = dim in (-1, x.value.dim() - 1)
     value = operator(*values(args), **kwargs)
     return replace(known(value, x.known.all(dim=dim, keepdim=True)), weighs=last)
 
 
+@_transfers(*RECURRENT)
 def _recurrent(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Hidden units whose state starts and stays at zero."""
+    """Hidden units with a state that starts and stays at zero."""
     layers = recurrent(str(operator), args) if not kwargs else None
     return None if layers is None else layers.results()
 
 
+@_transfers("zeros zeros_like new_zeros ones ones_like new_ones")
 def _zeros(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
-    """A new tensor whose content is no number that may be a size."""
+    """A new tensor of constant content, independent of sizes used as numbers."""
     return constant(operator(*values(args), **kwargs))
-
-
-_LINES = """
-    alias clone contiguous detach dropout expand reshape to type_as unsqueeze view _to_copy
-    _unsafe_view
-"""
-_MOVED = """
-    adjoint alias broadcast_to channel_shuffle chunk clone contiguous detach expand expand_as
-    flatten flip matrix_H movedim moveaxis mH mT narrow numpy_T permute pixel_shuffle
-    pixel_unshuffle ravel repeat repeat_interleave reshape roll select slice split
-    split_with_sizes squeeze swapaxes swapdims t tensor_split tile transpose unbind unflatten
-    unsafe_chunk unsafe_split unsqueeze view view_as _unsafe_view
-    cat concat concatenate stack hstack vstack
-"""
-_POINTWISE = """
-    abs add addcmul atan ceil celu clamp clamp_max clamp_min cos div divide elu erf exp expm1 floor
-    gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu lerp log1p maximum minimum mish neg
-    negative pow reciprocal relu relu6 round rsqrt rsub selu sigmoid sign silu sin softplus
-    softshrink softsign sqrt square sub tanh threshold to _to_copy
-    eq ne lt le gt ge logical_and logical_not logical_or
-"""
-_POOLS = " ".join(f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg") for d in (1, 2, 3))
-_SAMPLED = "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_nearest_exact2d"
-_CONVS = " ".join(f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3))
-_TRANSFERS: dict[str, Transfer] = {
-    **dict.fromkeys(_MOVED.split(), _moved),
-    **dict.fromkeys(_POINTWISE.split(), _pointwise),
-    **dict.fromkeys(_POOLS.split(), _pooled),
-    **dict.fromkeys(("sum", "mean"), _pooled),
-    **dict.fromkeys(_SAMPLED.split(), _sampled),
-    **dict.fromkeys(_CONVS.split(), _conv),
-    **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
-    **dict.fromkeys(("dropout", "feature_dropout"), _dropped),
-    **dict.fromkeys(("constant_pad_nd", "pad"), _padded),
-    **dict.fromkeys(("mul", "multiply"), _product),
-    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
-    **dict.fromkeys(("softmax", "_softmax", "special_softmax"), _softmax),
-    **dict.fromkeys(RECURRENT, _recurrent),
-    **dict.fromkeys(["zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones"], _zeros),
-    "linear": _linear,
-    "addmm": _addmm,
-    "_grouped_mm": _grouped,
-    "einsum": _einsum,
-    "bilinear": _bilinear,
-    "scaled_dot_product_attention": _attention,
-    "batch_norm": _batch_norm,
-    "group_norm": _group_norm,
-    "embedding": _embedding,
-    **dict.fromkeys(("index", "index_select", "gather"), _picked),
-    "type_as": _converted,
-    "where": _chosen,
-    "masked_fill": _filled,
-    "glu": _gated,
-}

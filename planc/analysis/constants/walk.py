@@ -1,7 +1,7 @@
-"""A walk over a graph with what is known of its values, whatever the inputs are.
+"""A walk over a graph with the known values of its tensors, independent of the inputs.
 
-In: an analysis and the weights. Out, node by node: the operands and the result as
-:class:`planc.constants.known.Known`. Values are forgotten after their last use.
+Node by node it yields the operands as :class:`planc.constants.known.Known`. Values are forgotten
+after their last use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from planc.ir.graph import Node, Ref, refs
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Visit:
-    """Node number ``index`` with its arguments, tensors among them as what is known of them."""
+    """Node number ``index`` with its arguments, tensors replaced by their known values."""
 
     index: int
     node: Node
@@ -31,7 +31,7 @@ class Visit:
 
 
 def walk_constants(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterator[Visit]:
-    """Visits the nodes in their order."""
+    """Visit the nodes in order."""
     with torch.no_grad():
         yield from _Walk(analysis, weights).run()
 
@@ -43,7 +43,7 @@ def base(node: Node) -> str:
 
 
 def overload(op: str) -> Any:
-    """The operator of that name, None if there is none."""
+    """The operator of that name, None if it does not exist."""
     namespace, name, variant = op.split(".")
     packet = getattr(getattr(torch.ops, namespace), name, None)
     return getattr(packet, variant, None)
@@ -61,7 +61,7 @@ class _Walk:
                 self.like = found if found.is_floating_point() else self.like
         self.lent = {graph.values[d.value].storage for d in graph.departures if d.shared}
         for i, captured in graph.captured.items():
-            # what is made of sizes changes with them, what comes from outside torch with anything
+            # neither computed from sizes nor returned from outside torch: both may change
             if not (i in graph.numbers or i in graph.returned or self._is_lent(i)):
                 self.values[i] = constant(captured.to(self.like.device))
         self.last: dict[int, int] = {}
@@ -71,7 +71,7 @@ class _Walk:
         for i, node in enumerate(graph.nodes):
             for ref in refs((node.args, node.kwargs_values)):
                 self.last[ref.id] = i
-            if node.in_place:  # a buffer that each run overwrites is no constant
+            if node.in_place:  # a buffer overwritten by each run is not constant
                 for ref in refs(node.args[:1]):
                     self._forget(ref)
         self.lasting = {*graph.captured, *(tensor.value for tensor in graph.tensors)}
@@ -108,7 +108,7 @@ class _Walk:
         result = None
         if node.op.startswith("aten.") and any(ref is not None for ref in node.outputs):
             functional = node.op
-            if node.in_place:  # the same without overwriting: aliases are looked after below
+            if node.in_place:  # its out-of-place variant; aliases are handled below
                 space, name, variant = node.op.split(".")
                 functional = f"{space}.{name.removesuffix('_')}.{variant}"
             operator = overload(functional)
@@ -127,10 +127,10 @@ class _Walk:
                 self.values[out.id] = found
 
     def _is_lent(self, value: int) -> bool:
-        """Whether someone outside torch may have written to a value."""
+        """True if code outside torch may have written to a value."""
         return self.graph.values[value].storage in self.lent
 
     def _forget(self, ref: Ref) -> None:
-        """Nothing is known any more of what shares memory with a value."""
+        """Forget all values sharing memory with a value."""
         for alias in self.alike[self.graph.values[ref.id].storage]:
             self.values.pop(alias, None)

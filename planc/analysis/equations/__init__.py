@@ -27,10 +27,7 @@ def equations(graph: Graph, walked: Walked, grouping: Grouping, target: str) -> 
     """The equations of plans for ``target``: "module" or "graph"."""
     found = Collector(graph, walked, grouping, target)
     found.balances()
-    found.equals()
-    found.plurals()
-    found.multiples()
-    found.widers()
+    found.relations()
     found.demands()
     if target == "module":
         found.comparisons()

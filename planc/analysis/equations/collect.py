@@ -28,7 +28,7 @@ from planc.ir.graph import AS_IT_IS, RETURNED, Graph, Node, provenanced
 from planc.ir.layers import derived
 from planc.rules import find, parameters
 from planc.rules.labels import Labelled, Layer
-from planc.rules.labels.facts import Demand
+from planc.rules.labels.facts import Demand, Relation
 
 
 class Collector:
@@ -156,16 +156,6 @@ class Collector:
             if isinstance(variable, int):
                 self.whole.setdefault(variable, reason)
 
-    def equals(self) -> None:
-        """Add an equation for every pair of widths that an operator requires to be equal."""
-        for equal in self.walked.facts.equals:
-            if equal.module_only and self.target != "module":
-                continue
-            reason = f"equal parts of {self.graph.nodes[equal.node]}"
-            left, right = (self.width(x, dim, reason) for x, dim in (equal.left, equal.right))
-            if left is not None and right is not None:
-                self.found.append(Constraint(left, right, reason))
-
     def comparisons(self) -> None:
         """Add the constraints that keep every traced comparison of sizes as it was."""
         for comparison in self.graph.comparisons:
@@ -204,47 +194,53 @@ class Collector:
     def _leaf(self, of: Attribute | SizeOf) -> int:
         return of.value if isinstance(of, Attribute) else self.graph.values[of.value].shape[of.dim]
 
-    def plurals(self) -> None:
-        """A width w of n stays at least 2 where (w - 2) // (n + 1) = 0."""
-        for plural in self.walked.facts.plurals:
-            x, dim = plural.labelled, plural.dim
-            reason = f"more than one coordinate for {self.graph.nodes[plural.node]}"
-            width = self.width(x, dim, reason)
-            if width is not None and width.value(lambda _: 1) < 2:
-                left = Operation("//", (width - Poly.const(2), Poly.const(x.shape[dim] + 1)))
-                self.found.append(Constraint(left, Poly.const(0), reason))
+    def relations(self) -> None:
+        """Add constraints for all relations between widths."""
+        facts = self.walked.facts
+        for relation in (
+            *facts.related("equal"),
+            *facts.related("more"),
+            *facts.related("multiple"),
+        ):
+            if self.target == "module" or not relation.module_only:
+                self._relate(relation)
 
-    def multiples(self) -> None:
-        """A width w stays a multiple of n where w % n = 0."""
-        for multiple in self.walked.facts.multiples:
-            reason = f"multiples of {multiple.of} for {self.graph.nodes[multiple.node]}"
-            width = self.width(multiple.labelled, multiple.dim, reason)
-            if width is not None and multiple.of > 1:
-                left = operation("%", (width, Poly.const(multiple.of)))
-                self.found.append(Constraint(left, Poly.const(0), reason))
-
-    def widers(self) -> None:
-        """Of two widths, v of n is greater than w where (v - w - 1) // (n + 1) = 0."""
-        for wider in self.walked.facts.widers:
-            reason = f"more than the other's coordinates for {self.graph.nodes[wider.node]}"
-            left, right = (self.width(x, dim, reason) for x, dim in (wider.left, wider.right))
-            if left is not None and right is not None:
-                size = Poly.const(wider.left[0].shape[wider.left[1]] + 1)
-                quotient = Operation("//", (left - right - Poly.const(1), size))
-                self.found.append(Constraint(quotient, Poly.const(0), reason))
+    def _relate(self, relation: Relation) -> None:
+        """Of n coordinates, v remain more than w if (v - w - 1) // (n + 1) = 0, and v remain a
+        multiple of w if v % w = 0.
+        """
+        (x, dim), right, node = relation.left, relation.right, self.graph.nodes[relation.node]
+        among = "one coordinate" if right == 1 else "the other's coordinates"
+        reason = {
+            "equal": f"equal parts of {node}",
+            "more": f"more than {among} for {node}",
+            "multiple": f"multiples of {right} for {node}",
+        }[relation.op]
+        v = self.width(x, dim, reason)
+        w = Poly.const(right) if isinstance(right, int) else self.width(*right, reason)
+        if v is None or w is None:
+            return
+        if relation.op == "equal":
+            self.found.append(Constraint(v, w, reason))
+        elif relation.op == "multiple":
+            self.found.append(Constraint(operation("%", (v, w)), Poly.const(0), reason))
+        elif not isinstance(right, int) or v.value(lambda _: 1) <= right:
+            quotient = Operation("//", (v - w - Poly.const(1), Poly.const(x.shape[dim] + 1)))
+            self.found.append(Constraint(quotient, Poly.const(0), reason))
 
     def balances(self) -> None:
         """Add equations between the rows of each ragged dimension."""
         group = self.grouping.group
-        for balance in self.walked.facts.balances:
-            layers = balance.labelled.targeting(balance.dim)
+        for balance in self.walked.facts.related("balanced"):
+            x, dim = balance.left
+            layers = x.targeting(dim)
             if len(layers) == 1:  # equal groups make equal lengths
                 sets = np.sort(group[layers[0].lines()], axis=1)
                 if (sets == sets[0]).all():
                     continue
             node = balance.node
             reason = f"equal rows of {self.graph.nodes[node]}" if node >= 0 else "equal rows"
-            distinct = dict.fromkeys(self._lines(balance.labelled, balance.dim, reason))
+            distinct = dict.fromkeys(self._lines(x, dim, reason))
             polys = [poly for poly in distinct if poly is not None]
             for poly in polys[1:]:
                 self.found.append(Constraint(polys[0], poly, reason))

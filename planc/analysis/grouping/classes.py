@@ -131,8 +131,9 @@ def _signatures(
 
 def _ragged(facts: Facts) -> Iterable[Layer]:
     """The ragged layers with lines of necessarily equal length."""
-    for balance in facts.balances:
-        for layer in balance.labelled.targeting(balance.dim):
+    for balance in facts.related("balanced"):
+        x, dim = balance.left
+        for layer in x.targeting(dim):
             if layer.ragged:
                 yield layer
 
@@ -141,12 +142,10 @@ def _measured(facts: Facts) -> Iterable[Layer]:
     """The layers of widths in demands, relations or costs: their units must be distinguishable."""
     for demand in facts.demands:
         yield from demand.labelled.targeting(demand.dim)
-    for equal in facts.equals:
-        for labelled, dim in (equal.left, equal.right):
-            yield from labelled.targeting(dim)
-    for wider in facts.widers:
-        for labelled, dim in (wider.left, wider.right):
-            yield from labelled.targeting(dim)
+    for relation in facts.relations:
+        if not isinstance(relation.right, int):
+            for labelled, dim in (relation.left, relation.right):
+                yield from labelled.targeting(dim)
     for cost in facts.products:
         for labelled, dim in cost.widths:
             yield from labelled.targeting(dim)

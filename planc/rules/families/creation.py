@@ -11,67 +11,50 @@ from planc.rules.labels import Labelled
 from planc.rules.labels.facts import Facts
 from planc.rules.registry import rule
 
+_POSITIONS = """
+    arange bartlett_window eye hann_window linspace logspace meshgrid rand randint randn randperm
+    scalar_tensor tril_indices triu_indices
+"""
+
 
 @rule("aten.empty", "aten.ones", "aten.full")
-def filled(cx: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return _sized(cx, zero=False)
+def filled(facts: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return _sized(facts, zero=False)
 
 
 @rule("aten.zeros")
-def zeros(cx: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return replace(_sized(cx, zero=True), blank=True)
+def zeros(facts: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return replace(_sized(facts, zero=True), blank=True)
 
 
-def _sized(cx: Facts, zero: bool) -> Labelled:
-    y = fresh(cx, Labelled(cx.shape), range(len(cx.shape)), zero)
+def _sized(facts: Facts, zero: bool) -> Labelled:
+    y = fresh(facts, Labelled(facts.shape), range(len(facts.shape)), zero)
     for dim in range(y.rank):
-        cx.demand("size", dim, y, dim)
+        facts.demand("size", dim, y, dim)
     return y
 
 
 @rule("aten.new_empty", "aten.new_ones", "aten.new_full")
-def filled_as(cx: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return _sized(cx, zero=False)
+def filled_as(facts: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return _sized(facts, zero=False)
 
 
 @rule("aten.new_zeros")
-def new_zeros(cx: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return zeros(cx, size)
+def new_zeros(facts: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    return zeros(facts, size)
 
 
 @rule("aten.zeros_like")
-def zeros_like(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
+def zeros_like(facts: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     return x
 
 
-@rule(
-    "aten.ones_like",
-    "aten.full_like",
-    "aten.empty_like",
-    "aten.rand_like",
-    "aten.randn_like",
-    "aten.randint_like",
-)
-def like(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
+@rule(*(f"aten.{name}_like" for name in ("ones", "full", "empty", "rand", "randn", "randint")))
+def like(facts: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     return x.nonzero()
 
 
-@rule(
-    "aten.arange",
-    "aten.linspace",
-    "aten.logspace",
-    "aten.eye",
-    "aten.rand",
-    "aten.randn",
-    "aten.randint",
-    "aten.randperm",
-    "aten.scalar_tensor",
-    "aten.meshgrid",
-    "aten.tril_indices",
-    "aten.triu_indices",
-    "aten.hann_window",
-    "aten.bartlett_window",
-)
-def positions(cx: Facts, *_: Any, **__: Any) -> Any:
-    results = tuple(Labelled(shape) for shape in cx.shapes)
+@rule(*(f"aten.{name}" for name in _POSITIONS.split()))
+def positions(facts: Facts, *_: Any, **__: Any) -> Any:
+    results = tuple(Labelled(shape) for shape in facts.shapes)
     return results if len(results) != 1 else results[0]

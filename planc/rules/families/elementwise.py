@@ -1,204 +1,115 @@
 """Elementwise operators: the labels pass through, two operands are unified.
 
-They differ in one thing: whether a coordinate that is zero stays zero, on which it depends whether
-a contraction further on sees nothing of it.
+They differ in their value at zero: a later contraction ignores removed coordinates only if they are
+still zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
+from planc.rules.common import operand, vector
 from planc.rules.labels import Labelled, unify
 from planc.rules.labels.facts import Facts
-from planc.rules.registry import operand, rule, vector
+from planc.rules.registry import rule
 
-_KEEP_ZERO = [
-    "abs",
-    "absolute",
-    "alias",
-    "alpha_dropout",
-    "arcsin",
-    "arcsinh",
-    "arctan",
-    "arctanh",
-    "asin",
-    "asinh",
-    "atan",
-    "atanh",
-    "ceil",
-    "celu",
-    "clone",
-    "contiguous",
-    "conj",
-    "detach",
-    "dropout",
-    "elu",
-    "erf",
-    "erfinv",
-    "expm1",
-    "feature_dropout",
-    "feature_alpha_dropout",
-    "fix",
-    "floor",
-    "frac",
-    "gelu",
-    "hardshrink",
-    "hardswish",
-    "leaky_relu",
-    "lift",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "log1p",
-    "mish",
-    "nan_to_num",
-    "neg",
-    "negative",
-    "positive",
-    "real",
-    "relu",
-    "relu6",
-    "resolve_conj",
-    "resolve_neg",
-    "round",
-    "selu",
-    "sgn",
-    "sign",
-    "silu",
-    "sin",
-    "sinh",
-    "softshrink",
-    "sqrt",
-    "square",
-    "tan",
-    "tanh",
-    "to",
-    "trunc",
-    "type_as",
-    "_to_copy",
-    "_conj",
-    "zero_",
-    "zero",
-    "requires_grad_",
-    "bernoulli",
-    "cpu",
-    "cuda",
-]
-
-_LOSE_ZERO = [
-    "acos",
-    "arccos",
-    "bitwise_not",
-    "cos",
-    "cosh",
-    "deg2rad",
-    "erfc",
-    "exp",
-    "exp2",
-    "fill",
-    "hardsigmoid",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "log_sigmoid",
-    "logical_not",
-    "rad2deg",
-    "sigmoid",
-    "softplus",
-    "normal",
-    "uniform",
-    "bitwise_and.Scalar",
-    "bitwise_or.Scalar",
-    "bitwise_xor.Scalar",
-    "exponential",
-    "random",
-]
-
-_SINGULAR_AT_ZERO = [
-    "acosh",
-    "arccosh",
-    "digamma",
-    "lgamma",
-    "log",
-    "log2",
-    "log10",
-    "logit",
-    "reciprocal",
-    "rsqrt",
-]
-
-_TWO_OPERANDS = [
-    "atan2",
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "logical_and",
-    "logical_or",
-    "logical_xor",
-    "bitwise_and",
-    "bitwise_or",
-    "bitwise_xor",
-    "__and__",
-    "__or__",
-    "__xor__",
-    "maximum",
-    "minimum",
-    "fmax",
-    "fmin",
-    "hypot",
-    "logaddexp",
-    "logaddexp2",
-    "xlogy",
-    "nextafter",
-    "heaviside",
-]
+_KEEP_ZERO = """
+    alias alpha_dropout bernoulli conj contiguous cpu cuda detach dropout feature_alpha_dropout
+    feature_dropout hardswish lift lift_fresh lift_fresh_copy real requires_grad_ resolve_conj
+    resolve_neg to type_as zero zero_ _conj _to_copy
+"""
+_LOSE_ZERO = "exponential fill log_sigmoid normal random uniform"
 
 
-@rule(*(f"aten.{name}" for name in _KEEP_ZERO))
-def keeps_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
+@rule(*(f"aten.{name}" for name in _KEEP_ZERO.split()))
+def keeps_zero(facts: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     """f(0) = 0."""
     return x
 
 
-@rule(*(f"aten.{name}" for name in _LOSE_ZERO))
-def loses_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
-    """f(0) is something else."""
+@rule(*(f"aten.{name}" for name in _LOSE_ZERO.split()))
+def loses_zero(facts: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
+    """f(0) is finite and not zero."""
     return x.nonzero()
 
 
-@rule(*(f"aten.{name}" for name in _SINGULAR_AT_ZERO))
-def singular_at_zero(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
-    """f(0) is not finite, so zeroing coordinates is no model of removing them."""
-    cx.mix([la for la in x.layers if la.zero], "a function that is not finite at zero")
+def singular_at_zero(facts: Facts, x: Labelled) -> Labelled:
+    """f(0) is not finite, so zeroing coordinates does not model their removal."""
+    facts.mix([la for la in x.layers if la.zero], "a function that is not finite at zero")
     return x.nonzero()
+
+
+# -- torch's pointwise operators, by their behaviour at zero ---------------------------------------
+
+
+@cache
+def _pointwise(one: str, two: str) -> Callable[..., Labelled]:
+    """The rule for an operator of kind ``one`` for one tensor and of kind ``two`` for two."""
+    alone = {"keep": keeps_zero, "lose": loses_zero, "singular": singular_at_zero}
+
+    def pointwise(facts: Facts, x: Any, other: Any = None, *_: Any, **__: Any) -> Labelled:
+        tensors = [value for value in (x, other) if isinstance(value, Labelled)]
+        if len(tensors) == 1:
+            return alone[one](facts, tensors[0])
+        if two == "first":
+            return unify(facts, x, other.nonzero(), "mul")
+        if two in alone:
+            left, right = (alone[two](facts, tensor) for tensor in tensors)
+            return unify(facts, left, right, "add").nonzero()
+        return unify(facts, x, other, two)  # type: ignore[arg-type]
+
+    return pointwise
+
+
+def _register_table() -> None:
+    """Register the operators of ``elementwise.tsv``, computed with torch by
+    ``tests/scripts/elementwise_table.py``.
+    """
+    rows = files("planc.rules").joinpath("elementwise.tsv").read_text().splitlines()
+    for row in rows[1:]:
+        name, *kinds = row.split("\t")
+        rule(f"aten.{name}")(_pointwise(*kinds))
+
+
+_register_table()
+
+
+# -- operators that depend on numbers, on more tensors, or with more results -----------------------
+
+
+@rule("aten.frexp")
+def frexp(facts: Facts, x: Labelled) -> tuple[Labelled, Labelled]:
+    """Mantissa and exponent, both zero for zero."""
+    return x, x
 
 
 @rule("aten.native_dropout")
-def native_dropout(cx: Facts, x: Labelled, *_: Any) -> tuple[Labelled, Labelled]:
+def native_dropout(facts: Facts, x: Labelled, *_: Any) -> tuple[Labelled, Labelled]:
     """The result and the mask."""
     return x, x.nonzero()
 
 
 @rule("aten.clamp_max")
-def clamp_max(cx: Facts, x: Labelled, max: Any) -> Labelled:
-    return clamp(cx, x, None, max)
+def clamp_max(facts: Facts, x: Labelled, max: Any) -> Labelled:
+    return clamp(facts, x, None, max)
 
 
 @rule("aten.masked_fill")
-def masked_fill(cx: Facts, x: Labelled, mask: Labelled, value: Any) -> Labelled:
-    y = _chosen(cx, x, mask)
+def masked_fill(facts: Facts, x: Labelled, mask: Labelled, value: Any) -> Labelled:
+    y = _chosen(facts, x, mask)
     return y if isinstance(value, int | float) and value == 0 else y.nonzero()
 
 
 @rule("aten.hardtanh", "aten.clamp", "aten.clip", "aten.clamp_min")
-def clamp(cx: Facts, x: Labelled, *bounds: Any, **named: Any) -> Labelled:
-    """min(max(x, low), high); zero stays zero between plain bounds of both signs."""
+def clamp(facts: Facts, x: Labelled, *bounds: Any, **named: Any) -> Labelled:
+    """min(max(x, low), high); zero stays zero if the bounds are numbers with low <= 0 <= high."""
     for bound in (*bounds, *named.values()):
         if isinstance(bound, Labelled):
-            x = unify(cx, x, bound, "add").nonzero()
+            x = unify(facts, x, bound, "add").nonzero()
     low, high = (*bounds, None, None)[:2]
     low, high = named.get("min", low), named.get("max", high)
     plain = all(b is None or isinstance(b, int | float) for b in (low, high))
@@ -208,33 +119,33 @@ def clamp(cx: Facts, x: Labelled, *bounds: Any, **named: Any) -> Labelled:
 
 
 @rule("aten.threshold")
-def threshold(cx: Facts, x: Labelled, threshold: float, value: float) -> Labelled:
+def threshold(facts: Facts, x: Labelled, threshold: float, value: float) -> Labelled:
     return x if threshold < 0 or value == 0 else x.nonzero()
 
 
 @rule("aten.pow.Tensor_Scalar")
-def power(cx: Facts, x: Labelled, exponent: float) -> Labelled:
+def power(facts: Facts, x: Labelled, exponent: float) -> Labelled:
     if exponent > 0:
         return x
-    return singular_at_zero(cx, x)
+    return singular_at_zero(facts, x)
 
 
 @rule("aten.pow", "aten.float_power")
-def general_power(cx: Facts, x: Any, exponent: Any) -> Labelled:
-    return unify(cx, operand(x), operand(exponent), "add").nonzero()
+def general_power(facts: Facts, x: Any, exponent: Any) -> Labelled:
+    return unify(facts, operand(x), operand(exponent), "add").nonzero()
 
 
 @rule("aten.add", "aten.sub", "aten.rsub", "aten.subtract", "aten._add_relu")
-def add(cx: Facts, x: Any, other: Any, alpha: Any = 1) -> Labelled:
+def add(facts: Facts, x: Any, other: Any, alpha: Any = 1) -> Labelled:
     """x + alpha * other."""
     if not isinstance(other, Labelled):
         return operand(x) if other == 0 else operand(x).nonzero()
-    return unify(cx, operand(x), other, "add")
+    return unify(facts, operand(x), other, "add")
 
 
 @rule("aten.mul", "aten.multiply")
-def mul(cx: Facts, x: Any, other: Any) -> Labelled:
-    return unify(cx, operand(x), operand(other), "mul")
+def mul(facts: Facts, x: Any, other: Any) -> Labelled:
+    return unify(facts, operand(x), operand(other), "mul")
 
 
 @rule(
@@ -245,71 +156,66 @@ def mul(cx: Facts, x: Any, other: Any) -> Labelled:
     "aten.remainder",
     "aten.fmod",
 )
-def div(cx: Facts, x: Any, other: Any, **_: Any) -> Labelled:
-    """x / other: zero where x is and other is not."""
+def div(facts: Facts, x: Any, other: Any, **_: Any) -> Labelled:
+    """x / other: zero where x is zero and other is not."""
     if not isinstance(other, Labelled):
         return operand(x)
-    return unify(cx, operand(x), other, "div")
-
-
-@rule(*(f"aten.{name}" for name in _TWO_OPERANDS))
-def two_operands(cx: Facts, x: Any, other: Any, *_: Any, **__: Any) -> Labelled:
-    return unify(cx, operand(x), operand(other), "add").nonzero()
+    return unify(facts, operand(x), other, "div")
 
 
 @rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
-def where(cx: Facts, condition: Labelled, x: Any, other: Any) -> Labelled:
+def where(facts: Facts, condition: Labelled, x: Any, other: Any) -> Labelled:
     """One of two tensors at each place: zero where both are."""
     if isinstance(x, Labelled) and isinstance(other, Labelled):
-        either = unify(cx, x, other, "add")
+        either = unify(facts, x, other, "add")
     else:
         tensor, number = (x, other) if isinstance(x, Labelled) else (other, x)
         either = operand(tensor) if number == 0 else operand(tensor).nonzero()
-    return _chosen(cx, either, condition)
+    return _chosen(facts, either, condition)
 
 
-def _chosen(cx: Facts, x: Labelled, condition: Labelled) -> Labelled:
-    """A condition decides which value is taken, not what it is: no zero is spoilt, none made."""
-    return unify(cx, x, condition.nonzero(), "mul")
+def _chosen(facts: Facts, x: Labelled, condition: Labelled) -> Labelled:
+    """``x`` selected by a condition, which neither creates nor destroys zeros."""
+    return unify(facts, x, condition.nonzero(), "mul")
 
 
 @rule("aten.lerp")
-def lerp(cx: Facts, x: Labelled, end: Labelled, weight: Any) -> Labelled:
+def lerp(facts: Facts, x: Labelled, end: Labelled, weight: Any) -> Labelled:
     """x + weight * (end - x)."""
-    return _chosen(cx, unify(cx, x, end, "add"), operand(weight))
+    return _chosen(facts, unify(facts, x, end, "add"), operand(weight))
 
 
 @rule("aten.addcmul")
-def addcmul(cx: Facts, x: Labelled, tensor1: Labelled, tensor2: Labelled, **_: Any) -> Labelled:
-    return unify(cx, x, unify(cx, tensor1, tensor2, "mul"), "add")
+def addcmul(facts: Facts, x: Labelled, tensor1: Labelled, tensor2: Labelled, **_: Any) -> Labelled:
+    return unify(facts, x, unify(facts, tensor1, tensor2, "mul"), "add")
 
 
 @rule("aten.addcdiv")
-def addcdiv(cx: Facts, x: Labelled, tensor1: Labelled, tensor2: Labelled, **_: Any) -> Labelled:
-    return unify(cx, x, unify(cx, tensor1, tensor2, "div"), "add")
+def addcdiv(facts: Facts, x: Labelled, tensor1: Labelled, tensor2: Labelled, **_: Any) -> Labelled:
+    return unify(facts, x, unify(facts, tensor1, tensor2, "div"), "add")
 
 
 @rule("aten.prelu", "aten._prelu_kernel")
-def prelu(cx: Facts, x: Labelled, weight: Labelled) -> Labelled:
-    """Channels are dimension 1; one weight may serve them all."""
+def prelu(facts: Facts, x: Labelled, weight: Labelled) -> Labelled:
+    """Channels are dimension 1; a single weight applies to all of them."""
     if weight.rank == 1 and weight.shape[0] > 1:
         weight = vector(weight, min(1, x.rank - 1), x.rank)
-        return unify(cx, x, weight.nonzero(), "mul")
+        return unify(facts, x, weight.nonzero(), "mul")
     return x
 
 
 @rule("aten.rrelu", "aten.rrelu_with_noise")
-def rrelu(cx: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
+def rrelu(facts: Facts, x: Labelled, *_: Any, **__: Any) -> Labelled:
     return x
 
 
 @rule("aten.copy")
-def copy(cx: Facts, x: Labelled, src: Labelled, non_blocking: bool = False) -> Labelled:
+def copy(facts: Facts, x: Labelled, src: Labelled, non_blocking: bool = False) -> Labelled:
     """``x`` keeps its shape and takes the content of ``src``."""
     into = Labelled(x.shape, tuple(replace(layer, zero=True) for layer in x.layers))
-    return unify(cx, into, src, "add")
+    return unify(facts, into, src, "add")
 
 
 @rule("aten.complex", "aten.polar")
-def complex_parts(cx: Facts, x: Labelled, other: Labelled) -> Labelled:
-    return unify(cx, x, other, "add")
+def complex_parts(facts: Facts, x: Labelled, other: Labelled) -> Labelled:
+    return unify(facts, x, other, "add")

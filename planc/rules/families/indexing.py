@@ -1,4 +1,4 @@
-"""Indexing by tensors, and whatever picks by position: it pins the dimension it looks along."""
+"""Indexing by tensors and other access by position, pinning the dimension indexed."""
 
 from __future__ import annotations
 
@@ -7,59 +7,60 @@ from typing import Any
 
 import numpy as np
 
+from planc.rules.common import axis, pin_dims
 from planc.rules.labels import Labelled, even, lift, take, unify, window
 from planc.rules.labels.facts import Atoms, Facts
-from planc.rules.registry import axis, pin_dims, rule
+from planc.rules.registry import rule
 
 
 @rule("aten.index.Tensor", "aten._unsafe_index.Tensor")
-def index(cx: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelled:
-    """Advanced indexing: the indexed dimensions are replaced by those of the indices."""
-    if len(cx.shape) != x.rank - sum(e is not None for e in indices) + _rank_of(indices):
-        picked(cx, x, indices)  # a mask of several dimensions
-        return Labelled(cx.shape)
+def index(facts: Facts, x: Labelled, indices: Sequence[Labelled | None]) -> Labelled:
+    """Advanced indexing: the dimensions of the indices replace the indexed ones."""
+    if len(facts.shape) != x.rank - sum(e is not None for e in indices) + _rank_of(indices):
+        picked(facts, x, indices)  # a mask of several dimensions
+        return Labelled(facts.shape)
     given = [i for i, entry in enumerate(indices) if entry is not None]
     if len(given) == 1 and (chosen := _known(indices[given[0]])) is not None:
-        return _taken(cx, x, given[0], chosen)
-    x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
+        return _taken(facts, x, given[0], chosen)
+    x = even(facts, pin_dims(facts, x, given, "positions are picked by index"), given)
     for entry in indices:
         if entry is not None:
-            pin_dims(cx, entry, range(entry.rank), "used as an index")
+            pin_dims(facts, entry, range(entry.rank), "used as an index")
     rest = [d for d in range(x.rank) if d not in given]
-    new = len(cx.shape) - len(rest)
+    new = len(facts.shape) - len(rest)
     if given and given == list(range(given[0], given[-1] + 1)):
         at = given[0]
     else:
         at = 0
     places: list[int | None] = [*rest[:at], *[None] * new, *rest[at:]]
     if any(e is not None and e.shape and x.layers == () for e in indices):
-        return Labelled(cx.shape)
-    return Labelled(cx.shape, lift(_without(x, given), places).layers)
+        return Labelled(facts.shape)
+    return Labelled(facts.shape, lift(_without(x, given), places).layers)
 
 
 def _known(index: Labelled | None) -> Atoms | None:
-    """The content of a list of positions, where it is known."""
+    """The content of a list of positions, if known."""
     known = index is not None and index.rank == 1 and index.constant is not None
     if not known or index is None or index.constant is None or index.constant.dtype == bool:
         return None
     return index.constant.astype(np.int64)
 
 
-def _taken(cx: Facts, x: Labelled, dim: int, chosen: Atoms) -> Labelled:
-    """Coordinates picked by a constant list: what stands between them and the end that they are
-    counted from must stay, or they are others.
+def _taken(facts: Facts, x: Labelled, dim: int, chosen: Atoms) -> Labelled:
+    """Coordinates selected by a constant list. The coordinates between each of them and the end it
+    is counted from are pinned, because their removal would shift the selection.
     """
     n = x.shape[dim]
     for side in (chosen[chosen >= 0], chosen[chosen < 0]):
         if len(side):
             first, last = (0, side.max() + 1) if side[0] >= 0 else (n + side.min(), n)
             between = window(x, dim, int(first), int(last)).targeting(dim)
-            cx.pin(between, "positions are picked by index")
-    return take(cx, x, dim, chosen % n)
+            facts.pin(between, "positions are picked by index")
+    return take(facts, x, dim, chosen % n)
 
 
 def _rank_of(indices: Sequence[Labelled | None]) -> int:
-    """The number of dimensions that indices are broadcast to."""
+    """The number of dimensions that indices broadcast to."""
     return max((entry.rank for entry in indices if entry is not None), default=0)
 
 
@@ -70,199 +71,177 @@ def _without(x: Labelled, dims: Sequence[int]) -> Labelled:
 
 @rule("aten.index_put", "aten._index_put_impl")
 def index_put(
-    cx: Facts, x: Labelled, indices: Sequence[Labelled | None], values: Labelled, *_: Any
+    facts: Facts, x: Labelled, indices: Sequence[Labelled | None], values: Labelled, *_: Any
 ) -> Labelled:
-    """x[indices] = values: beside the indexed dimensions, what is written shrinks with ``x``."""
+    """x[indices] = values: outside the indexed dimensions, the values shrink with ``x``."""
     given = [i for i, entry in enumerate(indices) if entry is not None]
     adjacent = bool(given) and given == list(range(given[0], given[-1] + 1))
     if not adjacent or _rank_of(indices) != 1 or values.rank > x.rank - len(given) + 1:
-        picked(cx, x, indices, values)
-        return Labelled(cx.shape)
+        picked(facts, x, indices, values)
+        return Labelled(facts.shape)
     for entry in indices:
         if entry is not None:
-            pin_dims(cx, entry, range(entry.rank), "used as an index")
+            pin_dims(facts, entry, range(entry.rank), "used as an index")
     first, after = given[0], x.rank - 1 - given[-1]
     row = [values.rank - 1 - after] if values.rank > after else []
-    x = even(cx, pin_dims(cx, x, given, "positions are picked by index"), given)
-    values = even(cx, pin_dims(cx, values, row, "positions are picked by index"), row)
+    x = even(facts, pin_dims(facts, x, given, "positions are picked by index"), given)
+    values = even(facts, pin_dims(facts, values, row, "positions are picked by index"), row)
     one = lift(_without(x, given), [*range(first + 1), *range(given[-1] + 1, x.rank)])
-    y = unify(cx, one, _without(values, row), "add")
+    y = unify(facts, one, _without(values, row), "add")
     rest = range(first + 1, y.rank)
     return Labelled(
-        cx.shape, lift(y, [*range(first + 1), *[None] * (len(given) - 1), *rest]).layers
+        facts.shape, lift(y, [*range(first + 1), *[None] * (len(given) - 1), *rest]).layers
     )
 
 
 @rule("aten.index_select")
-def index_select(cx: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
+def index_select(facts: Facts, x: Labelled, dim: int, index: Labelled) -> Labelled:
     dims = (axis(x, dim),)
-    x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
-    return Labelled(cx.shape, x.layers)
+    x = even(facts, pin_dims(facts, x, dims, "positions are picked by index"), dims)
+    return Labelled(facts.shape, x.layers)
 
 
 @rule("aten.take_along_dim")
-def take_along_dim(cx: Facts, x: Labelled, indices: Labelled, dim: int | None = None) -> Labelled:
+def take_along_dim(
+    facts: Facts, x: Labelled, indices: Labelled, dim: int | None = None
+) -> Labelled:
     if dim is None:
-        picked(cx, x, indices)
-        return Labelled(cx.shape)
-    return gather(cx, x, dim, indices)
+        picked(facts, x, indices)
+        return Labelled(facts.shape)
+    return gather(facts, x, dim, indices)
 
 
 @rule("aten.gather")
-def gather(cx: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Labelled:
+def gather(facts: Facts, x: Labelled, dim: int, index: Labelled, **_: Any) -> Labelled:
     """out[i, j] = x[index[i, j], j]: the index shrinks with the other dimensions."""
     dims = (axis(x, dim),)
-    x = even(cx, pin_dims(cx, x, dims, "positions are picked by index"), dims)
+    x = even(facts, pin_dims(facts, x, dims, "positions are picked by index"), dims)
     if any(
         n != m for d, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)) if d not in dims
     ):
         for value in (x, index):
-            pin_dims(cx, value, range(value.rank), "gathered by an index of another shape")
-        return Labelled(cx.shape)
-    return unify(cx, _without(x, dims), index.nonzero(), "mul")
+            pin_dims(facts, value, range(value.rank), "gathered by an index of another shape")
+        return Labelled(facts.shape)
+    return unify(facts, _without(x, dims), index.nonzero(), "mul")
 
 
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
 def scatter(
-    cx: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
+    facts: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
 ) -> Labelled:
-    """out[index[i, j], j] = src[i, j]: beside the indexed dimension all three shrink together."""
+    """out[index[i, j], j] = src[i, j]: all three shrink together outside the indexed dimension."""
     dims = (axis(x, dim),)
     tensors = [t for t in (x, index, src) if isinstance(t, Labelled) and t.rank == x.rank]
     rest = {tuple(n for d, n in enumerate(t.shape) if d not in dims) for t in tensors}
     if len(rest) > 1:
-        picked(cx, x, index, src)
-        return Labelled(cx.shape)
-    return _written(cx, x, dims, src, index)
+        picked(facts, x, index, src)
+        return Labelled(facts.shape)
+    return _written(facts, x, dims, src, index)
 
 
 @rule("aten.index_add", "aten.index_copy", "aten.index_fill")
 def index_write(
-    cx: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
+    facts: Facts, x: Labelled, dim: int, index: Labelled, src: Any, *_: Any, **__: Any
 ) -> Labelled:
     """out[index[i], j] = src[i, j], or one value."""
-    pin_dims(cx, index, range(index.rank), "used as an index")
-    return _written(cx, x, (axis(x, dim),), src)
+    pin_dims(facts, index, range(index.rank), "used as an index")
+    return _written(facts, x, (axis(x, dim),), src)
 
 
 def _written(
-    cx: Facts, x: Labelled, dims: Sequence[int], src: Any, index: Labelled | None = None
+    facts: Facts, x: Labelled, dims: Sequence[int], src: Any, index: Labelled | None = None
 ) -> Labelled:
-    """``x`` with ``src``, a tensor or a number, written somewhere along ``dims``."""
+    """``x`` with ``src``, a tensor or a number, written along ``dims``."""
 
     def one(value: Labelled) -> Labelled:
-        value = even(cx, pin_dims(cx, value, dims, "positions are picked by index"), dims)
+        value = even(facts, pin_dims(facts, value, dims, "positions are picked by index"), dims)
         return _without(value, dims)
 
     y = one(x)
     if isinstance(src, Labelled):
-        y = unify(cx, y, one(src) if src.rank else src, "add")
+        y = unify(facts, y, one(src) if src.rank else src, "add")
     elif src != 0:
         y = y.nonzero()
-    if index is not None:  # it says where, not what
-        y = unify(cx, y, one(index).nonzero(), "mul")
-    return Labelled(cx.shape, y.layers)
+    if index is not None:  # an index selects places, its values are never results
+        y = unify(facts, y, one(index).nonzero(), "mul")
+    return Labelled(facts.shape, y.layers)
 
 
 @rule("aten.masked_scatter")
-def masked_scatter(cx: Facts, x: Labelled, mask: Labelled, source: Labelled) -> Labelled:
-    """Takes one coordinate of ``source`` after the other where the mask says so. Where the mask has
-    one for all of the last dimensions, and they are as wide in both, it takes whole rows.
+def masked_scatter(facts: Facts, x: Labelled, mask: Labelled, source: Labelled) -> Labelled:
+    """Consume coordinates of ``source`` in order where the mask is True. If the mask has size 1 in
+    all of the last dimensions, and both tensors are equally wide there, whole rows are consumed.
     """
-    rank = len(cx.shape)
+    rank = len(facts.shape)
     if source.rank > rank:
-        picked(cx, x, mask, source)
-        return Labelled(cx.shape)
+        picked(facts, x, mask, source)
+        return Labelled(facts.shape)
     rows, at, of = (lift(v, [None] * (rank - v.rank) + [*range(v.rank)]) for v in (x, mask, source))
     first = rank
     while first and at.shape[first - 1] == 1 and rows.shape[first - 1] == of.shape[first - 1]:
         first -= 1
     picking = range(first)
     rows, of = (
-        even(cx, pin_dims(cx, v, picking, "picked by position or by value"), picking)
+        even(facts, pin_dims(facts, v, picking, "picked by position or by value"), picking)
         for v in (rows, of)
     )
-    pin_dims(cx, at, range(rank), "used as an index")
-    y = unify(cx, _without(rows, picking), _without(of, picking), "add")
-    return Labelled(cx.shape, y.layers)
+    pin_dims(facts, at, range(rank), "used as an index")
+    y = unify(facts, _without(rows, picking), _without(of, picking), "add")
+    return Labelled(facts.shape, y.layers)
 
 
 @rule("aten.embedding")
-def embedding(cx: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labelled:
-    """Rows picked by index; the features stay labelled."""
-    weight = even(cx, pin_dims(cx, weight, (0,), "rows are picked by index"), (0,))
-    rank = len(cx.shape)
+def embedding(facts: Facts, weight: Labelled, indices: Labelled, *_: Any) -> Labelled:
+    """Rows selected by index; the features stay labelled."""
+    weight = even(facts, pin_dims(facts, weight, (0,), "rows are picked by index"), (0,))
+    rank = len(facts.shape)
     layers = lift(_without(weight, (0,)), [*[None] * (rank - 1), 1]).layers
-    return Labelled(cx.shape, layers)
+    return Labelled(facts.shape, layers)
 
 
 @rule("aten.embedding_bag")
 def embedding_bag(
-    cx: Facts, weight: Labelled, indices: Labelled, offsets: Labelled, *_: Any, **__: Any
+    facts: Facts, weight: Labelled, indices: Labelled, offsets: Labelled, *_: Any, **__: Any
 ) -> tuple[Labelled, ...]:
-    """Sums, means or maxima of rows picked by index; the others of its results count rows."""
-    weight = even(cx, pin_dims(cx, weight, (0,), "rows are picked by index"), (0,))
-    y = Labelled(cx.shape, _without(weight, (0,)).layers)
-    # of maxima it says which rows they are from
-    others = (y.nonzero() if len(s) == 2 else Labelled(s) for s in cx.shapes[1:])
+    """Sums, means or maxima of rows selected by index; the other results count rows."""
+    weight = even(facts, pin_dims(facts, weight, (0,), "rows are picked by index"), (0,))
+    y = Labelled(facts.shape, _without(weight, (0,)).layers)
+    # for maxima one result holds their rows
+    others = (y.nonzero() if len(s) == 2 else Labelled(s) for s in facts.shapes[1:])
     return y, *others
 
 
 @rule("aten.sort")
-def sort(cx: Facts, x: Labelled, dim: int = -1, *_: Any, **__: Any) -> tuple[Labelled, ...]:
-    """Values in order of size, and where they were: the order is among all of them."""
+def sort(facts: Facts, x: Labelled, dim: int = -1, *_: Any, **__: Any) -> tuple[Labelled, ...]:
+    """Sorted values and their positions, depending on all coordinates along ``dim``."""
     dims = (axis(x, dim),)
-    x = even(cx, pin_dims(cx, x, dims, "values are put in order"), dims)
-    return tuple(Labelled(shape, x.layers).nonzero() for shape in cx.shapes)
+    x = even(facts, pin_dims(facts, x, dims, "values are put in order"), dims)
+    return tuple(Labelled(shape, x.layers).nonzero() for shape in facts.shapes)
 
 
 @rule("aten.topk")
-def topk(cx: Facts, x: Labelled, k: int, dim: int = -1, *_: Any) -> tuple[Labelled, ...]:
-    return sort(cx, x, dim)
+def topk(facts: Facts, x: Labelled, k: int, dim: int = -1, *_: Any) -> tuple[Labelled, ...]:
+    return sort(facts, x, dim)
 
 
-_PICKED = [
-    "nonzero",
-    "masked_select",
-    "_unique2",
-    "unique_dim",
-    "unique_consecutive",
-    "argsort",
-    "searchsorted",
-    "bucketize",
-    "bincount",
-    "histc",
-    "item",
-    "_local_scalar_dense",
-    "is_nonzero",
-    "equal",
-    "allclose",
-    "diag",
-    "diagonal",
-    "diag_embed",
-    "one_hot",
-    "multinomial",
-    "trace",
-    "cross",
-    "cov",
-    "corrcoef",
-    "renorm",
-    "take",
-    "put",
-]
+_PICKED = """
+    _local_scalar_dense _unique2 allclose argsort bincount bucketize corrcoef cov cross diag
+    diag_embed diagonal equal histc is_nonzero item masked_select multinomial nonzero one_hot put
+    renorm searchsorted take trace unique_consecutive unique_dim
+"""
 
 
 @rule(
-    *(f"aten.{name}" for name in _PICKED),
+    *(f"aten.{name}" for name in _PICKED.split()),
     "aten.where.default",
     "torchvision.nms",
     "torchvision.deform_conv2d",
 )
-def picked(cx: Facts, *args: Any, **named: Any) -> Any:
-    """What is picked, counted or scattered by position leaves nothing to remove."""
+def picked(facts: Facts, *args: Any, **named: Any) -> Any:
+    """Results selected, counted or scattered by position: every operand is pinned."""
     for value in (*args, *named.values()):
         for x in value if isinstance(value, tuple) else (value,):
             if isinstance(x, Labelled):
-                pin_dims(cx, x, range(x.rank), "picked by position or by value")
-    results = tuple(Labelled(shape) for shape in cx.shapes)
+                pin_dims(facts, x, range(x.rank), "picked by position or by value")
+    results = tuple(Labelled(shape) for shape in facts.shapes)
     return results if len(results) != 1 else results[0]

@@ -8,78 +8,79 @@ from typing import Any
 import numpy as np
 
 from planc.rules import labels
+from planc.rules.common import axes, axis, pin_dims
 from planc.rules.labels import Labelled, Layer, insert, permute, take, unify, window
 from planc.rules.labels.facts import Facts
-from planc.rules.registry import axes, axis, pin_dims, rule
+from planc.rules.registry import rule
 
 # -- views -----------------------------------------------------------------------------------------
 
 
 @rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.view_copy")
-def view(cx: Facts, x: Labelled, size: Sequence[int], *_: Any) -> Labelled:
-    y = labels.reshape(cx, x, cx.shape)
+def view(facts: Facts, x: Labelled, size: Sequence[int], *_: Any) -> Labelled:
+    y = labels.reshape(facts, x, facts.shape)
     for i, n in enumerate(size):
         if n != -1:
-            cx.demand("size", i, y, i)
+            facts.demand("size", i, y, i)
     return y
 
 
 @rule("aten.view.dtype")
-def view_as_other_type(cx: Facts, x: Labelled, dtype: Any) -> Labelled:
-    pin_dims(cx, x, range(x.rank), "its bytes are read as another type")
-    return Labelled(cx.shape)
+def view_as_other_type(facts: Facts, x: Labelled, dtype: Any) -> Labelled:
+    pin_dims(facts, x, range(x.rank), "its bytes are read as another type")
+    return Labelled(facts.shape)
 
 
 @rule("aten.view_as", "aten.reshape_as")
-def view_as(cx: Facts, x: Labelled, other: Labelled) -> Labelled:
-    y = labels.reshape(cx, x, cx.shape)
+def view_as(facts: Facts, x: Labelled, other: Labelled) -> Labelled:
+    y = labels.reshape(facts, x, facts.shape)
     for dim in range(y.rank):
-        cx.equal((y, dim), (other, dim))
+        facts.equal((y, dim), (other, dim))
     return y
 
 
 @rule("aten.view_as_real", "aten.view_as_real_copy", "aten.view_as_complex")
-def complex_pairs(cx: Facts, x: Labelled) -> Labelled:
-    if len(cx.shape) < x.rank:
-        x = pin_dims(cx, x, (x.rank - 1,), "real and imaginary part")
-        x = labels.even(cx, x, (x.rank - 1,))
+def complex_pairs(facts: Facts, x: Labelled) -> Labelled:
+    if len(facts.shape) < x.rank:
+        x = pin_dims(facts, x, (x.rank - 1,), "real and imaginary part")
+        x = labels.even(facts, x, (x.rank - 1,))
         return labels.lift(x, range(x.rank - 1))
-    return Labelled(cx.shape, insert(x, x.rank).layers)
+    return Labelled(facts.shape, insert(x, x.rank).layers)
 
 
 @rule("aten.flatten", "aten.ravel")
-def flatten(cx: Facts, x: Labelled, *_: Any) -> Labelled:
-    return labels.reshape(cx, x, cx.shape)
+def flatten(facts: Facts, x: Labelled, *_: Any) -> Labelled:
+    return labels.reshape(facts, x, facts.shape)
 
 
 @rule("aten.unflatten")
-def unflatten(cx: Facts, x: Labelled, dim: int, sizes: Sequence[int]) -> Labelled:
-    y = labels.reshape(cx, x, cx.shape)
+def unflatten(facts: Facts, x: Labelled, dim: int, sizes: Sequence[int]) -> Labelled:
+    y = labels.reshape(facts, x, facts.shape)
     for i, n in enumerate(sizes):
         if n != -1:
-            cx.demand("sizes", i, y, axis(x, dim) + i)
+            facts.demand("sizes", i, y, axis(x, dim) + i)
     return y
 
 
 @rule("aten.squeeze")
-def squeeze(cx: Facts, x: Labelled, dim: Any = None) -> Labelled:
+def squeeze(facts: Facts, x: Labelled, dim: Any = None) -> Labelled:
     for d in axes(x, dim):
-        cx.plural(x, d)
-    return labels.squeeze(cx, x, [d for d in axes(x, dim) if x.shape[d] == 1])
+        facts.plural(x, d)
+    return labels.squeeze(facts, x, [d for d in axes(x, dim) if x.shape[d] == 1])
 
 
 @rule("aten.unsqueeze")
-def unsqueeze(cx: Facts, x: Labelled, dim: int) -> Labelled:
+def unsqueeze(facts: Facts, x: Labelled, dim: int) -> Labelled:
     return insert(x, dim % (x.rank + 1))
 
 
 @rule("aten.permute")
-def permute_dims(cx: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
+def permute_dims(facts: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
     return permute(x, axes(x, tuple(dims)) if dims else ())
 
 
 @rule("aten.transpose", "aten.swapaxes", "aten.swapdims")
-def transpose(cx: Facts, x: Labelled, dim0: int, dim1: int) -> Labelled:
+def transpose(facts: Facts, x: Labelled, dim0: int, dim1: int) -> Labelled:
     order = list(range(x.rank))
     a, b = axis(x, dim0), axis(x, dim1)
     if order:
@@ -88,63 +89,63 @@ def transpose(cx: Facts, x: Labelled, dim0: int, dim1: int) -> Labelled:
 
 
 @rule("aten.t", "aten.mT", "aten.mH", "aten.adjoint", "aten.matrix_H")
-def matrix_transpose(cx: Facts, x: Labelled) -> Labelled:
-    return transpose(cx, x, -1, -2) if x.rank > 1 else x
+def matrix_transpose(facts: Facts, x: Labelled) -> Labelled:
+    return transpose(facts, x, -1, -2) if x.rank > 1 else x
 
 
 @rule("aten.numpy_T")
-def reverse_dims(cx: Facts, x: Labelled) -> Labelled:
+def reverse_dims(facts: Facts, x: Labelled) -> Labelled:
     return permute(x, range(x.rank)[::-1])
 
 
 @rule("aten.movedim", "aten.moveaxis")
-def movedim(cx: Facts, x: Labelled, source: Any, destination: Any) -> Labelled:
+def movedim(facts: Facts, x: Labelled, source: Any, destination: Any) -> Labelled:
     to = dict(zip(axes(x, destination), axes(x, source), strict=True))
     rest = iter(d for d in range(x.rank) if d not in to.values())
     return permute(x, [to[d] if d in to else next(rest) for d in range(x.rank)])
 
 
 @rule("aten.unfold", "aten.unfold_copy")
-def unfold(cx: Facts, x: Labelled, dimension: int, *_: Any) -> Labelled:
-    """Windows along a dimension: their number stands in its place, their content comes last."""
+def unfold(facts: Facts, x: Labelled, dimension: int, *_: Any) -> Labelled:
+    """Windows along a dimension: their number replaces it, their content becomes the last one."""
     dims = (axis(x, dimension),)
-    x = labels.even(cx, pin_dims(cx, x, dims, "windows slide along it"), dims)
-    return Labelled(cx.shape, insert(x, x.rank).layers)
+    x = labels.even(facts, pin_dims(facts, x, dims, "windows slide along it"), dims)
+    return Labelled(facts.shape, insert(x, x.rank).layers)
 
 
 # -- copies ----------------------------------------------------------------------------------------
 
 
-def fresh(cx: Facts, x: Labelled, dims: Sequence[int], zero: bool) -> Labelled:
-    """``x`` with new atoms along ``dims``: their size is free to follow what they meet."""
+def fresh(facts: Facts, x: Labelled, dims: Sequence[int], zero: bool) -> Labelled:
+    """``x`` with new atoms along ``dims``, free to follow the widths of later operands."""
     layers = list(x.layers)
     for dim in dims:
         if x.shape[dim] > 1:
             shape = [x.shape[dim] if d == dim else 1 for d in range(x.rank)]
-            layers.append(Layer(cx.fresh(x.shape[dim]).reshape(shape), dim, zero))
+            layers.append(Layer(facts.fresh(x.shape[dim]).reshape(shape), dim, zero))
     return Labelled(x.shape, tuple(layers))
 
 
 @rule("aten.expand", "aten.expand_copy", "aten.broadcast_to")
-def expand(cx: Facts, x: Labelled, size: Sequence[int], **_: Any) -> Labelled:
+def expand(facts: Facts, x: Labelled, size: Sequence[int], **_: Any) -> Labelled:
     new = len(size) - x.rank
     lifted = labels.lift(x, [None] * new + list(range(x.rank)))
-    grown = [d for d in range(len(size)) if lifted.shape[d] != cx.shape[d]]
-    y = fresh(cx, Labelled(cx.shape, lifted.layers), grown, zero=False)
+    grown = [d for d in range(len(size)) if lifted.shape[d] != facts.shape[d]]
+    y = fresh(facts, Labelled(facts.shape, lifted.layers), grown, zero=False)
     for i, n in enumerate(size):
         if n != -1:
-            cx.demand("size", i, y, i)
+            facts.demand("size", i, y, i)
     return y
 
 
 @rule("aten.expand_as")
-def expand_as(cx: Facts, x: Labelled, other: Labelled) -> Labelled:
+def expand_as(facts: Facts, x: Labelled, other: Labelled) -> Labelled:
     plain = Labelled(other.shape, other.layers).nonzero()
-    return unify(cx, x, plain, "mul")
+    return unify(facts, x, plain, "mul")
 
 
 @rule("aten.repeat", "aten.tile")
-def repeat(cx: Facts, x: Labelled, repeats: Sequence[int]) -> Labelled:
+def repeat(facts: Facts, x: Labelled, repeats: Sequence[int]) -> Labelled:
     repeats = (1,) * (x.rank - len(repeats)) + tuple(repeats)
     y = labels.lift(x, [None] * (len(repeats) - x.rank) + list(range(x.rank)))
     for dim, times in enumerate(repeats):
@@ -152,54 +153,54 @@ def repeat(cx: Facts, x: Labelled, repeats: Sequence[int]) -> Labelled:
             continue
         if y.shape[dim] == 1:
             y = Labelled((*y.shape[:dim], times, *y.shape[dim + 1 :]), y.layers)
-            y = fresh(cx, y, (dim,), zero=False)
-            cx.demand("repeats", dim, y, dim)
+            y = fresh(facts, y, (dim,), zero=False)
+            facts.demand("repeats", dim, y, dim)
         else:
-            y = take(cx, y, dim, np.tile(np.arange(y.shape[dim]), times))
+            y = take(facts, y, dim, np.tile(np.arange(y.shape[dim]), times))
     return y
 
 
 @rule("aten.repeat_interleave.self_int")
 def repeat_interleave(
-    cx: Facts, x: Labelled, repeats: int, dim: int | None = None, **_: Any
+    facts: Facts, x: Labelled, repeats: int, dim: int | None = None, **_: Any
 ) -> Labelled:
     if dim is None:
-        x, dim = labels.reshape(cx, x, (labels.volume(x.shape),)), 0
+        x, dim = labels.reshape(facts, x, (labels.volume(x.shape),)), 0
     dim = axis(x, dim)
-    return take(cx, x, dim, np.repeat(np.arange(x.shape[dim]), repeats))
+    return take(facts, x, dim, np.repeat(np.arange(x.shape[dim]), repeats))
 
 
 # -- order -----------------------------------------------------------------------------------------
 
 
 @rule("aten.flip")
-def flip(cx: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
+def flip(facts: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
     for dim in axes(x, tuple(dims)) if dims else ():
         if x.shape[dim] > 1:
-            x = take(cx, x, dim, np.arange(x.shape[dim])[::-1])
+            x = take(facts, x, dim, np.arange(x.shape[dim])[::-1])
     return x
 
 
 @rule("aten.roll")
-def roll(cx: Facts, x: Labelled, shifts: Any, dims: Any = ()) -> Labelled:
-    """Coordinates wrap around: the shift counts those that do."""
+def roll(facts: Facts, x: Labelled, shifts: Any, dims: Any = ()) -> Labelled:
+    """Coordinates wrap around: the shift is the number of wrapped coordinates."""
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     if not dims and dims != 0:
-        return pin_dims(cx, x, range(x.rank), "rolled as one long row")
+        return pin_dims(facts, x, range(x.rank), "rolled as one long row")
     for i, (shift, dim) in enumerate(zip(shifts, axes(x, dims), strict=True)):
         n = x.shape[dim]
         if n < 2:
             continue
         if abs(shift) >= n:
-            x = pin_dims(cx, x, (dim,), "rolled more than once around")
+            x = pin_dims(facts, x, (dim,), "rolled more than once around")
         elif shift > 0:
-            cx.demand("shifts", i, window(x, dim, n - shift, n), dim)
+            facts.demand("shifts", i, window(x, dim, n - shift, n), dim)
         elif shift < 0:
-            cx.demand("shifts", i, window(x, dim, 0, -shift), dim, sign=-1)
-        x = take(cx, x, dim, np.roll(np.arange(n), shift))
+            facts.demand("shifts", i, window(x, dim, 0, -shift), dim, sign=-1)
+        x = take(facts, x, dim, np.roll(np.arange(n), shift))
     return x
 
 
 @rule("aten.tril", "aten.triu")
-def triangle(cx: Facts, x: Labelled, diagonal: int = 0) -> Labelled:
-    return pin_dims(cx, x, (x.rank - 2, x.rank - 1), "a triangle is cut out")
+def triangle(facts: Facts, x: Labelled, diagonal: int = 0) -> Labelled:
+    return pin_dims(facts, x, (x.rank - 2, x.rank - 1), "a triangle is cut out")

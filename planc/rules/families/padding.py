@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from planc.rules import labels
+from planc.rules.common import pin_dims
 from planc.rules.labels import Labelled, Layer, take, window
 from planc.rules.labels.facts import NEVER, Facts
-from planc.rules.registry import pin_dims, rule
+from planc.rules.registry import rule
 
 
 @rule("aten.constant_pad_nd")
-def constant_pad(cx: Facts, x: Labelled, pad: Sequence[int], value: Any = 0) -> Labelled:
-    """Coordinates that were never there are never removed."""
+def constant_pad(facts: Facts, x: Labelled, pad: Sequence[int], value: Any = 0) -> Labelled:
+    """Padding coordinates are new and never removed."""
     if value != 0:
         x = x.nonzero()
     for i in range(len(pad) // 2):
@@ -24,10 +25,10 @@ def constant_pad(cx: Facts, x: Labelled, pad: Sequence[int], value: Any = 0) -> 
         if before < 0 or after < 0:
             low, high = max(0, -before), x.shape[dim] - max(0, -after)
             if before < 0:
-                cx.demand("pad", 2 * i, window(x, dim, 0, low), dim, sign=-1)
+                facts.demand("pad", 2 * i, window(x, dim, 0, low), dim, sign=-1)
             if after < 0:
-                cx.demand("pad", 2 * i + 1, window(x, dim, high, x.shape[dim]), dim, sign=-1)
-            x = take(cx, x, dim, np.arange(low, high))
+                facts.demand("pad", 2 * i + 1, window(x, dim, high, x.shape[dim]), dim, sign=-1)
+            x = take(facts, x, dim, np.arange(low, high))
         x = _padded(x, dim, max(0, before), max(0, after))
     return x
 
@@ -49,11 +50,11 @@ def _padded(x: Labelled, dim: int, before: int, after: int) -> Labelled:
 
 @rule("aten.pad")
 def pad(
-    cx: Facts, x: Labelled, pad: Sequence[int], mode: str = "constant", value: Any = None
+    facts: Facts, x: Labelled, pad: Sequence[int], mode: str = "constant", value: Any = None
 ) -> Labelled:
     if mode == "constant":
-        return constant_pad(cx, x, pad, value or 0)
-    return reflection_pad(cx, x, pad)
+        return constant_pad(facts, x, pad, value or 0)
+    return reflection_pad(facts, x, pad)
 
 
 @rule(
@@ -61,8 +62,8 @@ def pad(
     "aten._pad_circular",
     "aten._pad_enum",
 )
-def reflection_pad(cx: Facts, x: Labelled, padding: Sequence[int], *_: Any) -> Labelled:
+def reflection_pad(facts: Facts, x: Labelled, padding: Sequence[int], *_: Any) -> Labelled:
     dims = [x.rank - 1 - i for i in range(len(padding) // 2)]
-    changed = [d for d in dims if x.shape[d] != cx.shape[d]]
-    x = labels.even(cx, pin_dims(cx, x, changed, "padded with its own content"), changed)
-    return Labelled(cx.shape, x.layers)
+    changed = [d for d in dims if x.shape[d] != facts.shape[d]]
+    x = labels.even(facts, pin_dims(facts, x, changed, "padded with its own content"), changed)
+    return Labelled(facts.shape, x.layers)

@@ -1,8 +1,8 @@
-"""Recurrent layers: gates are blocks over the hidden units, layers and directions each have their
-own, and states are as wide as what they start from.
+"""Recurrent layers: gates are blocks over the hidden units, each layer and direction has weights of
+its own, and states are as wide as the initial ones.
 
-Equal hidden units of all gates go together; those of other layers and directions are others, but
-equally many, for their states are slices of one tensor.
+A hidden unit is removed from all gates together. Layers and directions may remove different units,
+but equally many, because their states are slices of one tensor.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from planc.rules.common import pin_dims
 from planc.rules.labels import (
     Labelled,
     Layer,
@@ -28,17 +29,19 @@ from planc.rules.labels import (
     unify,
 )
 from planc.rules.labels.facts import Facts
-from planc.rules.registry import pin_dims, rule
+from planc.rules.registry import rule
 
 _LOOKS_ALONG = "a recurrent layer looks along it"
 _OWN_LENGTHS = "sequences have lengths of their own"
 Widths = tuple[tuple[Labelled, int], ...]
+States = Labelled | Sequence[Labelled]
+"""The hidden state, or hidden and cell states."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """``gates`` blocks of weights over the hidden units. ``carries`` says that the new state
-    contains the old one, so that a unit without weights is zero only where it started as zero.
+    """``gates`` blocks of weights over the hidden units. ``carries`` is True if the new state
+    contains the old one, so that a unit without weights is zero only if it started as zero.
     """
 
     gates: int
@@ -56,7 +59,7 @@ class _Weights:
 
 
 def _step(
-    cx: Facts,
+    facts: Facts,
     cell: _Cell,
     x: Labelled,
     h: Labelled,
@@ -69,116 +72,74 @@ def _step(
     One step stands for all of them: the new state has the labels of the old one.
     """
     factors = [weights.input, weights.hidden]
-    gates = contract(cx, x, "bi", fold(cx, weights.input, 0, cell.gates), "gi", "bg")
-    recurrent = contract(cx, h, "bi", fold(cx, weights.hidden, 0, cell.gates), "gi", "bg")
-    gates = unify(cx, gates, recurrent, "add")
+    gates = contract(facts, x, "bi", fold(facts, weights.input, 0, cell.gates), "gi", "bg")
+    recurrent = contract(facts, h, "bi", fold(facts, weights.hidden, 0, cell.gates), "gi", "bg")
+    gates = unify(facts, gates, recurrent, "add")
     for bias in weights.biases:
-        gates = unify(cx, gates, fold(cx, bias, 0, cell.gates), "add")
+        gates = unify(facts, gates, fold(facts, bias, 0, cell.gates), "add")
     new = gates
     if c is not None:
-        new = c = unify(cx, gates, c, "add")
+        new = c = unify(facts, gates, c, "add")
     elif cell.carries:
-        new = unify(cx, gates, h, "add")
+        new = unify(facts, gates, h, "add")
     if weights.projection is not None:
-        new = contract(cx, new, "bh", weights.projection, "oh", "bo")
+        new = contract(facts, new, "bh", weights.projection, "oh", "bo")
         factors.append(weights.projection)
     for factor in factors:
-        cx.cost(1, *steps, (factor, 0), (factor, 1))
-    new = unify(cx, new, h.nonzero(), "mul")
-    # the next step reads what this one leaves, which may be no zero where the first state was one
-    contract(cx, new, "bi", fold(cx, weights.hidden, 0, cell.gates), "gi", "bg")
+        facts.cost(1, *steps, (factor, 0), (factor, 1))
+    new = unify(facts, new, h.nonzero(), "mul")
+    # the next step reads the new state, possibly nonzero where the initial one is zero
+    contract(facts, new, "bi", fold(facts, weights.hidden, 0, cell.gates), "gi", "bg")
     return new, c
 
 
-# -- cells -----------------------------------------------------------------------------------------
+# -- operators -------------------------------------------------------------------------------------
 
 
-def _cell_weights(weights: Sequence[Labelled | None]) -> _Weights:
-    w_ih, w_hh, *biases = (w for w in weights if w is not None)
-    return _Weights(w_ih, w_hh, tuple(biases))
+def _register(name: str, cell: _Cell) -> None:
+    """Register the rules of a cell, and of its layers over padded and over packed sequences."""
+
+    @rule(f"aten.{name}_cell")
+    def step(facts: Facts, x: Labelled, hx: States, *weights: Labelled | None) -> Any:
+        w_ih, w_hh, *biases = (weight for weight in weights if weight is not None)
+        h, *c = _states(hx)
+        own = _Weights(w_ih, w_hh, tuple(biases))
+        new, new_c = _step(facts, cell, x, h, c[0] if c else None, own, ((x, 0),))
+        return new if new_c is None else (new, new_c)
+
+    @rule(f"aten.{name}.input")
+    def layers(
+        facts: Facts, x: Labelled, hx: States, params: Sequence[Labelled], *options: Any
+    ) -> tuple[Labelled, ...]:
+        return _padded(facts, cell, x, _states(hx), params, *options)
+
+    @rule(f"aten.{name}.data")
+    def packed_layers(
+        facts: Facts,
+        x: Labelled,
+        batch_sizes: Labelled,
+        hx: States,
+        params: Sequence[Labelled],
+        *options: Any,
+    ) -> tuple[Labelled, ...]:
+        return _packed(facts, cell, x, _states(hx), params, *options)
 
 
-@rule("aten.lstm_cell")
-def lstm_cell(
-    cx: Facts, x: Labelled, hx: Sequence[Labelled], *weights: Labelled | None
-) -> tuple[Labelled, Labelled]:
-    new, c = _step(cx, _Cell(4), x, hx[0], hx[1], _cell_weights(weights), ((x, 0),))
-    assert c is not None
-    return new, c
+def _states(hx: States) -> Sequence[Labelled]:
+    return (hx,) if isinstance(hx, Labelled) else hx
 
 
-@rule("aten.gru_cell")
-def gru_cell(cx: Facts, x: Labelled, hx: Labelled, *weights: Labelled | None) -> Labelled:
-    return _step(cx, _Cell(3, carries=True), x, hx, None, _cell_weights(weights), ((x, 0),))[0]
-
-
-@rule("aten.rnn_tanh_cell", "aten.rnn_relu_cell")
-def rnn_cell(cx: Facts, x: Labelled, hx: Labelled, *weights: Labelled | None) -> Labelled:
-    return _step(cx, _Cell(1), x, hx, None, _cell_weights(weights), ((x, 0),))[0]
+_register("lstm", _Cell(4))
+_register("gru", _Cell(3, carries=True))
+_register("rnn_tanh", _Cell(1))
+_register("rnn_relu", _Cell(1))
 
 
 # -- layers over a sequence ------------------------------------------------------------------------
 
 
-@rule("aten.lstm.input")
-def lstm(
-    cx: Facts, x: Labelled, hx: Sequence[Labelled], params: Sequence[Labelled], *options: Any
-) -> tuple[Labelled, ...]:
-    return _padded(cx, _Cell(4), x, hx, params, *options)
-
-
-@rule("aten.gru.input")
-def gru(
-    cx: Facts, x: Labelled, hx: Labelled, params: Sequence[Labelled], *options: Any
-) -> tuple[Labelled, ...]:
-    return _padded(cx, _Cell(3, carries=True), x, (hx,), params, *options)
-
-
-@rule("aten.rnn_tanh.input", "aten.rnn_relu.input")
-def rnn(
-    cx: Facts, x: Labelled, hx: Labelled, params: Sequence[Labelled], *options: Any
-) -> tuple[Labelled, ...]:
-    return _padded(cx, _Cell(1), x, (hx,), params, *options)
-
-
-@rule("aten.lstm.data")
-def packed_lstm(
-    cx: Facts,
-    x: Labelled,
-    batch_sizes: Labelled,
-    hx: Sequence[Labelled],
-    params: Sequence[Labelled],
-    *options: Any,
-) -> tuple[Labelled, ...]:
-    return _packed(cx, _Cell(4), x, hx, params, *options)
-
-
-@rule("aten.gru.data")
-def packed_gru(
-    cx: Facts,
-    x: Labelled,
-    batch_sizes: Labelled,
-    hx: Labelled,
-    params: Sequence[Labelled],
-    *options: Any,
-) -> tuple[Labelled, ...]:
-    return _packed(cx, _Cell(3, carries=True), x, (hx,), params, *options)
-
-
-@rule("aten.rnn_tanh.data", "aten.rnn_relu.data")
-def packed_rnn(
-    cx: Facts,
-    x: Labelled,
-    batch_sizes: Labelled,
-    hx: Labelled,
-    params: Sequence[Labelled],
-    *options: Any,
-) -> tuple[Labelled, ...]:
-    return _packed(cx, _Cell(1), x, (hx,), params, *options)
-
-
 def _padded(
-    cx: Facts,
+    facts: Facts,
     cell: _Cell,
     x: Labelled,
     states: Sequence[Labelled],
@@ -190,17 +151,17 @@ def _padded(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Labelled, ...]:
-    """``x`` is [time, batch, in], or [batch, time, in] with ``batch_first``."""
+    """A layer over ``x`` [time, batch, in], or [batch, time, in] with ``batch_first``."""
     time = 1 if batch_first else 0
-    step = reduce(cx, pin_dims(cx, x, (time,), _LOOKS_ALONG), (time,), keepdim=False)
+    step = reduce(facts, pin_dims(facts, x, (time,), _LOOKS_ALONG), (time,), keepdim=False)
     directions = 2 if bidirectional else 1
     weights = _layers(states, params, has_biases)
-    y, *lasts = _run(cx, cell, step, states, weights, directions, ((x, 0), (x, 1)))
-    return (Labelled(cx.shape, insert(y, time).layers), *lasts)
+    y, *lasts = _run(facts, cell, step, states, weights, directions, ((x, 0), (x, 1)))
+    return (Labelled(facts.shape, insert(y, time).layers), *lasts)
 
 
 def _packed(
-    cx: Facts,
+    facts: Facts,
     cell: _Cell,
     x: Labelled,
     states: Sequence[Labelled],
@@ -211,19 +172,19 @@ def _packed(
     train: bool,
     bidirectional: bool,
 ) -> tuple[Labelled, ...]:
-    """``x`` is [steps of all sequences, in]: batch and time are one dimension."""
-    step = reduce(cx, pin_dims(cx, x, (0,), _LOOKS_ALONG), (0,), keepdim=True)
-    states = [even(cx, pin_dims(cx, s, (1,), _OWN_LENGTHS), (1,)) for s in states]
+    """A layer over ``x`` [steps of all sequences, in]: batch and time are one dimension."""
+    step = reduce(facts, pin_dims(facts, x, (0,), _LOOKS_ALONG), (0,), keepdim=True)
+    states = [even(facts, pin_dims(facts, s, (1,), _OWN_LENGTHS), (1,)) for s in states]
     directions = 2 if bidirectional else 1
     weights = _layers(states, params, has_biases)
-    y, *lasts = _run(cx, cell, step, states, weights, directions, ((x, 0),))
-    return (Labelled(cx.shape, y.layers), *lasts)
+    y, *lasts = _run(facts, cell, step, states, weights, directions, ((x, 0),))
+    return (Labelled(facts.shape, y.layers), *lasts)
 
 
 def _layers(
     states: Sequence[Labelled], params: Sequence[Labelled], has_biases: bool
 ) -> list[_Weights]:
-    """The parameters of each layer, in each those of the forward direction first."""
+    """The parameters of each layer, forward direction first."""
     projected = len(states) > 1 and states[0].shape[2] != states[1].shape[2]
     biases = 2 if has_biases else 0
     size = 2 + biases + projected
@@ -235,7 +196,7 @@ def _layers(
 
 
 def _run(
-    cx: Facts,
+    facts: Facts,
     cell: _Cell,
     x: Labelled,
     states: Sequence[Labelled],
@@ -244,60 +205,65 @@ def _run(
     steps: Widths,
 ) -> tuple[Labelled, ...]:
     """All layers on ``x``, one step [batch, in]: the output [batch, out] and the last states."""
-    h0, *c0 = (_lines(cx, state, len(weights)) for state in states)
+    h0, *c0 = (_lines(facts, state, len(weights)) for state in states)
     last: list[tuple[Labelled, Labelled | None]] = []
     for i, own in enumerate(weights):
-        last.append(_step(cx, cell, x, h0[i], c0[0][i] if c0 else None, own, steps))
+        last.append(_step(facts, cell, x, h0[i], c0[0][i] if c0 else None, own, steps))
         if (i + 1) % directions == 0:
             outputs = [h for h, _ in last[-directions:]]
-            x = concatenate(cx, outputs, 1) if directions > 1 else outputs[0]
-    h_last = stack(cx, [h for h, _ in last], 0)
+            x = concatenate(facts, outputs, 1) if directions > 1 else outputs[0]
+    h_last = stack(facts, [h for h, _ in last], 0)
     if not c0:
         return x, h_last
-    c_last = stack(cx, [c for _, c in last if c is not None], 0)
-    if weights[0].projection is not None:  # equal sizes would mean that there is no projection
-        cx.wider((c_last, 2), (h_last, 2))
+    c_last = stack(facts, [c for _, c in last if c is not None], 0)
+    if weights[0].projection is not None:  # torch takes equal sizes for no projection
+        facts.wider((c_last, 2), (h_last, 2))
     return x, h_last, c_last
 
 
-def _lines(cx: Facts, state: Labelled, count: int) -> list[Labelled]:
-    """The states [batch, out] that layers and directions start from, of one tensor. Units of one
-    line go with those of another only where the tensor says so, which zeros do not.
+def _lines(facts: Facts, state: Labelled, count: int) -> list[Labelled]:
+    """The initial states [batch, out] of layers and directions, slices of one tensor. Their units
+    are tied across slices by the labels of the tensor, except for a tensor of zeros.
     """
     inner, outer = state.finest(2), state.finest(0)
     if inner is not None and outer is not None:
-        cx.request_ragged(inner, outer, count)
+        facts.request_ragged(inner, outer, count)
     lines = []
     for i in range(count):
-        line = take(cx, state, 0, np.array([i]))
+        line = take(facts, state, 0, np.array([i]))
         if state.blank and i > 0:
-            line = Labelled(line.shape, tuple(_free(cx, layer) for layer in line.layers))
-        lines.append(squeeze(cx, line, (0,)))
+            line = Labelled(line.shape, tuple(_free(facts, layer) for layer in line.layers))
+        lines.append(squeeze(facts, line, (0,)))
     return lines
 
 
-def _free(cx: Facts, layer: Layer) -> Layer:
-    """The same layer with atoms of its own, if it is one of features."""
+def _free(facts: Facts, layer: Layer) -> Layer:
+    """A layer of features with atoms of its own; other layers unchanged."""
     if layer.target != 2 or layer.ragged:
         return layer
-    return replace(layer, atoms=cx.fresh(layer.atoms.size).reshape(layer.atoms.shape))
+    return replace(layer, atoms=facts.fresh(layer.atoms.size).reshape(layer.atoms.shape))
 
 
-# -- sequences of their own lengths ----------------------------------------------------------------
+# -- packed sequences -----------------------------------------------------------------------------
 
 
 @rule("aten._pack_padded_sequence")
-def pack(cx: Facts, x: Labelled, lengths: Labelled, batch_first: bool) -> tuple[Labelled, ...]:
-    """[time, batch, ...] without what is padded, as [steps of all sequences, ...]."""
-    x = reduce(cx, pin_dims(cx, x, (0, 1), _OWN_LENGTHS), (0, 1), keepdim=False)
-    return Labelled(cx.shapes[0], insert(x, 0).layers), Labelled(cx.shapes[1])
+def pack(facts: Facts, x: Labelled, lengths: Labelled, batch_first: bool) -> tuple[Labelled, ...]:
+    """[time, batch, ...] without its padding, as [steps of all sequences, ...]."""
+    x = reduce(facts, pin_dims(facts, x, (0, 1), _OWN_LENGTHS), (0, 1), keepdim=False)
+    return Labelled(facts.shapes[0], insert(x, 0).layers), Labelled(facts.shapes[1])
 
 
 @rule("aten._pad_packed_sequence")
 def pad(
-    cx: Facts, x: Labelled, batch_sizes: Labelled, batch_first: bool, padding_value: float, *_: Any
+    facts: Facts,
+    x: Labelled,
+    batch_sizes: Labelled,
+    batch_first: bool,
+    padding_value: float,
+    *_: Any,
 ) -> tuple[Labelled, ...]:
-    """The way back; where there is nothing the padding stands."""
-    x = insert(reduce(cx, pin_dims(cx, x, (0,), _OWN_LENGTHS), (0,), keepdim=True), 0)
+    """The inverse of :func:`pack`, filling with ``padding_value``."""
+    x = insert(reduce(facts, pin_dims(facts, x, (0,), _OWN_LENGTHS), (0,), keepdim=True), 0)
     x = x if padding_value == 0 else x.nonzero()
-    return Labelled(cx.shapes[0], x.layers), Labelled(cx.shapes[1])
+    return Labelled(facts.shapes[0], x.layers), Labelled(facts.shapes[1])

@@ -1,36 +1,42 @@
-"""Labels under operations along a dimension: coordinates picked, reduced, tied to one another."""
+"""Labels under operations along a dimension: picking, reducing and tying coordinates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planc.rules.labels.facts import Atoms, Facts
+from planc.rules.labels.atoms import Atoms
 from planc.rules.labels.labelled import Labelled
 from planc.rules.labels.shape import collapse, dense, squeeze
 
+if TYPE_CHECKING:
+    from planc.rules.labels.facts import Facts
 
-def even(cx: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
-    """Ties layers along ``dims`` that they do not target: the operation looks along ``dims``."""
+
+def even(facts: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
+    """Tie layers along ``dims`` other than their target, for an operation that combines positions
+    along ``dims``.
+    """
     if not any(n > 1 for layer in x.layers for n in (layer.atoms.shape[d] for d in dims)):
         return x
-    layers = (collapse(cx, la, [d for d in dims if d != la.target]) for la in x.layers)
+    layers = (collapse(facts, la, [d for d in dims if d != la.target]) for la in x.layers)
     return Labelled(x.shape, tuple(layers))
 
 
-def reduce(cx: Facts, x: Labelled, dims: Sequence[int], keepdim: bool) -> Labelled:
-    """Drops the layers that target ``dims``; the result has size 1 there, or no such dimension."""
+def reduce(facts: Facts, x: Labelled, dims: Sequence[int], keepdim: bool) -> Labelled:
+    """Drop the layers that target ``dims``; the result has size 1 there, or no such dimension."""
     gone = set(dims)
-    x = even(cx, x, dims)
-    cx.end([layer for layer in x.layers if layer.target in gone])
+    x = even(facts, x, dims)
+    facts.end([layer for layer in x.layers if layer.target in gone])
     layers = tuple(layer for layer in x.layers if layer.target not in gone)
     kept = Labelled(tuple(1 if d in gone else n for d, n in enumerate(x.shape)), layers)
-    return kept if keepdim else squeeze(cx, kept, dims)
+    return kept if keepdim else squeeze(facts, kept, dims)
 
 
-def take(cx: Facts, x: Labelled, dim: int, index: Atoms) -> Labelled:
+def take(facts: Facts, x: Labelled, dim: int, index: Atoms) -> Labelled:
     """The coordinates ``index`` of dimension ``dim``, in that order."""
     x = dense(x)
     shape = (*x.shape[:dim], len(index), *x.shape[dim + 1 :])
@@ -38,14 +44,14 @@ def take(cx: Facts, x: Labelled, dim: int, index: Atoms) -> Labelled:
     for layer in x.layers:
         atoms = layer.atoms if layer.atoms.shape[dim] == 1 else layer.atoms.take(index, axis=dim)
         if layer.target == dim and len(index) < 2:
-            cx.pin([replace(layer, atoms=atoms)], "a single coordinate is picked")
+            facts.pin([replace(layer, atoms=atoms)], "a single coordinate is picked")
         else:
             layers.append(replace(layer, atoms=atoms))
     return Labelled(shape, tuple(layers))
 
 
 def window(x: Labelled, dim: int, start: int, stop: int) -> Labelled:
-    """The coordinates ``start <= i < stop`` of dimension ``dim``, to measure their width."""
+    """The coordinates ``start <= i < stop`` of dimension ``dim``, used to measure their width."""
     x = dense(x)
     shape = (*x.shape[:dim], stop - start, *x.shape[dim + 1 :])
     layers = []
@@ -56,34 +62,34 @@ def window(x: Labelled, dim: int, start: int, stop: int) -> Labelled:
     return Labelled(shape, tuple(layers))
 
 
-def merge(cx: Facts, x: Labelled, dim: int) -> Labelled:
-    """Ties the coordinates along ``dim``, so that only whole lines of it can go."""
+def merge(facts: Facts, x: Labelled, dim: int) -> Labelled:
+    """Tie the coordinates along ``dim``, so that only whole lines of it can be removed."""
     x = dense(x)
     layers = []
     for layer in x.layers:
         rest = [d for d in layer.varying if d != dim]
         if layer.target != dim:
-            layers.append(collapse(cx, layer, [dim]))
+            layers.append(collapse(facts, layer, [dim]))
         elif rest:
-            layers.append(replace(collapse(cx, layer, [dim]), target=rest[-1]))
+            layers.append(replace(collapse(facts, layer, [dim]), target=rest[-1]))
         else:
-            cx.pin([layer], "all of the dimension is needed")
+            facts.pin([layer], "all of the dimension is needed")
     return Labelled(x.shape, tuple(layers))
 
 
-def bind(cx: Facts, x: Labelled, dim: int, size: int) -> None:
-    """Ties the coordinates in each of the equal blocks of ``size`` of a dimension to one another,
-    so that only whole blocks can go.
+def bind(facts: Facts, x: Labelled, dim: int, size: int) -> None:
+    """Tie the coordinates within each block of ``size`` along ``dim``, so that only whole blocks
+    can be removed.
     """
     for layer in dense(x).targeting(dim):
         atoms = layer.atoms
         apart = atoms.reshape((*atoms.shape[:dim], -1, size, *atoms.shape[dim + 1 :]))
-        cx.tie(apart, np.broadcast_to(apart.take([0], axis=dim + 1), apart.shape))
+        facts.tie(apart, np.broadcast_to(apart.take([0], axis=dim + 1), apart.shape))
 
 
-def fold(cx: Facts, x: Labelled, dim: int, count: int) -> Labelled:
-    """Ties ``count`` equal blocks of a dimension, index by index; one block is left. Unlike after
-    a reshape, no block can go by itself, so no row family is asked for.
+def fold(facts: Facts, x: Labelled, dim: int, count: int) -> Labelled:
+    """Tie ``count`` equal blocks of a dimension, index by index, and keep one block. Unlike after a
+    reshape, no block can be removed by itself, so no row family is requested.
     """
     x = dense(x)
     size = x.shape[dim] // count
@@ -93,10 +99,10 @@ def fold(cx: Facts, x: Labelled, dim: int, count: int) -> Labelled:
         if atoms.shape[dim] > 1:
             apart = atoms.reshape((*atoms.shape[:dim], count, size, *atoms.shape[dim + 1 :]))
             first = apart.take([0], axis=dim)
-            cx.tie(apart, np.broadcast_to(first, apart.shape))
+            facts.tie(apart, np.broadcast_to(first, apart.shape))
             atoms = first.squeeze(dim)
         if layer.target == dim and (atoms == atoms.take([0], axis=dim)).all():
-            cx.pin([layer], "a dimension of one coordinate")
+            facts.pin([layer], "a dimension of one coordinate")
         else:
             layers.append(replace(layer, atoms=atoms))
     return Labelled((*x.shape[:dim], size, *x.shape[dim + 1 :]), tuple(layers))

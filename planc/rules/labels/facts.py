@@ -1,31 +1,31 @@
-"""What one walk over a graph finds out: ties, pins, requests, demands, costs, row by row.
+"""The findings of one walk over a graph: ties, pins, requests, demands, costs, row by row.
 
-The label algebra and the rules write here while the analysis walks; afterwards the analysis reads.
-The one mutable object of the analysis, never seen outside it.
+The label algebra and the rules write here while the analysis walks the graph; the analysis reads
+afterwards. This is the one mutable object of the analysis, never visible outside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from planc.rules.labels import Labelled, Layer
+from planc.rules.labels.atoms import NEVER as NEVER
+from planc.rules.labels.atoms import Atoms as Atoms
+from planc.rules.labels.atoms import canonical as canonical
+from planc.rules.labels.labelled import Labelled, Layer
 
-Atoms = NDArray[np.int64]
-
-NEVER = 0
-"""The atom that is never removed."""
+Op = Literal["balanced", "equal", "more", "multiple"]
+Width = tuple[Labelled, int]
+"""A dimension of a labelled value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Argument ``arg`` of node ``node`` (item ``index`` of it, if a sequence) must be ``sign``
-    times the width of dimension ``dim`` of ``labelled`` after pruning.
+    """Argument ``arg`` of node ``node`` (item ``index`` of a sequence) must be ``sign`` times the
+    width of dimension ``dim`` of ``labelled`` after pruning.
     """
 
     node: int
@@ -37,56 +37,22 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Equal:
-    """Two dimensions that must stay equally wide, because the operator computes one from the
-    other. Where the graph's constants can say otherwise, only the module is ``bound``.
+class Relation:
+    """A condition on the width ``left`` after pruning, required by node ``node``:
+
+    * ``balanced``: all lines of the ragged dimension are equally long;
+    * ``equal``: it is as wide as ``right``, because the operator computes one from the other;
+    * ``more``: it is wider than ``right``, because the operator would treat it differently;
+    * ``multiple``: it is a multiple of ``right``, as the operator requires.
+
+    With ``module_only`` it binds the module alone: the graph's constants can be rewritten.
     """
 
     node: int
-    left: tuple[Labelled, int]
-    right: tuple[Labelled, int]
-    module_only: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """Dimension ``dim`` of ``labelled`` is ragged: all its lines must stay equally long."""
-
-    node: int
-    labelled: Labelled
-    dim: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plural:
-    """Dimension ``dim`` of ``labelled`` must keep two coordinates at least: the operator takes a
-    dimension of one for something else.
-    """
-
-    node: int
-    labelled: Labelled
-    dim: int
-
-
-@dataclass(frozen=True, slots=True)
-class Multiple:
-    """Dimension ``dim`` of ``labelled`` must keep a multiple of ``of`` coordinates: the operator
-    takes no others.
-    """
-
-    node: int
-    labelled: Labelled
-    dim: int
-    of: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wider:
-    """Two dimensions of which the left one must stay wider: the operator tells them apart by it."""
-
-    node: int
-    left: tuple[Labelled, int]
-    right: tuple[Labelled, int]
+    op: Op
+    left: Width
+    right: Width | int = 0
+    module_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +71,16 @@ class Product:
 
     node: int
     factor: int
-    widths: tuple[tuple[Labelled, int], ...]
+    widths: tuple[Width, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A dimension of a tensor that has atoms, ``first`` and the ``count - 1`` after it.
+    """A dimension of a tensor with atoms: ``first`` and the ``count - 1`` after it.
 
-    ``rows`` is None for the dimension's own atoms, one for each index; else the atom of index i is
-    ``first + rows[i] - 1``, or none where ``rows[i]`` is 0 (a row family). With ``over``, each of
-    ``blocks`` equal ranges of dimension ``over`` has atoms of its own (a ragged dimension).
+    ``rows`` is None for the dimension's own atoms, one for each index. Otherwise the atom of index
+    i is ``first + rows[i] - 1``, or none where ``rows[i]`` is 0 (a row family). With ``over``, each
+    of ``blocks`` equal ranges of dimension ``over`` has atoms of its own (a ragged dimension).
     """
 
     tensor: int
@@ -126,10 +92,35 @@ class Slot:
     blocks: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A request for a row family of a tensor's dimension: another layer on its own atoms, with row
+    ``array[i]`` for index i, and none where it is 0.
+    """
+
+    tensor: int
+    dim: int
+    rows: bytes
+
+    @property
+    def array(self) -> Atoms:
+        return np.frombuffer(self.rows, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """A request for own atoms in each of ``blocks`` equal ranges of dimension ``over``."""
+
+    tensor: int
+    dim: int
+    over: int
+    blocks: int
+
+
 @dataclass
 class Facts:
-    """The builder that rules write to. ``node`` is the index of the node being walked and
-    ``shapes`` are those of its results, ``itemsize`` is the bytes of an element of the first.
+    """The builder written to by rules. ``node`` is the index of the node being walked, ``shapes``
+    are the shapes of its results, and ``itemsize`` is the size in bytes of an element of the first.
     """
 
     slots: list[Slot] = field(default_factory=list)
@@ -142,14 +133,10 @@ class Facts:
     mixings: list[Note] = field(default_factory=list)
     tags: list[tuple[Atoms, str]] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
-    balances: list[Balance] = field(default_factory=list)
-    equals: list[Equal] = field(default_factory=list)
-    plurals: list[Plural] = field(default_factory=list)
-    multiples: list[Multiple] = field(default_factory=list)
-    widers: list[Wider] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     ended: list[tuple[Atoms, int]] = field(default_factory=list)
-    requests: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    requests: dict[Rows | Ragged, None] = field(default_factory=dict)
     unknown: list[int] = field(default_factory=list)
     _bounds: Atoms | None = None
     _seen_balance: set[tuple[Any, ...]] = field(default_factory=set)
@@ -157,7 +144,7 @@ class Facts:
     # -- atoms -----------------------------------------------------------------------------
 
     def fresh(self, count: int) -> Atoms:
-        """New atoms."""
+        """``count`` new atoms."""
         first = self.next_atom
         self.next_atom += count
         return np.arange(first, first + count, dtype=np.int64)
@@ -176,82 +163,87 @@ class Facts:
     # -- findings --------------------------------------------------------------------------
 
     def tie(self, a: Atoms, b: Atoms) -> None:
-        """Atoms that are removed together, element by element after broadcasting."""
+        """Remove atoms together, element by element after broadcasting."""
         if a is not b:
             self.ties.append((a, b, self.node))
 
     def pin(self, layers: Sequence[Layer], reason: str) -> None:
-        """Layers whose atoms are never removed."""
+        """Never remove the atoms of ``layers``."""
         for layer in layers:
             self.pins.append(Note(layer.atoms, reason, self.node))
 
     def mix(self, layers: Sequence[Layer], reason: str, module_only: bool = False) -> None:
-        """Layers for which removing coordinates is not the same as zeroing them; ``module_only``
-        where the rewritten graph can compensate.
+        """Record that removing coordinates of ``layers`` differs from zeroing them; ``module_only``
+        if the rewritten graph can compensate.
         """
         for layer in layers:
             self.mixings.append(Note(layer.atoms, reason, self.node, module_only))
 
     def end(self, layers: Sequence[Layer]) -> None:
-        """Layers that no result of the node has: it takes together what they tell apart."""
+        """Record layers consumed by the node: it sums or otherwise reduces over them."""
         self.ended.extend((layer.atoms, self.node) for layer in layers)
 
     def tag(self, layers: Sequence[Layer], kind: str) -> None:
-        """Layers whose atoms are of a kind (heads, ...)."""
+        """Mark the atoms of ``layers`` with a kind (heads, ...)."""
         for layer in layers:
             self.tags.append((layer.atoms, kind))
 
     def demand(
         self, arg: str, index: int | None, labelled: Labelled, dim: int, sign: int = 1
     ) -> None:
-        """An argument that must be a width (see :class:`Demand`)."""
+        """Require an argument to be a width (see :class:`Demand`)."""
         self.demands.append(Demand(self.node, arg, index, labelled, dim, sign))
 
-    def equal(
-        self, left: tuple[Labelled, int], right: tuple[Labelled, int], module_only: bool = False
-    ) -> None:
-        """Two dimensions that must stay equally wide (see :class:`Equal`)."""
-        self.equals.append(Equal(self.node, left, right, module_only))
+    def related(self, op: Op) -> Iterator[Relation]:
+        """The relations of one kind (see :class:`Relation`)."""
+        return (relation for relation in self.relations if relation.op == op)
+
+    def equal(self, left: Width, right: Width, module_only: bool = False) -> None:
+        """Require two dimensions to stay equally wide."""
+        self.relations.append(Relation(self.node, "equal", left, right, module_only))
 
     def plural(self, labelled: Labelled, dim: int) -> None:
-        """A dimension that must not shrink to one coordinate (see :class:`Plural`)."""
+        """Require a dimension to keep at least two coordinates."""
         if labelled.targeting(dim):
-            self.plurals.append(Plural(self.node, labelled, dim))
+            self.relations.append(Relation(self.node, "more", (labelled, dim), 1))
 
     def aligned(self, labelled: Labelled, dim: int, size: int) -> None:
-        """A dimension whose elements must fill multiples of ``size`` bytes (see :class:`Multiple`),
-        of the type that the node's result has.
+        """Require the elements of a dimension, in the type of the node's result, to fill multiples
+        of ``size`` bytes.
         """
-        if labelled.targeting(dim):
-            self.multiples.append(Multiple(self.node, labelled, dim, max(1, size // self.itemsize)))
+        count = size // self.itemsize
+        if labelled.targeting(dim) and count > 1:
+            self.relations.append(Relation(self.node, "multiple", (labelled, dim), count))
 
-    def wider(self, left: tuple[Labelled, int], right: tuple[Labelled, int]) -> None:
-        """A dimension that must stay wider than another (see :class:`Wider`)."""
-        self.widers.append(Wider(self.node, left, right))
+    def wider(self, left: Width, right: Width) -> None:
+        """Require a dimension to stay wider than another."""
+        self.relations.append(Relation(self.node, "more", left, right))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the node's first result."""
         return self.shapes[0]
 
-    def cost(self, factor: int, *widths: tuple[Labelled, int]) -> None:
+    def cost(self, factor: int, *widths: Width) -> None:
         """MACs of the node: ``factor`` times the product of the widths."""
         self.products.append(Product(self.node, factor, widths))
 
     def balance(self, x: Labelled) -> None:
-        """Every line of a ragged dimension loses equally many, or ``x`` would not be a tensor."""
+        """Require every line of a ragged dimension to lose equally many coordinates, so that ``x``
+        stays a tensor.
+        """
         for dim in {layer.target for layer in x.layers if layer.ragged}:
             layers = x.targeting(dim)
             key = (dim, *((layer.atoms.shape, layer.atoms.tobytes()) for layer in layers))
             if key not in self._seen_balance:
                 self._seen_balance.add(key)
-                self.balances.append(Balance(self.node, x, dim))
+                self.relations.append(Relation(self.node, "balanced", (x, dim)))
 
     # -- requests for the next walk ----------------------------------------------------------
 
     def request_rows(self, atoms: Atoms, rows: Atoms) -> None:
-        """Asks for a row family: the tensors' own atoms ``atoms`` get another layer, one atom for
-        each distinct value of ``rows``, 0 where there is none. Arrays of one shape.
+        """Request a row family: another layer on the tensors' own atoms ``atoms``, with one atom
+        for each distinct value of ``rows`` and none where it is 0. Both arrays have one shape.
         """
         atoms, rows = atoms.reshape(-1), rows.reshape(-1)
         slots = self.slot_of(atoms)
@@ -270,12 +262,12 @@ class Facts:
             spec = canonical(np.where(spec < 0, 0, spec))
             sizes = np.bincount(spec)[1:]
             if len(sizes) > 1 and sizes.max() > 1:
-                self.requests.setdefault((slot.tensor, slot.dim, spec.tobytes()), spec)
+                self.requests[Rows(slot.tensor, slot.dim, spec.tobytes())] = None
 
     def request_ragged(self, inner: Layer, outer: Layer, blocks: int) -> None:
-        """Asks that the dimension that ``inner`` labels gets own atoms for each of ``blocks`` equal
-        ranges of the one that ``outer`` labels, where both are dimensions of one tensor; and the
-        same of tensors that it is computed from, element by element (a weight and its mask).
+        """Request own atoms of the dimension labelled by ``inner`` for each of ``blocks`` equal
+        ranges of the one labelled by ``outer``, if both are dimensions of one tensor. The request
+        includes tensors it is computed from element by element (a weight and its mask).
         """
         within, over = self._whole(inner.atoms), self._whole(outer.atoms)
         if within is None or over is None:
@@ -283,10 +275,10 @@ class Facts:
         for one in self._with_tied(within):
             for other in self._with_tied(over):
                 if one.tensor == other.tensor and one.blocks == other.blocks == 1:
-                    self.requests.setdefault((one.tensor, one.dim, other.dim, blocks), None)
+                    self.requests[Ragged(one.tensor, one.dim, other.dim, blocks)] = None
 
     def _whole(self, atoms: Atoms) -> Slot | None:
-        """The slot of a dimension's own atoms, if ``atoms`` are all of one, in order."""
+        """The slot with exactly ``atoms`` as its own atoms, in order; None if there is none."""
         flat = atoms.reshape(-1)
         index = int(self.slot_of(flat[:1])[0]) if len(flat) else -1
         if index < 0:
@@ -296,7 +288,7 @@ class Facts:
         return slot if own and bool((np.diff(flat) == 1).all()) else None
 
     def _with_tied(self, slot: Slot) -> list[Slot]:
-        """The slot, and those whose atoms are tied to its, one to one and in order."""
+        """``slot``, and the slots with atoms tied to its atoms one to one and in order."""
         found = {slot.first: slot}
         for a, b, _ in self.ties:
             if a.size == b.size == slot.count:
@@ -304,20 +296,3 @@ class Facts:
                 if slot in ends:
                     found |= {end.first: end for end in ends if end is not None}
         return list(found.values())
-
-
-def canonical(ids: Atoms) -> Atoms:
-    """``ids`` renumbered 1, 2, ... in order of first occurrence; 0 stays 0."""
-    present = ids[ids != 0]
-    steps = np.diff(present)
-    if (steps >= 0).all():  # in order, as nearly all are: no need to sort
-        numbered = np.zeros(ids.shape, dtype=np.int64)
-        if len(present):
-            numbered[ids != 0] = np.concatenate(([1], 1 + np.cumsum(steps > 0)))
-        return numbered
-    values, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(np.where(values == 0, -1, first), kind="stable")
-    rank = np.empty(len(values), dtype=np.int64)
-    has_zero = bool((values == 0).any())
-    rank[order] = np.arange(len(values)) + (0 if has_zero else 1)
-    return rank[inverse].reshape(ids.shape)

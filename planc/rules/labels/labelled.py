@@ -1,7 +1,7 @@
 """Atoms on the coordinates of a value: :class:`Layer` and :class:`Labelled`.
 
-A coordinate vanishes when any layer gives it a removed atom; the layer's ``target`` is the
-dimension that gets shorter.
+A coordinate is removed if any layer gives it a removed atom; the layer's ``target`` is the
+dimension shortened by it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planc.rules.labels.facts import Atoms, canonical
+from planc.rules.labels.atoms import Atoms, canonical
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """Atoms that broadcast to the value's shape, and the dimension that they make shorter.
+    """Atoms broadcasting to the value's shape, and the dimension that they shorten.
 
-    In a dimension of size n that is not the target, the array may have a divisor of n as its size:
-    each entry then stands for a block of equal ones (:func:`dense` spells them out).
+    In a dimension of size n other than the target, the array may have a divisor of n as its size:
+    each entry then stands for a block of equal ones (:func:`dense` repeats them).
 
-    ``zero`` says that in the masked model the coordinates of removed atoms are exactly zero,
-    ``whole`` that they are those of the original: a mask leaves them (:func:`planc.layers.whole`).
+    ``zero`` is True if the coordinates of removed atoms are exactly zero in the masked model.
+    ``whole`` is True if they are those of the original because no mask touches them
+    (:func:`planc.layers.whole`).
     """
 
     atoms: Atoms
@@ -38,7 +39,7 @@ class Layer:
 
     @property
     def ragged(self) -> bool:
-        """Whether the atoms differ along other dimensions than the target."""
+        """True if the atoms differ along dimensions other than the target."""
         return bool(self.atoms.size > self.atoms.shape[self.target])
 
     def along(self) -> Atoms:
@@ -61,8 +62,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
-    """A value's shape and its layers; ``constant`` is what is known of its content, ``blank`` that
-    it is zero all over, so that one of its coordinates is as good as another.
+    """A value's shape and its layers.
+
+    ``constant`` is the content, where it is known. ``blank`` is True if the value is zero
+    everywhere, so that its coordinates are interchangeable.
     """
 
     shape: Shape
@@ -75,7 +78,7 @@ class Labelled:
         return len(self.shape)
 
     def targeting(self, dim: int) -> tuple[Layer, ...]:
-        """The layers that make dimension ``dim`` shorter, in no particular order."""
+        """The layers that shorten dimension ``dim``, in no particular order."""
         return tuple(layer for layer in self.layers if layer.target == dim)
 
     def finest(self, dim: int) -> Layer | None:

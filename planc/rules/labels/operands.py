@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from planc.rules.labels.atoms import NEVER, Atoms, canonical
 from planc.rules.labels.coordinates import reduce
-from planc.rules.labels.facts import NEVER, Atoms, Facts, canonical
 from planc.rules.labels.labelled import Labelled, Layer
 from planc.rules.labels.shape import collapse, dense, insert, lift
+
+if TYPE_CHECKING:
+    from planc.rules.labels.facts import Facts
 
 Mode = Literal["mul", "add", "div"]
 
 
-def match(cx: Facts, xs: tuple[Layer, ...], ys: tuple[Layer, ...], mode: Mode) -> tuple[Layer, ...]:
-    """Ties the layers of two operands that target one dimension, coarse with coarse and fine with
-    fine. What has no partner is asked for on the other side, and pinned until it is there.
+def match(
+    facts: Facts, xs: tuple[Layer, ...], ys: tuple[Layer, ...], mode: Mode
+) -> tuple[Layer, ...]:
+    """Tie the layers of two operands targeting one dimension, coarse with coarse and fine with
+    fine. An unmatched layer is pinned, and a matching row family is requested for the next walk.
     """
     if not xs or not ys:
-        cx.pin(xs or ys, "the other operand cannot shrink")
+        facts.pin(xs or ys, "the other operand cannot shrink")
         return ()
     if len(xs) == len(ys) == 1:
-        return (_tied(cx, xs[0], ys[0], mode),)
+        return (_tied(facts, xs[0], ys[0], mode),)
     pairs: list[tuple[Layer, Layer]] = []
     rest = list(ys)
     keys = [_partition(layer) for layer in rest]
@@ -42,12 +47,12 @@ def match(cx: Facts, xs: tuple[Layer, ...], ys: tuple[Layer, ...], mode: Mode) -
         pairs.append((finest_x, finest_y))
         alone = [x for x in alone if x is not finest_x]
         rest = [y for y in rest if y is not finest_y]
-    result = [_tied(cx, x, y, mode) for x, y in pairs]
+    result = [_tied(facts, x, y, mode) for x, y in pairs]
     for unmatched, other in ((alone, finest_y), (rest, finest_x)):
         for layer in unmatched:
             atoms, rows = np.broadcast_arrays(other.atoms, layer.atoms)
-            cx.request_rows(atoms, rows)
-            cx.pin([layer], "the other operand has no such rows")
+            facts.request_rows(atoms, rows)
+            facts.pin([layer], "the other operand has no such rows")
             result.append(replace(layer, zero=False))
     return tuple(result)
 
@@ -56,8 +61,8 @@ def _partition(layer: Layer) -> Atoms:
     return canonical(layer.along())
 
 
-def _tied(cx: Facts, x: Layer, y: Layer, mode: Mode) -> Layer:
-    cx.tie(x.atoms, y.atoms)
+def _tied(facts: Facts, x: Layer, y: Layer, mode: Mode) -> Layer:
+    facts.tie(x.atoms, y.atoms)
     atoms = x.atoms if x.atoms.size <= y.atoms.size else y.atoms
     if mode == "mul":
         zero = x.zero or y.zero
@@ -65,15 +70,15 @@ def _tied(cx: Facts, x: Layer, y: Layer, mode: Mode) -> Layer:
         zero = x.zero and y.zero
     else:
         zero = x.zero and y.whole
-        cx.mix([y] if y.zero else [], "division by removed coordinates")
+        facts.mix([y] if y.zero else [], "division by removed coordinates")
     return Layer(atoms, x.target, zero)
 
 
-def unify(cx: Facts, x: Labelled, y: Labelled, mode: Mode) -> Labelled:
-    """An elementwise operation with broadcasting.
+def unify(facts: Facts, x: Labelled, y: Labelled, mode: Mode) -> Labelled:
+    """Labels of an elementwise operation with broadcasting.
 
-    ``mode`` says when a coordinate of the result is zero in the masked model: ``mul`` if either
-    operand's is, ``add`` if both are, ``div`` if the first one's is.
+    ``mode`` determines the coordinates of the result that are zero in the masked model: those zero
+    in either operand (``mul``), in both (``add``), or in the first one (``div``).
     """
     x, y = dense(x), dense(y)
     rank = max(x.rank, y.rank)
@@ -85,39 +90,41 @@ def unify(cx: Facts, x: Labelled, y: Labelled, mode: Mode) -> Labelled:
         if not xs and not ys:
             continue
         if n == m:
-            layers.extend(match(cx, xs, ys, mode))
+            layers.extend(match(facts, xs, ys, mode))
         elif m == 1:
             layers.extend(la if mode != "add" else replace(la, zero=False) for la in xs)
         else:
             if mode == "div":
-                cx.mix([la for la in ys if la.zero], "division by removed coordinates")
+                facts.mix([la for la in ys if la.zero], "division by removed coordinates")
             layers.extend(la if mode == "mul" else replace(la, zero=False) for la in ys)
     return Labelled(shape, tuple(replace(la, whole=False) if la.whole else la for la in layers))
 
 
 def contract(
-    cx: Facts, x: Labelled, x_dims: str, y: Labelled, y_dims: str, out_dims: str
+    facts: Facts, x: Labelled, x_dims: str, y: Labelled, y_dims: str, out_dims: str
 ) -> Labelled:
-    """The sum of products over the letters that are not in ``out_dims`` (einsum's notation)."""
+    """The sum of products over the letters absent from ``out_dims`` (einsum's notation)."""
     letters = out_dims + "".join(c for c in dict.fromkeys(x_dims + y_dims) if c not in out_dims)
-    product = unify(cx, _lettered(x, x_dims, letters), _lettered(y, y_dims, letters), "mul")
+    product = unify(facts, _lettered(x, x_dims, letters), _lettered(y, y_dims, letters), "mul")
     summed = range(len(out_dims), len(letters))
     for dim in summed:
         left_over = [la for la in product.targeting(dim) if not la.zero]
-        cx.mix(left_over, "summed over coordinates that are not zero when masked")
-    return reduce(cx, product, tuple(summed), keepdim=False)
+        facts.mix(left_over, "summed over coordinates that are not zero when masked")
+    return reduce(facts, product, tuple(summed), keepdim=False)
 
 
 def _lettered(x: Labelled, dims: str, letters: str) -> Labelled:
     return lift(x, [dims.index(c) if c in dims else None for c in letters])
 
 
-def stack(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
-    """The parts as slices of a new dimension: which coordinates go may differ, how many may not."""
+def stack(facts: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
+    """The parts as slices of a new dimension. They may lose different coordinates, but equally
+    many.
+    """
     parts = [insert(dense(part), dim) for part in parts]
     counts = {tuple(sorted(layer.target for layer in part.layers)) for part in parts}
     if len(counts) > 1:
-        return concatenate(cx, parts, dim)
+        return concatenate(facts, parts, dim)
     shape = (*parts[0].shape[:dim], len(parts), *parts[0].shape[dim + 1 :])
     layers = []
     for target in range(len(shape)):
@@ -129,7 +136,7 @@ def stack(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
             atoms = np.concatenate([np.broadcast_to(p.atoms, full) for p in pieces], axis=dim)
             layers.append(Layer(atoms, target, all(piece.zero for piece in pieces)))
     result = Labelled(shape, tuple(layers))
-    cx.balance(result)
+    facts.balance(result)
     return result
 
 
@@ -137,7 +144,7 @@ def _by_fineness(x: Labelled, dim: int) -> list[Layer]:
     return sorted(x.targeting(dim), key=Layer.fineness)
 
 
-def concatenate(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
+def concatenate(facts: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
     """The parts one after another along ``dim``; their other dimensions shrink together."""
     parts = [dense(part) for part in parts]
     sizes = [part.shape[dim] for part in parts]
@@ -154,7 +161,7 @@ def concatenate(cx: Facts, parts: Sequence[Labelled], dim: int) -> Labelled:
                 layers.append(_joined(alone, sizes, dim, len(shape)))
     for other in range(len(shape)):
         if other != dim and shape[other] > 1:
-            layers.extend(_together(cx, parts, other, dim))
+            layers.extend(_together(facts, parts, other, dim))
     return Labelled(shape, tuple(layers))
 
 
@@ -172,13 +179,13 @@ def _joined(pieces: Sequence[Layer | None], sizes: list[int], dim: int, rank: in
     return Layer(np.concatenate(arrays, axis=dim), dim, zero)
 
 
-def _together(cx: Facts, parts: Sequence[Labelled], dim: int, along: int) -> tuple[Layer, ...]:
-    """The layers targeting ``dim`` of all parts, matched with one another."""
+def _together(facts: Facts, parts: Sequence[Labelled], dim: int, along: int) -> tuple[Layer, ...]:
+    """The layers of all parts targeting ``dim``, matched with one another."""
     result: tuple[Layer, ...] | None = None
     for part in parts:
-        layers = tuple(collapse(cx, layer, [along]) for layer in part.targeting(dim))
+        layers = tuple(collapse(facts, layer, [along]) for layer in part.targeting(dim))
         if result is None:
             result = layers
         else:
-            result = match(cx, result, layers, "add")
+            result = match(facts, result, layers, "add")
     return result or ()

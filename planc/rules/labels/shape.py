@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planc.rules.labels.facts import Atoms, Facts
+from planc.rules.labels.atoms import Atoms
 from planc.rules.labels.labelled import Labelled, Layer, Shape
+
+if TYPE_CHECKING:
+    from planc.rules.labels.facts import Facts
 
 
 def lift(x: Labelled, places: Sequence[int | None]) -> Labelled:
-    """``x`` permuted and with new dimensions of size 1 where ``places`` says None.
+    """Permute ``x`` and insert dimensions of size 1 where ``places`` is None.
 
-    ``places`` names, for each new dimension, the old one; all old ones occur or have size 1.
+    ``places`` names the old dimension of each new one; every old dimension occurs or has size 1.
     """
     shape = tuple(1 if old is None else x.shape[old] for old in places)
     order = [old for old in places if old is not None]
@@ -37,20 +41,20 @@ def permute(x: Labelled, dims: Sequence[int]) -> Labelled:
     return lift(x, dims)
 
 
-def squeeze(cx: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
-    """Drops dimensions of size 1."""
+def squeeze(facts: Facts, x: Labelled, dims: Sequence[int]) -> Labelled:
+    """Drop dimensions of size 1."""
     return lift(x, [d for d in range(x.rank) if d not in set(dims)])
 
 
 def insert(x: Labelled, dim: int) -> Labelled:
-    """Adds a dimension of size 1 before ``dim``."""
+    """Add a dimension of size 1 before ``dim``."""
     places: list[int | None] = list(range(x.rank))
     places.insert(dim, None)
     return lift(x, places)
 
 
 def dense(x: Labelled) -> Labelled:
-    """``x`` with every entry that stands for a block of coordinates repeated for each of them."""
+    """``x`` with entries that stand for blocks repeated, one for each coordinate of the block."""
     if all(n in (1, m) for la in x.layers for n, m in zip(la.atoms.shape, x.shape, strict=True)):
         return x
     layers = []
@@ -87,52 +91,50 @@ def blocks(old: Shape, new: Shape) -> Iterator[tuple[int, int, int, int]]:
         i, k = j, m
 
 
-def collapse(cx: Facts, layer: Layer, dims: Sequence[int]) -> Layer:
-    """Ties the atoms of a layer along ``dims``, so that it no longer varies there."""
+def collapse(facts: Facts, layer: Layer, dims: Sequence[int]) -> Layer:
+    """Tie the atoms of a layer along ``dims``, so that it no longer varies there."""
     atoms = layer.atoms
     for dim in dims:
         if atoms.shape[dim] > 1:
             first = atoms.take([0], axis=dim)
-            cx.tie(atoms, np.broadcast_to(first, atoms.shape))
+            facts.tie(atoms, np.broadcast_to(first, atoms.shape))
             atoms = first
     return replace(layer, atoms=atoms) if atoms is not layer.atoms else layer
 
 
-def reshape(cx: Facts, x: Labelled, shape: Shape) -> Labelled:
-    """``x`` viewed in row-major order with another shape. Splitting a labelled dimension asks for a
+def reshape(facts: Facts, x: Labelled, shape: Shape) -> Labelled:
+    """``x`` viewed in row-major order with another shape. Splitting a labelled dimension requests a
     row family on every level of the split.
     """
     if x.shape == shape or not x.layers:
         return Labelled(shape, x.layers if x.shape == shape else ())
     if 0 in x.shape:
-        return _reshape_empty(cx, x, shape)
+        return _reshape_empty(facts, x, shape)
     parts = list(blocks(x.shape, shape))
     if not all(_splits_blocks(x, i, j, shape[k:m]) for i, j, k, m in parts):
         x = dense(x)
     finest = {id(x.finest(layer.target)) for layer in x.layers}
     layers = []
     for layer in x.layers:
-        new = _reshape_layer(cx, x, layer, shape, parts, id(layer) in finest)
+        new = _reshape_layer(facts, x, layer, shape, parts, id(layer) in finest)
         if new is not None:
             layers.append(new)
     result = Labelled(shape, tuple(layers))
-    cx.balance(result)
+    facts.balance(result)
     return result
 
 
-def _reshape_empty(cx: Facts, x: Labelled, shape: Shape) -> Labelled:
-    """``x`` has no elements: its other dimensions are viewed as if there were one in each empty one
-    (a batch of nothing).
-    """
+def _reshape_empty(facts: Facts, x: Labelled, shape: Shape) -> Labelled:
+    """Reshape a value without elements (an empty batch): empty dimensions count as size 1."""
     old, new = (tuple(n or 1 for n in sizes) for sizes in (x.shape, shape))
     if math.prod(old) != math.prod(new) or any(0 in la.atoms.shape for la in x.layers):
-        cx.pin(x.layers, "a view of an empty tensor")
+        facts.pin(x.layers, "a view of an empty tensor")
         return Labelled(shape)
-    return Labelled(shape, reshape(cx, Labelled(old, x.layers), new).layers)
+    return Labelled(shape, reshape(facts, Labelled(old, x.layers), new).layers)
 
 
 def _splits_blocks(x: Labelled, i: int, j: int, new: Shape) -> bool:
-    """Whether blocks that entries stand for stay whole when ``x.shape[i:j]`` becomes ``new``."""
+    """True if the blocks behind entries stay whole when ``x.shape[i:j]`` becomes ``new``."""
     if x.shape[i:j] == new:
         return True
     for layer in x.layers:
@@ -143,7 +145,7 @@ def _splits_blocks(x: Labelled, i: int, j: int, new: Shape) -> bool:
 
 
 def _reshape_layer(
-    cx: Facts,
+    facts: Facts,
     x: Labelled,
     layer: Layer,
     shape: Shape,
@@ -162,7 +164,7 @@ def _reshape_layer(
             split = not same
             if split:
                 inner = [d for d in range(layer.target + 1, j) if layer.atoms.shape[d] > 1]
-                layer = collapse(cx, layer, inner)
+                layer = collapse(facts, layer, inner)
         constant = all(n == 1 for n in layer.atoms.shape[i:j])
         outer = _outer_dims(layer.atoms.shape[i:j], x.shape[i:j], shape[k:m])
         if outer is not None:
@@ -183,17 +185,17 @@ def _reshape_layer(
                 atoms = first
     varying = [d for d in range(*home) if atoms.shape[d] > 1]
     if not varying:
-        cx.pin([layer], "a dimension of one coordinate")
+        facts.pin([layer], "a dimension of one coordinate")
         return None
     target = varying[-1]
     if split and finest and len(varying) > 1:
-        _request_levels(cx, atoms, varying)
+        _request_levels(facts, atoms, varying)
     return Layer(atoms, target, layer.zero)
 
 
 def _outer_dims(entries: Shape, old: Shape, new: Shape) -> int | None:
-    """How many of the dimensions that one is split into count the blocks that its entries stand
-    for; None where each entry stands for itself.
+    """The number of leading dimensions of a split that count the blocks behind its entries; None if
+    each entry stands for itself.
     """
     if len(entries) != 1 or entries[0] in (1, old[0]):
         return None
@@ -203,12 +205,12 @@ def _outer_dims(entries: Shape, old: Shape, new: Shape) -> int | None:
     return None
 
 
-def _request_levels(cx: Facts, atoms: Atoms, split: list[int]) -> None:
-    """Asks for rows on every level above the innermost of the dimensions ``split``: a row is named
-    by the atom it begins with, so that a row that occurs twice is one.
+def _request_levels(facts: Facts, atoms: Atoms, split: list[int]) -> None:
+    """Request rows on every level above the innermost of the dimensions ``split``. A row is named
+    by its first atom, so that a row occurring twice is one row.
     """
     for level in range(1, len(split)):
         rows = atoms
         for dim in split[level:]:
             rows = rows.take([0], axis=dim)
-        cx.request_rows(atoms, np.broadcast_to(rows, atoms.shape))
+        facts.request_rows(atoms, np.broadcast_to(rows, atoms.shape))
