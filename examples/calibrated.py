@@ -1,4 +1,4 @@
-"""What to remove, decided by gradients: criteria beside each other on scikit-learn's digits.
+"""Criteria that read gradients, compared with others on scikit-learn's digits.
 
 python examples/calibrated.py
 """
@@ -36,13 +36,13 @@ model = nn.Sequential(
 
 
 def accuracy(model: nn.Module) -> float:
-    """The share of held-out digits that are recognised."""
+    """Return the share of recognised held-out digits."""
     with torch.no_grad():
         return (model(images[held]).argmax(1) == labels[held]).float().mean().item()
 
 
 def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-    """Of a batch of digits, given by their positions."""
+    """Return the loss of a batch of digits, given by their indices."""
     return functional.cross_entropy(model(images[batch]), labels[batch])
 
 
@@ -57,7 +57,7 @@ model.eval()
 composed = Normalized(Reduced(Taylor("element", 1), "mean"), "max")
 slimming = Fallback(BatchNormScale(), Magnitude(2))  # one of the layers has no batch norm
 
-# one pass for several criteria; the model is left as it is, the statistics can be kept
+# one pass for several criteria; the model is unchanged, the statistics can be saved
 statistics = planc.calibrate(model, kept.split(32), ["taylor", composed, "obd", "wanda"], loss)
 with tempfile.TemporaryDirectory() as folder:
     planc.save_statistics(statistics, Path(folder) / "digits.safetensors")
@@ -65,7 +65,7 @@ with tempfile.TemporaryDirectory() as folder:
 print(f"calibrated: {statistics}")
 print(f"before: {accuracy(model):.3f}")
 
-# what each criterion keeps of the accuracy at a ratio, without any training afterwards
+# accuracy after pruning by each criterion at one ratio, without fine-tuning
 for criterion in ["random", "l2", "lamp", slimming, "wanda", "taylor", "obd", composed]:
     plan = planc.compile(model, images[:1], criterion=criterion, statistics=statistics, ratio=0.3)
     smaller = planc.apply(plan, model)

@@ -1,4 +1,4 @@
-"""A small Llama, random: pruned, proven, generating with a cache, saved and loaded by its library.
+"""A small random Llama: pruned, proven, generating with a cache, saved and loaded by its library.
 
 python examples/generation.py
 """
@@ -23,8 +23,8 @@ config = LlamaConfig(
 model = LlamaForCausalLM(config).eval()
 prompt = {"input_ids": torch.randint(3, 96, (1, 12)), "attention_mask": torch.ones(1, 12).long()}
 
-# the default takes half of everything inside heads, too; the library, when it loads a model, makes
-# rotary tables from the width of a head, so what it shall load keeps that width and loses heads
+# the default also halves the dimensions inside heads; when it loads a model, the library makes
+# rotary tables from the width of a head, so a loadable model keeps that width and loses heads
 plan = planc.compile(model, (), prompt, ratio=0.5, kinds={"heads": 0.5, "head_dim": 0.0})
 for change in plan.attributes:
     if change.name.startswith("config."):

@@ -1,4 +1,4 @@
-"""Pruning in steps with fine-tuning in between, beside one shot, on scikit-learn's digits.
+"""Pruning in steps with fine-tuning in between, compared with one shot, on scikit-learn's digits.
 
 python examples/iterative.py
 """
@@ -31,7 +31,7 @@ class Block(nn.Module):
 
 
 def resnet() -> nn.Sequential:
-    """A small ResNet for digits of 8 x 8."""
+    """Build a small ResNet for digits of 8 x 8."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False),
         nn.BatchNorm2d(16),
@@ -47,7 +47,7 @@ def resnet() -> nn.Sequential:
 
 
 def digits() -> list[torch.Tensor]:
-    """Images to train and to test with, then their labels."""
+    """Return training and test images, then their labels."""
     found = load_digits()
     pixels = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16
     return train_test_split(pixels, torch.tensor(found.target), test_size=0.4, random_state=0)
@@ -57,7 +57,7 @@ IMAGES, TEST_IMAGES, LABELS, TEST_LABELS = digits()
 
 
 def train(model: nn.Module, epochs: int, rate: float, seed: int = 0) -> None:
-    """Trains on the training digits, with the rate falling to zero."""
+    """Train on the training digits; the learning rate decays to zero."""
     torch.manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     images, labels = IMAGES.split(64), LABELS.split(64)
@@ -74,13 +74,13 @@ def train(model: nn.Module, epochs: int, rate: float, seed: int = 0) -> None:
 
 
 def accuracy(model: nn.Module) -> float:
-    """The share of the test digits that the model reads right."""
+    """Return the share of recognised test digits."""
     with torch.no_grad():
         return float((model(TEST_IMAGES).argmax(1) == TEST_LABELS).float().mean())
 
 
 def trained(seed: int = 0) -> nn.Module:
-    """The network that is pruned."""
+    """Return the trained network to prune."""
     torch.manual_seed(seed)
     model = resnet()
     train(model, epochs=8, rate=5e-3, seed=seed)
@@ -91,9 +91,7 @@ EPOCHS, RATE = 2, 2e-3  # of fine-tuning in each step; one shot gets as many epo
 
 
 def in_steps(original: nn.Module, schedule: planc.Schedule, file: Path) -> nn.Module:
-    """Prunes step by step. The plan so far is on the disk: with the weights, all that a restart
-    needs.
-    """
+    """Prune step by step. A restart needs the weights and the saved plan of all steps so far."""
     model, done = original, None
     while step := planc.next_step(schedule, model, IMAGES[:1], done):
         model, done = planc.apply(step.plan, model), step.total
@@ -105,7 +103,7 @@ def in_steps(original: nn.Module, schedule: planc.Schedule, file: Path) -> nn.Mo
 
 
 def at_once(original: nn.Module, share: float, epochs: int) -> nn.Module:
-    """Prunes in one shot, fine-tunes afterwards."""
+    """Prune in one shot, then fine-tune."""
     plan = planc.compile(original, IMAGES[:1], macs=share)
     model = planc.apply(plan, original)
     before = accuracy(model)
@@ -114,14 +112,14 @@ def at_once(original: nn.Module, share: float, epochs: int) -> nn.Module:
     return model
 
 
-def show(what: str, plan: planc.Plan, before: float, after: float) -> None:
-    """Prints a line: MACs left, accuracy before and after fine-tuning."""
+def show(step: str, plan: planc.Plan, before: float, after: float) -> None:
+    """Print a line: MACs left, accuracy before and after fine-tuning."""
     left = plan.cost_after.macs / plan.cost_before.macs
-    print(f"  {what}: {left:.2%} of the MACs, accuracy {before:.2%}, fine-tuned {after:.2%}")
+    print(f"  {step}: {left:.2%} of the MACs, accuracy {before:.2%}, fine-tuned {after:.2%}")
 
 
 def main() -> None:
-    """Prunes to a half and to a quarter of the MACs, both ways."""
+    """Prune to a half and to a quarter of the MACs, both ways."""
     original = trained()
     print(f"original: accuracy {accuracy(original):.2%}")
     for share, steps in ((0.5, 3), (0.25, 4)):
@@ -130,7 +128,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "pruned.planc"
             model = in_steps(original, schedule, file)
-            # after a crash, the plan file gives the structure and says that all steps are taken
+            # after a crash, the plan file gives the structure, and no step is left
             done = planc.load_plan(file)
             again = planc.apply(done, original)
             again.load_state_dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""Masks: of torch.nn.utils.prune, as plans of their own, and as plans that shrink a model.
+"""Masks of torch.nn.utils.prune, mask plans, and structured masks turned into pruning plans.
 
 python examples/masks.py
 """
@@ -30,7 +30,7 @@ again = masks.restore(plan, sparse, removed)
 equal = all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 print("restored bit for bit:", equal)
 
-# It is a file, a bit for each weight, and can be compared with others: 2:4 by the same criterion
+# It is saved as a bit per weight, and compared with other plans: 2:4 by the same criterion
 structured = masks.select(model, masks.NofM(2, 4), keep=("conv1",))
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "half.masks"
@@ -53,8 +53,8 @@ print(f"after a step of training {zeros:,} weights are still zero")
 smaller = planc.apply(planc.compile(hooked, image, ratio=0.5), hooked)
 print(f"{parameters(hooked)} before, {parameters(smaller)} after, with all hooks")
 
-# 4. Structured masks of torch.nn.utils.prune become a plan: of a block's inner channels, half are
-# masked where they are made, and the norm after them is masked alike
+# 4. Structured masks of torch.nn.utils.prune become a plan: half of a block's inner channels are
+# masked in their convolution, and in the norm after it
 for block in (block for layer in (model.layer1, model.layer2) for block in layer):
     prune.ln_structured(block.conv1, "weight", 0.5, n=2, dim=0)
     kept = block.conv1.weight_mask[:, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""A criterion and a policy of one's own: both are pure functions.
+"""Your own criterion and policy: both are pure functions.
 
 python examples/own_criterion.py
 """

@@ -1,4 +1,4 @@
-"""A module whose inside planc cannot see, and the rule that says what its parameters do.
+"""A rule for the parameters of a module opaque to planc.
 
 python examples/own_leaf_module.py
 """
@@ -12,7 +12,7 @@ from planc.rules import Facts, Labelled, unify
 
 
 class Envelope(nn.Module):
-    """Smooths each channel over time with a decay of its own, in NumPy, as old code does."""
+    """Smooth each channel over time with its own decay, in NumPy."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,17 +40,17 @@ class Listener(nn.Module):
         return y
 
 
-# A rule for a module class makes its modules leaves: they are called, never looked into. After the
-# facts it has the arguments of `forward`, then by keyword those of the module's parameters, buffers
-# and integer attributes that it wants. `meta` gives the shape of the result; without it the model
-# would be traced on real tensors.
+# A rule for a module class makes its modules leaves, called but not traced into. After the facts,
+# its parameters are the arguments of `forward`, then by keyword any of the module's parameters,
+# buffers and integer attributes. `meta` gives the shape of the result; without it the model is
+# traced on real tensors.
 @planc.rule(Envelope, meta=lambda module, x: torch.empty_like(x))
 def envelope_rule(
-    cx: Facts, x: Labelled, *, decay: Labelled, gain: Labelled, channels: int
+    facts: Facts, x: Labelled, *, decay: Labelled, gain: Labelled, channels: int
 ) -> Labelled:
     # a channel that is zero stays zero at every step, whatever its decay
-    y = unify(cx, unify(cx, x, decay, "mul"), gain, "mul")
-    cx.demand("channels", None, y, y.rank - 1)  # the attribute follows the width
+    y = unify(facts, unify(facts, x, decay, "mul"), gain, "mul")
+    facts.demand("channels", None, y, y.rank - 1)  # the attribute follows the width
     return y
 
 

@@ -1,4 +1,4 @@
-"""An operator of one's own, and the rule that tells planc what it does to channels.
+"""A rule for your own operator.
 
 python examples/own_operator.py
 """
@@ -12,13 +12,13 @@ from planc.rules import Facts, Labelled, unify
 
 @torch.library.custom_op("examples::gated", mutates_args=())
 def gated(x: Tensor, gate: Tensor, floor: Tensor) -> Tensor:
-    """x * sigmoid(gate - floor), where ``floor`` has one number for each channel."""
+    """Return x * sigmoid(gate - floor), with one number in ``floor`` for each channel."""
     return x * torch.sigmoid(gate - floor)
 
 
 @gated.register_fake
 def _(x: Tensor, gate: Tensor, floor: Tensor) -> Tensor:
-    return torch.empty_like(x)  # what tracing needs: the shape of the result, nothing computed
+    return torch.empty_like(x)  # tracing needs the shape of the result, not its values
 
 
 class Gated(nn.Module):
@@ -36,7 +36,7 @@ torch.manual_seed(0)
 model = Gated().eval()
 batch = torch.randn(2, 5, 16)
 
-# without a rule the operator pins what it touches, and `strict` says which one it is
+# without a rule the operator pins its operands, and `strict` names it
 graph = planc.trace(model, batch)
 assert not planc.analyze(graph).groups
 try:
@@ -45,14 +45,14 @@ except planc.AnalysisError as error:
     print(error)
 
 
-# A rule has the operator's parameters after the facts it writes to. Tensors arrive as labels on
-# their coordinates, the result is labelled by the algebra of planc.rules.labels: `unify` aligns two
-# operands as broadcasting does and ties what is removed together.
+# A rule takes facts to write to, then the operator's own parameters. Tensors arrive as labels on
+# their coordinates; the algebra of planc.rules labels the result: `unify` aligns two operands like
+# broadcasting and ties the units to remove together.
 @planc.rule("examples.gated")
-def gated_rule(cx: Facts, x: Labelled, gate: Labelled, floor: Labelled) -> Labelled:
-    threshold = unify(cx, gate, floor, "add")
-    # a sigmoid of zero is not zero, so only x can make a product that is
-    return unify(cx, x, threshold.nonzero(), "mul")
+def gated_rule(facts: Facts, x: Labelled, gate: Labelled, floor: Labelled) -> Labelled:
+    threshold = unify(facts, gate, floor, "add")
+    # sigmoid(0) is not zero, so the product is zero only where x is
+    return unify(facts, x, threshold.nonzero(), "mul")
 
 
 for group in planc.analyze(graph).groups:

@@ -15,7 +15,7 @@ torch.manual_seed(0)
 model = resnet18().eval()
 image = torch.randn(1, 3, 224, 224)
 
-# 1. compile: which channels go, from which tensors, and what that saves
+# 1. compile: the channels to remove, from every tensor, and the savings
 plan = planc.compile(model, image, ratio=0.5)
 print(f"{len(plan.groups)} groups; the first one:")
 group = plan.groups[0]
@@ -25,14 +25,14 @@ for member in group.members[:4]:
 before, after = plan.cost_before, plan.cost_after
 print(f"MACs {before.macs:,} -> {after.macs:,}, parameters {before.params:,} -> {after.params:,}")
 
-# 2. the plan is a file that can be reviewed, diffed and applied elsewhere
+# 2. the plan is a file to review, diff and apply elsewhere
 with tempfile.TemporaryDirectory() as directory:
     path = Path(directory) / "resnet18.planc"
     planc.save_plan(plan, path)
     assert planc.load_plan(path) == plan
     print(f"the plan file has {path.stat().st_size:,} bytes")
 
-# 3. apply: a new module of the same class; the old one is left as it was
+# 3. apply: a new module of the same class; the old one is unchanged
 smaller, removed = planc.apply(plan, model, keep_removed=True)
 assert type(smaller) is type(model)
 assert sum(p.numel() for p in smaller.parameters()) == after.params

@@ -1,6 +1,13 @@
-"""planc: a compiler for immutable pruning plans of PyTorch models. The public names, nothing else.
+"""A compiler for immutable pruning plans of PyTorch models.
 
-Each name is imported when it is first used, so that ``import planc`` costs nothing.
+    plan = planc.compile(model, images, ratio=0.5)  # trace, analyze, score, select
+    smaller = planc.apply(plan, model)  # a new module of the same class
+    planc.verify(plan, model, smaller, images)  # raises VerificationError
+
+Policies are in :mod:`planc.policy`, criteria in :mod:`planc.criteria`, element-wise plans in
+:mod:`planc.masks`, training penalties in :mod:`planc.penalties`.
+
+Each public name is imported on first use, so ``import planc`` imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -39,7 +46,8 @@ if TYPE_CHECKING:
     from planc.files.checkpoint.stored import StoredWeights
     from planc.files.cut import apply_files, restore_files
     from planc.files.cut.job import job
-    from planc.files.formats import Limits, load_plan, save_plan
+    from planc.files.disk.limits import Limits
+    from planc.files.formats import load_plan, save_plan
     from planc.files.formats.masks import load_masks, save_masks
     from planc.files.tensors.opened import inspect
     from planc.masks import bake, from_masks
@@ -117,7 +125,7 @@ _HOMES = {
     "StoredWeights": "planc.files.checkpoint",
     "Budget": "planc.policy.budget",
     "LatencyTable": "planc.plan.latency",
-    "Limits": "planc.files.formats",
+    "Limits": "planc.files.disk.limits",
     "MaskPlan": "planc.plan.masks",
     "Plan": "planc.plan.plan",
     "Schedule": "planc.compile.schedule",
@@ -172,7 +180,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Importing ``planc.trace`` would bind that module over the function of the same name."""
+    """Keep functions such as ``planc.trace`` bound when their namesake module is imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _HOMES and isinstance(value, ModuleType):

@@ -1,4 +1,4 @@
-"""``python -m planc`` is the command ``planc``, for launchers of modules such as torchrun."""
+"""``python -m planc`` runs the command ``planc``, for launchers such as torchrun."""
 
 from __future__ import annotations
 

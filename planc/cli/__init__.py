@@ -1,4 +1,4 @@
-"""The command line: arguments in, one call of the library each, tables or JSON out.
+"""The command line.
 
 Torch, NumPy and rich are imported by the commands that need them, so that ``planc --help``
 answers at once. Results go to standard output; progress, notes and errors to standard error.
@@ -13,10 +13,18 @@ import sys
 import click
 
 from planc import __version__
-from planc.cli.files import apply, inspect, restore
-from planc.cli.making import mask, measure, plan
+from planc.cli.commands.apply import apply
+from planc.cli.commands.diff import diff
+from planc.cli.commands.explain import explain
+from planc.cli.commands.inspect import inspect
+from planc.cli.commands.mask import mask
+from planc.cli.commands.measure import measure
+from planc.cli.commands.plan import plan
+from planc.cli.commands.report import report
+from planc.cli.commands.restore import restore
+from planc.cli.commands.show import show
+from planc.cli.commands.verify import verify
 from planc.cli.options import EXIT_CODES
-from planc.cli.reading import diff, explain, report, show, verify
 from planc.cli.terminal import note, plain_warnings
 from planc.errors import PlancError, VerificationError
 
@@ -26,25 +34,24 @@ _UNPROVEN = 4
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Compiles pruning plans for PyTorch models; shows, compares, applies and verifies them.
+    """Compile pruning plans for PyTorch models; show, compare, apply and verify them.
 
     MODEL is torchvision:NAME or package.module:factory; the current directory is searched too.
     """
 
 
-for _command in (
-    *(plan, mask, measure, show, explain, apply, inspect, restore, verify, diff, report),
-):
+_COMMANDS = (plan, mask, measure, show, explain, apply, inspect, restore, verify, diff, report)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 
 def main() -> None:
-    """Runs the command line of this process and exits with its code."""
+    """Run the command line of this process and exit with its code."""
     sys.exit(run())
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Runs ``arguments`` (by default those of the process) and returns the exit code."""
+    """Run ``arguments`` (by default those of the process) and return the exit code."""
     try:
         with plain_warnings():
             code = cli.main(arguments, prog_name="planc", standalone_mode=False)
@@ -57,7 +64,7 @@ def run(arguments: list[str] | None = None) -> int:
     except click.Abort:
         note("planc: interrupted")
         return 130
-    except BrokenPipeError:  # the reader, a pager or `head`, has seen enough
+    except BrokenPipeError:  # the reader, a pager or `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PlancError as error:

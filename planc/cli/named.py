@@ -1,6 +1,6 @@
-"""Models by name: ``torchvision:resnet50`` or ``package.module:factory`` in, an ``nn.Module`` out.
+"""Models by name, ``torchvision:resnet50`` or ``package.module:factory``, and their weights.
 
-Weights come from safetensors files; they are checked against the model before any is assigned.
+Weights are read from safetensors files and checked against the model before any is assigned.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from planc.files.checkpoint import StoredWeights
 def load_model(
     name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0, device: str = "cpu"
 ) -> nn.Module:
-    """The model called ``name`` in eval mode, its weights initialised from ``seed``.
+    """Build the model ``name`` in eval mode, with weights initialised from ``seed``.
 
     Args:
         name: ``torchvision:NAME`` or ``package.module:factory``.
         kwargs: keyword arguments of the factory.
-        seed: of torch's global generator, which is left as it was.
-        device: where its tensors are made; on "meta" they take no memory.
+        seed: seed of torch's global generator, whose state is restored afterwards.
+        device: device of the tensors; on "meta" they take no memory.
 
     Raises:
         PlancError: there is no such model, module or factory, or the factory failed.
@@ -88,23 +88,23 @@ def _imported_factory(source: str, name: str) -> Any:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """The names close to ``name``, as the end of a message."""
+    """Return the end of a message: names similar to ``name``."""
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, or of shards with an index.
+    """Read the tensors of a safetensors file, or of shards with an index.
 
     Raises:
-        FileError: it is not one.
-        OSError: it could not be read.
+        FileError: the file is malformed.
+        OSError: the file cannot be read.
     """
     return dict(StoredWeights(path))
 
 
 def assign_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Gives ``model`` the tensors called as its own; ``origin`` is what messages call them.
+    """Load ``weights`` into ``model`` by name; ``origin`` names them in messages.
 
     Raises:
         StaleError: a name is missing or unknown, or a shape differs; ``model`` is unchanged.
@@ -113,7 +113,7 @@ def assign_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], origin
     stored = {tensor.data_ptr() for name, tensor in state.items() if name in weights}
     for name, tensor in state.items():
         if name not in weights:
-            if tensor.data_ptr() in stored:  # tied to one that is there
+            if tensor.data_ptr() in stored:  # tied to a stored one
                 continue
             raise StaleError(
                 f"{origin} has no {name}{near(name, weights)}: other model or version?"

@@ -1,4 +1,4 @@
-"""The options that several commands share, and how their texts are read."""
+"""Options shared by several commands, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ Exit codes:
   4    verify: the smaller model is not what the plan promises
   130  interrupted
 """
-IMAGE = "1x3x224x224"
 FILE = click.Path(path_type=Path)
+
+# the names in planc.criteria and planc.compile, repeated because importing those imports torch
 _CALIBRATED = ("taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "variance", "wanda")
 CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *_CALIBRATED)
+RANKINGS = ("uniform", "global", "isomorphic", "per_cost")
 
 _LARGE = {"k": 10**3, "M": 10**6, "G": 10**9}
 _TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def pairs(read: Callable[[str], Any]) -> Callable[..., tuple[tuple[str, Any], ...]]:
-    """A click callback: each ``key=value`` as a pair, the value read by ``read``."""
+    """Return a click callback that splits each ``key=value`` and parses the value by ``read``."""
 
     def split(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> Any:
         result = []
@@ -48,7 +50,7 @@ def pairs(read: Callable[[str], Any]) -> Callable[..., tuple[tuple[str, Any], ..
 
 
 def literal(text: str) -> Any:
-    """A Python literal, or the text itself where it is none: a bare word is a string.
+    """Parse a Python literal; any other text, such as a bare word, is a string.
 
     >>> literal("(3, 3)"), literal("relu")
     ((3, 3), 'relu')
@@ -60,7 +62,7 @@ def literal(text: str) -> Any:
 
 
 def amount(text: str) -> int | float:
-    """A budget as it is written: a whole number is a figure, anything else a share.
+    """Parse a budget: an integer or a number with a prefix is a figure, any other a share.
 
     >>> amount("0.5"), amount("2_000_000"), amount("1.5G"), amount("40%")
     (0.5, 2000000, 1500000000, 0.4)
@@ -73,7 +75,7 @@ def amount(text: str) -> int | float:
 
 
 def duration(text: str) -> int | float:
-    """A latency as it is written: with a unit of time a figure, else as :func:`amount` has it.
+    """Parse a latency: nanoseconds if it has a unit of time, else an :func:`amount`.
 
     >>> duration("12ms"), duration("1.5s"), duration("800us"), duration("0.5")
     (12000000, 1500000000, 800000, 0.5)
@@ -84,19 +86,19 @@ def duration(text: str) -> int | float:
     return amount(text)
 
 
-def budget_options(command: _Command) -> _Command:
-    """The options that bound what the pruned model costs."""
+def budget_options(command: Command) -> Command:
+    """Add the options that bound the cost of the pruned model."""
     for option in (
         click.option(
             "--machine",
             metavar="NAME",
-            help="The machine that the latency table was measured on, where it is another one.",
+            help="The machine of the latency table, where it is another one.",
         ),
         click.option(
             "--latency-table",
             type=FILE,
             metavar="FILE",
-            help="What planc measure wrote, for --latency.",
+            help="The file written by planc measure, for --latency.",
         ),
         click.option(
             "--latency",
@@ -106,18 +108,18 @@ def budget_options(command: _Command) -> _Command:
         ),
     ):
         command = option(command)
-    for name, what in (("bytes", "bytes"), ("params", "parameters"), ("macs", "MACs")):
+    for name, cost in (("bytes", "bytes"), ("params", "parameters"), ("macs", "MACs")):
         command = click.option(
             f"--{name}",
             callback=_read(amount, "write a share as 0.5 or 50%, or a figure as 2000000 or 2M"),
             metavar="AMOUNT",
-            help=f"Most {what}, instead of a ratio: 0.5 or 50% for half, 2000000 or 2M.",
+            help=f"Most {cost}, instead of a ratio: 0.5 or 50% for half, 2000000 or 2M.",
         )(command)
     return command
 
 
 def _read(read: Callable[[str], Any], advice: str) -> Callable[..., Any]:
-    """A click callback for one optional value."""
+    """Return a click callback that parses one optional value."""
 
     def value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         try:
@@ -128,73 +130,15 @@ def _read(read: Callable[[str], Any], advice: str) -> Callable[..., Any]:
     return value
 
 
-def model_options(command: _Command) -> _Command:
-    """The options of each command that builds a model."""
-    options = (
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            callback=pairs(literal),
-            metavar="KEY=VALUE",
-            help="A keyword argument of MODEL, a Python literal; may be repeated.",
-        ),
-        click.option(
-            "--weights", type=FILE, metavar="FILE", help="Weights of MODEL, a safetensors file."
-        ),
-        click.option(
-            "--seed",
-            type=click.IntRange(0),
-            default=0,
-            show_default=True,
-            help="Of random weights (where none are given), inputs and scores.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def output_option(help: str) -> Callable[[Command], Command]:
+    """Return the option for the file written by a command."""
+    return click.option("-o", "--output", type=FILE, metavar="FILE", help=help)
 
 
-def shape(text: str) -> tuple[str, tuple[int, ...], str]:
-    """The specification of a tensor (see :mod:`planc.specification`) written as sizes and a dtype.
+def weights_output_option(help: str) -> Callable[[Command], Command]:
+    """Return the options for the weights written by a command, and for replacing others."""
 
-    >>> shape("2x16:int64")
-    ('tensor', (2, 16), 'int64')
-    """
-    sizes, _, dtype = text.partition(":")
-    if not all(size.isdecimal() for size in sizes.split("x")):
-        raise ValueError(f"{text!r}: write sizes with x between, as 1x3x224x224 or 2x16:int64")
-    return "tensor", tuple(map(int, sizes.split("x"))), dtype or "float32"
-
-
-def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> Any:
-    try:
-        return tuple(map(shape, texts))
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
-def input_option(default: str) -> Callable[[_Command], _Command]:
-    """The option for example inputs; ``default`` says what is taken where none is given."""
-    return click.option(
-        "--input",
-        "inputs",
-        multiple=True,
-        metavar="SHAPE[:DTYPE]",
-        callback=_shapes,
-        help=f"A positional example input, as 2x16:int64; once for each.  [default: {default}]",
-    )
-
-
-def output_option(help: str, required: bool = False) -> Callable[[_Command], _Command]:
-    """The option for the file that a command writes."""
-    return click.option("-o", "--output", type=FILE, metavar="FILE", required=required, help=help)
-
-
-def weights_output_option(help: str) -> Callable[[_Command], _Command]:
-    """The option for the weights that a command writes, and whether they replace others."""
-
-    def both(command: _Command) -> _Command:
+    def both(command: Command) -> Command:
         command = click.option(
             "--overwrite", is_flag=True, help="Replace directories that are there already."
         )(command)
@@ -204,8 +148,8 @@ def weights_output_option(help: str) -> Callable[[_Command], _Command]:
     return both
 
 
-def ratio_option(help: str) -> Callable[[_Command], _Command]:
-    """The option for the share of something that goes."""
+def ratio_option(help: str) -> Callable[[Command], Command]:
+    """Return the option for a share to remove."""
     return click.option("--ratio", type=click.FloatRange(0, 1, max_open=True), help=help)
 
 
@@ -215,26 +159,26 @@ def repeatable(
     help: str,
     to: str | None = None,
     read: Callable[[str], Any] | None = None,
-) -> Callable[[_Command], _Command]:
-    """An option that may be given more than once, with ``read`` each time as ``key=value``."""
+) -> Callable[[Command], Command]:
+    """Return an option that may be repeated; with ``read``, each value is ``key=value``."""
     names = (name,) if to is None else (name, to)
     callback = None if read is None else pairs(read)
     help = f"{help}; repeatable."
     return click.option(*names, multiple=True, metavar=metavar, callback=callback, help=help)
 
 
-def name_options(what: str) -> Callable[[_Command], _Command]:
-    """The options that say by name what stays whole, and what alone is touched."""
+def name_options(kind: str) -> Callable[[Command], Command]:
+    """Return the options that choose by name the ``kind`` to leave whole, or to prune alone."""
 
-    def both(command: _Command) -> _Command:
-        command = repeatable("--only", "PATTERN", f"Prune {what} of this name only")(command)
-        return repeatable("--keep", "PATTERN", f"Leave {what} of this name whole")(command)
+    def both(command: Command) -> Command:
+        command = repeatable("--only", "PATTERN", f"Prune {kind} of this name only")(command)
+        return repeatable("--keep", "PATTERN", f"Leave {kind} of this name whole")(command)
 
     return both
 
 
 def n_of_m(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
-    """A click callback: "2:4" as two numbers."""
+    """Parse "2:4" as two numbers; a click callback."""
     if text is None:
         return None
     n, colon, m = text.partition(":")

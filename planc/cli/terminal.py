@@ -1,4 +1,4 @@
-"""What a command prints: tables and JSON to standard output, notes and progress to the other."""
+"""Output of commands: tables and JSON to standard output, notes and progress to standard error."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PIPED_WIDTH = 160
 
 
 def show(renderable: Any) -> None:
-    """Prints a table (or anything else that rich can) to standard output."""
+    """Print a table, or any other renderable of rich, to standard output."""
     from rich.console import Console
     from rich.segment import Segment, Segments
 
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPED_WIDTH  # in a file or a pager, names need not be broken
+        console.width = _PIPED_WIDTH  # in a file or a pager, names stay on one line
     rows = [
         Segment(escaped(part.text, "\n"), part.style)
         for part in console.render(renderable)
@@ -36,23 +36,23 @@ def show(renderable: Any) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints plain data as indented JSON."""
+    """Print plain data as indented JSON."""
     say(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def say(text: str, err: bool = False) -> None:
-    """Prints text, with escapes in the place of characters that cannot be seen."""
+    """Print text, with escapes in place of invisible characters."""
     click.echo(escaped(text, "\n"), err=err)
 
 
 def note(text: str) -> None:
-    """Prints one line to standard error."""
+    """Print one line to standard error."""
     say(text, err=True)
 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Prints planc's own warnings as one line each, without the place in planc's code."""
+    """Print planc's own warnings as one line each, without the line of planc's code."""
 
     def printed(
         message: Warning | str,
@@ -75,7 +75,7 @@ def plain_warnings() -> Iterator[None]:
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """Shows a line that moves while the body runs, where standard error is a terminal."""
+    """Show a spinner while the body runs, if standard error is a terminal."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -84,9 +84,13 @@ def status(text: str) -> Iterator[None]:
 
 
 def check_writable(path: Path | None, directories: bool = False) -> None:
-    """Raises PlancError if ``path`` can't be created or replaced: known before the work begins.
+    """Check before the work begins that ``path`` can be created or replaced.
 
-    With ``directories``, it may be one.
+    Args:
+        directories: accept a directory, too.
+
+    Raises:
+        PlancError: it cannot be written.
     """
     if path is None:
         return

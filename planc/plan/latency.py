@@ -22,6 +22,9 @@ from planc.plan.specification import inputs_text, without_values
 if TYPE_CHECKING:
     from planc.analysis import Analysis
 
+if TYPE_CHECKING:
+    from planc.analysis import Analysis
+
 Kept = NDArray[np.int64]
 
 

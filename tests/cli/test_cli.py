@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ import planc
 from planc import masks
 from planc.cli import run
 from planc.cli.named import load_model
-from planc.cli.options import CRITERIA, amount, duration
+from planc.cli.options import CRITERIA, RANKINGS, amount, duration
+from planc.compile import RankingName
 from planc.criteria import NAMES
 from planc.plan.masks import mask_plan
 from planc.plan.plan import TensorSpec
@@ -137,8 +139,9 @@ def test_equal_command_lines_give_equal_bytes() -> None:
     assert Path("a.planc").read_bytes() == Path("b.planc").read_bytes()
 
 
-def test_every_named_criterion_can_be_asked_for() -> None:
+def test_every_named_criterion_and_ranking_is_an_option() -> None:
     assert sorted(CRITERIA) == sorted(NAMES)
+    assert get_args(RankingName) == RANKINGS
 
 
 def test_statistics_decide_where_a_criterion_needs_them(fail: Run) -> None:

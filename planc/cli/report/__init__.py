@@ -1,1 +1,1 @@
-"""Reports for people: plans and their differences in, terminal tables and plain data out."""
+"""Reports on plans and their differences: terminal tables, HTML pages and plain data."""

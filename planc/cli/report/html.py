@@ -1,7 +1,7 @@
-"""A page for reviewers: a plan, and another to compare it with, in; one HTML text out.
+"""The HTML page for reviewers of a plan, and of its differences from another.
 
-The page stands alone: no scripts, nothing is fetched, equal plans give equal bytes. What a plan
-says is not trusted: every text is escaped.
+The page stands alone: it has no scripts and fetches nothing; equal plans give equal bytes. Plans
+are not trusted: every text is escaped.
 """
 
 from __future__ import annotations
@@ -16,22 +16,19 @@ import jinja2
 
 from planc import __version__
 from planc.cli.report.strips import Strip, strip
-from planc.cli.report.text import attribute_name, provenance_text, share_text, units_text
+from planc.cli.report.text import COSTS, attribute_name, provenance_text, share_text, units_text
 from planc.errors.text import escaped
 from planc.files.formats import encode_plan
 from planc.plan.diff import GroupDiff, diff
 from planc.plan.plan import Plan, PlanGroup
 from planc.plan.specification import inputs_text
 
-_COSTS = (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes"))
-_PARTS = 24  # modules that the chart of parameters shows at most
+_PARTS = 24  # most modules in the chart of parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure before and after; ``share`` of ``after`` in ``before``, ``scale`` of ``before`` in
-    the largest of its chart.
-    """
+    """A figure before and after. ``scale`` is ``before`` relative to the largest of the chart."""
 
     name: str
     before: int
@@ -45,7 +42,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group, its picture, and the members with the shapes of their tensors."""
+    """A group, its picture, and its members."""
 
     group: PlanGroup
     strip: Strip
@@ -54,7 +51,7 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A group that two plans prune differently, with its picture where both have its units."""
+    """A group pruned differently by two plans, drawn if its units agree."""
 
     entry: GroupDiff
     only_a: str
@@ -63,10 +60,10 @@ class Difference:
 
 
 def plan_html(plan: Plan, other: Plan | None = None, title: str = "") -> str:
-    """The page for ``plan``; with ``other``, its differences from that one come first.
+    """Return the page for ``plan``; its differences from ``other`` come first.
 
     Args:
-        title: what the page calls the plan, such as the name of its file.
+        title: heading of the page, such as the name of the plan's file.
 
     Raises:
         FileError: a plan is not valid.
@@ -79,7 +76,7 @@ def plan_html(plan: Plan, other: Plan | None = None, title: str = "") -> str:
         facts=_facts(plan),
         costs=[
             Bar(name, getattr(plan.cost_before, field), getattr(plan.cost_after, field))
-            for field, name in _COSTS
+            for field, name in COSTS
         ],
         parts=_parts(plan),
         groups=[_row(group) for group in plan.groups],
@@ -105,21 +102,20 @@ def _template() -> jinja2.Template:
 
 
 def _shown(value: Any) -> Any:
-    """A text with escapes in the place of characters that cannot be seen; markup is our own."""
-    return (
-        escaped(value, "\n") if isinstance(value, str) and not hasattr(value, "__html__") else value
-    )
+    """Escape invisible characters of a text; markup of the template stays."""
+    text = isinstance(value, str) and not hasattr(value, "__html__")
+    return escaped(value, "\n") if text else value
 
 
 def short(figure: int) -> str:
-    """A figure of three digits and a prefix, as 4.09 G."""
+    """Format a figure with three digits and a prefix, such as 4.09 G."""
     prefixes = ("", "k", "M", "G", "T", "P")
     power = next((i for i in range(5) if abs(figure) < 999.5 * 1000**i), 5)
     return f"{figure / 1000**power:.3g} {prefixes[power]}".rstrip()
 
 
 def percent(share: float) -> str:
-    """A share between 0 and 1 as a width in CSS."""
+    """Format a share between 0 and 1 as a width in CSS."""
     return f"{100 * share:.3f}%"
 
 
@@ -148,7 +144,7 @@ def _sizes(plan: Plan) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...]]
 
 
 def _tensors(plan: Plan) -> list[tuple[str, str, str, str]]:
-    """The rows of the table of tensors that change."""
+    """Rows of the table of changed tensors."""
     return [
         (name, _shape(before), _shape(after), share_text(prod(after), prod(before)))
         for name, _, before, after in _sizes(plan)
@@ -161,7 +157,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _parts(plan: Plan) -> list[Bar]:
-    """Parameters by module, as deep in the tree as a chart has room for."""
+    """Parameters by module, at the greatest depth that fits the chart."""
     sizes = [
         (name.split(".")[:-1], prod(before), prod(after))
         for name, kind, before, after in _sizes(plan)
@@ -187,7 +183,7 @@ def _row(group: PlanGroup) -> GroupRow:
 
 
 def _comparison(plan: Plan, other: Plan) -> dict[str, Any]:
-    """What the template says of the differences of ``plan`` (a) from ``other`` (b)."""
+    """Differences of ``plan`` (a) from ``other`` (b), for the template."""
     found = diff(plan, other)
     of = {group.name: group for group in plan.groups}
     return {
@@ -197,7 +193,7 @@ def _comparison(plan: Plan, other: Plan) -> dict[str, Any]:
         "made_by": [provenance_text(entry) for entry in other.provenance],
         "costs": [
             (name, getattr(plan.cost_after, field), getattr(other.cost_after, field))
-            for field, name in _COSTS
+            for field, name in COSTS
         ],
         "groups": [_difference(of[entry.name], entry) for entry in found.groups],
         "only": [("a", found.groups_only_a), ("b", found.groups_only_b)],

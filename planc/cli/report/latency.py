@@ -1,19 +1,18 @@
-"""Latency tables for people and for JSON: a table or plain data out."""
+"""Latency tables as terminal tables and as plain data."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 
-from planc.cli.report.text import escape, facts, share_text, spaced
+from planc.cli.report.text import escape, facts, share_text, spaced, titled
 from planc.plan.latency import LatencyTable
 from planc.plan.specification import inputs_text
 
 
 def latency_table(table: LatencyTable) -> RenderableType:
-    """What ``planc show`` prints of a latency table: where it was measured, what takes how long."""
+    """Return the table of ``planc show``: the machine, and the time of each operator."""
     operators = latency_json(table)["operators"]
     whole = table.rest + sum(entry["nanoseconds"] for entry in operators)
     header = facts()
@@ -24,10 +23,7 @@ def latency_table(table: LatencyTable) -> RenderableType:
     header.add_row("beyond operators", f"{table.rest / 1e6:,.2f} ms")
     if table.unmeasured:
         header.add_row("unmeasured", escape(", ".join(table.unmeasured)))
-    rows = Table(title="operators", title_justify="left")
-    rows.add_column("operator", overflow="fold")
-    for heading in ("nodes", "ms", "share", "ms at least"):
-        rows.add_column(heading, justify="right")
+    rows = titled("operators", "operator", "nodes>", "ms>", "share>", "ms at least>")
     for entry in operators:
         rows.add_row(
             escape(entry["operator"]),
@@ -40,8 +36,10 @@ def latency_table(table: LatencyTable) -> RenderableType:
 
 
 def latency_json(table: LatencyTable) -> dict[str, Any]:
-    """The same as plain data: of each kind of operator its nodes, what they take in the model as it
-    is, and what they take with the smallest widths that were measured.
+    """Return the same as plain data.
+
+    Each operator has its number of nodes, their time in the original model (``nanoseconds``), and
+    their time at the smallest measured widths (``least``).
     """
     found: dict[str, dict[str, Any]] = {}
     for use in table.uses:

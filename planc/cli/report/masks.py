@@ -1,4 +1,4 @@
-"""Mask plans and their differences for people and for JSON: a table or plain data out."""
+"""Mask plans and their differences as terminal tables and as plain data."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from planc.cli.report.text import escape, facts, provenance_text, share_text, spaced
+from planc.cli.report.plain import plain_data
+from planc.cli.report.text import escape, facts, provenance_text, share_text, spaced, titled
 from planc.plan.maskdiff import MaskPlanDiff
 from planc.plan.masks import MaskPlan
 
 
 def masks_table(masks: MaskPlan) -> RenderableType:
-    """What ``planc show`` prints of a mask plan: where it is from, and what each tensor loses."""
+    """Return the table of ``planc show``: the origin of a mask plan, and each tensor's losses."""
     header = facts()
     header.add_row("fingerprint", masks.fingerprint[:16])
     for entry in masks.provenance:
@@ -25,10 +25,7 @@ def masks_table(masks: MaskPlan) -> RenderableType:
     if masks.requires:
         header.add_row("requires", escape(", ".join(masks.requires)))
     title = f"tensors: {len(masks.masks)} of {len(masks.tensors)} lose elements"
-    table = Table(title=title, title_justify="left")
-    table.add_column("tensor", overflow="fold")
-    for heading in ("shape", "elements", "removed", "left"):
-        table.add_column(heading, justify="right")
+    table = titled(title, "tensor", "shape>", "elements>", "removed>", "left>")
     for mask in masks.masks:
         shape = masks.specs[mask.tensor].shape
         size = math.prod(shape)
@@ -43,7 +40,7 @@ def masks_table(masks: MaskPlan) -> RenderableType:
 
 
 def masks_json(masks: MaskPlan) -> dict[str, Any]:
-    """The same as plain data; ``bitmap`` is hexadecimal, lowest bit first, in C order."""
+    """Return the same as plain data; ``bitmap`` is hexadecimal, lowest bit first, in C order."""
     return {
         "fingerprint": masks.fingerprint,
         "removed": masks.removed,
@@ -57,21 +54,13 @@ def masks_json(masks: MaskPlan) -> dict[str, Any]:
             }
             for mask in masks.masks
         ],
-        "provenance": [
-            {
-                "criterion": entry.criterion,
-                "policy": entry.policy,
-                "seed": entry.seed,
-                "versions": [list(pair) for pair in entry.versions],
-            }
-            for entry in masks.provenance
-        ],
+        "provenance": plain_data(masks.provenance),
         "requires": list(masks.requires),
     }
 
 
 def masks_diff_table(diff: MaskPlanDiff) -> RenderableType:
-    """What ``planc diff`` prints of two mask plans: nothing that both agree on."""
+    """Return the table of ``planc diff`` for two mask plans, with their differences only."""
     if not diff:
         return Text("the mask plans are equal")
     header = facts()
@@ -85,10 +74,7 @@ def masks_diff_table(diff: MaskPlanDiff) -> RenderableType:
         header.add_row("also differ", escape(", ".join(diff.others)))
     parts: list[RenderableType] = [header]
     if diff.tensors:
-        table = Table(title="tensors", title_justify="left")
-        table.add_column("tensor", overflow="fold")
-        for heading in ("removed in both", "only in a", "only in b"):
-            table.add_column(heading, justify="right")
+        table = titled("tensors", "tensor", "removed in both>", "only in a>", "only in b>")
         for tensor in diff.tensors:
             counts = (f"{n:,}" for n in (tensor.both, tensor.only_a, tensor.only_b))
             table.add_row(escape(tensor.name), *counts)

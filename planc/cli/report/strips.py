@@ -1,8 +1,8 @@
-"""Pictures of a group's units for the report: which go and which stay, as SVG paths.
+"""Pictures of a group's removed and kept units for the report, as SVG paths.
 
-A strip has one column for each unit, or for each bin of units where there are more than fit; a
-column is filled from the bottom by the share of its units that leaves. A ragged group has one strip
-for each row, or one for all where there are too many.
+A strip has one column per unit, or per bin of units where they do not fit; each column is filled
+from the bottom by the share of removed units. A ragged group has one strip per row, or one for all
+rows where they do not fit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Shares = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A drawing of ``columns`` by ``rows * height`` steps, and one path for each kind of unit."""
+    """A drawing of ``columns`` by :attr:`height` steps, with one path for each kind of unit."""
 
     columns: int
     rows: int
@@ -37,7 +37,7 @@ class Strip:
 
 
 def strip(group: Group, sets: Sequence[tuple[str, Sequence[int]]]) -> Strip:
-    """The units of ``group`` in disjoint named sets, drawn on top of one another."""
+    """Draw disjoint named sets of units of ``group`` on top of one another."""
     rows, cells = (group.rows, group.cells) if group.rows <= ROWS else (1, group.size)
     columns = min(cells, COLUMNS)
     below = np.zeros((rows, columns), dtype=np.int64)
@@ -55,7 +55,7 @@ def strip(group: Group, sets: Sequence[tuple[str, Sequence[int]]]) -> Strip:
 
 
 def _binned(chosen: NDArray[np.bool_], columns: int) -> Shares:
-    """The share of ``chosen`` in each bin of the columns of a table."""
+    """Share of ``chosen`` in each bin of columns, row by row."""
     edges = np.linspace(0, chosen.shape[1], columns + 1).round().astype(np.int64)
     counts = np.diff(np.pad(chosen.cumsum(axis=1), ((0, 0), (1, 0)))[:, edges], axis=1)
     shares: Shares = counts / np.diff(edges)
@@ -63,7 +63,7 @@ def _binned(chosen: NDArray[np.bool_], columns: int) -> Shares:
 
 
 def _path(below: NDArray[np.int64], steps: NDArray[np.int64]) -> str:
-    """Rectangles of columns of one height, neighbours joined, as path data."""
+    """Path data of the columns; equal neighbours are joined into rectangles."""
     parts = []
     for row in range(len(steps)):
         bottom = (row + 1) * (_STEPS + 1) - 1

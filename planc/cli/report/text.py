@@ -1,4 +1,4 @@
-"""Tables for the terminal: a plan or a difference of plans in, something rich can print out."""
+"""Terminal tables of plans and of their differences, as renderables of rich."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from rich.text import Text
 
 from planc.cli.report.plain import plan_from_json, plan_json
 from planc.errors.text import escaped
-from planc.plan.diff import AttributeDiff, GroupDiff, PlanDiff
+from planc.plan.diff import AttributeDiff, PlanDiff
 from planc.plan.plan import AttributeChange, Cost, Plan, Provenance
 from planc.plan.specification import inputs_text
 
 __all__ = ["diff_table", "plan_from_json", "plan_json", "plan_table"]
 
-_COSTS = ("macs", "params", "bytes")
-_TITLES = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
+COSTS = (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes"))
+"""The fields of a cost, and their names for people."""
 
 
 def escape(text: str) -> str:
-    """A text for a cell: neither markup nor a character that cannot be seen is obeyed."""
+    """Escape markup and invisible characters of a cell's text."""
     return markup_escape(escaped(text))
 
 
 def plan_table(plan: Plan) -> RenderableType:
-    """What ``planc show`` prints: where the plan is from, what it saves, group by group."""
+    """Return the tables of ``planc show``: origin, savings, groups, attributes, constraints."""
     parts: list[RenderableType] = [_header(plan), _cost_table(plan), _group_table(plan)]
     if plan.attributes:
         parts.append(_attribute_table(plan))
@@ -38,7 +38,7 @@ def plan_table(plan: Plan) -> RenderableType:
 
 
 def diff_table(diff: PlanDiff) -> RenderableType:
-    """What ``planc diff`` prints: nothing that both plans agree on."""
+    """Return the tables of ``planc diff``, with the differences only."""
     if not diff:
         return Text("the plans are equal")
     parts: list[RenderableType] = []
@@ -69,25 +69,17 @@ def _header(plan: Plan) -> Table:
 
 
 def _cost_table(plan: Plan) -> Table:
-    table = Table(title="cost", title_justify="left")
-    table.add_column("")
-    for title in ("before", "after", "left"):
-        table.add_column(title, justify="right")
-    for name in _COSTS:
-        before, after = getattr(plan.cost_before, name), getattr(plan.cost_after, name)
-        table.add_row(_TITLES[name], f"{before:,}", f"{after:,}", share_text(after, before))
+    table = titled("cost", "", "before>", "after>", "left>")
+    for field, name in COSTS:
+        before, after = getattr(plan.cost_before, field), getattr(plan.cost_after, field)
+        table.add_row(name, f"{before:,}", f"{after:,}", share_text(after, before))
     return table
 
 
 def _group_table(plan: Plan) -> Table:
     touched = sum(bool(group.removed) for group in plan.groups)
     title = f"groups: {touched} of {len(plan.groups)} lose units"
-    table = Table(title=title, title_justify="left")
-    table.add_column("group", overflow="fold")
-    table.add_column("kind")
-    for heading in ("units", "removed", "kept", "members"):
-        table.add_column(heading, justify="right")
-    table.add_column("mixing")
+    table = titled(title, "group", "kind", "units>", "removed>", "kept>", "members>", "mixing")
     for group in plan.groups:
         rows = f"{group.rows} x {group.cells}" if group.rows > 1 else str(group.size)
         table.add_row(
@@ -104,21 +96,15 @@ def _group_table(plan: Plan) -> Table:
 
 
 def _attribute_table(plan: Plan) -> Table:
-    table = Table(title="attributes", title_justify="left")
-    table.add_column("attribute", overflow="fold")
-    table.add_column("before", justify="right")
-    table.add_column("after", justify="right")
+    table = titled("attributes", "attribute", "before>", "after>")
     for change in plan.attributes:
-        table.add_row(
-            escape(attribute_name(change)), escape(repr(change.before)), escape(repr(change.after))
-        )
+        cells = (attribute_name(change), repr(change.before), repr(change.after))
+        table.add_row(*map(escape, cells))
     return table
 
 
 def _constraint_table(plan: Plan) -> Table:
-    table = Table(title="constraints on what is kept", title_justify="left")
-    table.add_column("constraint", overflow="fold")
-    table.add_column("reason", overflow="fold")
+    table = titled("constraints on what is kept", "constraint", "reason")
     for constraint in plan.constraints:
         table.add_row(escape(constraint.text), escape(constraint.reason))
     return table
@@ -140,49 +126,34 @@ def _facts_that_differ(diff: PlanDiff) -> Table:
 
 
 def _cost_diff_table(title: str, a: Cost, b: Cost) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for heading in ("a", "b", "b - a"):
-        table.add_column(heading, justify="right")
-    for name in _COSTS:
-        left, right = getattr(a, name), getattr(b, name)
-        table.add_row(_TITLES[name], f"{left:,}", f"{right:,}", f"{right - left:+,}")
+    table = titled(title, "", "a>", "b>", "b - a>")
+    for field, name in COSTS:
+        left, right = getattr(a, field), getattr(b, field)
+        table.add_row(name, f"{left:,}", f"{right:,}", f"{right - left:+,}")
     return table
 
 
 def _group_diff_table(diff: PlanDiff) -> Table:
-    table = Table(title="groups", title_justify="left")
-    table.add_column("group", overflow="fold")
-    table.add_column("kind")
-    table.add_column("units", justify="right")
-    for heading in ("removed in both", "only in a", "only in b"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("also differ")
+    headings = ("group", "kind", "units>", "removed in both", "only in a", "only in b")
+    table = titled("groups", *headings, "also differ")
     for group in diff.groups:
-        table.add_row(*_group_row(group))
+        table.add_row(
+            escape(group.name),
+            escape(group.kind),
+            str(group.size),
+            str(len(group.both)),
+            units_text(group.only_a),
+            units_text(group.only_b),
+            escape(", ".join(group.described)),
+        )
     for side, names in (("a", diff.groups_only_a), ("b", diff.groups_only_b)):
         for name in names:
             table.add_row(escape(name), f"only in {side}")
     return table
 
 
-def _group_row(group: GroupDiff) -> tuple[str, ...]:
-    return (
-        escape(group.name),
-        escape(group.kind),
-        str(group.size),
-        str(len(group.both)),
-        units_text(group.only_a),
-        units_text(group.only_b),
-        escape(", ".join(group.described)),
-    )
-
-
 def _attribute_diff_table(attributes: Iterable[AttributeDiff]) -> Table:
-    table = Table(title="attributes", title_justify="left")
-    table.add_column("attribute", overflow="fold")
-    table.add_column("in a")
-    table.add_column("in b")
+    table = titled("attributes", "attribute", "in a", "in b")
     for entry in attributes:
         sides = [
             "left as it is" if side is None else escape(f"{side[0]!r} -> {side[1]!r}")
@@ -192,7 +163,19 @@ def _attribute_diff_table(attributes: Iterable[AttributeDiff]) -> Table:
     return table
 
 
+def titled(title: str, *headings: str) -> Table:
+    """Return an empty table; a heading that ends in ">" is right-aligned, others wrap."""
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        if heading.endswith(">"):
+            table.add_column(heading[:-1], justify="right")
+        else:
+            table.add_column(heading, overflow="fold")
+    return table
+
+
 def facts() -> Table:
+    """Return an empty table of names and values, without borders."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -200,6 +183,7 @@ def facts() -> Table:
 
 
 def spaced(parts: Sequence[RenderableType]) -> Stack:
+    """Stack ``parts`` with empty lines between."""
     lines: list[RenderableType] = []
     for part in parts:
         lines += [part] if not lines else ["", part]
@@ -207,7 +191,7 @@ def spaced(parts: Sequence[RenderableType]) -> Stack:
 
 
 def attribute_name(entry: AttributeChange | AttributeDiff) -> str:
-    """The full name of an attribute."""
+    """Return the full name of an attribute."""
     return f"{entry.module}.{entry.name}" if entry.module else entry.name
 
 
@@ -222,7 +206,7 @@ def share_text(after: int, before: int) -> str:
 
 
 def units_text(units: Sequence[int]) -> str:
-    """Units as ranges: ``0-3, 7 (5)``."""
+    """Format units as ranges: ``0-3, 7 (5)``."""
     ranges: list[tuple[int, int]] = []
     for unit in units:
         if ranges and ranges[-1][1] == unit - 1:

@@ -1,4 +1,4 @@
-"""The commands on weights in files; without a MODEL they need neither torch nor its code."""
+"""``planc apply``: cut weights by a plan. Without a MODEL, torch is not imported."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from planc.cli.models import build
-from planc.cli.options import (
-    EXIT_CODES,
-    FILE,
-    json_option,
-    model_options,
-    weights_output_option,
-)
-from planc.cli.terminal import check_writable, note, print_json, say, status
+from planc.cli.models import Given, model_options
+from planc.cli.options import EXIT_CODES, FILE, weights_output_option
+from planc.cli.terminal import check_writable, note, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -36,13 +30,13 @@ _MIB = 1 << 20
 @click.option(
     "--sha256",
     metavar="HEX",
-    help="Digest of the plan file that was reviewed; any other one is refused.",
+    help="Digest of the reviewed plan file; any other file is refused.",
 )
 @click.option(
     "--keep-removed",
     type=FILE,
     metavar="DIR",
-    help="Write what is removed to a new directory, for planc restore.",
+    help="Write the removed values to a new directory, for planc restore.",
 )
 @click.option(
     "--workers",
@@ -58,9 +52,7 @@ _MIB = 1 << 20
 def apply(
     plan_file: Path,
     model: str | None,
-    settings: tuple[tuple[str, Any], ...],
-    seed: int,
-    weights: Path | None,
+    given: Given,
     output: Path,
     sha256: str | None,
     keep_removed: Path | None,
@@ -72,10 +64,11 @@ def apply(
 
     The weights are those of --weights, else those of MODEL: a safetensors file, or a directory of
     one or of shards with their index. Without MODEL, tensors are cut by the plan alone, one after
-    another, whatever the size of all; a run that was interrupted goes on where it was. Started by
-    torchrun, on every process, each cuts its share of the shards. With MODEL, the smaller module is
+    another, whatever the total size; an interrupted run goes on where it was. Started by torchrun
+    on every process, each process cuts its share of the shards. With MODEL, the smaller module is
     built and validated too.
     """
+    weights = given.weights
     if model is None and weights is None:
         raise click.UsageError("name a MODEL, or the weights with --weights, or both")
     if keep_removed is not None and model is not None:
@@ -107,7 +100,7 @@ def apply(
             raise PlancError(f"{plan_file} is a latency table: it applies to nothing; name a plan")
         if model is not None:
             with status(f"applying {plan_file}"):
-                smaller = planc.apply(loaded, build(model, settings, seed, weights))
+                smaller = planc.apply(loaded, given.build(model))
                 planc.save(output, smaller, loaded, overwrite=overwrite)
             before, after = loaded.cost_before.params, loaded.cost_after.params
             note(f"wrote {output}: {before:,} parameters became {after:,}")
@@ -126,12 +119,12 @@ def apply(
                 ranks=ranks,
             )
         if ranks.first:
-            _note(done, output)
+            _report(done, output)
 
 
 @contextmanager
 def _ranks() -> Iterator[Ranks]:
-    """The processes that a launcher such as torchrun started, else this one alone."""
+    """Yield the processes started by a launcher such as torchrun, else this one alone."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         from planc.files.cut.ranks import Ranks
 
@@ -143,8 +136,7 @@ def _ranks() -> Iterator[Ranks]:
         yield ranks
 
 
-def _note(done: Applied, output: Path) -> None:
-    """Says what was written, and what was not."""
+def _report(done: Applied, output: Path) -> None:
     if done.cut < done.shards:
         note(f"{done.shards - done.cut} of {done.shards} shards were there from an earlier run")
     if done.outside:
@@ -152,65 +144,3 @@ def _note(done: Applied, output: Path) -> None:
     if not done.described:
         note("config.json does not describe the result: load it with planc.load")
     note(f"wrote {output}: {done.before / _MIB:,.1f} MiB became {done.after / _MIB:,.1f} MiB")
-
-
-@click.command(epilog=EXIT_CODES)
-@click.argument("weights", type=FILE)
-@click.option(
-    "--removed",
-    type=FILE,
-    metavar="DIR",
-    required=True,
-    help="What planc apply --keep-removed wrote.",
-)
-@weights_output_option("The original.")
-def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None:
-    """Undo planc apply on WEIGHTS: write the original, bit for bit.
-
-    Weights that were trained since keep their new values; the removed ones come back.
-    """
-    check_writable(output, directories=True)
-    import planc
-    from planc.files.cut.masking import holds_masks, unmask_files
-
-    back = unmask_files if holds_masks(removed) else planc.restore_files
-    with status(f"restoring {weights}"):
-        exact = back(weights, removed, output, overwrite=overwrite)
-    same = "the original, byte for byte" if exact else "kept values have changed since"
-    note(f"wrote {output}: {same}")
-
-
-@click.command(epilog=EXIT_CODES)
-@click.argument("weights", type=FILE)
-@json_option
-def inspect(weights: Path, as_json: bool) -> None:
-    """Say what the checkpoint WEIGHTS holds, and show the plan that it was made with."""
-    import planc
-    from planc.cli.report.plain import plan_json
-    from planc.cli.report.text import plan_table
-
-    found = planc.inspect(weights)
-    if as_json:
-        print_json(
-            {
-                "plan": plan_json(found.plan),
-                "shards": [{"name": s.name, "size": s.size} for s in found.shards],
-                "tensors": [
-                    {
-                        "names": list(t.names),
-                        "dtype": t.dtype,
-                        "shape": list(t.shape),
-                        "role": t.role,
-                        "sha256": t.digest.hex(),
-                        "file": found.shards[t.shard].name,
-                    }
-                    for t in found.tensors
-                ],
-            }
-        )
-        return
-    from planc.cli.terminal import show
-
-    show(plan_table(found.plan))
-    size = sum(shard.size for shard in found.shards)
-    say(f"{len(found.tensors)} tensors in {len(found.shards)} files, {size:,} bytes")

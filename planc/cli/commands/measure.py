@@ -1,0 +1,44 @@
+"""``planc measure``: time the operators of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from planc.cli.models import IMAGE, Given, input_option, model_options, on_device
+from planc.cli.options import EXIT_CODES, output_option
+from planc.cli.terminal import check_writable, note, show, status
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("model")
+@input_option(IMAGE)
+@model_options
+@click.option(
+    "--device", default="cpu", show_default=True, help="Device of MODEL, such as cpu or cuda:0."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads that MODEL will have.")
+@output_option("The latency table's file; without it, only show.")
+def measure(
+    model: str, given: Given, device: str, threads: int | None, output: Path | None
+) -> None:
+    """Measure the time of MODEL's operators on this machine, for planc plan --latency.
+
+    Each operator runs by itself in several widths, which takes about a minute. The machine should
+    be idle otherwise.
+    """
+    check_writable(output)
+    import planc
+    from planc.cli.report.latency import latency_table
+
+    args = given.example_inputs()
+    built = given.build(model)
+    with status(f"measuring {model}"):
+        analysis = planc.analyze(planc.trace(built, args))
+        built, args = on_device(built, args, device)
+        result = planc.measure_latency(analysis, lambda: built(*args), device, threads=threads)
+    show(latency_table(result))
+    if output is not None:
+        planc.save_latency(result, output)
+        note(f"wrote {output}")

@@ -1,0 +1,191 @@
+"""``planc plan``: compile a pruning plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from planc.cli.models import IMAGE, Given, input_option, model_options
+from planc.cli.options import (
+    CRITERIA,
+    EXIT_CODES,
+    FILE,
+    RANKINGS,
+    budget_options,
+    name_options,
+    output_option,
+    ratio_option,
+    repeatable,
+)
+from planc.cli.terminal import check_writable, note, show, status
+from planc.errors import PlancError
+
+if TYPE_CHECKING:
+    from planc.plan.plan import Plan
+
+_AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("model", required=False)
+@ratio_option("Share of the units to remove; a half where no budget is given.")
+@budget_options
+@click.option(
+    "--criterion",
+    type=click.Choice(CRITERIA),
+    default="l2",
+    show_default=True,
+    help="Importance of a unit.",
+)
+@click.option(
+    "--statistics",
+    "collected",
+    type=FILE,
+    metavar="FILE",
+    help="Statistics of planc.calibrate, for criteria from taylor on.",
+)
+@click.option(
+    "--ranking",
+    type=click.Choice(RANKINGS),
+    default="uniform",
+    show_default=True,
+    help="Units compete within each group, among all, among similar groups, or by score per cost.",
+)
+@click.option("--global", "global_ranking", is_flag=True, help="The same as --ranking global.")
+@click.option(
+    "--round-to",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Keep multiples of this many units.",
+)
+@click.option(
+    "--floor",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Least number of units that a group keeps.",
+)
+@click.option(
+    "--cap",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Largest share of its units that a group loses.",
+)
+@click.option("--equal", is_flag=True, help="Similar groups keep equally many units.")
+@name_options("groups")
+@repeatable(
+    "--kind", "KIND=RATIO", "Another ratio for groups of a kind, such as heads=0.5", "kinds", float
+)
+@repeatable(
+    "--rows", "KIND", "Remove whole rows by the common ratio or budget, such as those of heads"
+)
+@repeatable(
+    "--ratio-of",
+    "PATTERN=RATIO",
+    "Another ratio for groups of this name, such as layer1.*=0.2",
+    "ratios",
+    float,
+)
+@click.option(
+    "--target",
+    type=click.Choice(["module", "graph"]),
+    default="module",
+    show_default=True,
+    help="Keep the model's class, or allow changes that only its rewritten graph supports.",
+)
+@click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+@input_option(IMAGE)
+@model_options
+@click.option(
+    "--meta",
+    is_flag=True,
+    help="Build MODEL without memory for its tensors; score those of --weights one by one.",
+)
+@click.option(
+    "--from-json",
+    type=FILE,
+    metavar="FILE",
+    help="Read the output of planc show --json instead of compiling a plan for MODEL.",
+)
+@click.option(
+    "--from-masks",
+    type=FILE,
+    metavar="FILE",
+    help="Remove the units covered by a mask plan instead of scoring, if they have no effect.",
+)
+@output_option("The plan file; without it, only show.")
+def plan(
+    model: str | None,
+    given: Given,
+    kinds: tuple[tuple[str, float], ...],
+    ratios: tuple[tuple[str, float], ...],
+    meta: bool,
+    collected: Path | None,
+    from_json: Path | None,
+    from_masks: Path | None,
+    output: Path | None,
+    latency_table: Path | None,
+    **options: Any,
+) -> None:
+    """Compile a plan for MODEL, show it, and save it."""
+    if (model is None) == (from_json is None):
+        raise click.UsageError("name a MODEL, or a file with --from-json")
+    if meta and given.weights is None:
+        raise click.UsageError("--meta reads the weights of MODEL from --weights: name them")
+    asked = [name for name in _AMOUNTS if options[name] is not None]
+    if from_masks is not None and asked:
+        raise click.UsageError(f"--{asked[0]} and --from-masks: the masks say what goes")
+    check_writable(output)
+    import planc
+    from planc.cli.report.text import plan_table
+
+    if from_json is not None:
+        result = _plan_in(from_json)
+    else:
+        assert model is not None
+        args = given.example_inputs()
+        stored = planc.StoredWeights(given.weights) if meta and given.weights else None
+        built = given.build(model, "meta" if meta else "cpu")
+        measured = None if latency_table is None else planc.load_latency(latency_table)
+        with status(f"compiling a plan for {model}"):
+            if from_masks is not None:
+                masks = planc.load_masks(from_masks)
+                chosen = {name: options[name] for name in ("target", "strict")}
+                found = planc.from_masks(built, args, masks=masks, **chosen)
+                result = found.plan
+            else:
+                result = planc.compile(
+                    built,
+                    args,
+                    kinds=dict(kinds),
+                    ratios=dict(ratios),
+                    seed=given.seed,
+                    weights=stored,
+                    statistics=None if collected is None else planc.load_statistics(collected),
+                    latency_table=measured,
+                    **options,
+                )
+        if from_masks is not None:
+            note(str(found))
+    show(plan_table(result))
+    if output is not None:
+        planc.save_plan(result, output)
+        note(f"wrote {output}")
+
+
+def _plan_in(path: Path) -> Plan:
+    """Return the plan described by a JSON file."""
+    from planc.cli.report.plain import plan_from_json
+    from planc.files.disk.atomic import read_file
+    from planc.files.disk.limits import DEFAULT
+
+    try:
+        plain = json.loads(read_file(path, DEFAULT.file))
+    except (ValueError, RecursionError) as error:
+        raise PlancError(f"{path}: not JSON: {error}") from None
+    if not isinstance(plain, dict):
+        raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
+    return plan_from_json(plain)

@@ -1,0 +1,36 @@
+"""``planc restore``: undo ``planc apply`` on files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from planc.cli.options import EXIT_CODES, FILE, weights_output_option
+from planc.cli.terminal import check_writable, note, status
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("weights", type=FILE)
+@click.option(
+    "--removed",
+    type=FILE,
+    metavar="DIR",
+    required=True,
+    help="The directory written by planc apply --keep-removed.",
+)
+@weights_output_option("The original.")
+def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None:
+    """Undo planc apply on WEIGHTS: write the original, bit for bit.
+
+    Weights trained since then keep their new values; the removed ones come back.
+    """
+    check_writable(output, directories=True)
+    import planc
+    from planc.files.cut.masking import holds_masks, unmask_files
+
+    back = unmask_files if holds_masks(removed) else planc.restore_files
+    with status(f"restoring {weights}"):
+        exact = back(weights, removed, output, overwrite=overwrite)
+    same = "the original, byte for byte" if exact else "kept values have changed since"
+    note(f"wrote {output}: {same}")

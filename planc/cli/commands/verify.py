@@ -1,0 +1,38 @@
+"""``planc verify``: prove a plan on its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from planc.cli.models import Given, input_option, model_options
+from planc.cli.options import EXIT_CODES, FILE
+from planc.cli.terminal import say, status
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("plan_file", metavar="PLAN", type=FILE)
+@click.argument("model")
+@click.option(
+    "--result", type=FILE, metavar="FILE", help="Smaller weights to check, from planc apply."
+)
+@input_option("those the plan was made with")
+@model_options
+def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> None:
+    """Prove PLAN on MODEL: apply it, run both models, compare with the masked original."""
+    import planc
+    from planc.cli.named import assign_weights, read_weights
+
+    loaded = planc.load_plan(plan_file)
+    args = given.example_inputs() if given.inputs else None  # None: those of the plan
+    built = given.build(model)
+    with status(f"verifying {plan_file}"):
+        smaller = planc.apply(loaded, built)
+        if result is not None:
+            assign_weights(smaller, read_weights(result), str(result))
+        report = planc.verify(loaded, built, smaller, args)
+    for check in report.checks:
+        say(f"ok: {check}")
+    if report.error is not None:
+        say(f"largest relative error against the masked original: {report.error:.2g}")
