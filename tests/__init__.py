@@ -1,1 +1,1 @@
-"""The tests, and the scripts that measure: ``python -m tests.scripts.sweep`` and those in ``bench``."""
+"""Tests by room; longer proofs in ``scripts``, measurements in ``bench``."""

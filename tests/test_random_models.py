@@ -1,5 +1,5 @@
 """R7: random models, pruned at random and unevenly: proven, restored, saved, loaded; the same bits
-as a module, as a state dict and as files. ``python -m tests.scripts.random_models`` takes any number.
+as a module, as a state dict and as files. ``tests.scripts.random_models`` takes any number.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Files: plans, masks, checkpoints and tensors on disk, read within limits and replaced atomically."""
+"""Files: plans, masks, checkpoints and tensors on disk, with limits and atomic replacement."""

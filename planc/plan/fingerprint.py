@@ -6,7 +6,7 @@ Digests do not depend on the order of a table, because the effect of a plan does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from operator import attrgetter
 from typing import Any, Protocol
@@ -89,56 +89,6 @@ def shape_rows(
     """The rows hashed by :func:`shapes_digest`."""
     for op, shapes, numbers in operators:
         yield op, [list(shape) for shape in shapes], list(numbers)
-
-
-class Gap(int):
-    """A placeholder in a row for unknown value ``number``."""
-
-    number: int
-
-    def __new__(cls, number: int) -> Gap:
-        gap = super().__new__(cls)
-        gap.number = number
-        return gap
-
-
-class Form:
-    """Rows with gaps, packed once, so that filling in values and hashing is cheap."""
-
-    def __init__(self, rows: Iterable[Any]) -> None:
-        self._gaps: list[int] = []
-        self._pieces: list[bytes] = []
-        self._open: list[bytes] = []
-        for row in rows:
-            self._add(row)
-        self._close()
-
-    def digest(self, packed: Sequence[bytes]) -> bytes:
-        """The digest of the rows, with packed value ``i`` in each gap numbered ``i``."""
-        parts = [b""] * (2 * len(self._gaps) + 1)
-        parts[::2], parts[1::2] = self._pieces, map(packed.__getitem__, self._gaps)
-        return sha256(b"".join(parts)).digest()
-
-    def _add(self, value: Any) -> None:
-        if isinstance(value, Gap):
-            self._gaps.append(value.number)
-            self._close()
-        elif _has_gap(value):
-            self._open.append(_PACKER.pack_array_header(len(value)))
-            for item in value:
-                self._add(item)
-        else:
-            self._open.append(canonical(value))
-
-    def _close(self) -> None:
-        self._pieces.append(b"".join(self._open))
-        self._open = []
-
-
-def _has_gap(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return any(map(_has_gap, value))
-    return type(value) is Gap
 
 
 def tensors_after(tensors: Iterable[TensorSpec], cuts: Mapping[str, Cut]) -> tuple[TensorSpec, ...]:

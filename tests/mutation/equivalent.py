@@ -11,9 +11,12 @@ EQUIVALENT: dict[str, str] = {
     "map(_same_types, right, left)": "whether types are the same is symmetric",
     "planc/files/formats/records.py:_decode: zip(packed, again, strict=False) -> "
     "zip(again, packed, strict=False)": "whether bytes differ is symmetric",
-    "planc/files/formats/coverage.py:_is_box: return False -> return None": "all() takes both alike",
-    "planc/files/formats/conversion.py:_bitmap: 1 -> 2": "any negative length is the one to be found",
-    "planc/files/formats/conversion.py:_bitmap: 'little' -> 'little?'": "NumPy reads six letters of it",
+    "planc/files/formats/coverage.py:_is_box: "
+    "return False -> return None": "all() takes both alike",
+    "planc/files/formats/conversion.py:_bitmap: "
+    "1 -> 2": "any negative length is the one to be found",
+    "planc/files/formats/conversion.py:_bitmap: "
+    "'little' -> 'little?'": "NumPy reads six letters of it",
     "planc/files/formats/conversion.py:_from_bitmap: 'little' -> 'little?'": "as above",
     "planc/files/formats/conversion.py:_from_bitmap: 'little' -> 'little?' #1": "as above",
     "planc/files/formats/checks.py:_check_changes: _same_types(change.before, change.after) -> "
@@ -23,13 +26,14 @@ EQUIVALENT: dict[str, str] = {
     "planc/files/pickles/native.py:_whole: assert entry.dtype is not None -> pass": (
         "it tells the type checker what state_dict_in has made sure of"
     ),
-    "planc/files/pickles/pickled.py:_shard: found.whole is not None and found.path[:-1] == outer -> "
+    "planc/files/pickles/pickled.py:_shard: "
+    "found.whole is not None and found.path[:-1] == outer -> "
     "found.path[:-1] == outer": ("it tells the type checker what state_dict_in has made sure of"),
     "planc/files/pickles/pickled.py:_safetensors: assert shard.joined is not None -> pass": (
         "it tells the type checker what _shard has made"
     ),
-    "planc/files/checkpoint/save.py:_parts: 1 -> 0": "of the parts there, only the first is ever empty",
-    "planc/plan/fingerprint.py:Form.digest: b'' -> b'?'": "all parts are replaced",
+    "planc/files/checkpoint/save.py:_parts: "
+    "1 -> 0": "of the parts there, only the first is ever empty",
     "planc/plan/fingerprint.py:_changed: _same(change.after, found[key]) -> "
     "_same(found[key], change.after)": "whether values are the same is symmetric",
     "planc/plan/fingerprint.py:_tensor_difference: 0 -> -1 #1": (

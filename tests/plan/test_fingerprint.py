@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from planc.errors import AlreadyApplied, StalePlan
 from planc.plan.fingerprint import (
-    Form,
-    Gap,
     attributes_digest,
     canonical,
     check_source,
@@ -195,40 +193,6 @@ def test_the_structure_does_not_depend_on_what_people_read() -> None:
     assert structure_digest(described) == PLAN.source.structure
     smaller = [replace(group, members=group.members[:1]) for group in PLAN.groups]
     assert structure_digest(smaller) != PLAN.source.structure
-
-
-ROWS = st.lists(
-    st.recursive(
-        st.integers(-3, 300) | st.text(max_size=3) | st.none() | st.booleans() | st.floats(-2, 2),
-        lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple),
-        max_leaves=8,
-    ),
-    max_size=4,
-)
-
-
-@given(ROWS, st.data())
-def test_rows_with_gaps_have_the_digest_of_the_filled_rows(rows: list[Any], data: Any) -> None:
-    """Each value may become a gap, in whatever it is nested; a gap may stand several times."""
-    values: list[Any] = [7, "seven", (7, [8])]
-
-    def gapped(value: Any) -> Any:
-        if data.draw(st.integers(0, 3)) == 0:
-            return Gap(data.draw(st.integers(0, 2)))
-        return type(value)(map(gapped, value)) if isinstance(value, list | tuple) else value
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, Gap):
-            return values[value.number]
-        return type(value)(map(filled, value)) if isinstance(value, list | tuple) else value
-
-    form = Form(made := [gapped(row) for row in rows])
-    expected = sha256(b"".join(canonical(filled(row)) for row in made)).digest()
-    assert form.digest([canonical(value) for value in values]) == expected
-
-
-def test_a_gap_is_a_number_that_says_which() -> None:
-    assert (Gap(2).number, int(Gap(2)), isinstance(Gap(2), int)) == (2, 0, True)
 
 
 def test_digests_are_those_of_the_packed_rows() -> None:

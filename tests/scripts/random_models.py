@@ -1,6 +1,6 @@
 """Random models, pruned at random and proven, or refused: not one may be wrong.
 
-    python -m tests.scripts.random_models [--count 5000] [--first 0] [--length 6] [--jobs 2] [--show SEED]
+    python -m tests.scripts.random_models [--count 5000] [--first 0] [--jobs 2] [--show SEED]
 
 The model of a seed is the text that :mod:`tests.programs` writes for it; those of odd seeds keep
 state, share it, and return their results in containers (:mod:`tests.programs.borders`). From each,
@@ -10,15 +10,9 @@ for the rewritten graph. A plan of most models is verified by ``planc.verify``, 
 same comparisons of outputs against the masked original and the rewritten graph, in double precision
 to 1e-9; and exchanging units of a group must leave the outputs of the original as they are. The
 first plan for each target is undone, saved and loaded, applied to a state dict and to a file, too,
-bit for bit (:mod:`tests.support.executors`), and its result compared with the masked model on other inputs,
-at other sizes, and where an early exit is taken (:mod:`tests.support.masked`). The bytes of a plan must not
-depend on what ran before.
-
-A model is *proven* (*for the traced sizes alone*, if at others the proof refuses it: it may call a
-number what is the size of its batch), or has *nothing to prune*, or is *refused* with one of
-planc's documented errors; anything else is *wrong*: it is printed with its seed, its text and the
-error. The exit code is 1 where a model is refused or wrong. ``--show`` prints one program and
-proves it.
+bit for bit (:mod:`tests.support.executors`). Its result is compared with the masked model on other
+inputs, at other sizes, and where an early exit is taken (:mod:`tests.support.masked`). The bytes of
+a plan must not depend on what ran before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The zoo sweep: compiles, applies and verifies real models, each with random weights and nothing
 given but the model and an input.
 
-    python -m tests.scripts.sweep [MODEL ...] [--zoo torchvision] [--ratio 0.5] [--jobs 2] [--dtype float32]
+    python -m tests.scripts.sweep [MODEL ...] [--zoo torchvision] [--ratio 0.5] [--jobs 2]
 
 Without names it takes the zoo of torchvision, all 109 models, or every zoo that ``--zoo`` names;
 ``--all`` takes all zoos. A model of another zoo is called ``timm:NAME``. Each model has a process

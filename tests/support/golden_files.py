@@ -1,6 +1,7 @@
 """Golden files: files of every format version that was ever released, and what reading them gives.
 
-``python -m tests.support.golden_files`` adds those that ``tests/golden/v1`` lacks. What is there is never
+``python -m tests.support.golden_files`` adds those that ``tests/golden/v1``
+lacks. What is there is never
 written again; a new version gets a directory of its own.
 """
 

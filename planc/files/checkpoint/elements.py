@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from planc.errors import PlancError
-from planc.files.tensors.reader import Bytes
+from planc.files.disk.stream import Bytes
 
 _ATTRIBUTES = {
     "BOOL": "bool",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from planc.errors import FileError
+from planc.files.disk.beside import locked, shortened
 from planc.files.disk.limits import Limits
-from planc.files.formats.beside import locked, shortened
 from planc.files.formats.checkpoint import decode_part
 from planc.files.tensors.opened import read_record
 from planc.files.tensors.reader import read_header

@@ -141,19 +141,6 @@ def load_optimizer(
 
     return steady(path, read)
 
-    def read() -> dict[str, Any]:
-        opened = open_checkpoint(path, limits=limits)
-        numbers = dict(opened.checkpoint.metadata).get(OPTIMIZER)
-        if numbers is None:
-            raise PlancError(f"{path}: was saved without an optimizer")
-        tensors = {
-            stored.name: torch.empty(stored.shape, dtype=torch_dtype(stored.dtype, stored.name))
-            for stored in opened.checkpoint.tensors
-            if stored.role == "optimizer"
-        }
-        read_tensors(opened, lambda stored: tensors.get(stored.name), check_digests, limits)
-        state: dict[str, Any] = decoded(numbers, tensors)
-        return state
 
 class _Allocation(Renewal):
     """Replaces each tensor of the checkpoint by memory for it, and cuts the others."""

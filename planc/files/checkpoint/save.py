@@ -25,10 +25,10 @@ from planc.files.checkpoint.optimizers import OPTIMIZER, optimizer_contents
 from planc.files.checkpoint.values import encoded
 from planc.files.checkpoint.values import modules_of as stored_modules
 from planc.files.disk.atomic import replacing
+from planc.files.disk.beside import locked
 from planc.files.disk.directories import new_directory
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.formats import encode_plan
-from planc.files.formats.beside import locked
 from planc.files.formats.checkpoint import (
     KEY,
     Checkpoint,

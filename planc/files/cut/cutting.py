@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from planc.errors import PlancError
 from planc.files.disk import stream
-from planc.files.disk.stream import Space
+from planc.files.disk.stream import Bytes, Space
 from planc.files.tensors.header import BITS, Entry
 from planc.files.tensors.pieces import JoinedFile
-from planc.files.tensors.reader import Bytes, TensorFile
+from planc.files.tensors.reader import TensorFile
 from planc.ir.groups import Indices
 from planc.plan.plan import Cut, TensorSpec
 

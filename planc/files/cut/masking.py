@@ -25,13 +25,13 @@ from planc.files.cut.uncutting import Pieces
 from planc.files.disk.atomic import replacing, write_all
 from planc.files.disk.directories import new_directory
 from planc.files.disk.limits import DEFAULT, Limits
-from planc.files.disk.stream import BLOCK, Space
+from planc.files.disk.stream import BLOCK, Bytes, Space
 from planc.files.formats.checkpoint import KEY
 from planc.files.formats.masks import load_masks, save_masks
 from planc.files.tensors.header import BITS, Entry
 from planc.files.tensors.links import inside
 from planc.files.tensors.pieces import Shape
-from planc.files.tensors.reader import Bytes, is_directory, open_tensors
+from planc.files.tensors.reader import is_directory, open_tensors
 from planc.files.tensors.shards import (
     SUFFIX,
     Shard,

@@ -14,8 +14,8 @@ from planc.files.cut.layout import Layout
 from planc.files.cut.ranks import Ranks, shares
 from planc.files.cut.shard import Cutting, Done, cut_shard, finished
 from planc.files.disk.atomic import naming, replacing
+from planc.files.disk.beside import beside
 from planc.files.disk.staging import TEMPORARY
-from planc.files.formats.beside import beside
 from planc.files.tensors.writer import rewrite
 
 _Job = tuple[Cutting, Path]

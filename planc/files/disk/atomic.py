@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from planc.errors import LimitExceeded, UnsafePath
-from planc.files.formats.beside import created, has_locks, sweep, temporary_name
+from planc.files.disk.beside import created, has_locks, sweep, temporary_name
 
 # a pipe is opened without waiting for its other end, then refused; Python keeps descriptors from
 # being inherited by child processes

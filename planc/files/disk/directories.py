@@ -14,7 +14,7 @@ from pathlib import Path
 
 from planc.errors import PlancError
 from planc.files.disk.atomic import sync_directory
-from planc.files.formats.beside import (
+from planc.files.disk.beside import (
     beside,
     created,
     left,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from planc.errors import FileError, PlancError
 from planc.files.disk.atomic import read_file, write_file
+from planc.files.disk.beside import beside, locked
 from planc.files.disk.directories import ABOUT, OLD, PARTIAL, check_free, recover, settle
-from planc.files.formats.beside import beside, locked
 
 TEMPORARY = "tmp"  # suffix of unfinished files
 

@@ -16,8 +16,9 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from planc.files.tensors.reader import Bytes
+Bytes = NDArray[np.uint8]
 
 try:
     import fcntl

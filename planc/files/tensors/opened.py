@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from planc.errors import FileError, ShardMismatch
+from planc.files.disk.beside import wait_for
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
-from planc.files.formats.beside import wait_for
 from planc.files.formats.checkpoint import (
     KEY,
     Checkpoint,

@@ -20,8 +20,9 @@ import numpy as np
 from planc.errors import MalformedFile, ShardMismatch, TruncatedFile
 from planc.files.disk.atomic import open_regular
 from planc.files.disk.limits import Limits
+from planc.files.disk.stream import Bytes
 from planc.files.tensors.header import BITS, Entry, Header, aligned, nbytes, place, write_header
-from planc.files.tensors.reader import Bytes, OpenFile, Readable
+from planc.files.tensors.reader import OpenFile, Readable
 
 Shape = tuple[int, ...]
 

@@ -17,15 +17,13 @@ from pathlib import Path
 from random import random
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planc.errors import TruncatedFile
 from planc.files.disk.atomic import naming, open_regular
 from planc.files.disk.limits import DEFAULT, Limits
+from planc.files.disk.stream import Bytes
 from planc.files.formats.formats import named
 from planc.files.tensors.header import LENGTH, Entry, Header, parse_header, text_length
-
-Bytes = NDArray[np.uint8]
 
 _LONG = 64 << 20  # bytes; shorter files may stay in the page cache
 _PROBES = 16

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from planc.errors import PlancError
-from planc.files.disk.stream import Space, Stream, fill
+from planc.files.disk.stream import Bytes, Space, Stream, fill
 from planc.files.tensors.header import Entry, Header, write_header
-from planc.files.tensors.reader import Bytes
 
 Buffer = Any  # bytes, memoryview, an array of bytes
 

@@ -30,8 +30,8 @@ from planc.files.cut.cutting import (
 )
 from planc.files.cut.layout import Layout
 from planc.files.disk import stream
+from planc.files.disk.stream import Bytes
 from planc.files.tensors.header import Entry, place
-from planc.files.tensors.reader import Bytes
 from planc.ir.groups import Indices, Member, Run
 from planc.plan.plan import Cut, PlanGroup, Ragged, TensorSpec
 from tests.files.cut.test_besides import WHOLE, plan_of

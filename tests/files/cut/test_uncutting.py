@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from planc.files.cut.cutting import Memory, cut_into
 from planc.files.cut.uncutting import CutRemoval
 from planc.files.disk import stream
+from planc.files.disk.stream import Bytes
 from planc.files.tensors.header import Entry, place
-from planc.files.tensors.reader import Bytes
 from planc.plan.plan import Cut, Ragged
 from tests.files.cut.test_cutting import Held, of
 

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 from planc.errors import PlancError
 from planc.files.disk import stream
 from planc.files.disk.atomic import replacing
-from planc.files.disk.stream import Stream, fill
+from planc.files.disk.stream import Bytes, Stream, fill
 from planc.files.tensors import reader
 from planc.files.tensors.header import place, write_header
-from planc.files.tensors.reader import Bytes, open_tensors
+from planc.files.tensors.reader import open_tensors
 from planc.files.tensors.writer import TensorWriter
 
 BLOCK = 8192

@@ -1,1 +1,1 @@
-"""Claims of the records in files, beside those of plan files in :mod:`tests.files.formats.test_codec`."""
+"""Tests of the formats of plans, masks, checkpoints and latency tables."""
