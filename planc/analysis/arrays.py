@@ -1,7 +1,7 @@
 """Many polynomials evaluated at once: widths and costs compiled to arrays.
 
-Polynomials in kept units (:mod:`planc.widths`) give their values, and their rise with a wider
-group, in microseconds. The results are exact: Python integers replace 64 bits where needed.
+Polynomials in kept units (:mod:`planc.analysis.polynomials`) give their values, and their rise with
+a wider group, in microseconds. The results are exact: Python integers replace 64 bits where needed.
 """
 
 from __future__ import annotations

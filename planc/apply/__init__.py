@@ -3,7 +3,7 @@
 
 All three return new objects and only read their arguments. :mod:`planc.apply.tensors` cuts one
 tensor, :mod:`planc.apply.module` and :mod:`planc.apply.state_dict` all tensors of a target, and
-:mod:`planc.apply.attributes` sets structural attributes.
+:mod:`planc.modules.attributes` sets structural attributes.
 """
 
 from __future__ import annotations

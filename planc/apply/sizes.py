@@ -1,7 +1,7 @@
 """Computed numbers of a rewritten graph: fx nodes evaluating the model's size expressions.
 
 A number that is the same for all inputs becomes a literal. A size without an expression is also a
-literal, and the graph checks it (:mod:`planc.guards`).
+literal, and the graph checks it (:mod:`planc.ir.guards`).
 """
 
 from __future__ import annotations

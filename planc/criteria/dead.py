@@ -2,9 +2,10 @@
 
 A unit may be removed if, at every operator, its coordinates contribute zero to coordinates of other
 units for every input. Where labels continue to a result, coordinates stay separate and contribute
-nothing to others. Where labels end, coordinates are combined (:meth:`planc.facts.Facts.end`): in a
-product one factor of each term must be zero, any other operator requires operands of zero. Units
-combined other than by sums (mixing groups) are never dead.
+nothing to others. Where labels end, coordinates are combined
+(:meth:`planc.rules.labels.facts.Facts.end`): in a product one factor of each term must be zero, any
+other operator requires operands of zero. Units combined other than by sums (mixing groups) are
+never dead.
 """
 
 from __future__ import annotations

@@ -72,7 +72,8 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Node:
     """One ATen call. ``args`` and ``kwargs`` hold :class:`Ref`, numbers and nested tuples of them;
-    numbers of known origin are :class:`planc.expr.Size` or :class:`planc.expr.Scalar`.
+    numbers of known origin are :class:`planc.ir.expressions.Size` or
+    :class:`planc.ir.expressions.Scalar`.
     """
 
     op: str

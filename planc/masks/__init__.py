@@ -5,7 +5,7 @@ torch.nn.utils.prune.
 * :func:`apply` sets them to zero or makes sparse tensors; :func:`restore` undoes it
 * :func:`attach` installs a plan as the masks of pruning hooks; :func:`read` and :func:`bake`
   convert back
-* :func:`from_masks` turns masks of whole units into a :class:`planc.plan.Plan`; :func:`after`
+* :func:`from_masks` turns masks of whole units into a :class:`planc.plan.plan.Plan`; :func:`after`
   carries a mask plan over to the result of a structured plan
 """
 

@@ -2,8 +2,8 @@
 
 A unit may be removed if the model computes the same without it. Not every member of the unit has to
 be zero: in a sum over the unit, one zero factor in each product suffices. The rules state for each
-operator which results are zero for zero operands (:class:`planc.labels.Layer`). The graph is walked
-again with only the zero members marked, which shows if the removal of a unit is noticed.
+operator which results are zero for zero operands (:class:`planc.rules.labels.Layer`). The graph is
+walked again with only the zero members marked, which shows if the removal of a unit is noticed.
 """
 
 from __future__ import annotations

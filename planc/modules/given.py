@@ -36,7 +36,7 @@ def as_module(model: Any, name: str = "model") -> nn.Module:
 
 
 def module(name: str, value: Any) -> nn.Module:
-    """The check of an argument for a model (:mod:`planc.arguments`)."""
+    """The check of an argument for a model (:mod:`planc.plan.arguments`)."""
     return as_module(value, name)
 
 

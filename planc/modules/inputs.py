@@ -1,6 +1,6 @@
 """Example inputs: the arguments of a call, their specification, and arguments made from it.
 
-The forms of a specification are in :mod:`planc.specification`. An argument of another kind is
+The forms of a specification are in :mod:`planc.plan.specification`. An argument of another kind is
 opaque: it has a name but cannot be made again. A plan carries a specification, so its predictions
 can be checked without the original inputs.
 """

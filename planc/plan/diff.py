@@ -114,7 +114,7 @@ def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPla
         plan_b: another one of the same kind.
 
     Returns:
-        A :class:`PlanDiff` or :class:`planc.maskdiff.MaskPlanDiff`; false for equal plans.
+        A :class:`PlanDiff` or :class:`planc.plan.maskdiff.MaskPlanDiff`; false for equal plans.
 
     Raises:
         PlancError: one is a plan and the other a mask plan.

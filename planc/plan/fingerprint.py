@@ -24,7 +24,7 @@ _RUN, _OVER = attrgetter(*Run.__slots__), attrgetter(*Over.__slots__)  # all fie
 class TensorLike(Protocol):
     """A tensor as seen by a fingerprint.
 
-    Implemented by :class:`planc.plan.TensorSpec` and :class:`planc.ir.Tensor`.
+    Implemented by :class:`planc.plan.plan.TensorSpec` and :class:`planc.ir.graph.Tensor`.
     """
 
     @property

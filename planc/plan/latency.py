@@ -72,7 +72,7 @@ class LatencyTable:
 
     Args:
         structure: the digest of the groups.
-        inputs: the specification of the example inputs (:mod:`planc.specification`).
+        inputs: the specification of the example inputs (:mod:`planc.plan.specification`).
         machine: the measured processor.
         threads: the number of its threads used.
         rest: the model's time beyond its operators, in nanoseconds.

@@ -1,7 +1,7 @@
 """The mask plan: single elements of tensors to remove, as one immutable value.
 
-A structured plan (:mod:`planc.plan`) makes tensors smaller; a mask plan keeps their shapes and sets
-elements to zero: unstructured and N:M sparsity. Pure data and NumPy.
+A structured plan (:mod:`planc.plan.plan`) makes tensors smaller; a mask plan keeps their shapes and
+sets elements to zero: unstructured and N:M sparsity. Pure data and NumPy.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class WidthConstraint:
 class PlanGroup(Group):
     """A group with the units to remove: sorted, below ``size``, equally many in each row.
 
-    They are a tuple or, in a plan read from a file, the equal :class:`planc.units.Units`.
+    They are a tuple or, in a plan read from a file, the equal :class:`planc.ir.units.Units`.
     """
 
     removed: Sequence[int] = ()
@@ -145,7 +145,7 @@ class Plan:
     modules: tuple[ModuleSpec, ...]
     groups: tuple[PlanGroup, ...]
     attributes: tuple[AttributeChange, ...]
-    inputs: Any  # specification of the example inputs (planc.specification), nested tuples
+    inputs: Any  # specification of the example inputs (planc.plan.specification), nested tuples
     target: str  # "module" or "graph"
     provenance: tuple[Provenance, ...]  # one for each composed plan
     cost_before: Cost

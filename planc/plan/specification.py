@@ -8,8 +8,8 @@ The forms are nested tuples ::
     ("opaque", type name)
 
 and at the top ``("tuple", ("tuple", *args), ("dict", *kwargs))``. Small integer tensors include
-their values in row-major order, because lengths, ids and masks steer a run. :mod:`planc.inputs`
-converts between specifications and tensors.
+their values in row-major order, because lengths, ids and masks steer a run.
+:mod:`planc.modules.inputs` converts between specifications and tensors.
 """
 
 from __future__ import annotations

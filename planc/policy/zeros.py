@@ -15,7 +15,7 @@ class Zeros:
     """Remove the units with a score of at most ``threshold``.
 
     Every row of a group loses as many units as the row with the fewest of them; every group keeps a
-    unit. With the criterion :class:`planc.constants.dead.Dead` these are the units without any
+    unit. With the criterion :class:`planc.criteria.dead.Dead` these are the units without any
     effect on the outputs; with a magnitude, the units driven to zero by sparse training, or close
     to it.
 

@@ -1,4 +1,4 @@
-"""Tracing: record one run of a model on example inputs as a frozen :class:`planc.ir.Graph`."""
+"""Tracing: record one run of a model on example inputs as a :class:`planc.ir.graph.Graph`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Values leaving a run: as arrays, lists, capsules or memory, out of sight of the recorder, or kept
 by the model and its arguments after the run.
 
-Each one becomes a :class:`planc.ir.Departure`. Data returning from outside torch, and writes to
-shared memory there, are unknown.
+Each one becomes a :class:`planc.ir.graph.Departure`. Data returning from outside torch, and writes
+to shared memory there, are unknown.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def own_objects(model: nn.Module) -> Callable[[Any], bool]:
 
 
 def is_simple(returned: Any, depth: int = 0) -> bool:
-    """True if :func:`planc.trace.nesting.leaves` covers everything in a result."""
+    """True if :func:`planc.modules.nesting.leaves` covers everything in a result."""
     if isinstance(returned, torch.Tensor):
         return not vars(returned)
     if depth == _DEEPEST:  # it may be cyclic

@@ -1,7 +1,7 @@
 """A walk over a graph with the known values of its tensors, independent of the inputs.
 
-Node by node it yields the operands as :class:`planc.constants.known.Known`. Values are forgotten
-after their last use.
+Node by node it yields the operands as :class:`planc.analysis.constants.known.Known`. Values are
+forgotten after their last use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checkpoints of pruned models: saving, loading, and reading single tensors from their files.
 
 A checkpoint is one safetensors file, or shards with the usual index, readable by every safetensors
-reader. The metadata of the first file carries the record of :mod:`planc.codec.checkpoint`.
+reader. The metadata of the first file carries the record of :mod:`planc.files.formats.checkpoint`.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def besides(source: Path) -> list[Path]:
     """Return the files beside the shards, without weights, hidden files and directories.
 
     Raises:
-        UnsafePath: one is a link leading elsewhere: see :mod:`planc.tensorfiles.links`.
+        UnsafePath: one is a link leading elsewhere: see :mod:`planc.files.tensors.links`.
     """
     names = [path for path in sorted(source.iterdir()) if not path.name.endswith(_WEIGHTS)]
     return [inside(path) for path in names if path.name[:1] != "." and path.is_file()]

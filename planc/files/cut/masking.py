@@ -153,7 +153,7 @@ _AGAIN = "name the directory that was written with --keep-removed (keep_removed=
 
 @dataclass(frozen=True, slots=True)
 class MaskRemoval:
-    """The removal of a mask from one tensor: see :class:`planc.streaming.removed.Removal`."""
+    """The removal of a mask from one tensor: see :class:`planc.files.cut.removed.Removal`."""
 
     mask: TensorMask
 

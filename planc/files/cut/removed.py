@@ -1,4 +1,4 @@
-"""Values removed from files by a plan, kept for :mod:`planc.streaming.restore`.
+"""Values removed from files by a plan, kept for :mod:`planc.files.cut.restore`.
 
 Each shard of the source has a safetensors file of the same name. It holds the removed values of
 every cut tensor, one-dimensional, in C order of their coordinates. Its metadata has the raw header

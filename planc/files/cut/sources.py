@@ -24,7 +24,7 @@ def find_source(path: Path, plan: Plan, trust_pickle: bool, limits: Limits) -> S
 
     Raises:
         FileError: it is a pickle, and not trusted.
-        PlancError, FileError, OSError: as for :func:`planc.tensorfiles.shards.find_shards`.
+        PlancError, FileError, OSError: as for :func:`planc.files.tensors.shards.find_shards`.
     """
     pickled = _pickle_at(path)
     if pickled is None:

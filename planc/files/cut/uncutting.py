@@ -26,7 +26,7 @@ _Piece = tuple[tuple[int, ...], int, int]  # fixed leading indices, rows of the 
 
 @dataclass(frozen=True, slots=True)
 class CutRemoval:
-    """The removal of a cut from one tensor: see :class:`planc.streaming.removed.Removal`."""
+    """The removal of a cut from one tensor: see :class:`planc.files.cut.removed.Removal`."""
 
     cut: Cut
 

@@ -1,4 +1,4 @@
-"""Plan files: reading and writing a :class:`planc.plan.Plan`.
+"""Plan files: reading and writing a :class:`planc.plan.plan.Plan`.
 
 A file is checked before it becomes a plan, in this order: it is a regular file of bounded size;
 its prefix, length and digest; every type; the canonical form; every field against the others.

@@ -73,7 +73,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class StoredModule:
-    """A module with its attributes, sorted by name, encoded by :mod:`planc.checkpoint.values`."""
+    """A module and its sorted attributes, encoded by :mod:`planc.files.checkpoint.values`."""
 
     path: str
     type: str  # for messages only

@@ -25,7 +25,7 @@ def load_any(
     """Read a plan, a mask plan or a latency table.
 
     Raises:
-        FileError, OSError: as for :func:`planc.codec.load_plan`.
+        FileError, OSError: as for :func:`planc.files.formats.load_plan`.
     """
     content = read_file(path, limits.file)
     kind = _FORMATS.get(kind_of(content), PLANS)

@@ -1,11 +1,11 @@
-"""Latency files: reading and writing a :class:`planc.latency.table.LatencyTable`.
+"""Latency files: reading and writing a :class:`planc.plan.latency.LatencyTable`.
 
 The envelope is the same as for plans, with the kind ``planc/time``. The body is a map:
 
     grids       [{axes, blocks, nanoseconds, operator}]   ``axes`` rising widths, one list for each
                 axis, ``blocks`` the channels processed at once, one number for each (or none);
                 ``nanoseconds`` one for each combination, the last axis fastest
-    inputs      the specification of the example inputs (planc.specification)
+    inputs      the specification of the example inputs (planc.plan.specification)
     machine     str, the name of the processor
     rest        nanoseconds beyond the operators
     structure   SHA-256 of the groups

@@ -1,4 +1,4 @@
-"""Mask files: reading and writing a :class:`planc.maskplan.MaskPlan`.
+"""Mask files: reading and writing a :class:`planc.plan.masks.MaskPlan`.
 
 The envelope is the same as for plans, with the kind ``planc/mask``. The body is a map:
 

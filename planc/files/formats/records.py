@@ -10,7 +10,7 @@ The body is one msgpack map, every map in it with sorted keys, every value in it
                          [dim, start, stop]; runs: [unit, count, start, step, span, repeats, stride]
                 removed  for each row of the group a bitmap of ceil(size / rows / 8) bytes, lowest
                          bit first, the bits after the last unit zero; rows lose equally many
-    inputs      the specification of the example inputs (planc.specification)
+    inputs      the specification of the example inputs (planc.plan.specification)
     modules     [{attributes, path}]    attributes: row of ``structural``, in order of first use
     provenance  [{criterion, policy, seed, versions: [[name, version]]}]
     requires    [str]    features required of the reader

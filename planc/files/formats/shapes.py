@@ -1,7 +1,7 @@
 """The shapes after applying a plan, of every tensor cut by it.
 
-They equal the shapes of :attr:`planc.plan.Plan.cuts`, but are counted without expanding indices,
-so that an untrusted plan costs little.
+They equal the shapes of :attr:`planc.plan.plan.Plan.cuts`, but are counted without expanding
+indices, so that an untrusted plan costs little.
 """
 
 from __future__ import annotations

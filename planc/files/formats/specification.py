@@ -1,6 +1,6 @@
 """Validation of the specification of example inputs in a plan.
 
-The forms are those of :mod:`planc.specification`.
+The forms are those of :mod:`planc.plan.specification`.
 """
 
 from __future__ import annotations

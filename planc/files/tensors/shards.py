@@ -85,7 +85,7 @@ def find_shards(path: Path, limits: Limits = DEFAULT) -> ShardSet:
     Raises:
         ShardMismatch: the index and the headers contradict each other; the tensor is named.
         UnsafePath: a shard's name is not a plain file name, or a link leads elsewhere: see
-            :mod:`planc.tensorfiles.links`.
+            :mod:`planc.files.tensors.links`.
         PlancError: the directory holds no checkpoint, or several.
         FileError, OSError: a file is malformed, damaged, or cannot be read.
     """

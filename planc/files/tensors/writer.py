@@ -21,7 +21,7 @@ Buffer = Any  # bytes, memoryview, an array of bytes
 class TensorWriter:
     """Writes one safetensors file through a descriptor of an empty file.
 
-    Tensors are added in the order of ``entries``, made by :func:`planc.tensorfiles.header.place`.
+    Tensors are added in the order of ``entries``, made by :func:`planc.files.tensors.header.place`.
     ``metadata`` is the header's metadata, or a placeholder of the same length. The writer is a
     context manager: after its body, nothing more is written.
     """
@@ -48,7 +48,7 @@ class TensorWriter:
     def adding(self, entry: Entry) -> Iterator[Space]:
         """Yield the function giving memory for the next tensor's bytes; the body fills it.
 
-        See :meth:`planc.tensorfiles.stream.Stream.space`.
+        See :meth:`planc.files.disk.stream.Stream.space`.
 
         Raises:
             PlancError: the tensor is out of order, or more or fewer bytes were asked for.

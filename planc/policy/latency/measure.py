@@ -63,7 +63,7 @@ def measure_latency(
         run: runs the model once, such as ``lambda: model(images)``; its time beyond the operators
             becomes part of the table.
         device: the device to measure on, such as ``"cuda:0"``.
-        timed: replaces :func:`planc.latency.clock.timer`.
+        timed: replaces :func:`planc.policy.latency.clock.timer`.
         threads: torch's number of threads meanwhile, by default the current one.
     """
     with _threads(threads):

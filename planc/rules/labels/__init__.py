@@ -1,8 +1,8 @@
 """The label algebra: atoms on coordinates, and the operations that rules are composed of.
 
 A value is :class:`Labelled`: its shape and layers of atoms. Operations take and return labelled
-values and record their consequences (ties, pins, requests) in :class:`~planc.facts.Facts`. No
-operator is named here.
+values and record their consequences (ties, pins, requests) in
+:class:`~planc.rules.labels.facts.Facts`. No operator is named here.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Layer:
 
     ``zero`` is True if the coordinates of removed atoms are exactly zero in the masked model.
     ``whole`` is True if they are those of the original because no mask touches them
-    (:func:`planc.layers.whole`).
+    (:func:`planc.ir.layers.whole`).
     """
 
     atoms: Atoms
