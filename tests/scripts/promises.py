@@ -94,7 +94,7 @@ PARTS: dict[str, Part] = {
         "random models: pruned = masked, restored bit exact, saved and loaded; module = state "
         "dict = file",
         200,
-        1_000,
+        5_000,
         20_000,
     ),
     "R8 faults": Part(

@@ -1,1 +1,1 @@
-"""Tests of planc.calibrate."""
+"""Tests of planc.criteria.calibration."""

@@ -74,7 +74,7 @@ def test_a_pickle_that_is_trusted_is_read_by_who_can(
 ) -> None:
     directory = filled(tmp_path / "in", names)
     fake: Any = SimpleNamespace(**{reader: lambda *arguments: arguments})
-    monkeypatch.setitem(sys.modules, f"planc.files.checkpoint.{module}", fake)
+    monkeypatch.setitem(sys.modules, f"planc.files.pickles.{module}", fake)
     expected = (directory / given, PLAN, DEFAULT)
     assert tuple(find_source(directory, PLAN, True, DEFAULT)) == expected  # type: ignore[arg-type]
 

@@ -1,1 +1,1 @@
-"""Tests of planc.latency."""
+"""Tests of planc.policy.latency."""
