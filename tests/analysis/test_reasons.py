@@ -37,7 +37,7 @@ def test_every_pin_has_a_reason() -> None:
         "out.bias:0",
     }
     assert pins["out.weight:0"].reason == "an output of the model"
-    assert "test_explain.py:" in pins["stem.weight:1"].reason
+    assert "test_reasons.py:" in pins["stem.weight:1"].reason
     assert all(pin.count == pin.size for pin in pins.values())
 
 

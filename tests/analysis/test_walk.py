@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -9,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 import planc
-from planc.analysis import walk as walking
+from planc.analysis.walk import Walked
 from planc.rules.labels.facts import NEVER
 from tests.programs import write
 from tests.support.proving import Net, free, prove, reasons, together
 
+walking: Any = import_module("planc.analysis.walk")  # the package has the function by this name
+
 TOKENS = torch.randn(2, 3, 6)
 
 
-def walked(net: nn.Module, *args: Tensor) -> walking.Walked:
+def walked(net: nn.Module, *args: Tensor) -> Walked:
     return walking.walk(planc.trace(net.eval(), args))
 
 

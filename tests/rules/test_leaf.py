@@ -184,7 +184,7 @@ def test_its_attributes_bind_the_graph_too() -> None:
     for target in ("module", "graph"):
         (constraint,) = found.equations(target).constraints
         assert constraint.groups == {0, 1}
-        assert "width of leaf.tests.test_leaf.Square in leaf" in constraint.reason
+        assert "width of leaf.tests.rules.test_leaf.Square in leaf" in constraint.reason
         assert prunable(found, target) == {"a.weight:0", "leaf.weight:1"}
 
 
