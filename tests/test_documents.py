@@ -117,7 +117,7 @@ def shown(text: str) -> list[str]:
     """Lines without what may differ between machines: versions, paths, and errors of rounding."""
     text = re.sub(r"(planc|torch) (unknown|[\d.]+\w*)", r"\1 X", text)
     text = re.sub(r"\(/\S+/(\w+\.py:\d+)\)", r"(\1)", text)
-    text = re.sub(r"\d\.\de-\d\d relative", "E relative", text)
+    text = re.sub(r"\d\.\de[-+]\d\d relative", "E relative", text)
     return [line.rstrip() for line in text.rstrip("\n").split("\n")]
 
 
