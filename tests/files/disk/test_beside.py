@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planc.files.disk import beside as module
 from planc.files.disk.atomic import replacing, write_file
 from planc.files.disk.beside import (
     beside,
@@ -26,7 +27,6 @@ from planc.files.disk.beside import (
     temporary_names,
     wait_for,
 )
-from planc.files.formats import beside as module
 
 LETTERS = st.characters(codec="utf-8", exclude_characters="/\0")
 NAMES = st.text(LETTERS, min_size=1, max_size=60).filter(lambda name: name not in (".", ".."))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from planc.errors import PlancError
+from planc.files.disk import beside as module
 from planc.files.disk.beside import beside, temporary_name
 from planc.files.disk.directories import ABOUT, PARTIAL, check_free, new_directory, recover, settle
-from planc.files.formats import beside as module
 
 
 def open_files() -> int:

@@ -16,9 +16,9 @@ import pytest
 
 from planc.errors import LimitExceeded, UnsafePath
 from planc.files.disk import atomic as files
+from planc.files.disk import beside
 from planc.files.disk.atomic import read_file, replacing, write_file
 from planc.files.disk.beside import temporary_name
-from planc.files.formats import beside
 from planc.files.formats.envelope import kind_of, seal
 
 
