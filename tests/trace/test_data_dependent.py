@@ -306,3 +306,22 @@ def test_a_model_that_has_run_is_proven_as_one_that_has_not() -> None:
     plan = planc.compile(model, X, ratio=0.5)
     result = planc.apply(plan, model, args=X)
     planc.verify(plan, model, result, X)
+
+
+class Prepared(Remembering):
+    """Must be called twice: the first call only prepares it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.levels is None:
+            self.levels = 2
+            raise RuntimeError("call it again")
+        return super().forward(x)
+
+
+def test_a_model_that_needs_an_earlier_run_is_proven_with_it() -> None:
+    model = Prepared()
+    randomise(model, 0)
+    with pytest.raises(RuntimeError, match="again"):
+        model(X)
+    plan = planc.compile(model, X, ratio=0.5)
+    planc.verify(plan, model, planc.apply(plan, model, args=X), X)
