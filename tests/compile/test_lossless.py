@@ -135,6 +135,15 @@ def test_a_constant_zeroed_by_the_activation_needs_no_bias() -> None:
     assert dead(scaled_to_zero(net(padding=1), -0.7)).groups[0].removed == (1,)
 
 
+def test_channels_scaled_to_zero_by_an_instance_norm_are_removed() -> None:
+    for track in (False, True):
+        model = net(padding=1)
+        model.norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=track).double().eval()
+        with torch.no_grad():
+            model.norm.weight[2], model.norm.bias[2] = 0, 0
+        assert removed(model) == {"one.weight:0": (2,)}
+
+
 def test_an_unread_channel_is_removed() -> None:
     model = net(padding=1)
     with torch.no_grad():

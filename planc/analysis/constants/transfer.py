@@ -431,12 +431,13 @@ def _layer_norm(
     return known(operator(*values(args)), _scaled(where.expand(x.known.shape), weight, bias))
 
 
-@_transfers("group_norm")
+@_transfers("group_norm instance_norm")
 def _group_norm(
     operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Known | None:
     """A scale of zero leaves the shift."""
-    x, _, weight, bias = (*args, None, None)[:4]
+    at = 2 if operator.name().endswith("group_norm") else 1  # type: ignore[attr-defined]
+    x, (weight, bias) = args[0], (*args, None, None)[at : at + 2]
     if kwargs or weight is None:
         return None
     shape = (-1, *(1,) * (x.value.dim() - 2))
