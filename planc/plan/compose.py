@@ -36,6 +36,7 @@ from planc.plan.plan import (
     AttributeChange,
     Cut,
     ModuleSpec,
+    OutputChange,
     Plan,
     PlanGroup,
     TensorSpec,
@@ -60,7 +61,8 @@ def compose(first: Plan, second: Plan) -> Plan:
         second: a plan for the same target, made for the result of ``first``.
 
     Returns:
-        A plan for the original model, with the provenance of both.
+        A plan for the original model, with the provenance of both, and without scores, because
+        those of two computations do not compare.
 
     Raises:
         StalePlan: ``second`` was not made for the result of ``first``, or its groups are not groups
@@ -83,8 +85,9 @@ def compose(first: Plan, second: Plan) -> Plan:
             second.result, attributes=attributes_digest(modules_after(modules, changes))
         ),
         modules=modules,
-        groups=tuple(groups),
+        groups=tuple(replace(group, scores=None) for group in groups),
         attributes=changes,
+        outputs=_outputs(first.outputs, second.outputs),
         provenance=first.provenance + second.provenance,
         cost_after=second.cost_after,
         shapes=second.shapes,
@@ -210,6 +213,27 @@ def _chained(first: Plan, second: Plan) -> tuple[AttributeChange, ...]:
         for _, change in sorted(changes.items())
         if canonical(change.before) != canonical(change.after)
     )
+
+
+def _outputs(
+    first: tuple[OutputChange, ...], second: tuple[OutputChange, ...]
+) -> tuple[OutputChange, ...]:
+    """The shrinking outputs of both, with the indices kept by one after the other."""
+    found = {(output.name, output.dim): output for output in first}
+    for output in second:
+        key = (output.name, output.dim)
+        if key not in found:
+            found[key] = output
+            continue
+        kept = tuple(found[key].kept)
+        if len(kept) != output.size:
+            raise StalePlan(
+                f"output {output.name!r}: the first plan keeps {len(kept)} indices of dimension "
+                f"{output.dim}, the second was made for {output.size}; compile it from the pruned "
+                "model"
+            )
+        found[key] = replace(found[key], kept=tuple(kept[i] for i in output.kept))
+    return tuple(found.values())
 
 
 def _check_cuts(first: Plan, second: Plan, composed: Plan, origin: Origin) -> None:

@@ -23,7 +23,7 @@ class GroupDiff:
     """A group with different removals or descriptions in two plans.
 
     ``described`` names the differing fields beside the removed units: kind, size, rows, members,
-    mixing.
+    mixing, scores.
     """
 
     name: str
@@ -161,7 +161,7 @@ def _group(a: PlanGroup, b: PlanGroup) -> GroupDiff:
         both=tuple(sorted(removed_a & removed_b)),
         described=tuple(
             name
-            for name in ("kind", "size", "rows", "members", "mixing")
+            for name in ("kind", "size", "rows", "members", "mixing", "scores")
             if getattr(a, name) != getattr(b, name)
         ),
     )

@@ -1,7 +1,7 @@
 """The plan: all removals as one immutable value, the only input of ``apply`` beside the model.
 
-Everything here is plain frozen data. ``provenance``, the costs, and ``mixing`` and ``kind`` of
-groups exist for people and never influence ``apply``.
+Everything here is plain frozen data. ``provenance``, ``outputs``, the costs, and ``mixing``,
+``kind`` and ``scores`` of groups exist for people and never influence ``apply``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from planc.ir.groups import Group, Indices
 from planc.ir.units import marked
@@ -21,6 +22,8 @@ from planc.ir.units import marked
 Attributes = tuple[tuple[str, Any], ...]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+ORIGINS = ("", "file", "factory", "model")
+"""Origins of weights, see :class:`Provenance`."""
 CLASS = "class"
 """Key of the class name in a module's table. No plan changes it."""
 
@@ -97,15 +100,31 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The criterion, policy, seed and versions behind the removals.
+    """The origin of the removals: criterion, policy, seed, versions, weights and statistics.
 
     It has no clock and no path: equal inputs give equal bytes.
+
+    Attributes:
+        criterion, policy: their texts.
+        seed: for random criteria.
+        versions: of planc and torch.
+        weights: SHA-256 of the tensors at hand when the scores were computed
+            (:mod:`planc.plan.weights`); None if unknown, as in files of version 1.
+        origin: "file" for weights read from a file, "factory" for weights as the model's factory
+            built them on the command line, possibly random, "model" for a module given to the
+            library; empty if unknown.
+        statistics: SHA-256 of the calibration statistics read by the criterion; None without any.
+        decisions: changes made by a reviewer, in order ("keep layer1.conv1.weight:0 2,6").
     """
 
     criterion: str
     policy: str
     seed: int
     versions: tuple[tuple[str, str], ...]
+    weights: Digest | None = None
+    origin: str = ""
+    statistics: Digest | None = None
+    decisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +144,40 @@ class PlanGroup(Group):
     """A group with the units to remove: sorted, below ``size``, equally many in each row.
 
     They are a tuple or, in a plan read from a file, the equal :class:`planc.ir.units.Units`.
+    ``scores`` are the scores of all units on request, one little-endian float32 each, else None.
     """
 
     removed: Sequence[int] = ()
+    scores: bytes | None = None
 
     @property
     def kept(self) -> int:
         """The number of units kept."""
         return self.size - len(self.removed)
+
+    @property
+    def unit_scores(self) -> NDArray[np.float32] | None:
+        """The scores as an array of length ``size``, all finite; None if the plan has none."""
+        return None if self.scores is None else np.frombuffer(self.scores, dtype="<f4")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChange:
+    """An output of the model that shrinks: consumers index their inputs by ``kept``.
+
+    Attributes:
+        name: the path of the tensor in the result, such as "hidden_states.0"; empty for a result
+            that is one tensor.
+        dim: the shrinking dimension.
+        size: its size before.
+        kept: the kept indices, sorted, fewer than ``size`` and at least one; a tuple or the equal
+            :class:`planc.ir.units.Units`.
+    """
+
+    name: str
+    dim: Natural
+    size: Natural
+    kept: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -153,6 +198,7 @@ class Plan:
     shapes: bytes  # digest of every predicted operator and shape, in order
     constraints: tuple[WidthConstraint, ...] = ()
     requires: tuple[str, ...] = ()
+    outputs: tuple[OutputChange, ...] = ()  # those that shrink, for consumers
 
     @property
     def fingerprint(self) -> str:

@@ -14,7 +14,7 @@ from planc.files.formats import decode_plan, encode_plan
 from planc.ir.groups import Member, Over, Run, compress
 from planc.plan.compose import compose
 from planc.plan.fingerprint import modules_after, tensors_after
-from planc.plan.plan import AttributeChange, Plan, PlanGroup, TensorSpec
+from planc.plan.plan import AttributeChange, OutputChange, Plan, PlanGroup, TensorSpec
 from tests.support.strategies import (
     arrays,
     complete,
@@ -192,3 +192,53 @@ def pruned(plan: Plan, heads: tuple[int, ...] = (), cells: tuple[int, ...] = ())
     chosen = {"heads": heads, "cells": cells}
     groups = tuple(replace(group, removed=chosen[group.name]) for group in plan.groups)
     return complete(plan.tensors, plan.modules, groups, ())
+
+
+@st.composite
+def output_chains(draw: st.DrawFn) -> list[tuple[int, tuple[int, ...]]]:
+    """Sizes and kept indices of one output that shrinks three times."""
+    size, chain = draw(st.integers(4, 12)), []
+    for least in (3, 2, 1):
+        indices = st.sets(st.integers(0, size - 1), min_size=least, max_size=size - 1)
+        chain.append((size, tuple(sorted(draw(indices)))))
+        size = len(chain[-1][1])
+    return chain
+
+
+@given(output_chains())
+def test_an_output_that_shrinks_again_keeps_indices_of_the_original(
+    chain: list[tuple[int, tuple[int, ...]]],
+) -> None:
+    base = example_plan()
+    empty = unpruned(base).replace(result=base.result)
+    again = unpruned(empty).replace(result=base.result)
+    steps = [
+        plan.replace(outputs=(OutputChange("y", 1, *change), OutputChange(name, 0, 2, (1,))))
+        for name, plan, change in zip("abc", (base, empty, again), chain, strict=True)
+    ]
+    composed = compose(compose(steps[0], steps[1]), steps[2])
+    assert composed == compose(steps[0], compose(steps[1], steps[2]))
+    original = np.arange(chain[0][0])
+    for _, kept in chain:
+        original = original[list(kept)]
+    first = composed.outputs[0]
+    assert (first.size, first.kept) == (chain[0][0], tuple(original.tolist()))
+    assert [output.name for output in composed.outputs] == ["y", "a", "b", "c"]
+    assert decode_plan(encode_plan(composed)) == composed
+
+
+def test_an_output_of_another_size_than_the_first_plan_left_is_refused() -> None:
+    base = example_plan()
+    empty = unpruned(base).replace(result=base.result)
+    first = base.replace(outputs=(OutputChange("y", 1, 6, (0, 2)),))
+    second = empty.replace(outputs=(OutputChange("y", 1, 3, (0,)),))
+    with pytest.raises(StalePlan, match=r"keeps 2 indices of dimension 1, the second .* for 3"):
+        compose(first, second)
+
+
+def test_scores_of_two_computations_are_not_composed() -> None:
+    base = example_plan()
+    scores = np.zeros(6, "<f4").tobytes()
+    groups = (replace(base.groups[0], scores=scores), *base.groups[1:])
+    composed = compose(base.replace(groups=groups), unpruned(base).replace(result=base.result))
+    assert all(group.scores is None for group in composed.groups)

@@ -19,6 +19,8 @@ from planc.ir.groups import Over
 from planc.ir.units import Units
 from planc.plan.plan import Plan
 
+_SINCE_2 = {"decisions", "origin", "outputs", "scores", "statistics", "weights"}
+"""Fields of format version 2; texts of version 1 have none."""
 _FIRST = ("target", "source", "result", "cost_before", "cost_after")
 
 
@@ -70,8 +72,9 @@ def _typed(kind: Any, plain: Any) -> Any:
     if is_dataclass(kind):
         make: Any = kind
         types = _types(make)
-        return make(**{name: _typed(types[name], plain[name]) for name in types})
-    if kind is bytes:
+        present = [name for name in types if name in plain or name not in _SINCE_2]
+        return make(**{name: _typed(types[name], plain[name]) for name in present})
+    if kind is bytes or (bytes in get_args(kind) and plain is not None):
         return bytes.fromhex(plain)
     record = next(filter(is_dataclass, get_args(kind)), None)
     if get_origin(kind) is not tuple and record is not None and plain is not None:

@@ -28,6 +28,8 @@ class Limits:
     tensors: int = 1_048_576
     string: int = 1_024  # bytes of UTF-8
     attribute_bytes: int = 1 << 25  # bytes of the attributes of all modules, with repetitions
+    decision: int = 1 << 16  # bytes of a reviewer's decision; it may list the units of a group
+    outputs: int = 65_536  # that shrink
     leaves: int = 1_024  # scalars in one attribute
     inputs: int = 1 << 15  # bytes of the specification of inputs; decoded, 60 times as large
     rank: int = 32
@@ -69,6 +71,14 @@ class Limits:
             MalformedFile: it has a control, bidirectional or invisible character.
         """
         self.check_string(text, where)
+        self._check_seen(text, where)
+
+    def check_decision(self, text: str, where: str) -> None:
+        """Check a reviewer's decision like a name; it may be longer."""
+        self.check("decision", len(text.encode()), where)
+        self._check_seen(text, where)
+
+    def _check_seen(self, text: str, where: str) -> None:
         if hidden(text):
             raise MalformedFile(
                 f"{where}: {text[:80]!r} has the character {hidden(text)}, which cannot be seen "

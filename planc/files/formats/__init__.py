@@ -11,7 +11,8 @@ from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.formats.checks import check_plan
 from planc.files.formats.conversion import to_body, to_plan
 from planc.files.formats.formats import Format, Path
-from planc.files.formats.records import decode_body
+from planc.files.formats.records import PlanRecord, decode_record
+from planc.files.formats.versions import plan_record_1
 from planc.plan.arguments import a_digest, a_path, a_plan, takes
 from planc.plan.plan import Plan
 
@@ -44,7 +45,7 @@ def save_plan(plan: Plan, path: Path, *, limits: Limits = DEFAULT) -> None:
 
 @takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_plan(path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT) -> Plan:
-    """Read a plan written by :func:`save_plan`.
+    """Read a plan written by :func:`save_plan`, of this planc or an older one.
 
     Args:
         path: a regular file; symbolic links are followed.
@@ -59,11 +60,19 @@ def load_plan(path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT
     return PLANS.load(path, sha256, limits)
 
 
-def _from_body(body: bytes, limits: Limits) -> Plan:
-    plan = to_plan(decode_body(body), limits)
+def _from_record(record: PlanRecord, limits: Limits) -> Plan:
+    plan = to_plan(record, limits)
     check_plan(plan, limits)
     return plan
 
 
-PLANS = Format(b"planc/plan", "plan", to_body, _from_body)
+def _from_body(body: bytes, limits: Limits) -> Plan:
+    return _from_record(decode_record(body, PlanRecord), limits)
+
+
+def _from_body_1(body: bytes, limits: Limits) -> Plan:
+    return _from_record(plan_record_1(body), limits)
+
+
+PLANS = Format(b"planc/plan", "plan", to_body, _from_body, {1: _from_body_1})
 encode_plan, decode_plan = PLANS.encode, PLANS.decode

@@ -29,8 +29,10 @@ from planc.plan.fingerprint import (
     tensors_digest,
 )
 from planc.plan.plan import (
+    ORIGINS,
     AttributeChange,
     Attributes,
+    OutputChange,
     Plan,
     PlanGroup,
     Provenance,
@@ -67,6 +69,7 @@ def check_plan(plan: Plan, limits: Limits) -> None:
             f"requires: {list(plan.requires)}, inputs: {list(features(plan.inputs))}; {_AGAIN}"
         )
     check_provenance(plan.provenance, limits)
+    _check_outputs(plan.outputs, limits)
     tables = _check_groups(plan, limits)
     after = shapes_after(plan, tables)
     _check_digests(plan, after)
@@ -147,13 +150,32 @@ def _check_constraints(constraints: Sequence[WidthConstraint], limits: Limits) -
 
 
 def check_provenance(provenance: Sequence[Provenance], limits: Limits) -> None:
-    """Check that seeds fit 64 bits and strings are names within the limit."""
+    """Check that seeds fit 64 bits, origins are known and strings are names within the limit."""
     for i, entry in enumerate(provenance):
         where = f"provenance[{i}]"
         if entry.seed not in _INTEGERS:
             raise MalformedFile(f"{where}.seed: {entry.seed} has more than 64 bits; {_AGAIN}")
         for text in (entry.criterion, entry.policy, *(t for pair in entry.versions for t in pair)):
             limits.check_name(text, where)
+        if entry.origin not in ORIGINS:
+            raise MalformedFile(f"{where}.origin: {entry.origin!r}, known are {ORIGINS}; {_AGAIN}")
+        for text in entry.decisions:
+            limits.check_decision(text, f"{where}.decisions")
+
+
+def _check_outputs(outputs: Sequence[OutputChange], limits: Limits) -> None:
+    """Each keeps some indices of a dimension, not all."""
+    limits.check("outputs", len(outputs), "outputs")
+    for i, output in enumerate(outputs):
+        where = f"outputs[{i}]"
+        limits.check_name(output.name, where)
+        limits.check("rank", output.dim + 1, where)
+        if not 0 < len(output.kept) < output.size:
+            raise MalformedFile(
+                f"{where}: {len(output.kept)} indices kept of {output.size}; an output that "
+                f"shrinks keeps one at least, and not all; {_AGAIN}"
+            )
+    check_unique(((output.name, output.dim) for output in outputs), "outputs")
 
 
 def _check_groups(plan: Plan, limits: Limits) -> Tables:
@@ -166,6 +188,7 @@ def _check_groups(plan: Plan, limits: Limits) -> Tables:
         limits.check_name(group.kind, where)
         limits.check_string(group.mixing, where)
         _check_removed(group, f"{where}.removed")
+        _check_scores(group, f"{where}.scores")
         check_membership(group, where, tables)
     check_unique((group.name for group in plan.groups), "groups")
     check_ranges(plan.groups)
@@ -192,6 +215,20 @@ def _check_removed(group: PlanGroup, where: str) -> None:
             f"{where}: rows of {group.cells} lose {sorted(counts)} units, all must lose equally "
             f"many and keep one; {_AGAIN}"
         )
+
+
+def _check_scores(group: PlanGroup, where: str) -> None:
+    """One finite float32 for each unit, or none at all."""
+    if group.scores is None:
+        return
+    if len(group.scores) != 4 * group.size:
+        raise MalformedFile(
+            f"{where}: {len(group.scores)} bytes, {group.size} units need {4 * group.size}; "
+            f"{_AGAIN}"
+        )
+    broken = np.flatnonzero(~np.isfinite(np.frombuffer(group.scores, dtype="<f4")))
+    if len(broken):
+        raise MalformedFile(f"{where}: the score of unit {broken[0]} is not finite; {_AGAIN}")
 
 
 def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:

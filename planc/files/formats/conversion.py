@@ -16,6 +16,7 @@ from planc.errors import MalformedFile
 from planc.files.disk.limits import Limits
 from planc.files.formats.records import (
     GroupRecord,
+    OutputRecord,
     PlanRecord,
     decode_inputs,
     distinct,
@@ -24,7 +25,14 @@ from planc.files.formats.records import (
 from planc.ir.groups import Member, Over, Run
 from planc.ir.units import Units, marked
 from planc.plan.fingerprint import canonical
-from planc.plan.plan import AttributeChange, ModuleSpec, Plan, PlanGroup, TensorSpec
+from planc.plan.plan import (
+    AttributeChange,
+    ModuleSpec,
+    OutputChange,
+    Plan,
+    PlanGroup,
+    TensorSpec,
+)
 
 
 def to_body(plan: Plan) -> bytes:
@@ -41,6 +49,10 @@ def to_body(plan: Plan) -> bytes:
             "modules": [
                 {"attributes": number, "path": module.path}
                 for number, module in zip(numbers, plan.modules, strict=True)
+            ],
+            "outputs": [
+                {"dim": o.dim, "kept": _bitmap(o.kept, o.size, 1), "name": o.name, "size": o.size}
+                for o in plan.outputs
             ],
             "provenance": plan.provenance,
             "requires": plan.requires,
@@ -59,9 +71,10 @@ def to_plan(record: PlanRecord, limits: Limits) -> Plan:
 
     Raises:
         MalformedFile: a row or bitmap does not fit its table; names the field.
-        LimitExceeded: the groups have too many units.
+        LimitExceeded: the groups have too many units, or the outputs too many indices.
     """
     limits.check("units", sum(group.size for group in record.groups), "groups")
+    limits.check("units", sum(output.size for output in record.outputs), "outputs")
     _check_structural(record, limits)
     return Plan(
         source=record.source,
@@ -83,6 +96,7 @@ def to_plan(record: PlanRecord, limits: Limits) -> Plan:
         shapes=record.shapes,
         constraints=record.constraints,
         requires=record.requires,
+        outputs=tuple(_from_output(o, f"outputs[{i}].kept") for i, o in enumerate(record.outputs)),
     )
 
 
@@ -127,6 +141,7 @@ def _group(group: PlanGroup, row: dict[str, int]) -> dict[str, Any]:
         "name": group.name,
         "removed": _bitmap(group.removed, group.size, group.rows),
         "rows": group.rows,
+        "scores": group.scores,
         "size": group.size,
     }
 
@@ -144,8 +159,20 @@ def _from_group(record: GroupRecord, tensors: tuple[TensorSpec, ...], where: str
         members.append(Member(tensors[member.tensor].name, member.dim, runs, over))
     removed = _from_bitmap(record.removed, record.size, record.rows, f"{where}.removed")
     return PlanGroup(
-        record.name, record.kind, record.size, record.rows, tuple(members), record.mixing, removed
+        record.name,
+        record.kind,
+        record.size,
+        record.rows,
+        tuple(members),
+        record.mixing,
+        removed,
+        record.scores,
     )
+
+
+def _from_output(record: OutputRecord, where: str) -> OutputChange:
+    kept = _from_bitmap(record.kept, record.size, 1, where)
+    return OutputChange(record.name, record.dim, record.size, kept)
 
 
 def _bitmap(removed: Sequence[int], size: int, rows: int) -> bytes:

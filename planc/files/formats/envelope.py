@@ -5,7 +5,7 @@ before anything is decoded::
 
     0    94               array of 4
     1    AA + 10 bytes    kind, such as "planc/plan"
-    12   01               format version
+    12   01 | 02          format version, 1 up to the current one of the kind
     13   C4 20 + 32       SHA-256 over bytes 0..12 and the body
     47   C4 | C5 | C6     bin header of the body, in its shortest form; the body ends the file
 """
@@ -24,7 +24,14 @@ from planc.errors import (
     UnsupportedVersion,
 )
 
-VERSION = 1
+VERSIONS = {
+    b"planc/plan": 2,
+    b"planc/mask": 2,
+    b"planc/ckpt": 1,
+    b"planc/part": 1,
+    b"planc/time": 1,
+}
+"""The current format version of each kind: the one written. All from 1 up are read."""
 KINDS = {
     b"planc/plan": "a plan",
     b"planc/mask": "a mask plan",
@@ -55,7 +62,7 @@ def seal(kind: bytes, body: bytes) -> bytes:
         raise LimitExceeded(
             f"a body of {len(body)} bytes, the format ends below {_MOST}; split the model"
         )
-    header = b"\x94\xaa" + kind + bytes([VERSION])
+    header = b"\x94\xaa" + kind + bytes([VERSIONS[kind]])
     digest = sha256(header + body).digest()
     return header + b"\xc4\x20" + digest + _bin_header(len(body)) + body
 
@@ -78,6 +85,11 @@ def unseal(kind: bytes, sealed: bytes) -> bytes:
     return body
 
 
+def version_of(sealed: bytes) -> int:
+    """The format version of an envelope."""
+    return sealed[_HEADER - 1]
+
+
 def kind_of(start: bytes) -> bytes | None:
     """The kind of a file from its first 12 bytes; None if planc has no such kind."""
     return start[_KIND] if start[:2] == b"\x94\xaa" and start[_KIND] in KINDS else None
@@ -95,9 +107,11 @@ def _check_prefix(kind: bytes, sealed: bytes) -> None:
         )
     if len(sealed) < _HEADER:
         raise _truncated(len(sealed), _BODY)
-    if sealed[12] != VERSION:
+    found_version, newest = version_of(sealed), VERSIONS[kind]
+    if not 1 <= found_version <= newest:
+        known = "1 is known" if newest == 1 else f"1 to {newest} are known"
         raise UnsupportedVersion(
-            f"byte 12: format version {sealed[12]} found, {VERSION} is known; "
+            f"byte 12: format version {found_version} found, {known}; "
             "read the file with the planc that wrote it, or compile the plan again"
         )
     if len(sealed) < _BODY:

@@ -7,16 +7,16 @@ form and every field against the others. A value passes the same checks before i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256 as _sha256
 from typing import Generic, TypeVar
 
 from planc.errors import CorruptFile, FileError, MalformedFile
 from planc.files.disk.atomic import read_file, write_file
 from planc.files.disk.limits import DEFAULT, Limits
-from planc.files.formats.envelope import seal, unseal
+from planc.files.formats.envelope import seal, unseal, version_of
 
 Value = TypeVar("Value")
 Path = str | os.PathLike[str]
@@ -30,13 +30,15 @@ class Format(Generic[Value]):
         kind: the kind in its envelope.
         what: the name used in errors.
         to_body: encodes a value as a body.
-        from_body: decodes a body; raises FileError for anything invalid.
+        from_body: decodes a body of the current version; raises FileError for anything invalid.
+        older: the same for older versions, by their number.
     """
 
     kind: bytes
     what: str
     to_body: Callable[[Value], bytes]
     from_body: Callable[[bytes, Limits], Value]
+    older: Mapping[int, Callable[[bytes, Limits], Value]] = field(default_factory=dict)
 
     def save(self, value: Value, path: Path, limits: Limits) -> None:
         """Write a file atomically; on error the old file stays as it was."""
@@ -48,7 +50,7 @@ class Format(Generic[Value]):
         return self.decode(content, name=os.fspath(path), sha256=sha256, limits=limits)
 
     def encode(self, value: Value, *, limits: Limits = DEFAULT) -> bytes:
-        """The content of a file; equal values give equal bytes.
+        """The content of a file, in the current version; equal values give equal bytes.
 
         Raises:
             FileError: the value is not valid, or exceeds ``limits``.
@@ -92,7 +94,7 @@ class Format(Generic[Value]):
                         f"the file's SHA-256 is {found}, {sha256.lower()} was asked for; get the "
                         "file that was reviewed, or review this one"
                     )
-            return self.from_body(body, limits)
+            return self.older.get(version_of(content), self.from_body)(body, limits)
 
 
 @contextmanager

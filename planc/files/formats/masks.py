@@ -5,7 +5,7 @@ The envelope is the same as for plans, with the kind ``planc/mask``. The body is
     masks       [{removed, tensor}]   ``tensor`` is a row of the table of tensors, ascending;
                 ``removed`` a bitmap of ceil(elements / 8) bytes in C order, lowest bit first, with
                 some bit set and none after the last element
-    provenance  [{criterion, policy, seed, versions}]
+    provenance  as in a plan; in version 1 criterion, policy, seed and versions only
     requires    [str]
     tensors     [{kind, names, shape}], all parameters and buffers of the model
 
@@ -16,11 +16,20 @@ from __future__ import annotations
 
 import math
 
+from msgspec.structs import asdict
+
 from planc.errors import MalformedFile
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.formats.checks import check_provenance, check_tensors
 from planc.files.formats.formats import Format, Path
-from planc.files.formats.records import RecordMap, check_features, decode_record, encode_body
+from planc.files.formats.records import (
+    ProvenanceRecord1,
+    RecordMap,
+    check_features,
+    decode_record,
+    encode_body,
+)
+from planc.files.formats.versions import provenance_1
 from planc.plan.arguments import a_digest, a_path, takes
 from planc.plan.masks import MaskPlan, TensorMask, bytes_of, masks_given
 from planc.plan.plan import Natural, Provenance, TensorSpec
@@ -34,11 +43,15 @@ class MaskRecord(RecordMap):
     tensor: Natural  # row of the table of tensors
 
 
-class MaskPlanRecord(RecordMap):
+class MaskPlanRecord1(RecordMap):
     masks: tuple[MaskRecord, ...]
-    provenance: tuple[Provenance, ...]
+    provenance: tuple[ProvenanceRecord1, ...]
     requires: tuple[str, ...]
     tensors: tuple[TensorSpec, ...]
+
+
+class MaskPlanRecord(MaskPlanRecord1):
+    provenance: tuple[Provenance, ...]  # type: ignore[assignment]  # with more fields
 
 
 @takes(masks=masks_given, path=a_path, limits=limits_given)
@@ -54,7 +67,7 @@ def save_masks(masks: MaskPlan, path: Path, *, limits: Limits = DEFAULT) -> None
 
 @takes(path=a_path, sha256=a_digest, limits=limits_given)
 def load_masks(path: Path, *, sha256: str | None = None, limits: Limits = DEFAULT) -> MaskPlan:
-    """Read a mask plan written by :func:`save_masks`.
+    """Read a mask plan written by :func:`save_masks`, of this planc or an older one.
 
     Args:
         path: a regular file; symbolic links are followed.
@@ -89,7 +102,16 @@ def from_body(body: bytes, limits: Limits) -> MaskPlan:
         LimitExceeded: part of it exceeds ``limits``.
         MalformedFile: not canonical, or two fields contradict each other; both are named.
     """
-    record = decode_record(body, MaskPlanRecord)
+    return _from_record(decode_record(body, MaskPlanRecord), limits)
+
+
+def _from_body_1(body: bytes, limits: Limits) -> MaskPlan:
+    record = decode_record(body, MaskPlanRecord1)
+    renewed = {"provenance": provenance_1(record.provenance)}
+    return _from_record(MaskPlanRecord(**asdict(record) | renewed), limits)
+
+
+def _from_record(record: MaskPlanRecord, limits: Limits) -> MaskPlan:
     check_features(record.requires)
     tensors = record.tensors
     check_tensors(tensors, limits)
@@ -122,5 +144,5 @@ def _check_bitmap(removed: bytes, spec: TensorSpec, where: str) -> None:
         raise MalformedFile(f"{where}: padding after element {size} is not zero; {_AGAIN}")
 
 
-MASKS = Format(KIND, "mask plan", to_body, from_body)
+MASKS = Format(KIND, "mask plan", to_body, from_body, {1: _from_body_1})
 encode_masks, decode_masks = MASKS.encode, MASKS.decode

@@ -5,14 +5,17 @@ The body is one msgpack map, every map in it with sorted keys, every value in it
     attributes  [{after, before, module, name}]    changes; nil, bool, int, float, str or arrays
     constraints [{reason, text}]    bounds on widths, for people; nothing obeys them
     cost        {after, before: {bytes, macs, params}}
-    groups      [{kind, members, mixing, name, removed, rows, size}]
+    groups      [{kind, members, mixing, name, removed, rows, scores, size}]
                 members  [{dim, over, runs, tensor}]    tensor: row of the table; over: nil or
                          [dim, start, stop]; runs: [unit, count, start, step, span, repeats, stride]
                 removed  for each row of the group a bitmap of ceil(size / rows / 8) bytes, lowest
                          bit first, the bits after the last unit zero; rows lose equally many
+                scores   nil, or a finite little-endian float32 for each unit, for people
     inputs      the specification of the example inputs (planc.plan.specification)
     modules     [{attributes, path}]    attributes: row of ``structural``, in order of first use
-    provenance  [{criterion, policy, seed, versions: [[name, version]]}]
+    outputs     [{dim, kept, name, size}]    outputs that shrink; kept: a bitmap like removed
+    provenance  [{criterion, decisions: [str], origin, policy, seed, statistics, versions:
+                [[name, version]], weights}]    digests: nil or SHA-256
     requires    [str]    features required of the reader
     result      {attributes, structure, tensors}    SHA-256 of the tables after applying
     shapes      SHA-256 of all predicted operators and shapes
@@ -20,6 +23,9 @@ The body is one msgpack map, every map in it with sorted keys, every value in it
     structural  [[[name, value]]]    the distinct attributes of modules
     target      "module" or "graph"
     tensors     [{kind, names, shape}]    parameters, then buffers; tied names share a row
+
+This is format version 2. Version 1 has no ``scores``, no ``outputs``, and of ``provenance``
+criterion, policy, seed and versions.
 
 Decoding is strict: it stops at the first field with an unknown name, missing value or wrong type.
 Nesting is bounded by the types, so memory stays proportional to the bytes.
@@ -114,7 +120,7 @@ class MemberRecord(RecordMap):
     tensor: Natural  # row of the table of tensors
 
 
-class GroupRecord(RecordMap):
+class GroupRecord1(RecordMap):
     kind: str
     members: tuple[MemberRecord, ...]
     mixing: str
@@ -122,6 +128,24 @@ class GroupRecord(RecordMap):
     removed: bytes
     rows: Positive
     size: Positive
+
+
+class GroupRecord(GroupRecord1):
+    scores: bytes | None
+
+
+class OutputRecord(RecordMap):
+    dim: Natural
+    kept: bytes
+    name: str
+    size: Positive
+
+
+class ProvenanceRecord1(RecordMap):
+    criterion: str
+    policy: str
+    seed: int
+    versions: tuple[tuple[str, str], ...]
 
 
 class ChangeRecord(RecordMap):
@@ -140,14 +164,14 @@ class _Future(msgspec.Struct):
     requires: tuple[str, ...]
 
 
-class PlanRecord(RecordMap):
+class PlanRecord1(RecordMap):
     attributes: tuple[ChangeRecord, ...]
     constraints: tuple[WidthConstraint, ...]
     cost: CostsRecord
-    groups: tuple[GroupRecord, ...]
+    groups: tuple[GroupRecord1, ...]
     inputs: msgspec.Raw  # of type Inputs, bounded before it is decoded
     modules: tuple[ModuleRecord, ...]
-    provenance: tuple[Provenance, ...]
+    provenance: tuple[ProvenanceRecord1, ...]
     requires: tuple[str, ...]
     result: Fingerprints
     shapes: Digest
@@ -155,6 +179,12 @@ class PlanRecord(RecordMap):
     structural: tuple[Pairs, ...]  # the distinct attributes of modules
     target: str
     tensors: tuple[TensorSpec, ...]
+
+
+class PlanRecord(PlanRecord1):
+    groups: tuple[GroupRecord, ...]
+    outputs: tuple[OutputRecord, ...]
+    provenance: tuple[Provenance, ...]  # type: ignore[assignment]  # with more fields
 
 
 def encode_body(body: Any) -> bytes:
@@ -176,16 +206,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Run | Over):
         return tuple(getattr(value, name) for name in names)
     return {name: getattr(value, name) for name in sorted(names)}
-
-
-def decode_body(body: bytes) -> PlanRecord:
-    """The typed record of a plan's body, in canonical form.
-
-    Raises:
-        MalformedFile: as for :func:`decode_record`.
-        UnsupportedVersion: it requires a feature unknown to this reader.
-    """
-    return decode_record(body, PlanRecord)
 
 
 def decode_record(body: bytes, kind: type[Record]) -> Record:

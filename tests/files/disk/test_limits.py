@@ -49,6 +49,8 @@ def test_limits_are_those_that_are_promised() -> None:
         "tensors": MIB,
         "string": 1024,
         "attribute_bytes": 32 * MIB,
+        "decision": 65_536,
+        "outputs": 65_536,
         "leaves": 1024,
         "inputs": 32_768,
         "rank": 32,

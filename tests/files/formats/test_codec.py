@@ -179,8 +179,13 @@ def test_other_files_are_not_planc_files() -> None:
 
 def test_another_version_is_named() -> None:
     for rest in (FILE[13:], FILE[13:20], b""):
-        with pytest.raises(UnsupportedVersion, match="version 2 found, 1 is known"):
-            decode_plan(FILE[:12] + b"\x02" + rest)
+        for version in (0, 3, 255):
+            found = f"version {version} found, 1 to 2 are known"
+            with pytest.raises(UnsupportedVersion, match=found):
+                decode_plan(FILE[:12] + bytes([version]) + rest)
+    latency = seal(b"planc/time", b"")
+    with pytest.raises(UnsupportedVersion, match="version 2 found, 1 is known"):
+        unseal(b"planc/time", latency[:12] + b"\x02" + latency[13:])
 
 
 def test_a_longer_form_of_the_length_is_refused() -> None:
@@ -223,10 +228,10 @@ def test_unsorted_keys_are_refused() -> None:
 
 def test_a_duplicate_key_is_refused() -> None:
     body = unseal(KIND, FILE)
-    assert body[:1] == b"\x8e"
+    assert body[:1] == b"\x8f"
     first = b"\xaaattributes"
     assert body[1:].startswith(first)
-    twice = b"\x8f" + first + b"\x90" + body[1:]
+    twice = b"\xde\x00\x10" + first + b"\x90" + body[1:]
     with pytest.raises(MalformedFile, match="canonical"):
         decode_plan(seal(KIND, twice))
 

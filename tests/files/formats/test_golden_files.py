@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,7 +19,8 @@ from safetensors.torch import load_file
 import planc
 from planc import errors
 from planc.cli.report.plain import plan_json
-from planc.files.formats import encode_plan
+from planc.files.formats import decode_plan, encode_plan
+from planc.files.formats.envelope import unseal
 from planc.files.tensors.opened import open_checkpoint
 from tests.crash.test_crash import Net
 from tests.scripts.promises import Goal
@@ -58,8 +60,18 @@ def test_malformed_files_are_refused_by_many_classes() -> None:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_reading_and_writing_a_golden_plan_gives_its_bytes(name: str) -> None:
-    content = (DIRECTORY / name).read_bytes()
-    assert encode_plan(planc.load_plan(DIRECTORY / name)) == content
+    plan = planc.load_plan(DIRECTORY / name)
+    content = encode_plan(plan)
+    assert decode_plan(content) == plan
+    assert content[12] == 2
+    old = msgpack.unpackb(unseal(b"planc/plan", (DIRECTORY / name).read_bytes()))
+    new = msgpack.unpackb(unseal(b"planc/plan", content))
+    assert new.pop("outputs") == []
+    assert all(group.pop("scores") is None for group in new["groups"])
+    for entry in new["provenance"]:
+        added = [entry.pop(n) for n in ("weights", "origin", "statistics", "decisions")]
+        assert added == [None, "", None, []]
+    assert new == old
 
 
 def test_reading_and_writing_golden_masks_and_tables_gives_their_bytes(tmp_path: Path) -> None:
@@ -71,9 +83,10 @@ def test_reading_and_writing_golden_masks_and_tables_gives_their_bytes(tmp_path:
         path, again = DIRECTORY / name, tmp_path / "again"
         if path.suffix == ".masks":
             planc.save_masks(planc.load_masks(path), again)
+            assert planc.load_masks(again) == planc.load_masks(path)
         else:
             planc.save_latency(planc.load_latency(path), again)
-        assert again.read_bytes() == path.read_bytes()
+            assert again.read_bytes() == path.read_bytes()
         seen[path.suffix] += 1
     assert seen == {".masks": 3, ".latency": 2}
 
@@ -82,7 +95,7 @@ def test_reading_and_writing_golden_masks_and_tables_gives_their_bytes(tmp_path:
 def test_a_second_reader_finds_the_same_plan(name: str) -> None:
     body = read(DIRECTORY / name)
     plain = plan_json(planc.load_plan(DIRECTORY / name))
-    for field in ("target", "attributes", "inputs", "provenance", "requires"):
+    for field in ("target", "attributes", "inputs", "outputs", "provenance", "requires"):
         assert body[field] == plain[field]
     assert body["cost"] == {"after": plain["cost_after"], "before": plain["cost_before"]}
     assert body["shapes"].hex() == plain["shapes"]

@@ -8,7 +8,7 @@ import pytest
 from planc.errors import FileError, LimitExceeded, MalformedFile, UnsupportedVersion
 from planc.files.disk.limits import Limits
 from planc.files.formats import records
-from planc.files.formats.records import check_features, decode_body, decode_inputs, decode_record
+from planc.files.formats.records import PlanRecord, check_features, decode_inputs, decode_record
 
 
 class Small(records.RecordMap):
@@ -49,7 +49,7 @@ def test_features_that_are_known_may_be_required(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81\xa8requires\x91\xa1\xff", b"\x91" * 10_000])
 def test_a_body_that_no_reader_can_read_is_malformed_and_not_from_the_future(body: bytes) -> None:
     with pytest.raises(FileError) as caught:
-        decode_body(body)
+        decode_record(body, PlanRecord)
     assert type(caught.value) is MalformedFile
 
 

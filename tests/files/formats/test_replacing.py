@@ -232,7 +232,7 @@ def test_any_msgpack_library_opens_an_envelope(length: int) -> None:
     sealed = seal(b"planc/plan", bytes(length))
     kind, version, digest, body = msgpack.unpackb(sealed)
     assert msgpack.packb([kind, version, digest, body]) == sealed
-    assert (kind, version, body) == ("planc/plan", 1, bytes(length))
+    assert (kind, version, body) == ("planc/plan", 2, bytes(length))
     assert digest == sha256(sealed[:13] + body).digest()
 
 
