@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planc.analysis import analyze
     from planc.apply import apply, mask, restore
+    from planc.cli.report.html import report
     from planc.compile import compile
     from planc.compile.lossless import fold, lossless
     from planc.compile.schedule import Schedule, Step, next_step
@@ -107,6 +108,7 @@ __all__ = [
     "mask",
     "measure_latency",
     "next_step",
+    "report",
     "restore",
     "restore_files",
     "rule",
@@ -152,6 +154,7 @@ _HOMES = {
     "mask": "planc.apply",
     "measure_latency": "planc.policy.latency.measure",
     "next_step": "planc.compile.schedule",
+    "report": "planc.cli.report.html",
     "restore": "planc.apply",
     "restore_files": "planc.files.cut",
     "rule": "planc.rules",

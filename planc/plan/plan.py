@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from planc.ir.groups import Group, Indices
 from planc.ir.units import marked
+from planc.plan.head import notebook_html
 
 Attributes = tuple[tuple[str, Any], ...]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -210,6 +211,10 @@ class Plan:
     def cuts(self) -> dict[str, Cut]:
         """The kept indices of each cut tensor, by its first name; whole tensors are absent."""
         return cuts(self.tensors, self.groups)
+
+    def _repr_html_(self) -> str:
+        """Show the savings in a notebook."""
+        return notebook_html(self)
 
     def __hash__(self) -> int:
         # the digests stand for the large tables; equal plans have equal digests

@@ -12,8 +12,7 @@ from planc.errors import PlancError
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.argument("other", required=False, type=FILE)
+@click.argument("plan_files", metavar="PLAN [OTHER [THIRD]]", nargs=-1, required=True, type=FILE)
 @click.option(
     "-o",
     "--out",
@@ -21,20 +20,19 @@ from planc.errors import PlancError
     metavar="FILE",
     help="The page to write.  [default: PLAN with the suffix .html]",
 )
-def report(plan_file: Path, other: Path | None, out: Path | None) -> None:
-    """Write a page for reviewers: the removals of PLAN, and its differences from OTHER.
+def report(plan_files: tuple[Path, ...], out: Path | None) -> None:
+    """Write a page for reviewers of PLAN, or of two or three plans side by side.
 
-    The page is one HTML file without scripts, for any browser. Equal plans give equal pages.
+    The page is one HTML file for any browser. It fetches nothing; equal plans give equal pages.
+
+    Example: planc report small.planc other.planc -o page.html
     """
     import planc
-    from planc.cli.report.html import plan_html
-    from planc.files.disk.atomic import write_file
 
-    out = out or plan_file.with_suffix(".html")
+    out = out or plan_files[0].with_suffix(".html")
     check_writable(out)
-    if out.exists() and any(out.samefile(given) for given in (plan_file, other) if given):
+    if out.exists() and any(out.samefile(given) for given in plan_files):
         raise PlancError(f"the page would replace the plan {out}: name another file with -o")
-    against = None if other is None else planc.load_plan(other)
-    page = plan_html(planc.load_plan(plan_file), against, plan_file.name)
-    write_file(out, page.encode())
+    plans = [planc.load_plan(given) for given in plan_files]
+    planc.report(*plans, out=out, names=[given.name for given in plan_files])
     note(f"wrote {out}")

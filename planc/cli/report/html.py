@@ -1,89 +1,101 @@
-"""The HTML page for reviewers of a plan, and of its differences from another.
+"""The HTML page for reviewers of one plan, or of two or three side by side.
 
-The page stands alone: it has no scripts and fetches nothing; equal plans give equal bytes. Plans
-are not trusted: every text is escaped.
+The page stands alone: styles and script are its own, a content policy by digest refuses any other,
+and it fetches nothing. Equal plans give equal bytes. Plans are not trusted: their texts are escaped
+in the page, and its script writes them as text only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from base64 import b64encode
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
-from math import prod
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from planc import __version__
-from planc.cli.report.strips import Strip, strip
-from planc.cli.report.text import COSTS, attribute_name, provenance_text, share_text, units_text
+from planc.cli.report.charts import overview, parts, stacked, widths
+from planc.cli.report.record import record
+from planc.cli.report.scores import BINS, Distribution, distribution
+from planc.cli.report.sides import Sides
+from planc.cli.report.text import provenance_text
+from planc.errors import PlancError
 from planc.errors.text import escaped
+from planc.files.disk.atomic import write_file
 from planc.files.formats import encode_plan
-from planc.plan.diff import GroupDiff, diff
-from planc.plan.plan import Plan, PlanGroup
+from planc.plan.arguments import a_path, a_plan, optional, some_patterns, takes
+from planc.plan.diff import diff
+from planc.plan.head import LETTERS, STYLE, change, head_html, lead, short
+from planc.plan.plan import Plan
 from planc.plan.specification import inputs_text
 
-_PARTS = 24  # most modules in the chart of parameters
 
+@takes(plan=a_plan, out=optional(a_path), names=optional(some_patterns))
+def report(
+    plan: Plan,
+    *others: Plan,
+    out: str | os.PathLike[str] | None = None,
+    names: Sequence[str] | None = None,
+) -> str:
+    """Return the page for reviewers of a plan, and write it to a file on request.
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A figure before and after. ``scale`` is ``before`` relative to the largest of the chart."""
-
-    name: str
-    before: int
-    after: int
-    scale: float = 1.0
-
-    @property
-    def share(self) -> float:
-        return self.after / self.before if self.before else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """A group, its picture, and its members."""
-
-    group: PlanGroup
-    strip: Strip
-    members: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A group pruned differently by two plans, drawn if its units agree."""
-
-    entry: GroupDiff
-    only_a: str
-    only_b: str
-    strip: Strip | None
-
-
-def plan_html(plan: Plan, other: Plan | None = None, title: str = "") -> str:
-    """Return the page for ``plan``; its differences from ``other`` come first.
+    The page is one HTML file without requests: savings, parameters by module, widths, and for each
+    group its units, scores (if the plan holds them) and tensors. Equal plans give equal pages.
 
     Args:
-        title: heading of the page, such as the name of the plan's file.
+        plan: the plan.
+        others: up to two plans to show beside it; groups are matched by name.
+        out: the file to write, replaced if it exists.
+        names: a name for each plan, such as its file's; the beginnings of the digests by default.
 
     Raises:
+        PlancError: there are more than three plans, or not one name for each plan.
         FileError: a plan is not valid.
+
+    >>> page = planc.report(plan, other, out="page.html")  # doctest: +SKIP
     """
+    plans = (plan, *(a_plan("others", other) for other in others))
+    if len(plans) > len(LETTERS):
+        raise PlancError(f"a page shows at most {len(LETTERS)} plans, got {len(plans)}")
+    if names is not None and len(names) != len(plans):
+        raise PlancError(f"names: expected one for each of {len(plans)} plans, got {len(names)}")
+    page = _page(plans, names or [plan.fingerprint[:16] for plan in plans])
+    if out is not None:
+        write_file(Path(out), page.encode())
+    return page
+
+
+def _page(plans: tuple[Plan, ...], names: Sequence[str]) -> str:
+    sides = Sides(plans)
+    style, script = _style(), _source("plan.js")
     return _template().render(
-        title=title or plan.fingerprint[:16],
+        names=names,
+        letters=LETTERS,
         version=__version__,
-        digest=_digest(plan),
-        plan=plan,
-        facts=_facts(plan),
-        costs=[
-            Bar(name, getattr(plan.cost_before, field), getattr(plan.cost_after, field))
-            for field, name in COSTS
-        ],
-        parts=_parts(plan),
-        groups=[_row(group) for group in plan.groups],
-        tensors=_tensors(plan),
-        attributes=[(attribute_name(c), repr(c.before), repr(c.after)) for c in plan.attributes],
-        other=other,
-        comparison=None if other is None else _comparison(plan, other),
+        plans=plans,
+        lead=" · ".join(lead(plan) for plan in plans[:1]),
+        facts=_facts(plans),
+        notes=_notes(plans),
+        head=Markup(head_html(*plans)),
+        modules=parts(sides.tensors, len(plans)),
+        stacked=stacked(overview(sides.tensors, len(plans))),
+        widths=widths(sides.rows),
+        rows=sides.rows,
+        kinds=sorted({group.kind for plan in plans for group in plan.groups}),
+        scores=[[side and distribution(side) for side in row.sides] for row in sides.rows],
+        scored=any(getattr(group, "scores", None) for plan in plans for group in plan.groups),
+        mixing=any(group.mixing for plan in plans for group in plan.groups),
+        counts=_counts(sides),
+        data=Markup(record(sides)),
+        style=Markup(style),
+        script=Markup(script),
+        policy=_policy(style, script),
     )
 
 
@@ -97,7 +109,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "percent": percent}
+    environment.filters |= {"short": short, "bars": _bars, "bare": _bare}
+    environment.globals |= {"change": change}
     return environment.get_template("plan.html")
 
 
@@ -107,108 +120,77 @@ def _shown(value: Any) -> Any:
     return escaped(value, "\n") if text else value
 
 
-def short(figure: int) -> str:
-    """Format a figure with three digits and a prefix, such as 4.09 G."""
-    prefixes = ("", "k", "M", "G", "T", "P")
-    power = next((i for i in range(5) if abs(figure) < 999.5 * 1000**i), 5)
-    return f"{figure / 1000**power:.3g} {prefixes[power]}".rstrip()
+@cache
+def _source(name: str) -> str:
+    return files("planc.cli.report").joinpath("template", name).read_text("utf-8")
 
 
-def percent(share: float) -> str:
-    """Format a share between 0 and 1 as a width in CSS."""
-    return f"{100 * share:.3f}%"
+def _style() -> str:
+    return STYLE + _source("plan.css")
 
 
-def _digest(plan: Plan) -> str:
-    return sha256(encode_plan(plan)).hexdigest()
-
-
-def _facts(plan: Plan) -> list[tuple[str, str]]:
-    facts = [
-        ("made for", f"the structure {plan.fingerprint[:16]}, target {plan.target}"),
-        *(("made by", provenance_text(entry)) for entry in plan.provenance),
-        ("inputs", inputs_text(plan.inputs)),
-    ]
-    if plan.requires:
-        facts.append(("requires", ", ".join(plan.requires)))
-    return facts
-
-
-def _sizes(plan: Plan) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...]]]:
-    """Name, kind, shape before and shape after of each tensor."""
-    rows = []
-    for tensor in plan.tensors:
-        cut = plan.cuts.get(tensor.name)
-        rows.append((tensor.name, tensor.kind, tensor.shape, cut.shape if cut else tensor.shape))
-    return rows
-
-
-def _tensors(plan: Plan) -> list[tuple[str, str, str, str]]:
-    """Rows of the table of changed tensors."""
-    return [
-        (name, _shape(before), _shape(after), share_text(prod(after), prod(before)))
-        for name, _, before, after in _sizes(plan)
-        if before != after
-    ]
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _parts(plan: Plan) -> list[Bar]:
-    """Parameters by module, at the greatest depth that fits the chart."""
-    sizes = [
-        (name.split(".")[:-1], prod(before), prod(after))
-        for name, kind, before, after in _sizes(plan)
-        if kind == "parameter"
-    ]
-    found: dict[str, list[int]] = {}
-    for depth in range(1, 1 + max((len(path) for path, _, _ in sizes), default=0)):
-        deeper: dict[str, list[int]] = {}
-        for path, before, after in sizes:
-            total = deeper.setdefault(".".join(path[:depth]) or "the model itself", [0, 0])
-            total[0] += before
-            total[1] += after
-        if len(deeper) > _PARTS and found:
-            break
-        found = deeper
-    largest = max((before for before, _ in found.values()), default=0) or 1
-    return [Bar(name, before, after, before / largest) for name, (before, after) in found.items()]
-
-
-def _row(group: PlanGroup) -> GroupRow:
-    members = tuple(str(member) for member in group.members)
-    return GroupRow(group, strip(group, (("gone", group.removed),)), members)
-
-
-def _comparison(plan: Plan, other: Plan) -> dict[str, Any]:
-    """Differences of ``plan`` (a) from ``other`` (b), for the template."""
-    found = diff(plan, other)
-    of = {group.name: group for group in plan.groups}
-    return {
-        "equal": not found,
-        "source": found.source,
-        "digest": _digest(other),
-        "made_by": [provenance_text(entry) for entry in other.provenance],
-        "costs": [
-            (name, getattr(plan.cost_after, field), getattr(other.cost_after, field))
-            for field, name in COSTS
-        ],
-        "groups": [_difference(of[entry.name], entry) for entry in found.groups],
-        "only": [("a", found.groups_only_a), ("b", found.groups_only_b)],
-        "attributes": [
-            (attribute_name(entry), *(_change(side) for side in (entry.a, entry.b)))
-            for entry in found.attributes
-        ],
+def _policy(style: str, script: str) -> str:
+    """The content policy: this style, this script, no request, no markup made from text."""
+    own = {
+        kind: f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+        for kind, text in (("style", style), ("script", script))
     }
+    return (
+        f"default-src 'none'; style-src {own['style']}; script-src {own['script']}; "
+        "base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
 
 
-def _difference(group: PlanGroup, entry: GroupDiff) -> Difference:
-    sets = (("both", entry.both), ("gone", entry.only_a), ("other", entry.only_b))
-    drawn = None if {"size", "rows"} & set(entry.described) else strip(group, sets)
-    return Difference(entry, units_text(entry.only_a), units_text(entry.only_b), drawn)
+def _bare(figure: float) -> str:
+    """Format a coordinate with two digits at most."""
+    return f"{figure:.2f}".rstrip("0").rstrip(".")
 
 
-def _change(side: tuple[Any, Any] | None) -> str:
-    return "left as it is" if side is None else f"{side[0]!r} → {side[1]!r}"
+def _bars(found: Distribution, removed: bool) -> str:
+    """Path data of a small histogram, 20 high: removed units, or the kept ones on top of them."""
+    tallest = found.tallest or 1
+    path = []
+    for i in range(BINS):
+        below, count = (0, found.removed[i]) if removed else (found.removed[i], found.kept[i])
+        if count:
+            bottom, height = 20 - 20 * below / tallest, 20 * count / tallest
+            path.append(f"M{i} {_bare(bottom)}v-{_bare(height)}h1v{_bare(height)}z")
+    return "".join(path)
+
+
+def _facts(plans: tuple[Plan, ...]) -> list[tuple[str, list[str]]]:
+    """Names and values for each plan, in the words of the plan."""
+    facts = {
+        "made by": ["; ".join(map(provenance_text, plan.provenance)) for plan in plans],
+        "inputs": [inputs_text(plan.inputs) for plan in plans],
+        "target": [plan.target for plan in plans],
+        "requires": [", ".join(plan.requires) for plan in plans],
+        "structure": [plan.fingerprint[:16] for plan in plans],
+        "SHA-256 of the file": [sha256(encode_plan(plan)).hexdigest() for plan in plans],
+    }
+    return [(name, values) for name, values in facts.items() if any(values)]
+
+
+def _notes(plans: tuple[Plan, ...]) -> list[str]:
+    """Remarks on plans side by side: other structures, and equal plans."""
+    notes = []
+    for letter, other in zip(LETTERS[1:], plans[1:], strict=False):
+        found = diff(plans[0], other)
+        if not found:
+            notes.append(f"Plans A and {letter} are equal.")
+        elif found.source:
+            notes.append(f"Plans A and {letter} are for different structures: {found.source}.")
+    return notes
+
+
+def _counts(sides: Sides) -> dict[str, int]:
+    """Numbers of groups, by the filters of the table."""
+    return {
+        "all": len(sides.rows),
+        "pruned": sum(any(s and s.removed for s in row.sides) for row in sides.rows),
+        "whole": sum(not any(s and s.removed for s in row.sides) for row in sides.rows),
+        "mixing": sum(bool(row.group.mixing) for row in sides.rows),
+        "differing": sum(row.differs for row in sides.rows),
+        "tensors": sum(tensor.changed for tensor in sides.tensors),
+    }

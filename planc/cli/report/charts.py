@@ -1,0 +1,181 @@
+"""Charts of the page: parameters by module, and widths along the network.
+
+Coordinates are percentages, so the drawings take any width without distorted text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from math import ceil, floor, log2
+
+from planc.cli.report.sides import Row, Sizes
+
+_PARTS = 24  # most modules in the table of parameters
+_SEGMENTS = 9  # most modules in the stacked bars
+_STAGES = 14  # most labels under the widths
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a stacked bar, in percent of the chart."""
+
+    name: str
+    start: float
+    width: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Parameters of a module before, and after each plan."""
+
+    name: str
+    before: int
+    after: tuple[int, ...]
+    scale: float  # of `before` relative to the largest, in percent
+
+    def share(self, plan: int) -> float:
+        """Width of the bar of one plan, in percent of the chart."""
+        return self.scale * self.after[plan] / self.before if self.before else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A group in the picture of widths: positions from the top, in percent."""
+
+    row: Row
+    left: float
+    width: float
+    top: float
+    marks: tuple[float | None, ...]
+
+    @property
+    def bottom(self) -> float:
+        """Position of the smallest width."""
+        return max([self.top, *(mark for mark in self.marks if mark is not None)])
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """The columns, horizontal lines as (position, width), and names of stages as (left, name)."""
+
+    columns: tuple[Column, ...]
+    lines: tuple[tuple[float, int], ...]
+    stages: tuple[tuple[float, str], ...]
+
+
+def overview(tensors: Sequence[Sizes], plans: int) -> tuple[Part, ...]:
+    """Parameters by module for the stacked bars: the deeper parts where one module has most."""
+    few = parts(tensors, plans, _SEGMENTS)
+    total = sum(part.before for part in few)
+    return few if all(part.before < 0.7 * total for part in few) else parts(tensors, plans)
+
+
+def parts(tensors: Sequence[Sizes], plans: int, most: int = _PARTS) -> tuple[Part, ...]:
+    """Parameters by module, at the greatest depth with ``most`` modules."""
+    sizes = [
+        (tensor.name.split(".")[:-1], [*_count(tensor)])
+        for tensor in tensors
+        if tensor.kind == "parameter"
+    ]
+    found: dict[str, list[int]] = {}
+    for depth in range(1, 1 + max((len(path) for path, _ in sizes), default=0) or 2):
+        deeper: dict[str, list[int]] = {}
+        for path, counts in sizes:
+            total = deeper.setdefault(".".join(path[:depth]), [0] * (1 + plans))
+            for i, count in enumerate(counts):
+                total[i] += count
+        if len(deeper) > most and found:
+            break
+        found = deeper
+    largest = max((before for before, *_ in found.values()), default=0) or 1
+    return tuple(
+        Part(name or "(the model itself)", before, tuple(after), 100 * before / largest)
+        for name, (before, *after) in found.items()
+    )
+
+
+def _count(tensor: Sizes) -> Iterator[int]:
+    size = 1
+    for length in tensor.before:
+        size *= length
+    yield size
+    yield from tensor.counts
+
+
+def stacked(parts: Sequence[Part]) -> tuple[tuple[Segment, ...], ...]:
+    """One bar before, and one after each plan, relative to the longest."""
+    bars = [[part.before for part in parts]]
+    bars += [list(side) for side in zip(*(part.after for part in parts), strict=True)]
+    longest = max((sum(bar) for bar in bars), default=0) or 1
+    return tuple(tuple(_segments(parts, bar, longest)) for bar in bars)
+
+
+def _segments(parts: Sequence[Part], sizes: Sequence[int], longest: int) -> Iterator[Segment]:
+    ends = accumulate(sizes)
+    for part, size, end in zip(parts, sizes, ends, strict=True):
+        width = 100 * size / longest
+        label = part.name if 0.7 * len(part.name) + 1 < width else ""
+        yield Segment(part.name, 100 * (end - size) / longest, width, label)
+
+
+def widths(rows: Sequence[Row]) -> Widths:
+    """Widths on a logarithmic scale: equal shares removed are equal lengths."""
+    sizes = [side.size for row in rows for side in row.sides if side]
+    kept = [side.kept for row in rows for side in row.sides if side]
+    low = floor(log2(max(1, min(kept, default=1))))
+    high = max(low + 1, ceil(log2(max(sizes, default=1))))
+
+    def place(width: int) -> float:
+        return 4 + 92 * (high - log2(max(width, 1))) / (high - low)
+
+    step = 100 / max(1, len(rows))
+    columns = tuple(
+        Column(
+            row,
+            step * i,
+            step,
+            place(max(side.size for side in row.sides if side)),
+            tuple(place(side.kept) if side else None for side in row.sides),
+        )
+        for i, row in enumerate(rows)
+    )
+    every = ceil((high - low) / 6)
+    lines = tuple((place(1 << power), 1 << power) for power in range(low, high + 1, every))
+    return Widths(columns, lines, _stages([row.group.name for row in rows]))
+
+
+def _stages(names: Sequence[str]) -> tuple[tuple[float, str], ...]:
+    """Names of successive stages, at the greatest depth that fits; none for too many."""
+    paths = [name.split(":")[0].split(".")[:-1] for name in names]
+    found: list[tuple[float, str]] = []
+    for depth in range(1, 1 + max((len(path) for path in paths), default=0)):
+        deeper: list[tuple[float, str]] = []
+        at = 0
+        for stage, members in groupby(".".join(path[:depth]) for path in paths):
+            deeper.append((100 * at / len(names), stage))
+            at += len(list(members))
+        if len(deeper) > _STAGES:
+            break
+        found = deeper
+    return _without_overlap(found)
+
+
+def _without_overlap(stages: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
+    """The stages with room for their names, the longest first; a common beginning is left out."""
+    texts = [stage.split(".") for _, stage in stages if stage]
+    shared = 0
+    while texts and all(len(t) > shared + 1 and t[shared] == texts[0][shared] for t in texts):
+        shared += 1
+    ends = [left for left, _ in stages[1:]] + [100.0]
+    shown: list[tuple[float, float, str]] = []
+    for (left, stage), _ in sorted(
+        zip(stages, ends, strict=True), key=lambda pair: pair[0][0] - pair[1]
+    ):
+        name = ".".join(stage.split(".")[shared:])
+        right = left + 0.75 * len(name) + 1
+        if name and right <= 101 and all(right <= a or left >= b for a, b, _ in shown):
+            shown.append((left, right, name))
+    return tuple((left, name) for left, _, name in sorted(shown))

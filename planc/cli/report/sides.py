@@ -1,0 +1,91 @@
+"""One to three plans side by side: their groups and tensors matched by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from planc.plan.plan import Plan, PlanGroup
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A tensor before, and after each plan; None where a plan has no such tensor."""
+
+    name: str
+    kind: str
+    before: Shape
+    after: tuple[Shape | None, ...]
+
+    @property
+    def changed(self) -> bool:
+        return any(shape != self.before for shape in self.after)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Elements after each plan."""
+        return tuple(0 if shape is None else prod(shape) for shape in self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group in each plan; None where a plan has no group of that name."""
+
+    sides: tuple[PlanGroup | None, ...]
+
+    @property
+    def group(self) -> PlanGroup:
+        """The group in the first plan with one of that name."""
+        return next(side for side in self.sides if side is not None)
+
+    @property
+    def comparable(self) -> bool:
+        """True if all plans have the group, with equally many units."""
+        return all(side is not None and side.size == self.group.size for side in self.sides)
+
+    @property
+    def differs(self) -> bool:
+        return any(side != self.group for side in self.sides)
+
+    @property
+    def common(self) -> float | None:
+        """Share of the units removed by any plan that all plans remove; None if not comparable."""
+        if not self.comparable:
+            return None
+        sets = [set(side.removed) for side in self.sides if side is not None]
+        either = len(set[int]().union(*sets))
+        return len(sets[0].intersection(*sets)) / either if either else 1.0
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The plans of a page."""
+
+    plans: tuple[Plan, ...]
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Groups in the order of the first plan, then those of the others."""
+        tables = [{group.name: group for group in plan.groups} for plan in self.plans]
+        names = dict.fromkeys(name for table in tables for name in table)
+        return tuple(Row(tuple(table.get(name) for table in tables)) for name in names)
+
+    @cached_property
+    def tensors(self) -> tuple[Sizes, ...]:
+        """Tensors in the order of the first plan, then those of the others."""
+        tables = [_after(plan) for plan in self.plans]
+        specs = {tensor.name: tensor for plan in reversed(self.plans) for tensor in plan.tensors}
+        names = dict.fromkeys(name for table in tables for name in table)
+        return tuple(
+            Sizes(name, specs[name].kind, specs[name].shape, tuple(t.get(name) for t in tables))
+            for name in names
+        )
+
+
+def _after(plan: Plan) -> dict[str, Shape]:
+    shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
+    return shapes | {name: cut.shape for name, cut in plan.cuts.items()}
+
