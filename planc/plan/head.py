@@ -96,9 +96,7 @@ def _units(plan: Plan) -> tuple[int, int]:
     return sum(group.size for group in plan.groups), sum(group.kept for group in plan.groups)
 
 
-def _block(
-    name: str, sides: Sequence[tuple[int, int]], shown: Callable[[int], str]
-) -> str:
+def _block(name: str, sides: Sequence[tuple[int, int]], shown: Callable[[int], str]) -> str:
     """A figure before and after: one large line, or a line for each plan."""
     title = f'<p class="name">{escape(name[:1].upper() + name[1:])}</p>'
     if len(sides) == 1:
@@ -107,11 +105,12 @@ def _block(
         line = f'<p class="figure"{exact}><span>{shown(before)} →</span> <b>{shown(after)}</b></p>'
         return f"<div>{title}{line}{_bar(0, before, after)}<p>{change(before, after)}</p></div>"
     lines = [
-        f'<p class="side" title="{before:,} to {after:,}"><b>{LETTERS[i]}</b> {shown(before)} → '
-        f"<b>{shown(after)}</b> <span>{change(before, after)}</span></p>{_bar(i, before, after)}"
+        f'<p class="side" title="{before:,} to {after:,}">{LETTERS[i]} <b>{shown(after)}</b>'
+        f"<span>{change(before, after)}</span></p>{_bar(i, before, after)}"
         for i, (before, after) in enumerate(sides)
     ]
-    return f"<div>{title}{''.join(lines)}</div>"
+    befores = dict.fromkeys(shown(before) for before, _ in sides)
+    return f"<div>{title}<p>{' / '.join(befores)} →</p>{''.join(lines)}</div>"
 
 
 def _bar(index: int, before: int, after: int) -> str:

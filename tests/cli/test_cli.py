@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import get_args
 
@@ -243,9 +244,11 @@ def test_a_page_is_written_beside_the_plan_and_never_over_it(
     succeed("report", "a.planc")
     alone = (directory / "a.html").read_text()
     assert "0.0.weight:0" in alone
-    assert "Compared" not in alone
-    succeed("report", "a.planc", "b.planc", "-o", "both.html")
-    assert "Compared" in (directory / "both.html").read_text()
+    assert "side by side" not in alone
+    assert sha256((directory / "a.planc").read_bytes()).hexdigest() in alone
+    succeed("report", "a.planc", "b.planc", "b.planc", "-o", "three.html")
+    assert "side by side" in (directory / "three.html").read_text()
+    assert "at most 3 plans" in fail("report", *["a.planc"] * 4, "-o", "four.html")
     before = (directory / "b.planc").read_bytes()
     assert "name another file" in fail("report", "a.planc", "b.planc", "-o", "b.planc")
     assert (directory / "b.planc").read_bytes() == before

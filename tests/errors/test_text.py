@@ -20,7 +20,7 @@ from torch import nn
 
 import planc
 from planc.cli import run
-from planc.cli.report.html import plan_html
+from planc.cli.report.html import plans_html
 from planc.errors import MalformedFile, PlancError, PlancWarning, UnsafePath
 from planc.errors.text import escaped, hidden
 from planc.files.disk.limits import DEFAULT
@@ -192,7 +192,7 @@ def test_colours_of_a_terminal_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_free_text_is_escaped_on_a_page() -> None:
-    page = plan_html(free(), example_plan(), "a\x1b[2J.planc")
+    page = plans_html([free(), example_plan()], ["a\x1b[2J.planc", "b"])
     assert not hidden(page.replace("\n", ""))
     assert "a\\x1b[2J.planc" in page
     assert "\\u202e" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import click
@@ -27,12 +28,21 @@ def report(plan_files: tuple[Path, ...], out: Path | None) -> None:
 
     Example: planc report small.planc other.planc -o page.html
     """
-    import planc
+    from planc.cli.report.html import plans_html
+    from planc.files.disk.atomic import read_file, write_file
+    from planc.files.disk.limits import DEFAULT
+    from planc.files.formats import decode_plan
 
     out = out or plan_files[0].with_suffix(".html")
     check_writable(out)
     if out.exists() and any(out.samefile(given) for given in plan_files):
         raise PlancError(f"the page would replace the plan {out}: name another file with -o")
-    plans = [planc.load_plan(given) for given in plan_files]
-    planc.report(*plans, out=out, names=[given.name for given in plan_files])
+    contents = [read_file(given, DEFAULT.file) for given in plan_files]
+    pairs = zip(contents, plan_files, strict=True)
+    page = plans_html(
+        [decode_plan(content, name=str(given)) for content, given in pairs],
+        [given.name for given in plan_files],
+        [sha256(content).hexdigest() for content in contents],
+    )
+    write_file(out, page.encode())
     note(f"wrote {out}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from math import ceil, floor, log2
+from operator import add
 
 from planc.cli.report.sides import Row, Sizes
 
@@ -66,30 +67,32 @@ class Widths:
     stages: tuple[tuple[float, str], ...]
 
 
-def overview(tensors: Sequence[Sizes], plans: int) -> tuple[Part, ...]:
+def overview(tensors: Sequence[Sizes]) -> tuple[Part, ...]:
     """Parameters by module for the stacked bars: the deeper parts where one module has most."""
-    few = parts(tensors, plans, _SEGMENTS)
+    few = parts(tensors, _SEGMENTS)
     total = sum(part.before for part in few)
-    return few if all(part.before < 0.7 * total for part in few) else parts(tensors, plans)
+    return few if all(part.before < 0.7 * total for part in few) else parts(tensors)
 
 
-def parts(tensors: Sequence[Sizes], plans: int, most: int = _PARTS) -> tuple[Part, ...]:
-    """Parameters by module, at the greatest depth with ``most`` modules."""
-    sizes = [
-        (tensor.name.split(".")[:-1], [*_count(tensor)])
-        for tensor in tensors
-        if tensor.kind == "parameter"
-    ]
+def parts(tensors: Sequence[Sizes], most: int = _PARTS) -> tuple[Part, ...]:
+    """Parameters by module, at the greatest depth with ``most`` modules.
+
+    Where one level more has too many, as the layers of a deep network, siblings share a bar.
+    """
+    modules: dict[str, list[int]] = {}
+    for tensor in tensors:
+        if tensor.kind == "parameter":
+            _add(modules, tensor.name.rpartition(".")[0], tensor.counts)
     found: dict[str, list[int]] = {}
-    for depth in range(1, 1 + max((len(path) for path, _ in sizes), default=0) or 2):
+    for depth in range(1, 2 + max((name.count(".") for name in modules), default=0)):
         deeper: dict[str, list[int]] = {}
-        for path, counts in sizes:
-            total = deeper.setdefault(".".join(path[:depth]), [0] * (1 + plans))
-            for i, count in enumerate(counts):
-                total[i] += count
-        if len(deeper) > most and found:
+        for name, counts in modules.items():
+            _add(deeper, ".".join(name.split(".")[:depth]), counts)
+        if len(deeper) > most and len(found) > most // 3:
             break
-        found = deeper
+        found = deeper if len(deeper) <= most else _merged(deeper, most)
+        if found is not deeper:
+            break
     largest = max((before for before, *_ in found.values()), default=0) or 1
     return tuple(
         Part(name or "(the model itself)", before, tuple(after), 100 * before / largest)
@@ -97,12 +100,23 @@ def parts(tensors: Sequence[Sizes], plans: int, most: int = _PARTS) -> tuple[Par
     )
 
 
-def _count(tensor: Sizes) -> Iterator[int]:
-    size = 1
-    for length in tensor.before:
-        size *= length
-    yield size
-    yield from tensor.counts
+def _merged(modules: dict[str, list[int]], most: int) -> dict[str, list[int]]:
+    """At most about ``most`` entries: successive siblings in runs of equal length."""
+    length = ceil(len(modules) / most)
+    merged: dict[str, list[int]] = {}
+    for parent, siblings in groupby(modules, lambda name: name.rpartition(".")[0]):
+        names = list(siblings)
+        for at in range(0, len(names), length):
+            first, *others = names[at : at + length]
+            last = f" – {others[-1].removeprefix(f'{parent}.')}" if others else ""
+            for name in (first, *others):
+                _add(merged, first + last, modules[name])
+    return merged
+
+
+def _add(totals: dict[str, list[int]], name: str, counts: Sequence[int]) -> None:
+    known = totals.get(name)
+    totals[name] = [*counts] if known is None else [*map(add, known, counts)]
 
 
 def stacked(parts: Sequence[Part]) -> tuple[tuple[Segment, ...], ...]:
@@ -169,7 +183,7 @@ def _without_overlap(stages: Sequence[tuple[float, str]]) -> tuple[tuple[float, 
     shared = 0
     while texts and all(len(t) > shared + 1 and t[shared] == texts[0][shared] for t in texts):
         shared += 1
-    ends = [left for left, _ in stages[1:]] + [100.0]
+    ends = [left for left, _ in [*stages[1:], (100.0, "")]][: len(stages)]
     shown: list[tuple[float, float, str]] = []
     for (left, stage), _ in sorted(
         zip(stages, ends, strict=True), key=lambda pair: pair[0][0] - pair[1]

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from planc import __version__
 from planc.cli.report.charts import overview, parts, stacked, widths
@@ -28,7 +27,6 @@ from planc.cli.report.text import provenance_text
 from planc.errors import PlancError
 from planc.errors.text import escaped
 from planc.files.disk.atomic import write_file
-from planc.files.formats import encode_plan
 from planc.plan.arguments import a_path, a_plan, optional, some_patterns, takes
 from planc.plan.diff import diff
 from planc.plan.head import LETTERS, STYLE, change, head_html, lead, short
@@ -56,23 +54,31 @@ def report(
 
     Raises:
         PlancError: there are more than three plans, or not one name for each plan.
-        FileError: a plan is not valid.
+        OSError: the file cannot be written.
 
     >>> page = planc.report(plan, other, out="page.html")  # doctest: +SKIP
     """
-    plans = (plan, *(a_plan("others", other) for other in others))
-    if len(plans) > len(LETTERS):
-        raise PlancError(f"a page shows at most {len(LETTERS)} plans, got {len(plans)}")
+    plans = [plan, *(a_plan("others", other) for other in others)]
     if names is not None and len(names) != len(plans):
         raise PlancError(f"names: expected one for each of {len(plans)} plans, got {len(names)}")
-    page = _page(plans, names or [plan.fingerprint[:16] for plan in plans])
+    page = plans_html(plans, names or [plan.fingerprint[:16] for plan in plans])
     if out is not None:
-        write_file(Path(out), page.encode())
+        write_file(out, page.encode())
     return page
 
 
-def _page(plans: tuple[Plan, ...], names: Sequence[str]) -> str:
-    sides = Sides(plans)
+def plans_html(plans: Sequence[Plan], names: Sequence[str], digests: Sequence[str] = ()) -> str:
+    """Return the page for plans with names.
+
+    Args:
+        digests: the SHA-256 of each plan's file, if there are files.
+
+    Raises:
+        PlancError: there are more than three plans.
+    """
+    if len(plans) > len(LETTERS):
+        raise PlancError(f"a page shows at most {len(LETTERS)} plans, got {len(plans)}")
+    sides = Sides(tuple(plans))
     style, script = _style(), _source("plan.js")
     return _template().render(
         names=names,
@@ -80,11 +86,11 @@ def _page(plans: tuple[Plan, ...], names: Sequence[str]) -> str:
         version=__version__,
         plans=plans,
         lead=" · ".join(lead(plan) for plan in plans[:1]),
-        facts=_facts(plans),
+        facts=_facts(plans, digests),
         notes=_notes(plans),
         head=Markup(head_html(*plans)),
-        modules=parts(sides.tensors, len(plans)),
-        stacked=stacked(overview(sides.tensors, len(plans))),
+        modules=parts(sides.tensors),
+        stacked=stacked(overview(sides.tensors)),
         widths=widths(sides.rows),
         rows=sides.rows,
         kinds=sorted({group.kind for plan in plans for group in plan.groups}),
@@ -109,7 +115,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "bars": _bars, "bare": _bare}
+    environment.filters |= {"short": short, "bars": _bars, "bare": _bare, "name": _name}
     environment.globals |= {"change": change}
     return environment.get_template("plan.html")
 
@@ -122,7 +128,7 @@ def _shown(value: Any) -> Any:
 
 @cache
 def _source(name: str) -> str:
-    return files("planc.cli.report").joinpath("template", name).read_text("utf-8")
+    return (files("planc.cli.report") / "template" / name).read_text("utf-8")
 
 
 def _style() -> str:
@@ -142,6 +148,11 @@ def _policy(style: str, script: str) -> str:
     )
 
 
+def _name(text: str) -> Markup:
+    """Escape a name; it may break after each dot."""
+    return Markup(escape(escaped(text)).replace(".", Markup(".<wbr>")))
+
+
 def _bare(figure: float) -> str:
     """Format a coordinate with two digits at most."""
     return f"{figure:.2f}".rstrip("0").rstrip(".")
@@ -159,7 +170,7 @@ def _bars(found: Distribution, removed: bool) -> str:
     return "".join(path)
 
 
-def _facts(plans: tuple[Plan, ...]) -> list[tuple[str, list[str]]]:
+def _facts(plans: Sequence[Plan], digests: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
     """Names and values for each plan, in the words of the plan."""
     facts = {
         "made by": ["; ".join(map(provenance_text, plan.provenance)) for plan in plans],
@@ -167,12 +178,12 @@ def _facts(plans: tuple[Plan, ...]) -> list[tuple[str, list[str]]]:
         "target": [plan.target for plan in plans],
         "requires": [", ".join(plan.requires) for plan in plans],
         "structure": [plan.fingerprint[:16] for plan in plans],
-        "SHA-256 of the file": [sha256(encode_plan(plan)).hexdigest() for plan in plans],
+        "SHA-256 of the file": digests,
     }
     return [(name, values) for name, values in facts.items() if any(values)]
 
 
-def _notes(plans: tuple[Plan, ...]) -> list[str]:
+def _notes(plans: Sequence[Plan]) -> list[str]:
     """Remarks on plans side by side: other structures, and equal plans."""
     notes = []
     for letter, other in zip(LETTERS[1:], plans[1:], strict=False):
@@ -188,8 +199,8 @@ def _counts(sides: Sides) -> dict[str, int]:
     """Numbers of groups, by the filters of the table."""
     return {
         "all": len(sides.rows),
-        "pruned": sum(any(s and s.removed for s in row.sides) for row in sides.rows),
-        "whole": sum(not any(s and s.removed for s in row.sides) for row in sides.rows),
+        "pruned": sum(row.pruned for row in sides.rows),
+        "whole": sum(not row.pruned for row in sides.rows),
         "mixing": sum(bool(row.group.mixing) for row in sides.rows),
         "differing": sum(row.differs for row in sides.rows),
         "tensors": sum(tensor.changed for tensor in sides.tensors),

@@ -35,7 +35,9 @@ def record(sides: Sides) -> str:
             dict.fromkeys((c.text, c.reason) for plan in sides.plans for c in plan.constraints)
         ),
     }
-    text = json.dumps(_harmless(found), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(found, separators=(",", ":"))
+    if "\\u" in text or "\x7f" in text:  # perhaps an invisible character
+        text = json.dumps(_harmless(found), ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -25,9 +25,9 @@ class Sizes:
         return any(shape != self.before for shape in self.after)
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Elements after each plan."""
-        return tuple(0 if shape is None else prod(shape) for shape in self.after)
+    def counts(self) -> list[int]:
+        """Elements before, and after each plan."""
+        return [0 if shape is None else prod(shape) for shape in (self.before, *self.after)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class Row:
     def comparable(self) -> bool:
         """True if all plans have the group, with equally many units."""
         return all(side is not None and side.size == self.group.size for side in self.sides)
+
+    @property
+    def pruned(self) -> bool:
+        return any(side is not None and side.removed for side in self.sides)
 
     @property
     def differs(self) -> bool:
@@ -88,4 +92,3 @@ class Sides:
 def _after(plan: Plan) -> dict[str, Shape]:
     shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
     return shapes | {name: cut.shape for name, cut in plan.cuts.items()}
-

@@ -1,23 +1,28 @@
-"""The page of a plan: everything a reviewer asks is in it, and nothing in a plan can act there."""
+"""The page of plans: everything a reviewer asks is in it, and nothing in a plan can act there."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planc.cli.report.html import plan_html, short
-from planc.cli.report.strips import COLUMNS, strip
-from planc.plan.plan import Plan, PlanGroup
+import planc
+from planc.cli.report.html import plans_html, report
+from planc.errors import PlancError
+from planc.plan.plan import Plan
 from tests.support.strategies import example_plan, plans
 
 PLAN = example_plan()
-VOID = {"meta", "rect", "path"}
+VOID = {"meta", "rect", "path", "line", "wbr", "input"}
 
 
 class Page(HTMLParser):
@@ -28,6 +33,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.open: list[str] = []
+        self.inside: dict[str, list[str]] = {"style": [], "script": []}
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -40,110 +46,140 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        kept = self.inside.get(self.open[-1] if self.open else "", self.words)
+        kept.append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join("".join(self.words).split())
+
+    @property
+    def record(self) -> Any:
+        """The details, as the script reads them."""
+        return json.loads(self.inside["script"][0])
 
 
-def rectangles(path: str) -> Iterator[tuple[int, int, int, int]]:
-    """Left, bottom, width and height of each rectangle of a path."""
-    for match in re.finditer(r"M(\d+) (\d+)h(\d+)v-(\d+)h-(\d+)z", path):
-        left, bottom, width, height, back = map(int, match.groups())
-        assert width == back
-        yield left, bottom, width, height
+def page_of(*given: Plan, title: str = "a plan") -> Page:
+    return Page(plans_html(given, [title] * len(given)))
 
 
 @settings(max_examples=50)
 @given(plans())
 def test_a_page_says_all_of_a_plan(plan: Plan) -> None:
-    page = Page(plan_html(plan))
+    page = page_of(plan)
     assert page.open == []
-    text = page.text
-    assert plan.fingerprint[:16] in text
-    for group in plan.groups:
-        assert all(str(member) in text for member in group.members)
-    for change in plan.attributes:
-        assert repr(change.before) in text
-    for constraint in plan.constraints:
-        assert constraint.reason in text
+    assert plan.fingerprint[:16] in page.text
+    record = page.record
+    for group, drawn in zip(plan.groups, record["groups"], strict=True):
+        assert group.name in page.text
+        assert drawn["mixing"] == group.mixing
+        members = {
+            (record["tensors"][place][0], dim)
+            for _, _, found in drawn["nodes"]
+            for place, dim in found
+        }
+        assert members == {(member.tensor, member.dim) for member in group.members}
+    names = [f"{c.module}.{c.name}".lstrip(".") for c in plan.attributes]
+    assert [line[0] for line in record["attributes"]] == names
+    assert [line[2] for line in record["attributes"]] == [repr(c.after) for c in plan.attributes]
+    assert {tuple(line) for line in record["constraints"]} == {
+        (c.text, c.reason) for c in plan.constraints
+    }
 
 
 @settings(max_examples=50)
 @given(plans(), plans())
 def test_equal_plans_give_equal_pages_and_others_say_how_they_differ(a: Plan, b: Plan) -> None:
-    assert plan_html(a, b) == plan_html(a, b)
-    equal = "The plans are equal" in Page(plan_html(a, b)).text
-    assert equal == (a == b)
+    assert plans_html([a, b], "ab") == plans_html([a, b], "ab")
+    assert ("Plans A and B are equal." in page_of(a, b).text) == (a == b)
 
 
-HOSTILE = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>{{ 1234 * 1234 }}"
+def test_three_plans_stand_side_by_side() -> None:
+    other = PLAN.replace(
+        provenance=(replace(PLAN.provenance[0], criterion="another"),),
+        groups=(replace(PLAN.groups[0], removed=()), *PLAN.groups[1:]),
+    )
+    page = Page(plans_html([PLAN, other, PLAN], ["first", "second", "third"], ["1a", "2b", "3c"]))
+    assert all(word in page.text for word in ("first", "second", "third", "1a", "2b", "3c"))
+    assert f"1 of {len(PLAN.groups)} groups differs." in page.text
+    assert "another" in page.text
+    assert "Plans A and C are equal." in page.text
+    assert all(len(group["sides"]) == 3 for group in page.record["groups"])
+
+
+def test_plans_for_different_models_are_said_to_be() -> None:
+    other = PLAN.replace(source=replace(PLAN.source, structure=bytes(32)), groups=PLAN.groups[:-1])
+    page = page_of(PLAN, other)
+    assert "Plans A and B are for different structures" in page.text
+    assert page.record["groups"][-1]["sides"][1] is None
+
+
+def test_at_most_three_plans_fit_a_page() -> None:
+    with pytest.raises(PlancError, match="at most 3 plans, got 4"):
+        report(PLAN, PLAN, PLAN, PLAN)
+    with pytest.raises(PlancError, match="names: expected one for each of 2 plans, got 1"):
+        report(PLAN, PLAN, names=["one"])
+    with pytest.raises(PlancError, match="others: expected a planc"):
+        report(PLAN, "other.planc")  # type: ignore[arg-type]
+
+
+def test_the_library_writes_the_page_that_it_returns(tmp_path: Path) -> None:
+    page = planc.report(PLAN, out=tmp_path / "page.html", names="mine")
+    assert (tmp_path / "page.html").read_text() == page
+    assert "mine" in Page(page).text
+    assert PLAN.fingerprint[:16] in planc.report(PLAN)
+
+
+HOSTILE = "</script><script>alert(1)</script>\"'&<img src=x onerror=alert(1)>{{ 1234 * 1234 }}<!--"
 
 
 def test_what_a_plan_says_is_text_and_nothing_else() -> None:
     entry = replace(PLAN.provenance[0], criterion=HOSTILE)
-    groups = tuple(replace(group, mixing=HOSTILE) for group in PLAN.groups)
-    hostile = PLAN.replace(groups=groups, provenance=(entry,))
-    page = Page(plan_html(hostile, PLAN, title=HOSTILE))
-    harmless = Page(plan_html(PLAN, hostile, title="a plan"))
-    for found in (page, harmless):
-        assert not {tag for tag, _ in found.elements} & {"script", "img", "a", "link", "iframe"}
+    groups = tuple(replace(group, mixing=HOSTILE, kind=HOSTILE) for group in PLAN.groups)
+    constraints = tuple(replace(one, reason=HOSTILE) for one in PLAN.constraints)
+    hostile = PLAN.replace(groups=groups, provenance=(entry,), constraints=constraints)
+    for found in (page_of(hostile, title=HOSTILE), page_of(PLAN, hostile)):
+        tags = [tag for tag, _ in found.elements]
+        assert tags.count("script") == 2
+        assert not set(tags) & {"img", "link", "iframe", "base", "form"}
         assert not any(name.startswith("on") for _, attrs in found.elements for name in attrs)
+        assert not any("style" in attrs for _, attrs in found.elements)
         assert str(1234 * 1234) not in found.text
-    assert HOSTILE in " ".join(page.words)
+        assert HOSTILE in found.text
+    assert page_of(hostile).record["groups"][0]["mixing"] == HOSTILE
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
+def test_any_text_arrives_in_the_record_or_is_escaped(text: str) -> None:
+    reason = f"a{text}"
+    plan = PLAN.replace(groups=(replace(PLAN.groups[0], mixing=reason), *PLAN.groups[1:]))
+    found = page_of(plan).record["groups"][0]["mixing"]
+    assert found == reason or "\\" in found
+
+
+def test_the_policy_allows_the_style_and_the_script_of_the_page_alone() -> None:
+    text = plans_html([PLAN], ["a plan"])
+    page = Page(text)
+    policy = next(
+        attrs["content"]
+        for tag, attrs in page.elements
+        if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    for kind, inside in (("style", page.inside["style"]), ("script", page.inside["script"][1:])):
+        digest = b64encode(sha256("".join(inside).encode()).digest()).decode()
+        assert rules[f"{kind}-src"] == f"'sha256-{digest}'"
+    assert rules["default-src"] == "'none'"
+    assert "unsafe" not in policy
 
 
 def test_a_page_fetches_nothing() -> None:
-    page = Page(plan_html(PLAN))
-    assert not any({"src", "href"} & set(attrs) for _, attrs in page.elements)
-    assert "url(" not in plan_html(PLAN)
-    assert "@import" not in plan_html(PLAN)
-
-
-@given(st.data())
-def test_a_strip_has_a_full_column_for_each_unit_that_leaves(data: st.DataObject) -> None:
-    rows, cells = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 40))
-    units = data.draw(st.sets(st.integers(0, rows * cells - 1)))
-    drawn = strip(PlanGroup("g", "features", rows * cells, rows, ()), [("gone", sorted(units))])
-    found = set()
-    for left, bottom, width, height in rectangles(drawn.paths[0][1]):
-        assert height == 8
-        row = (bottom + 1) // 9 - 1
-        found |= {row * cells + column for column in range(left, left + width)}
-    assert found == units
-
-
-@given(st.integers(COLUMNS + 1, 5000), st.floats(0, 1))
-def test_bins_of_a_strip_are_filled_by_the_share_that_leaves(size: int, share: float) -> None:
-    units = range(int(size * share))
-    drawn = strip(PlanGroup("g", "features", size, 1, ()), [("gone", units)])
-    area = sum(width * height for _, _, width, height in rectangles(drawn.paths[0][1]))
-    assert drawn.columns == COLUMNS
-    assert area / (8 * COLUMNS) == pytest.approx(len(units) / size, abs=2 / COLUMNS)
-
-
-def test_sets_of_a_strip_stand_on_one_another() -> None:
-    size = 4 * COLUMNS
-    sets = [("both", range(0, size, 4)), ("gone", range(1, size, 4)), ("other", ())]
-    paths = dict(strip(PlanGroup("g", "features", size, 1, ()), sets).paths)
-    assert list(rectangles(paths["both"])) == [(0, 8, COLUMNS, 2)]
-    assert list(rectangles(paths["gone"])) == [(0, 6, COLUMNS, 2)]
-    assert paths["other"] == ""
-
-
-@pytest.mark.parametrize(
-    ("figure", "expected"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (1000, "1 k"),
-        (999_499, "999 k"),
-        (999_500, "1 M"),
-        (4_089_184_256, "4.09 G"),
-        (17_563_837_440, "17.6 G"),
-        (10**19, "1e+04 P"),
-    ],
-)
-def test_figures_are_short(figure: int, expected: str) -> None:
-    assert short(figure) == expected
+    text = plans_html([PLAN], ["a plan"])
+    for tag, attrs in Page(text).elements:
+        assert not {"src", "srcset", "data", "action"} & set(attrs)
+        target = attrs.get("href")
+        assert target is None or (tag == "a" and target.startswith("#"))
+    for word in ("url(", "@import", "fetch(", "XMLHttpRequest", "innerHTML", "eval("):
+        assert word not in text
+    assert set(re.findall(r"https?://[^\"' ]*", text)) == {"http://www.w3.org/2000/svg"}

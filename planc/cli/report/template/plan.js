@@ -237,7 +237,7 @@ function histogram(side, i) {
     height: 100 * number / tallest }));
   s.kept.forEach((kept, bin) => {
     bar("gone", bin, 0, s.removed[bin]);
-    bar("kept", bin, s.removed[bin], kept);
+    bar(several ? `plan${i}` : "kept", bin, s.removed[bin], kept);
   });
   const lines = [drawn("line", { class: "base", x1: 0, x2: "100%", y1: 110.5, y2: 110.5 })];
   if (s.at !== null) {
@@ -281,11 +281,11 @@ function cut(text, most) {
 
 function box(x, y, module, tensors) {
   const first = shapes(tensors[0][0]);
-  const more = tensors.length > 1 ? ` and ${tensors.length - 1} more` : "";
+  const more = tensors.length > 1 ? ` +${tensors.length - 1}` : "";
   return drawn("g", {}, drawn("title", {}, [module, ...tensors.map(([place]) => shapes(place))].join("\n")),
     drawn("rect", { x, y, width: WIDE, height: HIGH - 8, rx: 5 }),
     drawn("text", { class: "name", x: x + 10, y: y + 15 }, cut(module || "(the model itself)", 38)),
-    drawn("text", { x: x + 10, y: y + 29 }, (first + more).slice(0, 52)));
+    drawn("text", { x: x + 10, y: y + 29 }, (first.length > 46 ? first.slice(0, 45) + "…" : first) + more));
 }
 
 function side(nodes, x, middle, from, to) {
