@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 
 import torch
+from planc.cli.report.strips import strip
 from torchvision.models import resnet18
 
 import planc
 from planc.cli.report.html import short
-from planc.cli.report.strips import strip
 from planc.cli.report.text import COSTS
 
 FILE = Path(__file__).parents[2] / "examples" / "report.svg"

@@ -30,7 +30,7 @@ from planc.files.disk.atomic import write_file
 from planc.plan.arguments import a_path, a_plan, optional, some_patterns, takes
 from planc.plan.diff import diff
 from planc.plan.head import LETTERS, STYLE, change, head_html, lead, short
-from planc.plan.plan import Plan
+from planc.plan.plan import Plan, Provenance
 from planc.plan.specification import inputs_text
 
 
@@ -95,7 +95,7 @@ def plans_html(plans: Sequence[Plan], names: Sequence[str], digests: Sequence[st
         rows=sides.rows,
         kinds=sorted({group.kind for plan in plans for group in plan.groups}),
         scores=[[side and distribution(side) for side in row.sides] for row in sides.rows],
-        scored=any(getattr(group, "scores", None) for plan in plans for group in plan.groups),
+        scored=any(group.scores for plan in plans for group in plan.groups),
         mixing=any(group.mixing for plan in plans for group in plan.groups),
         counts=_counts(sides),
         data=Markup(record(sides)),
@@ -174,6 +174,15 @@ def _facts(plans: Sequence[Plan], digests: Sequence[str]) -> list[tuple[str, Seq
     """Names and values for each plan, in the words of the plan."""
     facts = {
         "made by": ["; ".join(map(provenance_text, plan.provenance)) for plan in plans],
+        "weights": ["; ".join(filter(None, map(_weights, plan.provenance))) for plan in plans],
+        "statistics": [
+            "; ".join(entry.statistics.hex() for entry in plan.provenance if entry.statistics)
+            for plan in plans
+        ],
+        "decisions": [
+            "; ".join(decision for entry in plan.provenance for decision in entry.decisions)
+            for plan in plans
+        ],
         "inputs": [inputs_text(plan.inputs) for plan in plans],
         "target": [plan.target for plan in plans],
         "requires": [", ".join(plan.requires) for plan in plans],
@@ -183,9 +192,23 @@ def _facts(plans: Sequence[Plan], digests: Sequence[str]) -> list[tuple[str, Seq
     return [(name, values) for name, values in facts.items() if any(values)]
 
 
+_ORIGINS = {"file": "from a file", "factory": "as built by the factory", "model": "of a module"}
+
+
+def _weights(entry: Provenance) -> str:
+    """The origin and the digest of the weights that were scored."""
+    digest = entry.weights.hex() if entry.weights else ""
+    return ", ".join(filter(None, [_ORIGINS.get(entry.origin, entry.origin), digest]))
+
+
 def _notes(plans: Sequence[Plan]) -> list[str]:
-    """Remarks on plans side by side: other structures, and equal plans."""
-    notes = []
+    """Remarks: weights that may be random, other structures, equal plans."""
+    notes = [
+        f"{f'Plan {letter}' if len(plans) > 1 else 'This plan'} was scored on weights as the "
+        "model's factory built them: they may be random."
+        for letter, plan in zip(LETTERS, plans, strict=False)
+        if any(entry.origin == "factory" for entry in plan.provenance)
+    ]
     for letter, other in zip(LETTERS[1:], plans[1:], strict=False):
         found = diff(plans[0], other)
         if not found:

@@ -34,6 +34,7 @@ def record(sides: Sides) -> str:
         "constraints": list(
             dict.fromkeys((c.text, c.reason) for plan in sides.plans for c in plan.constraints)
         ),
+        "outputs": _outputs(sides.plans),
     }
     text = json.dumps(found, separators=(",", ":"))
     if "\\u" in text or "\x7f" in text:  # perhaps an invisible character
@@ -127,6 +128,20 @@ def _distribution(found: Distribution) -> dict[str, Any]:
         "kept_from": found.kept_from,
         "over": found.over,
     }
+
+
+def _outputs(plans: tuple[Plan, ...]) -> list[list[str]]:
+    """Name and dimension, size before, and size after each plan."""
+    tables = [{(o.name, o.dim): o for o in plan.outputs} for plan in plans]
+    found = {key: output for table in reversed(tables) for key, output in table.items()}
+    return [
+        [
+            f"{name or '(the result)'}:{dim}",
+            str(output.size),
+            *(str(len(t[name, dim].kept) if (name, dim) in t else output.size) for t in tables),
+        ]
+        for (name, dim), output in found.items()
+    ]
 
 
 def _attributes(plans: tuple[Plan, ...]) -> list[list[str]]:

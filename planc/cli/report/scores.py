@@ -48,10 +48,9 @@ class Distribution:
 
 def distribution(group: PlanGroup) -> Distribution | None:
     """Return the distribution of a group's scores; None if the plan holds none."""
-    scores = getattr(group, "scores", None)
-    if not scores:
+    if group.unit_scores is None:
         return None
-    values = np.frombuffer(scores, dtype="<f4").astype(np.float64)
+    values = group.unit_scores.astype(np.float64)
     gone = marked(group.removed, group.size)
     low, high = float(values.min()), float(values.max())
     logarithmic = low > 0 and high / low > _SPREAD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -52,7 +52,9 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        return any(side != self.group for side in self.sides)
+        """True if plans remove other units, or describe the group otherwise; scores aside."""
+        first = replace(self.group, scores=None)
+        return any(side is None or replace(side, scores=None) != first for side in self.sides)
 
     @property
     def common(self) -> float | None:

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 import planc
 from planc.cli.report.html import plans_html, report
 from planc.errors import PlancError
-from planc.plan.plan import Plan
+from planc.plan.plan import OutputChange, Plan
 from tests.support.strategies import example_plan, plans
 
 PLAN = example_plan()
@@ -105,6 +106,41 @@ def test_three_plans_stand_side_by_side() -> None:
     assert "another" in page.text
     assert "Plans A and C are equal." in page.text
     assert all(len(group["sides"]) == 3 for group in page.record["groups"])
+
+
+def test_a_page_says_what_a_plan_was_computed_from() -> None:
+    entry = replace(
+        PLAN.provenance[0],
+        weights=b"w" * 32,
+        origin="factory",
+        statistics=b"s" * 32,
+        decisions=("keep a.weight:0 1", "remove c.weight:0 0,5"),
+    )
+    plan = PLAN.replace(
+        provenance=(entry,),
+        outputs=(OutputChange("", 1, 6, (0, 2, 3, 5)), OutputChange("states.0", 0, 9, (8,))),
+    )
+    page = page_of(plan)
+    assert f"as built by the factory, {entry.weights.hex()}" in page.text
+    assert entry.statistics.hex() in page.text
+    assert "keep a.weight:0 1; remove c.weight:0 0,5" in page.text
+    assert "This plan was scored on weights as the model's factory built them" in page.text
+    assert "Plan B was scored" in page_of(PLAN, plan).text
+    assert "factory" not in page_of(PLAN).text
+    assert page.record["outputs"] == [["(the result):1", "6", "4"], ["states.0:0", "9", "1"]]
+    assert page_of(PLAN, plan).record["outputs"][1] == ["states.0:0", "9", "9", "1"]
+
+
+def test_scores_of_a_plan_are_drawn() -> None:
+    assert "The plan holds no scores." in page_of(PLAN).text
+    scores = np.arange(6, dtype="<f4").tobytes()
+    plan = PLAN.replace(groups=(replace(PLAN.groups[0], scores=scores), *PLAN.groups[1:]))
+    page = page_of(plan)
+    assert "The plan holds no scores." not in page.text
+    drawn = page.record["groups"][0]["sides"][0]["scores"]
+    assert (drawn["low"], drawn["high"], drawn["over"]) == (0, 5, 2)
+    assert "scores" not in page.record["groups"][1]["sides"][0]
+    assert "0 of 3 groups differ." in page_of(PLAN, plan).text
 
 
 def test_plans_for_different_models_are_said_to_be() -> None:

@@ -354,6 +354,7 @@ const tables = {
     .map(([name, before, ...sizes]) => [name, dims(before),
       ...sizes.map((size) => size === null ? "–" : size ? dims(size) : "same")])],
   attributes: [["attribute", "before", ...after], () => record.attributes],
+  outputs: [["output", "before", ...after], () => record.outputs],
   constraints: [["constraint", "reason"], () => record.constraints],
 };
 
