@@ -1,35 +1,41 @@
-"""The picture in README.md: the report of a pruned resnet18, drawn as an SVG image.
+"""The picture in README.md: the page of a pruned resnet18, drawn as an SVG image.
 
 ``python -m tests.scripts.picture`` writes ``examples/report.svg`` anew; tests/test_documents.py
-compares it with a fresh drawing. Figures, units and colours are those of ``planc report``.
+compares it with a fresh drawing. Figures, charts and colours are those of ``planc report``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
 import torch
-from planc.cli.report.strips import strip
 from torchvision.models import resnet18
 
 import planc
-from planc.cli.report.html import short
-from planc.cli.report.text import COSTS
+from planc.cli.report.charts import Segment, overview, stacked, widths
+from planc.cli.report.sides import Sides
+from planc.plan.head import change, counted, lead, short
 
 FILE = Path(__file__).parents[2] / "examples" / "report.svg"
-WIDTH = 860
+WIDTH, HEIGHT = 860, 500
+LEFT, RIGHT = 28, 832
 _STYLE = """
-text { font: 14px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1c2126 }
-.title { font-size: 22px; font-weight: 600 }
-.soft { fill: #5b6770; font-size: 13px }
-.figure { font-size: 18px }
-.code { font: 13px ui-monospace, "DejaVu Sans Mono", monospace }
-.page { fill: #ffffff; stroke: #dfe3e6 }
-.panel { fill: #f6f7f8 }
-.stays { fill: #c9d8e8 }
-.kept { fill: #3573b1 }
-.gone { fill: #d8641c }
+text { font: 13px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1a1f26 }
+.title { font-size: 22px; font-weight: 650 }
+.heading { font-size: 15px; font-weight: 650 }
+.soft { fill: #5a6572 }
+.small { fill: #5a6572; font-size: 11px }
+.figure { font-size: 18px; font-weight: 600 }
+.within { fill: #ffffff; font-size: 11px }
+.page { fill: #ffffff; stroke: #e2e6ea }
+.track { fill: #e2e6ea }
+.grid { stroke: #e2e6ea }
+.before { fill: #8a96a3; stroke: #ffffff }
+.kept { fill: #2f6fb7 }
+.after { fill: #2f6fb7; stroke: #ffffff }
+.gone { fill: #e07b39; fill-opacity: .42 }
 """
 
 
@@ -42,56 +48,68 @@ def plan() -> planc.Plan:
 
 
 def drawing(plan: planc.Plan, title: str) -> str:
-    """The costs and the groups of a plan as an SVG image."""
-    height = 250 + 26 * len(plan.groups)
-    touched = sum(bool(group.removed) for group in plan.groups)
-    lead = f"A pruning plan: {touched} of {len(plan.groups)} groups lose units."
+    """The savings, the parameters and the widths of a plan as an SVG image."""
+    sides = Sides((plan,))
+    channels = [sum(g.size for g in plan.groups), sum(g.kept for g in plan.groups)]
+    before, after = plan.cost_before, plan.cost_after
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>The report of {escape(title)}</title>",
         f"<style>{_STYLE}</style>",
-        f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
-        _text(24, 42, title, "title"),
-        _text(24, 68, lead),
+        f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8"/>',
+        _text(LEFT, 44, title, "title"),
+        _text(LEFT, 68, f"{lead(plan)}.", "soft"),
+        *_figure(LEFT, "Channels", channels[0], channels[1], counted(channels[1])),
+        *_figure(LEFT + 276, "Parameters", before.params, after.params, short(after.params)),
+        *_figure(LEFT + 552, "MACs", before.macs, after.macs, short(after.macs)),
+        _text(LEFT, 184, "Where the parameters are", "heading"),
     ]
-    for i, (field, name) in enumerate(COSTS):
-        before, after = getattr(plan.cost_before, field), getattr(plan.cost_after, field)
-        parts += _card(24 + 276 * i, name, before, after)
-    y = 226
-    for x, heading in ((24, "group"), (250, "kind"), (340, "units: removed, kept")):
-        parts.append(_text(x, y, heading, "soft"))
-    parts += [_text(738, y, "of", "soft", "end"), _text(836, y, "kept", "soft", "end")]
-    for group in plan.groups:
-        y += 26
-        drawn = strip(group, (("gone", group.removed),))
-        scale = f"translate(340 {y - 13}) scale({350 / drawn.columns:.4f} {16 / drawn.height:.4f})"
-        bars = [f'<rect class="stays" width="{drawn.columns}" height="{drawn.height}"/>']
-        bars += [f'<path class="{name}" d="{path}"/>' for name, path in drawn.paths]
-        parts += [
-            _text(24, y, group.name, "code"),
-            _text(250, y, group.kind),
-            f'<g transform="{scale}">{"".join(bars)}</g>',
-            _text(738, y, str(group.size), "", "end"),
-            _text(836, y, str(group.kept), "", "end"),
-        ]
-    return "\n".join([*parts, "</svg>", ""])
+    bars = stacked(overview(sides.tensors))
+    for y, kind, bar in zip((196, 222), ("before", "after"), bars, strict=True):
+        parts += _bar(y, kind, bar)
+    parts.append(_text(LEFT, 276, "Widths along the network", "heading"))
+    return "\n".join([*parts, *_widths(sides, 292, 170), "</svg>", ""])
 
 
-def _card(x: int, name: str, before: int, after: int) -> list[str]:
-    """One cost before and after, with a bar for the share that is left."""
-    share = after / before
-    return [
-        f'<rect class="panel" x="{x}" y="90" width="260" height="106" rx="8"/>',
-        _text(x + 16, 114, name, "soft"),
-        _text(x + 16, 140, f"{short(before)} → {short(after)}", "figure"),
-        f'<rect class="stays" x="{x + 16}" y="152" width="228" height="12" rx="3"/>',
-        f'<rect class="kept" x="{x + 16}" y="152" width="{228 * share:.1f}" height="12" rx="3"/>',
-        _text(x + 16, 184, f"{100 * share:.1f} % left", "soft"),
-    ]
+def _figure(x: int, name: str, before: int, after: int, shown: str) -> Iterator[str]:
+    """A figure after pruning, the change, and a bar for the part that is kept."""
+    yield _text(x, 100, name, "small")
+    yield _text(x, 122, shown, "figure")
+    yield _text(x + 252, 122, change(before, after), "soft", "end")
+    yield f'<rect class="track" x="{x}" y="132" width="252" height="6"/>'
+    yield f'<rect class="kept" x="{x}" y="132" width="{252 * after / before:.1f}" height="6"/>'
 
 
-def _text(x: int, y: int, text: str, kind: str = "", anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+def _bar(y: int, kind: str, segments: Sequence[Segment]) -> Iterator[str]:
+    scale = (RIGHT - LEFT) / 100
+    for part in segments:
+        x, width = LEFT + scale * part.start, scale * part.width
+        yield f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20"/>'
+        if part.label:
+            yield _text(x + 5, y + 14, part.label, "within")
+
+
+def _widths(sides: Sides, top: int, height: int) -> Iterator[str]:
+    found = widths(sides.rows)
+    scale, left = (RIGHT - LEFT - 34) / 100, LEFT + 34
+    down = height / 100
+    for place, width in found.lines:
+        y = top + down * place
+        yield f'<line class="grid" x1="{left}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield _text(left - 8, y + 4, str(width), "small", "end")
+    for column in found.columns:
+        x, wide = left + scale * (column.left + 0.16 * column.width), 0.68 * scale * column.width
+        for kind, a, b in (("gone", column.top, column.bottom), ("kept", column.bottom, 100.0)):
+            y, high = top + down * a, down * (b - a)
+            at = f'x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}"'
+            yield f'<rect class="{kind}" {at}/>'
+    for start, name in found.stages:
+        yield _text(left + scale * start + 4, top + height + 16, name, "small")
+
+
+def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
+    place = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
+    return f'<text class="{kind}" {place}>{escape(text)}</text>'
 
 
 if __name__ == "__main__":

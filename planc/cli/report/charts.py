@@ -15,7 +15,7 @@ from planc.cli.report.sides import Row, Sizes
 
 _PARTS = 24  # most modules in the table of parameters
 _SEGMENTS = 9  # most modules in the stacked bars
-_STAGES = 14  # most labels under the widths
+_STAGES = 4  # fewest labels under the widths, if there is room
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,34 +162,37 @@ def widths(rows: Sequence[Row]) -> Widths:
 
 
 def _stages(names: Sequence[str]) -> tuple[tuple[float, str], ...]:
-    """Names of successive stages, at the greatest depth that fits; none for too many."""
+    """Names of successive stages, at the greatest depth with room for nearly all of them."""
     paths = [name.split(":")[0].split(".")[:-1] for name in names]
-    found: list[tuple[float, str]] = []
+    found = []
     for depth in range(1, 1 + max((len(path) for path in paths), default=0)):
-        deeper: list[tuple[float, str]] = []
-        at = 0
+        stages, at = [], 0
         for stage, members in groupby(".".join(path[:depth]) for path in paths):
-            deeper.append((100 * at / len(names), stage))
-            at += len(list(members))
-        if len(deeper) > _STAGES:
-            break
-        found = deeper
-    return _without_overlap(found)
+            end = at + len(list(members))
+            stages.append((100 * at / len(names), 100 * end / len(names), stage))
+            at = end
+        found.append(_without_overlap(stages))
+    wide = [labels for labels, covered in found if covered >= 90 and len(labels) >= _STAGES]
+    return wide[-1] if wide else max((labels for labels, _ in found), key=len, default=())
 
 
-def _without_overlap(stages: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
-    """The stages with room for their names, the longest first; a common beginning is left out."""
-    texts = [stage.split(".") for _, stage in stages if stage]
+def _without_overlap(
+    stages: Sequence[tuple[float, float, str]],
+) -> tuple[tuple[tuple[float, str], ...], float]:
+    """The stages with room for their names, the longest first, and the percentage they cover.
+
+    A common beginning is left out.
+    """
+    texts = [stage.split(".") for _, _, stage in stages if stage]
     shared = 0
     while texts and all(len(t) > shared + 1 and t[shared] == texts[0][shared] for t in texts):
         shared += 1
-    ends = [left for left, _ in [*stages[1:], (100.0, "")]][: len(stages)]
     shown: list[tuple[float, float, str]] = []
-    for (left, stage), _ in sorted(
-        zip(stages, ends, strict=True), key=lambda pair: pair[0][0] - pair[1]
-    ):
+    covered = 0.0
+    for left, end, stage in sorted(stages, key=lambda stage: stage[0] - stage[1]):
         name = ".".join(stage.split(".")[shared:])
         right = left + 0.75 * len(name) + 1
         if name and right <= 101 and all(right <= a or left >= b for a, b, _ in shown):
             shown.append((left, right, name))
-    return tuple((left, name) for left, _, name in sorted(shown))
+            covered += end - left
+    return tuple((left, name) for left, _, name in sorted(shown)), covered

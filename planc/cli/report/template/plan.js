@@ -285,7 +285,7 @@ function box(x, y, module, tensors) {
   return drawn("g", {}, drawn("title", {}, [module, ...tensors.map(([place]) => shapes(place))].join("\n")),
     drawn("rect", { x, y, width: WIDE, height: HIGH - 8, rx: 5 }),
     drawn("text", { class: "name", x: x + 10, y: y + 15 }, cut(module || "(the model itself)", 38)),
-    drawn("text", { x: x + 10, y: y + 29 }, (first.length > 46 ? first.slice(0, 45) + "…" : first) + more));
+    drawn("text", { x: x + 10, y: y + 29 }, (first.length > 44 ? first.slice(0, 43) + "…" : first) + more));
 }
 
 function side(nodes, x, middle, from, to) {
