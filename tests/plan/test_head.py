@@ -6,7 +6,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from planc.plan.head import change, counted, head_html, lead, short
 from planc.plan.plan import Cost, Plan
@@ -64,6 +64,7 @@ def test_heads_of_several_plans_are_lettered() -> None:
     assert "Parameters 25.6 M → A 6.9 M −73.0 % B 25.6 M –" in text(head_html(PLAN, other))
 
 
+@settings(max_examples=25)
 @given(plans())
 def test_the_lead_counts_units(plan: Plan) -> None:
     removed = sum(len(group.removed) for group in plan.groups)

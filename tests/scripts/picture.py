@@ -28,14 +28,15 @@ text { font: 13px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1a1f2
 .soft { fill: #5a6572 }
 .small { fill: #5a6572; font-size: 11px }
 .figure { font-size: 18px; font-weight: 600 }
+.label { font-size: 11px }
 .within { fill: #ffffff; font-size: 11px }
 .page { fill: #ffffff; stroke: #e2e6ea }
 .track { fill: #e2e6ea }
 .grid { stroke: #e2e6ea }
-.before { fill: #8a96a3; stroke: #ffffff }
+.before { fill: #c8d0d8; stroke: #ffffff }
 .kept { fill: #2f6fb7 }
 .after { fill: #2f6fb7; stroke: #ffffff }
-.gone { fill: #e07b39; fill-opacity: .42 }
+.gone { fill: #dd6f28; fill-opacity: .42 }
 """
 
 
@@ -86,7 +87,7 @@ def _bar(y: int, kind: str, segments: Sequence[Segment]) -> Iterator[str]:
         x, width = LEFT + scale * part.start, scale * part.width
         yield f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20"/>'
         if part.label:
-            yield _text(x + 5, y + 14, part.label, "within")
+            yield _text(x + 5, y + 14, part.label, "within" if kind == "after" else "label")
 
 
 def _widths(sides: Sides, top: int, height: int) -> Iterator[str]:

@@ -34,10 +34,18 @@ from planc.plan.plan import Plan, Provenance
 from planc.plan.specification import inputs_text
 
 
-@takes(plan=a_plan, out=optional(a_path), names=optional(some_patterns))
+@takes(
+    plan=a_plan,
+    other=optional(a_plan),
+    third=optional(a_plan),
+    out=optional(a_path),
+    names=optional(some_patterns),
+)
 def report(
     plan: Plan,
-    *others: Plan,
+    other: Plan | None = None,
+    third: Plan | None = None,
+    *,
     out: str | os.PathLike[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> str:
@@ -48,17 +56,17 @@ def report(
 
     Args:
         plan: the plan.
-        others: up to two plans to show beside it; groups are matched by name.
+        other, third: plans to show beside it; groups are matched by name.
         out: the file to write, replaced if it exists.
         names: a name for each plan, such as its file's; the beginnings of the digests by default.
 
     Raises:
-        PlancError: there are more than three plans, or not one name for each plan.
+        PlancError: there is not one name for each plan.
         OSError: the file cannot be written.
 
     >>> page = planc.report(plan, other, out="page.html")  # doctest: +SKIP
     """
-    plans = [plan, *(a_plan("others", other) for other in others)]
+    plans = [given for given in (plan, other, third) if given is not None]
     if names is not None and len(names) != len(plans):
         raise PlancError(f"names: expected one for each of {len(plans)} plans, got {len(names)}")
     page = plans_html(plans, names or [plan.fingerprint[:16] for plan in plans])

@@ -28,6 +28,7 @@ def record(sides: Sides) -> str:
     places = {tensor.name: i for i, tensor in enumerate(sides.tensors)}
     modules = {m.path: dict(m.attributes) for p in reversed(sides.plans) for m in p.modules}
     found = {
+        "plans": len(sides.plans),
         "tensors": [_tensor(tensor) for tensor in sides.tensors],
         "groups": [_group(row, sides.tensors, places, modules) for row in sides.rows],
         "attributes": _attributes(sides.plans),

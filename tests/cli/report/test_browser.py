@@ -220,6 +220,13 @@ def test_two_plans_stand_side_by_side(page: Browser, tmp_path: Path) -> None:
     assert "B 20 of 32 removed: 8–27" in detail
 
 
+def test_a_plan_without_groups_has_a_page(page: Browser, tmp_path: Path) -> None:
+    planc.report(chain(), chain(), out=tmp_path / "none.html")
+    page.open(tmp_path / "none.html")
+    assert names(page) == []
+    assert "0 of 0 groups differ." in page.run("document.body.innerText")
+
+
 def test_a_large_plan_opens_quickly_enough_to_read(page: Browser, tmp_path: Path) -> None:
     large = chain(*[i % 8 for i in range(300)])
     planc.report(large, out=tmp_path / "large.html")

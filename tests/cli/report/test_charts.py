@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planc.cli.report.charts import overview, parts, stacked, widths
@@ -31,6 +31,7 @@ def row(name: str, *sides: tuple[int, int] | None) -> Row:
     )
 
 
+@settings(max_examples=25)
 @given(plans())
 def test_the_bars_add_up_to_the_parameters(plan: Plan) -> None:
     after = {name: cut.shape for name, cut in plan.cuts.items()}

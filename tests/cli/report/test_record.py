@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from planc.cli.report.record import record
 from planc.cli.report.sides import Sides
@@ -69,6 +69,7 @@ def test_a_bias_goes_with_its_weight() -> None:
     assert found == [["m", "writes", [[0, 0], [1, 0]]]]
 
 
+@settings(max_examples=25)
 @given(plans())
 def test_bitmaps_hold_the_removed_units(plan: Plan) -> None:
     for group, drawn in zip(plan.groups, json.loads(record(Sides((plan,))))["groups"], strict=True):

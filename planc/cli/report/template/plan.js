@@ -346,8 +346,7 @@ function members(group) {
 
 // ---------------------------------------------------------------- tables on demand
 
-const sides = record.groups.length ? record.groups[0].sides.length : 1;
-const after = several ? [...letters].slice(0, sides).map((letter) => `after ${letter}`) : ["after"];
+const after = several ? [...letters].slice(0, record.plans).map((letter) => `after ${letter}`) : ["after"];
 const tables = {
   tensors: [["tensor", "before", ...after], () => record.tensors
     .filter(([, , ...sizes]) => sizes.some((size) => size !== 0))
