@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planc.analysis.columns import Shapes
-from planc.analysis.cost import CostModel, cost_model
+from planc.analysis.cost import CostModel, cost_model, macs_by_module
 from planc.analysis.equations import Constraint, Equations, Operation, equations
 from planc.analysis.grouping import Grouping, UnitMask, group_units
 from planc.analysis.places import Places, places
@@ -74,6 +74,15 @@ class Analysis:
     def cost(self) -> CostModel:
         """MACs, parameters and bytes as polynomials in the groups' widths."""
         return cost_model(self.graph, self.walked, self.grouping)
+
+    def macs_by_module(self, kept: Sequence[int]) -> dict[str, int]:
+        """MACs of each module by its path, with ``kept[g]`` units in each row of group ``g``."""
+        of = by_group(kept)
+        return {module: poly.value(of) for module, poly in self._macs.items()}
+
+    @cached_property
+    def _macs(self) -> dict[str, Poly]:
+        return macs_by_module(self.graph, self.walked, self.grouping)
 
     @cached_property
     def widths(self) -> tuple[Poly, ...]:

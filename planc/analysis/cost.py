@@ -6,7 +6,7 @@ One multiply-accumulate of a convolution or matrix product is one MAC, or two FL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from planc.analysis.grouping import Grouping
@@ -33,30 +33,47 @@ class CostModel:
 
 def cost_model(graph: Graph, walked: Walked, grouping: Grouping) -> CostModel:
     """The cost model of a graph; tied parameters count once, buffers not at all."""
-    widths: dict[tuple[int, int], Poly] = {}
+    width = _widths(grouping)
+    macs: dict[Monomial, int] = {}
+    params: dict[Monomial, int] = {}
+    size: dict[Monomial, int] = {}
+
+    for cost in walked.facts.products:
+        _add(macs, product(width(x, d) for x, d in cost.widths), cost.factor)
+    for tensor in graph.tensors:
+        if tensor.kind == "parameter":
+            x = walked.labels[tensor.value]
+            count = product(width(x, d) for d in range(x.rank))
+            _add(params, count, 1)
+            _add(size, count, tensor.itemsize)
+    return CostModel(Poly.of(macs), Poly.of(params), Poly.of(size))
+
+
+def macs_by_module(graph: Graph, walked: Walked, grouping: Grouping) -> dict[str, Poly]:
+    """The MACs of the operators in each module, by its path; their sum is that of the model."""
+    width = _widths(grouping)
+    found: dict[str, dict[Monomial, int]] = {}
+    for cost in walked.facts.products:
+        total = found.setdefault(graph.nodes[cost.node].module, {})
+        _add(total, product(width(x, d) for x, d in cost.widths), cost.factor)
+    return {module: Poly.of(total) for module, total in found.items()}
+
+
+def _widths(grouping: Grouping) -> Callable[[Labelled, int], Poly]:
+    """The width of a value along a dimension; each is computed once."""
+    known: dict[tuple[int, int], Poly] = {}
 
     def width(x: Labelled, dim: int) -> Poly:
         if not x.layers:
             return Poly.const(x.shape[dim])
         key = (id(x), dim)
-        if key not in widths:
-            widths[key] = grouping.width(x, dim)
-        return widths[key]
+        if key not in known:
+            known[key] = grouping.width(x, dim)
+        return known[key]
 
-    macs: dict[Monomial, int] = {}
-    params: dict[Monomial, int] = {}
-    size: dict[Monomial, int] = {}
+    return width
 
-    def add(total: dict[Monomial, int], poly: Poly, factor: int) -> None:
-        for monomial, c in poly.terms:
-            total[monomial] = total.get(monomial, 0) + c * factor
 
-    for cost in walked.facts.products:
-        add(macs, product(width(x, d) for x, d in cost.widths), cost.factor)
-    for tensor in graph.tensors:
-        if tensor.kind == "parameter":
-            x = walked.labels[tensor.value]
-            count = product(width(x, d) for d in range(x.rank))
-            add(params, count, 1)
-            add(size, count, tensor.itemsize)
-    return CostModel(Poly.of(macs), Poly.of(params), Poly.of(size))
+def _add(total: dict[Monomial, int], poly: Poly, factor: int) -> None:
+    for monomial, c in poly.terms:
+        total[monomial] = total.get(monomial, 0) + c * factor

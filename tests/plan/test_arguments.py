@@ -127,7 +127,7 @@ def calls(place: Path) -> Iterator[Call]:
         "save": {"path": place / "again.safetensors", "model": v["smaller"], "plan": plan},
         "save_latency": {"table": v["table"], "path": place / "t2"},
         "save_masks": {"masks": v["masks"], "path": place / "m2"},
-        "report": {"plan": plan, "other": plan, "third": None,
+        "report": {"plan": plan, "other": plan, "third": None, "analysis": v["analysis"],
                    "out": place / "page.html", "names": ["a", "b"]},
         "save_plan": {"plan": plan, "path": place / "p2"},
         "save_statistics": {"statistics": v["statistics"], "path": place / "s2"},

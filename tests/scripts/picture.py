@@ -65,7 +65,8 @@ def drawing(plan: planc.Plan, title: str) -> str:
         *_figure(LEFT + 552, "MACs", before.macs, after.macs, short(after.macs)),
         _text(LEFT, 184, "Where the parameters are", "heading"),
     ]
-    bars = stacked(overview(sides.tensors))
+    modules = overview(sides.tensors)
+    bars = stacked([part.name for part in modules], [part.params for part in modules])
     for y, kind, bar in zip((196, 222), ("before", "after"), bars, strict=True):
         parts += _bar(y, kind, bar)
     parts.append(_text(LEFT, 276, "Widths along the network", "heading"))

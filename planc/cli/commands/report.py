@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from planc.cli.models import Given, model_options
 from planc.cli.options import EXIT_CODES, FILE
-from planc.cli.terminal import check_writable, note
+from planc.cli.terminal import check_writable, note, status
 from planc.errors import PlancError
+
+if TYPE_CHECKING:
+    from planc.analysis import Analysis
+    from planc.plan.plan import Plan
 
 
 @click.command(epilog=EXIT_CODES)
@@ -21,7 +27,13 @@ from planc.errors import PlancError
     metavar="FILE",
     help="The page to write.  [default: PLAN with the suffix .html]",
 )
-def report(plan_files: tuple[Path, ...], out: Path | None) -> None:
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="The model of the plans, to show MACs by module; a plan holds their total.",
+)
+@model_options
+def report(plan_files: tuple[Path, ...], out: Path | None, model: str | None, given: Given) -> None:
     """Write a page for reviewers of PLAN, or of two or three plans side by side.
 
     The page is one HTML file for any browser. It fetches nothing; equal plans give equal pages.
@@ -35,14 +47,27 @@ def report(plan_files: tuple[Path, ...], out: Path | None) -> None:
 
     out = out or plan_files[0].with_suffix(".html")
     check_writable(out)
-    if out.exists() and any(out.samefile(given) for given in plan_files):
+    if out.exists() and any(out.samefile(path) for path in plan_files):
         raise PlancError(f"the page would replace the plan {out}: name another file with -o")
-    contents = [read_file(given, DEFAULT.file) for given in plan_files]
+    contents = [read_file(path, DEFAULT.file) for path in plan_files]
     pairs = zip(contents, plan_files, strict=True)
+    plans = [decode_plan(content, name=str(path)) for content, path in pairs]
     page = plans_html(
-        [decode_plan(content, name=str(given)) for content, given in pairs],
-        [given.name for given in plan_files],
+        plans,
+        [path.name for path in plan_files],
         [sha256(content).hexdigest() for content in contents],
+        None if model is None else _analysis(plans[0], model, given),
     )
     write_file(out, page.encode())
     note(f"wrote {out}")
+
+
+def _analysis(plan: Plan, model: str, given: Given) -> Analysis:
+    """The analysis of a model on the inputs of a plan."""
+    import planc
+    from planc.modules.inputs import materialise
+
+    built = given.build(model)
+    with status(f"analysing {model}"):
+        args, kwargs = materialise(plan.inputs)
+        return planc.analyze(planc.trace(built, args, kwargs))

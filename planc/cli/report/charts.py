@@ -1,11 +1,11 @@
-"""Charts of the page: parameters by module, and widths along the network.
+"""Charts of the page: costs by module, and widths along the network.
 
 Coordinates are percentages, so the drawings take any width without distorted text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from math import ceil, floor, log2
@@ -18,6 +18,10 @@ _SEGMENTS = 9  # most modules in the stacked bars
 _STAGES = 4  # fewest labels under the widths, if there is room
 
 
+Macs = Mapping[str, Sequence[int]]
+"""MACs of each module before, and after each plan."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """A part of a stacked bar, in percent of the chart."""
@@ -28,18 +32,16 @@ class Segment:
     label: str
 
 
+Bar = tuple[Segment, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Parameters of a module before, and after each plan."""
+    """Parameters and MACs of a module: before, and after each plan. MACs are empty if unknown."""
 
     name: str
-    before: int
-    after: tuple[int, ...]
-    scale: float  # of `before` relative to the largest, in percent
-
-    def share(self, plan: int) -> float:
-        """Width of the bar of one plan, in percent of the chart."""
-        return self.scale * self.after[plan] / self.before if self.before else 0.0
+    params: tuple[int, ...]
+    macs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +69,27 @@ class Widths:
     stages: tuple[tuple[float, str], ...]
 
 
-def overview(tensors: Sequence[Sizes]) -> tuple[Part, ...]:
-    """Parameters by module for the stacked bars: the deeper parts where one module has most."""
-    few = parts(tensors, _SEGMENTS)
-    total = sum(part.before for part in few)
-    return few if all(part.before < 0.7 * total for part in few) else parts(tensors)
+def overview(tensors: Sequence[Sizes], macs: Macs | None = None) -> tuple[Part, ...]:
+    """Costs by module for the stacked bars: the deeper parts where one module has most."""
+    few = parts(tensors, macs, _SEGMENTS)
+    total = sum(part.params[0] for part in few)
+    return few if all(part.params[0] < 0.7 * total for part in few) else parts(tensors, macs)
 
 
-def parts(tensors: Sequence[Sizes], most: int = _PARTS) -> tuple[Part, ...]:
-    """Parameters by module, at the greatest depth with ``most`` modules.
+def parts(
+    tensors: Sequence[Sizes], macs: Macs | None = None, most: int = _PARTS
+) -> tuple[Part, ...]:
+    """Costs by module, at the greatest depth with ``most`` modules.
 
     Where one level more has too many, as the layers of a deep network, siblings share a bar.
     """
     modules: dict[str, list[int]] = {}
     for tensor in tensors:
         if tensor.kind == "parameter":
-            _add(modules, tensor.name.rpartition(".")[0], tensor.counts)
+            unknown = [0] * len(tensor.counts) if macs else []
+            _add(modules, tensor.name.rpartition(".")[0], [*tensor.counts, *unknown])
+    for name, counts in (macs or {}).items():
+        _add(modules, name, [*[0] * len(counts), *counts])
     found: dict[str, list[int]] = {}
     for depth in range(1, 2 + max((name.count(".") for name in modules), default=0)):
         deeper: dict[str, list[int]] = {}
@@ -93,10 +100,10 @@ def parts(tensors: Sequence[Sizes], most: int = _PARTS) -> tuple[Part, ...]:
         found = deeper if len(deeper) <= most else _merged(deeper, most)
         if found is not deeper:
             break
-    largest = max((before for before, *_ in found.values()), default=0) or 1
+    middle = len(next(iter(found.values()), ())) // (2 if macs else 1)
     return tuple(
-        Part(name or "(the model itself)", before, tuple(after), 100 * before / largest)
-        for name, (before, *after) in found.items()
+        Part(name or "(the model itself)", tuple(counts[:middle]), tuple(counts[middle:]))
+        for name, counts in found.items()
     )
 
 
@@ -119,20 +126,23 @@ def _add(totals: dict[str, list[int]], name: str, counts: Sequence[int]) -> None
     totals[name] = [*counts] if known is None else [*map(add, known, counts)]
 
 
-def stacked(parts: Sequence[Part]) -> tuple[tuple[Segment, ...], ...]:
-    """One bar before, and one after each plan, relative to the longest."""
-    bars = [[part.before for part in parts]]
-    bars += [list(side) for side in zip(*(part.after for part in parts), strict=True)]
+def stacked(names: Sequence[str], costs: Sequence[Sequence[int]]) -> tuple[Bar, ...]:
+    """One bar before, and one after each plan, relative to the longest.
+
+    Args:
+        costs: the costs of each named module: before, and after each plan.
+    """
+    bars = [list(side) for side in zip(*costs, strict=True)]
     longest = max((sum(bar) for bar in bars), default=0) or 1
-    return tuple(tuple(_segments(parts, bar, longest)) for bar in bars)
+    return tuple(tuple(_segments(names, bar, longest)) for bar in bars)
 
 
-def _segments(parts: Sequence[Part], sizes: Sequence[int], longest: int) -> Iterator[Segment]:
+def _segments(names: Sequence[str], sizes: Sequence[int], longest: int) -> Iterator[Segment]:
     ends = accumulate(sizes)
-    for part, size, end in zip(parts, sizes, ends, strict=True):
+    for name, size, end in zip(names, sizes, ends, strict=True):
         width = 100 * size / longest
-        label = part.name if 0.7 * len(part.name) + 1 < width else ""
-        yield Segment(part.name, 100 * (end - size) / longest, width, label)
+        label = name if 0.7 * len(name) + 1 < width else ""
+        yield Segment(name, 100 * (end - size) / longest, width, label)
 
 
 def widths(rows: Sequence[Row]) -> Widths:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
 
 from planc import __version__
-from planc.cli.report.charts import overview, parts, stacked, widths
+from planc.cli.report.charts import Bar, Part, overview, parts, stacked, widths
 from planc.cli.report.record import record
 from planc.cli.report.scores import BINS, Distribution, distribution
 from planc.cli.report.sides import Sides
@@ -27,17 +27,30 @@ from planc.cli.report.text import provenance_text
 from planc.errors import PlancError
 from planc.errors.text import escaped
 from planc.files.disk.atomic import write_file
-from planc.plan.arguments import a_path, a_plan, optional, some_patterns, takes
+from planc.plan.arguments import a_path, a_plan, described, optional, some_patterns, takes
 from planc.plan.diff import diff
 from planc.plan.head import LETTERS, STYLE, change, head_html, lead, short
 from planc.plan.plan import Plan, Provenance
 from planc.plan.specification import inputs_text
+
+if TYPE_CHECKING:
+    from planc.analysis import Analysis
+
+
+def _an_analysis(name: str, value: Any) -> Any:
+    """An analysis, recognised without importing :mod:`planc.analysis`."""
+    if callable(getattr(value, "macs_by_module", None)) and not isinstance(value, type):
+        return value
+    raise PlancError(
+        f"{name}: expected an analysis, got {described(value)}; give what planc.analyze returns"
+    )
 
 
 @takes(
     plan=a_plan,
     other=optional(a_plan),
     third=optional(a_plan),
+    analysis=optional(_an_analysis),
     out=optional(a_path),
     names=optional(some_patterns),
 )
@@ -46,6 +59,7 @@ def report(
     other: Plan | None = None,
     third: Plan | None = None,
     *,
+    analysis: Analysis | None = None,
     out: str | os.PathLike[str] | None = None,
     names: Sequence[str] | None = None,
 ) -> str:
@@ -57,11 +71,13 @@ def report(
     Args:
         plan: the plan.
         other, third: plans to show beside it; groups are matched by name.
+        analysis: the analysis of the plans' model, from :func:`planc.analyze`, to show MACs by
+            module; a plan holds their total alone.
         out: the file to write, replaced if it exists.
         names: a name for each plan, such as its file's; the beginnings of the digests by default.
 
     Raises:
-        PlancError: there is not one name for each plan.
+        PlancError: there is not one name for each plan; the analysis is of another model.
         OSError: the file cannot be written.
 
     >>> page = planc.report(plan, other, out="page.html")  # doctest: +SKIP
@@ -69,24 +85,31 @@ def report(
     plans = [given for given in (plan, other, third) if given is not None]
     if names is not None and len(names) != len(plans):
         raise PlancError(f"names: expected one for each of {len(plans)} plans, got {len(names)}")
-    page = plans_html(plans, names or [plan.fingerprint[:16] for plan in plans])
+    titles = names or [plan.fingerprint[:16] for plan in plans]
+    page = plans_html(plans, titles, analysis=analysis)
     if out is not None:
         write_file(out, page.encode())
     return page
 
 
-def plans_html(plans: Sequence[Plan], names: Sequence[str], digests: Sequence[str] = ()) -> str:
+def plans_html(
+    plans: Sequence[Plan],
+    names: Sequence[str],
+    digests: Sequence[str] = (),
+    analysis: Analysis | None = None,
+) -> str:
     """Return the page for plans with names.
 
     Args:
         digests: the SHA-256 of each plan's file, if there are files.
 
     Raises:
-        PlancError: there are more than three plans.
+        PlancError: there are more than three plans; the analysis is of another model.
     """
     if len(plans) > len(LETTERS):
         raise PlancError(f"a page shows at most {len(LETTERS)} plans, got {len(plans)}")
     sides = Sides(tuple(plans))
+    macs = None if analysis is None else sides.macs(analysis)
     style, script = _style(), _source("plan.js")
     return _template().render(
         names=names,
@@ -97,8 +120,8 @@ def plans_html(plans: Sequence[Plan], names: Sequence[str], digests: Sequence[st
         facts=_facts(plans, digests),
         notes=_notes(plans),
         head=Markup(head_html(*plans)),
-        modules=parts(sides.tensors),
-        stacked=stacked(overview(sides.tensors)),
+        modules=parts(sides.tensors, macs),
+        costs=_costs(overview(sides.tensors, macs)),
         widths=widths(sides.rows),
         rows=sides.rows,
         kinds=sorted({group.kind for plan in plans for group in plan.groups}),
@@ -111,6 +134,16 @@ def plans_html(plans: Sequence[Plan], names: Sequence[str], digests: Sequence[st
         script=Markup(script),
         policy=_policy(style, script),
     )
+
+
+def _costs(modules: Sequence[Part]) -> list[tuple[str, str, tuple[Bar, ...]]]:
+    """Name, field and stacked bars of each known cost by module."""
+    known = [("parameters", "params"), ("MACs", "macs")][: 2 if modules and modules[0].macs else 1]
+    names = [part.name for part in modules]
+    return [
+        (name, field, stacked(names, [getattr(part, field) for part in modules]))
+        for name, field in known
+    ]
 
 
 @cache

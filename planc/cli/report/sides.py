@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING
 
+from planc.errors import PlancError
+from planc.plan.head import LETTERS
 from planc.plan.plan import Plan, PlanGroup
+
+if TYPE_CHECKING:
+    from planc.analysis import Analysis
 
 Shape = tuple[int, ...]
 
@@ -78,6 +84,28 @@ class Sides:
         tables = [{group.name: group for group in plan.groups} for plan in self.plans]
         names = dict.fromkeys(name for table in tables for name in table)
         return tuple(Row(tuple(table.get(name) for table in tables)) for name in names)
+
+    def macs(self, analysis: Analysis) -> dict[str, tuple[int, ...]]:
+        """MACs of each module before, and after each plan.
+
+        Raises:
+            PlancError: the analysis is not that of the model of the plans.
+        """
+        cells = [group.cells for group in analysis.groups]
+        columns = [analysis.macs_by_module(cells)]
+        for letter, plan in zip(LETTERS, self.plans, strict=False):
+            kept = {group.name: group.kept // group.rows for group in plan.groups}
+            names = [group.name for group in analysis.groups]
+            columns.append(analysis.macs_by_module([kept.get(name, 0) for name in names]))
+            found = [sum(columns[0].values()), sum(columns[-1].values())]
+            expected = [plan.cost_before.macs, plan.cost_after.macs]
+            if found != expected or set(kept) != set(names):
+                raise PlancError(
+                    f"the analysis counts {found[0]:,} MACs before and {found[1]:,} after, plan "
+                    f"{letter} has {expected[0]:,} and {expected[1]:,}: give the analysis of the "
+                    "model and the inputs that the plan is made for"
+                )
+        return {name: tuple(column[name] for column in columns) for name in columns[0]}
 
     @cached_property
     def tensors(self) -> tuple[Sizes, ...]:

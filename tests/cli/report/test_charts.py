@@ -37,20 +37,29 @@ def test_the_bars_add_up_to_the_parameters(plan: Plan) -> None:
     after = {name: cut.shape for name, cut in plan.cuts.items()}
     parameters = [tensor for tensor in plan.tensors if tensor.kind == "parameter"]
     for found in (parts(Sides((plan,)).tensors), overview(Sides((plan,)).tensors)):
-        assert sum(part.before for part in found) == sum(prod(t.shape) for t in parameters)
-        assert sum(part.after[0] for part in found) == sum(
+        assert sum(part.params[0] for part in found) == sum(prod(t.shape) for t in parameters)
+        assert sum(part.params[1] for part in found) == sum(
             prod(after.get(t.name, t.shape)) for t in parameters
         )
 
 
 def test_modules_stand_at_the_greatest_depth_that_fits() -> None:
     found = parts(sizes(a_x_weight=((4, 4), (2, 4)), a_y_weight=((4,), (2,)), b_bias=((3,), (3,))))
-    assert [(part.name, part.before, part.after) for part in found] == [
-        ("a.x", 16, (8,)),
-        ("a.y", 4, (2,)),
-        ("b", 3, (3,)),
+    assert [(part.name, part.params, part.macs) for part in found] == [
+        ("a.x", (16, 8), ()),
+        ("a.y", (4, 2), ()),
+        ("b", (3, 3), ()),
     ]
-    assert [part.share(0) for part in found] == [50.0, 12.5, 18.75]
+
+
+def test_macs_stand_beside_the_parameters_of_their_modules() -> None:
+    macs = {"a.x": (100, 25), "a.attention": (10, 10)}
+    found = parts(sizes(a_x_weight=((4, 4), (2, 4)), b_bias=((3,), (3,))), macs)
+    assert [(part.name, part.params, part.macs) for part in found] == [
+        ("a.x", (16, 8), (100, 25)),
+        ("b", (3, 3), (0, 0)),
+        ("a.attention", (0, 0), (10, 10)),
+    ]
 
 
 def test_layers_of_a_deep_network_share_bars() -> None:
@@ -62,7 +71,7 @@ def test_layers_of_a_deep_network_share_bars() -> None:
         "model.layers.0 – 4",
         "model.layers.5 – 9",
     ]
-    assert sum(part.before for part in found) == 208
+    assert sum(part.params[0] for part in found) == 208
 
 
 def test_parameters_of_the_model_itself_have_a_name() -> None:
@@ -72,7 +81,7 @@ def test_parameters_of_the_model_itself_have_a_name() -> None:
 
 def test_stacked_bars_share_one_scale() -> None:
     found = parts(sizes(a_weight=((6,), (3,)), b_weight=((2,), (1,))))
-    before, after = stacked(found)
+    before, after = stacked([part.name for part in found], [part.params for part in found])
     assert [(s.start, s.width) for s in before] == [(0.0, 75.0), (75.0, 25.0)]
     assert [(s.start, s.width) for s in after] == [(0.0, 37.5), (37.5, 12.5)]
     assert [s.label for s in before] == ["a", "b"]

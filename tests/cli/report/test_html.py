@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 import planc
 from planc.cli.report.html import plans_html, report
+from planc.cli.report.sides import Sides
 from planc.errors import PlancError
 from planc.plan.plan import OutputChange, Plan
+from tests.support.small import build
 from tests.support.strategies import example_plan, plans
 
 PLAN = example_plan()
@@ -141,6 +143,21 @@ def test_scores_of_a_plan_are_drawn() -> None:
     assert (drawn["low"], drawn["high"], drawn["over"]) == (0, 5, 2)
     assert "scores" not in page.record["groups"][1]["sides"][0]
     assert "0 of 3 groups differ." in page_of(PLAN, plan).text
+
+
+def test_macs_by_module_come_from_the_analysis_of_the_model() -> None:
+    model, inputs = build("residual")
+    plan = planc.compile(model, inputs, ratio=0.5)
+    analysis = planc.analyze(planc.trace(model, inputs))
+    page = Page(report(plan, analysis=analysis))
+    assert "Where the parameters and MACs are" in page.text
+    assert page.open == []
+    before, after = map(sum, zip(*Sides((plan,)).macs(analysis).values(), strict=True))
+    assert (before, after) == (plan.cost_before.macs, plan.cost_after.macs)
+    with pytest.raises(PlancError, match=r"the analysis counts .* give the analysis of the"):
+        report(PLAN, analysis=analysis)
+    with pytest.raises(PlancError, match="analysis: expected an analysis, got the class"):
+        report(plan, analysis=type(analysis))  # type: ignore[arg-type]
 
 
 def test_plans_for_different_models_are_said_to_be() -> None:
