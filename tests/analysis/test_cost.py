@@ -184,3 +184,13 @@ def test_the_price_of_every_count_is_that_of_the_plan() -> None:
         plan = planc.compile(model, inputs, ratio=ratio)
         kept = [group.kept // group.rows for group in plan.groups]
         assert analysis.cost.price(kept) == plan.cost_after
+
+
+@pytest.mark.parametrize("name", ["residual", "attention"])
+def test_macs_of_the_modules_add_up_to_those_of_the_plan(name: str) -> None:
+    model, inputs = build(name)
+    analysis = planc.analyze(planc.trace(model, inputs))
+    plan = planc.compile(model, inputs, ratio=0.5)
+    found = analysis.macs_by_module([group.kept // group.rows for group in plan.groups])
+    assert sum(found.values()) == plan.cost_after.macs
+    assert set(found) <= {path for path, _ in model.named_modules()}

@@ -248,6 +248,9 @@ def test_a_page_is_written_beside_the_plan_and_never_over_it(
     assert sha256((directory / "a.planc").read_bytes()).hexdigest() in alone
     succeed("report", "a.planc", "b.planc", "b.planc", "-o", "three.html")
     assert "side by side" in (directory / "three.html").read_text()
+    assert "MACs are" not in alone
+    succeed("report", "a.planc", "--model", MODEL, "-o", "macs.html")
+    assert "Where the parameters and MACs are" in (directory / "macs.html").read_text()
     assert "at most 3 plans" in fail("report", *["a.planc"] * 4, "-o", "four.html")
     before = (directory / "b.planc").read_bytes()
     assert "name another file" in fail("report", "a.planc", "b.planc", "-o", "b.planc")

@@ -217,7 +217,7 @@ def _facts(plans: Sequence[Plan], digests: Sequence[str]) -> list[tuple[str, Seq
         "made by": ["; ".join(map(provenance_text, plan.provenance)) for plan in plans],
         "weights": ["; ".join(filter(None, map(_weights, plan.provenance))) for plan in plans],
         "statistics": [
-            "; ".join(entry.statistics.hex() for entry in plan.provenance if entry.statistics)
+            "; ".join(entry.statistics.hex()[:16] for entry in plan.provenance if entry.statistics)
             for plan in plans
         ],
         "decisions": [
@@ -238,18 +238,24 @@ _ORIGINS = {"file": "from a file", "factory": "as built by the factory", "model"
 
 def _weights(entry: Provenance) -> str:
     """The origin and the digest of the weights that were scored."""
-    digest = entry.weights.hex() if entry.weights else ""
+    digest = entry.weights.hex()[:16] if entry.weights else ""
     return ", ".join(filter(None, [_ORIGINS.get(entry.origin, entry.origin), digest]))
 
 
 def _notes(plans: Sequence[Plan]) -> list[str]:
     """Remarks: weights that may be random, other structures, equal plans."""
-    notes = [
-        f"{f'Plan {letter}' if len(plans) > 1 else 'This plan'} was scored on weights as the "
-        "model's factory built them: they may be random."
+    notes = []
+    built = [
+        letter
         for letter, plan in zip(LETTERS, plans, strict=False)
         if any(entry.origin == "factory" for entry in plan.provenance)
     ]
+    if built:
+        which = f" of {' and '.join(built)}" if len(plans) > 1 else ""
+        notes.append(
+            f"The scores{which} are those of weights as the model's factory built them: they may "
+            "be random."
+        )
     for letter, other in zip(LETTERS[1:], plans[1:], strict=False):
         found = diff(plans[0], other)
         if not found:

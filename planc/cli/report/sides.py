@@ -101,9 +101,9 @@ class Sides:
             expected = [plan.cost_before.macs, plan.cost_after.macs]
             if found != expected or set(kept) != set(names):
                 raise PlancError(
-                    f"the analysis counts {found[0]:,} MACs before and {found[1]:,} after, plan "
-                    f"{letter} has {expected[0]:,} and {expected[1]:,}: give the analysis of the "
-                    "model and the inputs that the plan is made for"
+                    f"the analysis has {len(names)} groups and {found[0]:,} MACs, plan {letter} "
+                    f"{len(kept)} groups and {expected[0]:,} MACs: give the analysis of the model "
+                    "and the inputs that the plan is made for"
                 )
         return {name: tuple(column[name] for column in columns) for name in columns[0]}
 

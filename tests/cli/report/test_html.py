@@ -123,11 +123,11 @@ def test_a_page_says_what_a_plan_was_computed_from() -> None:
         outputs=(OutputChange("", 1, 6, (0, 2, 3, 5)), OutputChange("states.0", 0, 9, (8,))),
     )
     page = page_of(plan)
-    assert f"as built by the factory, {entry.weights.hex()}" in page.text
-    assert entry.statistics.hex() in page.text
+    assert f"as built by the factory, {(b'w' * 8).hex()}" in page.text
+    assert (b"s" * 8).hex() in page.text
     assert "keep a.weight:0 1; remove c.weight:0 0,5" in page.text
-    assert "This plan was scored on weights as the model's factory built them" in page.text
-    assert "Plan B was scored" in page_of(PLAN, plan).text
+    assert "The scores are those of weights as the model's factory built them" in page.text
+    assert "The scores of B are those of" in page_of(PLAN, plan).text
     assert "factory" not in page_of(PLAN).text
     assert page.record["outputs"] == [["(the result):1", "6", "4"], ["states.0:0", "9", "1"]]
     assert page_of(PLAN, plan).record["outputs"][1] == ["states.0:0", "9", "9", "1"]
@@ -154,7 +154,9 @@ def test_macs_by_module_come_from_the_analysis_of_the_model() -> None:
     assert page.open == []
     before, after = map(sum, zip(*Sides((plan,)).macs(analysis).values(), strict=True))
     assert (before, after) == (plan.cost_before.macs, plan.cost_after.macs)
-    with pytest.raises(PlancError, match=r"the analysis counts .* give the analysis of the"):
+    with pytest.raises(
+        PlancError, match=r"the analysis has \d+ groups and [\d,]+ MACs, plan A 3 groups"
+    ):
         report(PLAN, analysis=analysis)
     with pytest.raises(PlancError, match="analysis: expected an analysis, got the class"):
         report(plan, analysis=type(analysis))  # type: ignore[arg-type]

@@ -88,3 +88,11 @@ def test_shapes_are_given_after_each_plan() -> None:
     assert found["tensors"][0] == ["a.weight", [6, 1], [4, 1], 0]
     assert found["groups"][0]["sides"][1] is None
     assert found["attributes"][0] == ["a.out_features", "6", "4", "6"]
+
+
+def test_a_unit_costs_a_fraction_of_a_byte() -> None:
+    size = 100_000
+    run = (Run(0, size, 0, 1),)
+    group = PlanGroup("g", "c", size, 1, (Member("m.w", 0, run),), "", tuple(range(0, size, 2)))
+    plan = complete((TensorSpec(("m.w",), (size,), "parameter"),), (), (group,), ())
+    assert len(record(Sides((plan,)))) < size / 5
