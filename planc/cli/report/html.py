@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -21,7 +22,7 @@ from markupsafe import Markup, escape
 from planc import __version__
 from planc.cli.report.charts import Bar, Part, overview, parts, stacked, widths
 from planc.cli.report.record import record
-from planc.cli.report.scores import BINS, Distribution, distribution
+from planc.cli.report.scores import BINS, Distribution
 from planc.cli.report.sides import Sides
 from planc.cli.report.text import provenance_text
 from planc.errors import PlancError
@@ -125,8 +126,8 @@ def plans_html(
         widths=widths(sides.rows),
         rows=sides.rows,
         kinds=sorted({group.kind for plan in plans for group in plan.groups}),
-        scores=[[side and distribution(side) for side in row.sides] for row in sides.rows],
-        scored=any(group.scores for plan in plans for group in plan.groups),
+        scores=sides.scores,
+        scored=any(any(found) for found in sides.scores),
         mixing=any(group.mixing for plan in plans for group in plan.groups),
         counts=_counts(sides),
         data=Markup(record(sides)),
@@ -200,15 +201,14 @@ def _bare(figure: float) -> str:
 
 
 def _bars(found: Distribution, removed: bool) -> str:
-    """Path data of a small histogram, 20 high: removed units, or the kept ones on top of them."""
-    tallest = found.tallest or 1
-    path = []
-    for i in range(BINS):
-        below, count = (0, found.removed[i]) if removed else (found.removed[i], found.kept[i])
-        if count:
-            bottom, height = 20 - 20 * below / tallest, 20 * count / tallest
-            path.append(f"M{i} {_bare(bottom)}v-{_bare(height)}h1v{_bare(height)}z")
-    return "".join(path)
+    """Path data of a small histogram, 20 high: all units, or the removed ones in front of them."""
+    path, last = ["M0 20"], 0
+    counts = found.removed if removed else [*map(add, found.kept, found.removed)]
+    for i, count in enumerate(counts):
+        if count != last:
+            path.append(f"H{i}V{round(20 - 20 * count / found.tallest, 1):g}")
+            last = count
+    return "".join([*path, f"H{BINS}V20z"])
 
 
 def _facts(plans: Sequence[Plan], digests: Sequence[str]) -> list[tuple[str, Sequence[str]]]:

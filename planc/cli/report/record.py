@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from planc.cli.report.scores import Distribution, distribution
+from planc.cli.report.scores import Distribution
 from planc.cli.report.sides import Row, Sides, Sizes
 from planc.errors.text import escaped
 from planc.ir.units import marked
@@ -30,7 +30,16 @@ def record(sides: Sides) -> str:
     found = {
         "plans": len(sides.plans),
         "tensors": [_tensor(tensor) for tensor in sides.tensors],
-        "groups": [_group(row, sides.tensors, places, modules) for row in sides.rows],
+        "groups": [
+            _group(row, sides.tensors, places, modules)
+            | {
+                "sides": [
+                    side and _side(side, found)
+                    for side, found in zip(row.sides, scores, strict=True)
+                ]
+            }
+            for row, scores in zip(sides.rows, sides.scores, strict=True)
+        ],
         "attributes": _attributes(sides.plans),
         "constraints": list(
             dict.fromkeys((c.text, c.reason) for plan in sides.plans for c in plan.constraints)
@@ -70,7 +79,6 @@ def _group(
         "kind": group.kind,
         "mixing": group.mixing,
         "nodes": [(path, role, list(found)) for (path, role), found in nodes.items()],
-        "sides": [side and _side(side) for side in row.sides],
     }
 
 
@@ -105,7 +113,7 @@ def _role(tensor: Sizes, dim: int, attributes: dict[str, Any]) -> str:
     return WRITES if dim == int(second) else READS
 
 
-def _side(group: PlanGroup) -> dict[str, Any]:
+def _side(group: PlanGroup, found: Distribution | None) -> dict[str, Any]:
     bits = np.packbits(marked(group.removed, group.size), bitorder="little")
     side = {
         "size": group.size,
@@ -113,7 +121,6 @@ def _side(group: PlanGroup) -> dict[str, Any]:
         "removed": len(group.removed),
         "bits": b64encode(bits.tobytes()).decode() if group.removed else "",
     }
-    found = distribution(group)
     return side if found is None else side | {"scores": _distribution(found)}
 
 

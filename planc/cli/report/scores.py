@@ -55,8 +55,9 @@ def distribution(group: PlanGroup) -> Distribution | None:
     low, high = float(values.min()), float(values.max())
     logarithmic = low > 0 and high / low > _SPREAD
     scale = np.log if logarithmic else np.asarray
-    edges = np.linspace(scale(low), scale(high) if high > low else scale(low) + 1, BINS + 1)
-    kept, removed = (np.histogram(scale(values[at]), edges)[0].tolist() for at in (~gone, gone))
+    start, width = scale(low), (scale(high) - scale(low)) or 1.0
+    bins = np.minimum((scale(values) - start) / width * BINS, BINS - 1).astype(np.int64)
+    kept, removed = (np.bincount(bins[at], minlength=BINS).tolist() for at in (~gone, gone))
     removed_to = float(values[gone].max()) if gone.any() else None
     kept_from = float(values[~gone].min()) if not gone.all() else None
     over = 0 if kept_from is None else int((values[gone] > kept_from).sum())

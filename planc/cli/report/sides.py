@@ -7,6 +7,7 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
+from planc.cli.report.scores import Distribution, distribution
 from planc.errors import PlancError
 from planc.plan.head import LETTERS
 from planc.plan.plan import Plan, PlanGroup
@@ -84,6 +85,14 @@ class Sides:
         tables = [{group.name: group for group in plan.groups} for plan in self.plans]
         names = dict.fromkeys(name for table in tables for name in table)
         return tuple(Row(tuple(table.get(name) for table in tables)) for name in names)
+
+    @cached_property
+    def scores(self) -> tuple[tuple[Distribution | None, ...], ...]:
+        """The distribution of scores of each row, for each plan."""
+        return tuple(
+            tuple(None if side is None else distribution(side) for side in row.sides)
+            for row in self.rows
+        )
 
     def macs(self, analysis: Analysis) -> dict[str, tuple[int, ...]]:
         """MACs of each module before, and after each plan.
