@@ -111,13 +111,14 @@ def plans_html(
         raise PlancError(f"a page shows at most {len(LETTERS)} plans, got {len(plans)}")
     sides = Sides(tuple(plans))
     macs = None if analysis is None else sides.macs(analysis)
-    style, script = _style(), _source("plan.js")
+    style = STYLE + _source("plan.css")
+    script = _source("details.js") + _source("plan.js")
     return _template().render(
         names=names,
         letters=LETTERS,
         version=__version__,
         plans=plans,
-        lead=" · ".join(lead(plan) for plan in plans[:1]),
+        lead=lead(plans[0]),
         facts=_facts(plans, digests),
         notes=_notes(plans),
         head=Markup(head_html(*plans)),
@@ -128,7 +129,6 @@ def plans_html(
         kinds=sorted({group.kind for plan in plans for group in plan.groups}),
         scores=sides.scores,
         scored=any(any(found) for found in sides.scores),
-        mixing=any(group.mixing for plan in plans for group in plan.groups),
         counts=_counts(sides),
         data=Markup(record(sides)),
         style=Markup(style),
@@ -171,10 +171,6 @@ def _shown(value: Any) -> Any:
 @cache
 def _source(name: str) -> str:
     return (files("planc.cli.report") / "template" / name).read_text("utf-8")
-
-
-def _style() -> str:
-    return STYLE + _source("plan.css")
 
 
 def _policy(style: str, script: str) -> str:
