@@ -165,7 +165,8 @@ def test_texts_of_a_plan_never_become_markup(page: Browser) -> None:
 
 def test_tables_are_filled_when_they_are_opened(page: Browser) -> None:
     page.run("document.querySelectorAll('#details details').forEach(d => d.open = true)")
-    page.run("new Promise(done => setTimeout(done, 50))")
+    filled = "document.querySelectorAll('#details details[open]:not([hidden]) table').length > 1"
+    page.run(f"new Promise(d => {{ (function wait() {{ {filled} ? d() : setTimeout(wait) }})() }})")
     rows = "[...document.querySelectorAll('[data-table={}] tbody tr')].map(r => r.innerText)"
     assert page.run(rows.format("tensors"))[0].split("\t") == ["net.0.weight", "8 × 3", "4 × 3"]
     assert page.run(rows.format("attributes"))[0].split("\t") == ["net.0.out_features", "8", "4"]
