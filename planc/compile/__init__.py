@@ -11,7 +11,8 @@ from torch import nn
 
 from planc.analysis import Analysis, analyze
 from planc.compile.select import Target, select
-from planc.criteria import Criterion, Statistics, Weights, named, score
+from planc.criteria import Criterion, Statistics, Weights, named
+from planc.criteria.scoring import hashing, scored
 from planc.errors import PolicyError
 from planc.modules.given import as_module, example_inputs
 from planc.plan.arguments import (
@@ -75,6 +76,7 @@ _NUMBERS = ("ratio", "macs", "params", "bytes", "latency", "round_to", "floor", 
     global_ranking=a_flag,
     equal=a_flag,
     strict=a_flag,
+    scores=a_flag,
     **dict.fromkeys(_NUMBERS, no_array),
 )
 def compile(
@@ -107,6 +109,7 @@ def compile(
     seed: int = 0,
     target: Target | None = None,
     strict: bool = False,
+    scores: bool = False,
 ) -> Plan:
     """Compile a model into a pruning plan. The model is neither run nor changed.
 
@@ -146,6 +149,7 @@ def compile(
             traced graph with its constants rewritten. By default "module", and "graph" for an
             exported program, because its code holds sizes as literals.
         strict: raise an error for an operator without a rule.
+        scores: write the scores of all units into the plan, for review; four bytes each.
 
     Returns:
         The plan, for :func:`planc.apply`, :func:`planc.save_plan` and :func:`planc.verify`.
@@ -195,12 +199,14 @@ def compile(
         args, kwargs = example_inputs(model)
     model = as_module(model)
     chosen = policy or options.policy(next(iter(budget.measured), "macs"))
-    analysis = analyze(trace(model, args, kwargs), strict)
-    options.check(analysis)
-    if limited:
-        budget.limits(analysis)  # refuse an invalid budget before computing scores
-    scores = score(analysis, model if weights is None else weights, scorer, statistics)
-    return select(analysis, scores, chosen, target, seed, budget if limited else None)
+    with hashing(model if weights is None else weights) as hashed:
+        analysis = analyze(trace(model, args, kwargs), strict)
+        options.check(analysis)
+        if limited:
+            budget.limits(analysis)  # refuse an invalid budget before computing scores
+        found = scored(analysis, hashed, scorer, statistics)
+    limit = budget if limited else None
+    return select(analysis, found, chosen, target, seed, limit, keep_scores=scores)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from planc.cli.options import (
     ratio_option,
     repeatable,
 )
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.terminal import check_writable, note, show, status, warning
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     help="Keep the model's class, or allow changes that only its rewritten graph supports.",
 )
 @click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+@click.option("--scores", is_flag=True, help="Write the scores of all units into the plan.")
 @input_option(IMAGE)
 @model_options
 @click.option(
@@ -170,10 +171,25 @@ def plan(
                 )
         if from_masks is not None:
             note(str(found))
+        result = _named_origin(result, given)
     show(plan_table(result))
     if output is not None:
         planc.save_plan(result, output)
         note(f"wrote {output}")
+
+
+def _named_origin(plan: Plan, given: Given) -> Plan:
+    """Return the plan with the origin of its weights; warn about those that may be random."""
+    from planc.plan.weights import with_origin
+
+    if plan.provenance[-1].weights is None:
+        return plan
+    if given.weights is None and any(group.removed for group in plan.groups):
+        warning(
+            "weights as the factory builds them may be random: pass --weights FILE to score "
+            "trained ones"
+        )
+    return with_origin(plan, "factory" if given.weights is None else "file")
 
 
 def _plan_in(path: Path) -> Plan:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise, product
 from typing import Any, TypeVar
 
@@ -122,6 +123,16 @@ def copy_into(file: File, entry: Entry, space: Space) -> None:
     length = entry.stop - entry.start
     for start in range(0, length, stream.BLOCK):
         file.read_into(entry, start, space(min(stream.BLOCK, length - start)))
+
+
+def digest_of(file: File, entry: Entry, memory: Memory) -> bytes:
+    """Return the SHA-256 of a whole tensor. Raises TruncatedFile if the file has become shorter."""
+    digest, length = sha256(), entry.stop - entry.start
+    for start in range(0, length, memory.size):
+        piece = memory.array(0, (min(memory.size, length - start),), np.dtype("u1"))
+        file.read_into(entry, start, piece)
+        digest.update(piece.data)
+    return digest.digest()
 
 
 def cut_into(file: File, entry: Entry, cut: Cut, space: Space, memory: Memory) -> None:

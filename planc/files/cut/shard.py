@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planc.errors import FileError, ShardMismatch
-from planc.files.cut.cutting import Memory, copy_into, cut_into
+from planc.files.cut.cutting import Memory, copy_into, cut_into, digest_of
 from planc.files.disk.limits import Limits
 from planc.files.formats.checkpoint import KEY, Part, decode_part, encode_part
 from planc.files.tensors.header import Entry
@@ -35,14 +35,19 @@ class Cutting:
     part: Part | None
     cuts: Mapping[str, Cut]
     limits: Limits
+    hashed: bool  # the digests of the source are wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished shard: the digests of its header and its tensors."""
+    """A finished shard: the digests of its header and its tensors.
+
+    ``sources`` are those of the tensors it was cut from; empty if not wanted, or unknown.
+    """
 
     header: bytes
     digests: tuple[tuple[str, bytes], ...]
+    sources: tuple[tuple[str, bytes], ...] = ()
 
 
 def cut_shard(cutting: Cutting, descriptor: int) -> Done:
@@ -57,6 +62,7 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
             raise ShardMismatch(f"{cutting.source.path}: was changed while it was read; run again")
         places = {entry.name: entry for entry in file.header.entries}
         memory, names = Memory(), [entry.name for entry in cutting.entries]
+        before: dict[str, bytes] = {}
         with TensorWriter(descriptor, cutting.entries, cutting.metadata) as writer:
             for entry in cutting.entries:
                 cut = cutting.cuts.get(entry.name)
@@ -64,10 +70,13 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
                     if cut is None:
                         copy_into(file, places[entry.name], space)
                     else:
+                        if cutting.hashed:
+                            before[entry.name] = digest_of(file, places[entry.name], memory)
                         cut_into(file, places[entry.name], cut, space, memory)
             digests = list(zip(names, writer.digests(), strict=True))
             header = writer.finish(_final(cutting, digests))
-    return Done(header.digest, tuple(digests))
+    sources = [(name, before.get(name, digest)) for name, digest in digests]
+    return Done(header.digest, tuple(digests), tuple(sources) if cutting.hashed else ())
 
 
 def finished(path: Path, cutting: Cutting) -> Done | None:
