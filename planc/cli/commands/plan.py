@@ -20,7 +20,8 @@ from planc.cli.options import (
     ratio_option,
     repeatable,
 )
-from planc.cli.terminal import check_writable, note, show, status, warning
+from planc.cli.origin import named_origin
+from planc.cli.terminal import check_writable, note, show, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -171,25 +172,11 @@ def plan(
                 )
         if from_masks is not None:
             note(str(found))
-        result = _named_origin(result, given)
+        result = named_origin(result, given, any(group.removed for group in result.groups))
     show(plan_table(result))
     if output is not None:
         planc.save_plan(result, output)
         note(f"wrote {output}")
-
-
-def _named_origin(plan: Plan, given: Given) -> Plan:
-    """Return the plan with the origin of its weights; warn about those that may be random."""
-    from planc.plan.weights import with_origin
-
-    if plan.provenance[-1].weights is None:
-        return plan
-    if given.weights is None and any(group.removed for group in plan.groups):
-        warning(
-            "weights as the factory builds them may be random: pass --weights FILE to score "
-            "trained ones"
-        )
-    return with_origin(plan, "factory" if given.weights is None else "file")
 
 
 def _plan_in(path: Path) -> Plan:
