@@ -30,7 +30,6 @@ from planc.masks.hooks import hidden
 from planc.modules.given import module
 from planc.modules.hooks import masked_tensors, values_as_used
 from planc.modules.tables import tensors_of
-from planc.modules.weights import digest_of
 from planc.plan.arguments import a_flag, optional, options, some_patterns, takes
 from planc.plan.masks import MaskPlan, check_masked, mask_plan, masks_given
 from planc.plan.plan import Plan
@@ -143,9 +142,6 @@ def from_masks(
     exact, refused = _exact(analysis, covered, target, zeros.values)
     removed, kept_back = _allowed(analysis, exact, target)
     plan = write_plan(analysis, removed, target, "masks", "from_masks")
-    weights = digest_of(tensors, model)
-    made = replace(plan.provenance[0], weights=weights, origin="model" if weights else "")
-    plan = plan.replace(provenance=(made,))
     gone = analysis.gone(removed)
     labels = {t.name: analysis.walked.labels[t.value] for t in analysis.graph.tensors}
     rest = {

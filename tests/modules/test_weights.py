@@ -173,8 +173,14 @@ def test_models_under_masks_are_hashed_by_their_stored_values() -> None:
     prune.l1_unstructured(model[0], "weight", 0.5)
     plan = planc.compile(model, X)
     assert weights_of(plan) == digest_of(plan.tensors, model.state_dict())
-    found = planc.from_masks(model, X).plan.provenance[0]
-    assert (found.weights, found.origin) == (weights_of(plan), "model")
+
+
+def test_plans_of_masks_scored_no_weights_so_that_masked_ones_are_no_others() -> None:
+    model = net()
+    prune.ln_structured(model[0], "weight", 0.5, n=2, dim=0)
+    found = planc.from_masks(model, X, assume_zero=["*.bias", "1.*"]).plan
+    assert (weights_of(found), found.provenance[0].origin) == (None, "")
+    quiet(lambda: planc.apply(found, model))
 
 
 def test_mask_plans_name_their_weights() -> None:
