@@ -12,9 +12,10 @@ from torch import nn
 from planc.analysis import Analysis, analyze
 from planc.compile.select import Target, select
 from planc.criteria import Criterion, Statistics, Weights, named
-from planc.criteria.scoring import hashing, scored
+from planc.criteria.scoring import scored
 from planc.errors import PolicyError
 from planc.modules.given import as_module, example_inputs
+from planc.modules.weights import hashing
 from planc.plan.arguments import (
     a_flag,
     a_mapping,

@@ -12,7 +12,6 @@ from planc.criteria.names import named
 from planc.criteria.scores import (
     Criterion,
     Scores,
-    Unread,
     Weights,
     broken,
     check_weights,
@@ -23,7 +22,7 @@ from planc.criteria.statistics import Statistics, needs_of
 from planc.errors import PolicyError
 from planc.ir.groups import Group
 from planc.modules.hooks import values_as_used
-from planc.modules.weights import HashedReads, Hashes
+from planc.modules.weights import HashedReads, Hashes, hashing
 from planc.modules.wrappers import bare
 from planc.plan.arguments import described, instance, optional, takes
 
@@ -67,11 +66,6 @@ def score(
         )
     with hashing(weights) as hashed:
         return scored(analysis, hashed, named(criterion), statistics)
-
-
-def hashing(weights: nn.Module | Weights) -> Hashes | HashedReads:
-    """Begin to hash weights, for :func:`scored`."""
-    return HashedReads(weights) if isinstance(weights, Unread) else Hashes(weights)
 
 
 def scored(

@@ -44,8 +44,14 @@ def digest_of(tensors: Iterable[Named], weights: Weights) -> bytes | None:
         tensors: the tensors of the model.
         weights: the model, or its tensors by any of their names.
     """
-    with Hashes(weights) as hashes:
+    with hashing(weights) as hashes:
         return hashes.digest(tensors)
+
+
+def hashing(weights: Weights) -> Hashes | HashedReads:
+    """Begin to hash weights: those in memory in the background, stored ones as they are read."""
+    stored = not isinstance(weights, nn.Module) and hasattr(weights, "meta")
+    return HashedReads(weights) if stored else Hashes(weights)
 
 
 def warn_if_other(plan: Plan, weights: Weights, where: str) -> None:

@@ -103,6 +103,16 @@ def test_stored_weights_are_hashed_without_a_second_reading(tmp_path: Path) -> N
     assert sorted(read) == ["0.bias", "0.weight", "1.bias", "1.weight", "3.bias", "3.weight"]
 
 
+def test_stored_weights_are_applied_to_and_compared_one_by_one(tmp_path: Path) -> None:
+    model, plan = net(), planc.compile(net(), X)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    stored = planc.StoredWeights(tmp_path / "w.safetensors")
+    quiet(lambda: planc.apply(plan, stored))
+    save_file(net(1).state_dict(), tmp_path / "other.safetensors")
+    with pytest.warns(PlancWarning, match="apply: the weights differ"):
+        planc.apply(plan, planc.StoredWeights(tmp_path / "other.safetensors"))
+
+
 def test_stored_weights_without_values_have_no_digest(tmp_path: Path) -> None:
     model = net()
     hidden = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
