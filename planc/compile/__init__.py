@@ -11,11 +11,9 @@ from torch import nn
 
 from planc.analysis import Analysis, analyze
 from planc.compile.select import Target, select
-from planc.criteria import Criterion, Statistics, Weights, named
-from planc.criteria.scoring import scored
+from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
 from planc.modules.given import as_module, example_inputs
-from planc.modules.weights import hashing
 from planc.plan.arguments import (
     a_flag,
     a_mapping,
@@ -200,12 +198,11 @@ def compile(
         args, kwargs = example_inputs(model)
     model = as_module(model)
     chosen = policy or options.policy(next(iter(budget.measured), "macs"))
-    with hashing(model if weights is None else weights) as hashed:
-        analysis = analyze(trace(model, args, kwargs), strict)
-        options.check(analysis)
-        if limited:
-            budget.limits(analysis)  # refuse an invalid budget before computing scores
-        found = scored(analysis, hashed, scorer, statistics)
+    analysis = analyze(trace(model, args, kwargs), strict)
+    options.check(analysis)
+    if limited:
+        budget.limits(analysis)  # refuse an invalid budget before computing scores
+    found = score(analysis, model if weights is None else weights, scorer, statistics)
     limit = budget if limited else None
     return select(analysis, found, chosen, target, seed, limit, keep_scores=scores)
 

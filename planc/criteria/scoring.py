@@ -12,6 +12,7 @@ from planc.criteria.names import named
 from planc.criteria.scores import (
     Criterion,
     Scores,
+    Unread,
     Weights,
     broken,
     check_weights,
@@ -22,7 +23,7 @@ from planc.criteria.statistics import Statistics, needs_of
 from planc.errors import PolicyError
 from planc.ir.groups import Group
 from planc.modules.hooks import values_as_used
-from planc.modules.weights import HashedReads, Hashes, hashing
+from planc.modules.weights import HashedReads, digest_of
 from planc.modules.wrappers import bare
 from planc.plan.arguments import described, instance, optional, takes
 
@@ -58,26 +59,16 @@ def score(
         StalePlan: a tensor is missing or differs in shape from the traced one.
         PolicyError: statistics are missing; a score is missing or not finite; names the group.
     """
-    weights = bare(weights)
-    if not isinstance(weights, nn.Module | Mapping):
+    criterion = named(criterion)
+    given = bare(weights)
+    if isinstance(given, Unread):
+        given = HashedReads(given)
+    weights = values_as_used(given) if isinstance(given, nn.Module) else given
+    if not isinstance(weights, Mapping):
         raise PolicyError(
             f"weights: expected the model or its tensors by name, got {described(weights)}; "
             "pass the model, or its state_dict()"
         )
-    with hashing(weights) as hashed:
-        return scored(analysis, hashed, named(criterion), statistics)
-
-
-def scored(
-    analysis: Analysis,
-    hashed: Hashes | HashedReads,
-    criterion: Criterion,
-    statistics: Statistics | None,
-) -> Scores:
-    """The result of :func:`score`, for weights that are being hashed."""
-    weights: Weights = hashed.weights
-    if isinstance(weights, nn.Module):
-        weights = values_as_used(weights)
     check_weights(analysis, weights)
     units = opinions(criterion, analysis, weights, statistics)
     if len(units) != len(analysis.groups):
@@ -108,8 +99,9 @@ def scored(
             f"{criterion}: group {group} has scores that are not finite: "
             f"{_culprit(group, weights, analysis, statistics)}"
         )
-    digest = hashed.digest(analysis.graph.tensors)
-    origin = "file" if isinstance(hashed, HashedReads) else "model"
+    stored, tensors = isinstance(given, HashedReads), analysis.graph.tensors
+    digest = given.digest(tensors) if stored else digest_of(tensors, given)
+    origin = "file" if stored else "model"
     used = statistics.digest if statistics is not None and needs_of(criterion) else None
     return Scores(known, str(criterion), digest, origin if digest else "", used)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import pairwise, product
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ from planc.files.tensors.pieces import JoinedFile
 from planc.files.tensors.reader import TensorFile
 from planc.ir.groups import Indices
 from planc.plan.plan import Cut, TensorSpec
+from planc.plan.weights import values_digest
 
 # Gaps of at most this many bytes between wanted rows are read instead of skipped: a disk delivers
 # about as many during a seek.
@@ -126,13 +126,20 @@ def copy_into(file: File, entry: Entry, space: Space) -> None:
 
 
 def digest_of(file: File, entry: Entry, memory: Memory) -> bytes:
-    """Return the SHA-256 of a whole tensor. Raises TruncatedFile if the file has become shorter."""
-    digest, length = sha256(), entry.stop - entry.start
-    for start in range(0, length, memory.size):
-        piece = memory.array(0, (min(memory.size, length - start),), np.dtype("u1"))
-        file.read_into(entry, start, piece)
-        digest.update(piece.data)
-    return digest.digest()
+    """Return the digest of a tensor's values (:mod:`planc.plan.weights`).
+
+    Raises:
+        TruncatedFile: the file has become shorter.
+    """
+    length = entry.stop - entry.start
+
+    def pieces() -> Iterator[Bytes]:
+        for start in range(0, length, memory.size):
+            piece = memory.array(0, (min(memory.size, length - start),), np.dtype("u1"))
+            file.read_into(entry, start, piece)
+            yield piece
+
+    return values_digest(pieces(), length)
 
 
 def cut_into(file: File, entry: Entry, cut: Cut, space: Space, memory: Memory) -> None:

@@ -37,8 +37,8 @@ _NO_DIGEST = bytes(32)
 
 
 HASHED = 1 << 30
-"""Bytes of a source up to which its weights are compared with the plan's: that takes another second
-for each GiB, because a cut skips most of what it removes.
+"""Bytes of a source up to which its weights are compared with the plan's, which reads them once
+more: where the disk is the bound, that doubles the time.
 """
 
 

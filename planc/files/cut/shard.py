@@ -35,14 +35,15 @@ class Cutting:
     part: Part | None
     cuts: Mapping[str, Cut]
     limits: Limits
-    hashed: bool  # the digests of the source are wanted
+    hashed: bool  # the digests of the source's values are wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     """A finished shard: the digests of its header and its tensors.
 
-    ``sources`` are those of the tensors it was cut from; empty if not wanted, or unknown.
+    ``sources`` are those of the values before (:mod:`planc.plan.weights`); empty if not wanted, or
+    unknown.
     """
 
     header: bytes
@@ -62,21 +63,20 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
             raise ShardMismatch(f"{cutting.source.path}: was changed while it was read; run again")
         places = {entry.name: entry for entry in file.header.entries}
         memory, names = Memory(), [entry.name for entry in cutting.entries]
-        before: dict[str, bytes] = {}
+        sources: list[tuple[str, bytes]] = []
         with TensorWriter(descriptor, cutting.entries, cutting.metadata) as writer:
             for entry in cutting.entries:
+                if cutting.hashed:
+                    sources.append((entry.name, digest_of(file, places[entry.name], memory)))
                 cut = cutting.cuts.get(entry.name)
                 with writer.adding(entry) as space:
                     if cut is None:
                         copy_into(file, places[entry.name], space)
                     else:
-                        if cutting.hashed:
-                            before[entry.name] = digest_of(file, places[entry.name], memory)
                         cut_into(file, places[entry.name], cut, space, memory)
             digests = list(zip(names, writer.digests(), strict=True))
             header = writer.finish(_final(cutting, digests))
-    sources = [(name, before.get(name, digest)) for name, digest in digests]
-    return Done(header.digest, tuple(digests), tuple(sources) if cutting.hashed else ())
+    return Done(header.digest, tuple(digests), tuple(sources))
 
 
 def finished(path: Path, cutting: Cutting) -> Done | None:
