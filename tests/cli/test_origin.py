@@ -103,12 +103,15 @@ def test_scores_are_in_the_file_and_in_its_text_on_request(
     assert Path("again.planc").read_bytes() == Path("scored.planc").read_bytes()
 
 
-def test_mask_plans_have_an_origin_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mask_plans_name_their_weights_and_are_warned_about_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (line,) = errors(capsys, "mask", MODEL, "-o", "a.masks")
     assert line.startswith(RANDOM)
     assert not errors(capsys, "mask", MODEL, "--weights", "a.safetensors", "-o", "b.masks")
     found = [planc.load_masks(name).provenance[0] for name in ("a.masks", "b.masks")]
-    assert [made.origin for made in found] == ["factory", "file"]
+    assert [made.origin for made in found] == ["model", "model"]
+    assert found[0].weights != found[1].weights
     text = ["plan", MODEL, *INPUT, "--weights", "a.safetensors", "--from-masks", "b.masks"]
     assert run([*text, "-o", "c.planc"]) == 0
     made = planc.load_plan("c.planc").provenance[0]

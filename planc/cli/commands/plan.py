@@ -172,7 +172,7 @@ def plan(
                 )
         if from_masks is not None:
             note(str(found))
-        result = named_origin(result, given, any(group.removed for group in result.groups))
+        result = named_origin(result, given)
     show(plan_table(result))
     if output is not None:
         planc.save_plan(result, output)
