@@ -50,6 +50,11 @@ def note(text: str) -> None:
     say(text, err=True)
 
 
+def warning(text: str) -> None:
+    """Print a warning of planc as one line to standard error."""
+    note(f"planc: warning: {text}")
+
+
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print planc's own warnings as one line each, without the line of planc's code."""
@@ -63,7 +68,7 @@ def plain_warnings() -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, PlancWarning):
-            note(f"planc: warning: {message}")
+            warning(str(message))
         else:
             usual(message, category, filename, lineno, file, line)
 

@@ -75,6 +75,7 @@ _NUMBERS = ("ratio", "macs", "params", "bytes", "latency", "round_to", "floor", 
     global_ranking=a_flag,
     equal=a_flag,
     strict=a_flag,
+    scores=a_flag,
     **dict.fromkeys(_NUMBERS, no_array),
 )
 def compile(
@@ -107,6 +108,7 @@ def compile(
     seed: int = 0,
     target: Target | None = None,
     strict: bool = False,
+    scores: bool = False,
 ) -> Plan:
     """Compile a model into a pruning plan. The model is neither run nor changed.
 
@@ -146,6 +148,7 @@ def compile(
             traced graph with its constants rewritten. By default "module", and "graph" for an
             exported program, because its code holds sizes as literals.
         strict: raise an error for an operator without a rule.
+        scores: write the scores of all units into the plan, for review; four bytes each.
 
     Returns:
         The plan, for :func:`planc.apply`, :func:`planc.save_plan` and :func:`planc.verify`.
@@ -199,8 +202,9 @@ def compile(
     options.check(analysis)
     if limited:
         budget.limits(analysis)  # refuse an invalid budget before computing scores
-    scores = score(analysis, model if weights is None else weights, scorer, statistics)
-    return select(analysis, scores, chosen, target, seed, budget if limited else None)
+    found = score(analysis, model if weights is None else weights, scorer, statistics)
+    limit = budget if limited else None
+    return select(analysis, found, chosen, target, seed, limit, keep_scores=scores)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,17 @@ class Unread(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``."""
+    """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``.
+
+    ``weights``, ``origin`` and ``statistics`` are those of
+    :class:`planc.plan.plan.Provenance`.
+    """
 
     units: tuple[NDArray[np.float64], ...]
     criterion: str
+    weights: bytes | None = None
+    origin: str = ""
+    statistics: bytes | None = None
 
 
 class Criterion(Protocol):

@@ -12,16 +12,18 @@ from planc.criteria.names import named
 from planc.criteria.scores import (
     Criterion,
     Scores,
+    Unread,
     Weights,
     broken,
     check_weights,
     named_in,
     opinions,
 )
-from planc.criteria.statistics import Statistics
+from planc.criteria.statistics import Statistics, needs_of
 from planc.errors import PolicyError
 from planc.ir.groups import Group
 from planc.modules.hooks import values_as_used
+from planc.modules.weights import HashedReads, digest_of
 from planc.modules.wrappers import bare
 from planc.plan.arguments import described, instance, optional, takes
 
@@ -58,10 +60,11 @@ def score(
         PolicyError: statistics are missing; a score is missing or not finite; names the group.
     """
     criterion = named(criterion)
-    weights = bare(weights)
-    if isinstance(weights, nn.Module):
-        weights = values_as_used(weights)
-    elif not isinstance(weights, Mapping):
+    given = bare(weights)
+    if isinstance(given, Unread):
+        given = HashedReads(given)
+    weights = values_as_used(given) if isinstance(given, nn.Module) else given
+    if not isinstance(weights, Mapping):
         raise PolicyError(
             f"weights: expected the model or its tensors by name, got {described(weights)}; "
             "pass the model, or its state_dict()"
@@ -85,18 +88,22 @@ def score(
                 f"{criterion}: group {group} has {group.size} units, its scores have shape "
                 f"{np.shape(values)}; a criterion returns a score for each unit"
             )
-    scored = tuple(values for values in units if values is not None)
-    if scored and not np.isfinite(np.concatenate(scored)).all():
+    known = tuple(values for values in units if values is not None)
+    if known and not np.isfinite(np.concatenate(known)).all():
         group = next(
             group
-            for group, values in zip(analysis.groups, scored, strict=True)
+            for group, values in zip(analysis.groups, known, strict=True)
             if not np.isfinite(values).all()
         )
         raise PolicyError(
             f"{criterion}: group {group} has scores that are not finite: "
             f"{_culprit(group, weights, analysis, statistics)}"
         )
-    return Scores(scored, str(criterion))
+    stored, tensors = isinstance(given, HashedReads), analysis.graph.tensors
+    digest = given.digest(tensors) if stored else digest_of(tensors, given)
+    origin = "file" if stored else "model"
+    used = statistics.digest if statistics is not None and needs_of(criterion) else None
+    return Scores(known, str(criterion), digest, origin if digest else "", used)
 
 
 def _culprit(

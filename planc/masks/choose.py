@@ -21,6 +21,7 @@ from planc.masks.policies import Floats, MaskPolicy
 from planc.modules.given import module
 from planc.modules.hooks import values_as_used
 from planc.modules.tables import tensors_of
+from planc.modules.weights import digest_of
 from planc.plan.arguments import described, function_of, some_patterns, takes
 from planc.plan.masks import MaskPlan, mask_plan
 from planc.plan.plan import Provenance, TensorSpec
@@ -114,7 +115,11 @@ def select(
         raise PolicyError(
             f"policy {policy}: returned {described(removed)}, not the elements that go by name"
         )
-    provenance = Provenance(str(chosen), str(policy), checked_seed(seed), versions())
+    weights = digest_of(tensors, model)
+    origin = "model" if weights else ""
+    provenance = Provenance(
+        str(chosen), str(policy), checked_seed(seed), versions(), weights, origin
+    )
     return mask_plan(tensors, removed, (provenance,))
 
 

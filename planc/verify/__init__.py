@@ -20,6 +20,7 @@ from planc.apply.validate import Call, example_call, explained
 from planc.errors import VerificationError
 from planc.ir.groups import apart, joined
 from planc.modules.given import as_module
+from planc.modules.weights import warn_if_other
 from planc.plan.arguments import a_flag, a_number, a_plan, optional, takes
 from planc.plan.fingerprint import structure_digest
 from planc.plan.plan import Plan, PlanGroup
@@ -126,9 +127,13 @@ def verify(
     Raises:
         StalePlan: the plan was made for another model.
         VerificationError: a comparison failed; names the first difference.
+
+    Warns:
+        PlancWarning: the weights of ``model`` differ from those that the plan was computed from.
     """
     model, smaller = as_module(model), as_module(smaller, "smaller")
     check_source(plan, model)
+    warn_if_other(plan, model, "verify")
     call = example_call(plan, model, args, kwargs)
     with explained(args, kwargs):
         analysis = analyze(trace(model, *call))

@@ -103,6 +103,7 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
     except PolicyError as error:
         raise VerificationError(f"the plan breaks a constraint: {error}") from error
     expected = _as_listed(plan, expected)
+    plan = plan.replace(groups=tuple(replace(group, scores=None) for group in plan.groups))
     if plan.shapes == _all_shapes(analysis, removed):
         expected = expected.replace(shapes=plan.shapes)
     deciding = analysis.graph.data_dependent

@@ -8,6 +8,7 @@ import click
 
 from planc.cli.models import Given, model_options
 from planc.cli.options import EXIT_CODES, n_of_m, name_options, output_option, ratio_option
+from planc.cli.origin import warn_of_random
 from planc.cli.terminal import check_writable, note, show, status
 
 
@@ -77,6 +78,7 @@ def mask(
     built = given.build(model)
     with status(f"choosing elements of {model}"):
         result = masks.select(built, policy, scorer, only=only, keep=keep, seed=given.seed)
+    warn_of_random(given, result.removed > 0)
     show(masks_table(result))
     if output is not None:
         planc.save_masks(result, output)

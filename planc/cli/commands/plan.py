@@ -20,6 +20,7 @@ from planc.cli.options import (
     ratio_option,
     repeatable,
 )
+from planc.cli.origin import named_origin
 from planc.cli.terminal import check_writable, note, show, status
 from planc.errors import PlancError
 
@@ -97,6 +98,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     help="Keep the model's class, or allow changes that only its rewritten graph supports.",
 )
 @click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+@click.option("--scores", is_flag=True, help="Write the scores of all units into the plan.")
 @input_option(IMAGE)
 @model_options
 @click.option(
@@ -170,6 +172,7 @@ def plan(
                 )
         if from_masks is not None:
             note(str(found))
+        result = named_origin(result, given)
     show(plan_table(result))
     if output is not None:
         planc.save_plan(result, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from planc.cli.models import Given, input_option, model_options
 from planc.cli.options import EXIT_CODES, FILE
 from planc.cli.terminal import say, status
+from planc.errors import PlancWarning
 
 
 @click.command(epilog=EXIT_CODES)
@@ -28,7 +30,9 @@ def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> No
     args = given.example_inputs() if given.inputs else None  # None: those of the plan
     built = given.build(model)
     with status(f"verifying {plan_file}"):
-        smaller = planc.apply(loaded, built)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlancWarning)  # verify warns as well
+            smaller = planc.apply(loaded, built)
         if result is not None:
             assign_weights(smaller, read_weights(result), str(result))
         report = planc.verify(loaded, built, smaller, args)

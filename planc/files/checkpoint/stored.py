@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from planc.files.checkpoint.elements import memory_of, torch_dtype
+from planc.files.checkpoint.elements import torch_dtype
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.tensors.shards import find_shards, open_shard
+from planc.modules.memory import memory_of
 from planc.plan.arguments import a_path, takes
 
 
