@@ -188,3 +188,20 @@ def n_of_m(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+
+
+def screen_options(full: str) -> Callable[[Command], Command]:
+    """Return the options of a screen: its width, the pager, and everything with ``--full``."""
+
+    def all_of_them(command: Command) -> Command:
+        command = click.option(
+            "--pager/--no-pager",
+            default=True,
+            help="In a terminal, show more than a screen in $PLANC_PAGER, $PAGER or less.",
+        )(command)
+        command = click.option(
+            "--width", type=click.IntRange(40), metavar="N", help="Columns of the screen."
+        )(command)
+        return click.option("--full", is_flag=True, help=full)(command)
+
+    return all_of_them

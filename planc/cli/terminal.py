@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
+import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,20 +23,53 @@ from planc.errors.text import escaped
 _PIPED_WIDTH = 160
 
 
-def show(renderable: Any) -> None:
-    """Print a table, or any other renderable of rich, to standard output."""
+def columns(width: int | None = None) -> int:
+    """The columns of a screen: ``width``, $COLUMNS, those of the terminal, or 160 in a pipe."""
+    if width is None and os.environ.get("COLUMNS", "").isdecimal():
+        width = int(os.environ["COLUMNS"])
+    if width is None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    return width or _PIPED_WIDTH
+
+
+def show(renderable: Any, width: int | None = None, pager: bool = False) -> None:
+    """Print a table, or any other renderable of rich, to standard output.
+
+    Args:
+        width: the columns, by default those of :func:`columns`.
+        pager: show more than a screen in a pager, in a terminal.
+    """
     from rich.console import Console
     from rich.segment import Segment, Segments
 
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPED_WIDTH  # in a file or a pager, names stay on one line
-    rows = [
-        Segment(escaped(part.text, "\n"), part.style)
-        for part in console.render(renderable)
-        if not part.control
-    ]
-    console.print(Segments(rows), end="", soft_wrap=True)
+    console = Console(width=columns(width), highlight=False)
+    rendered = (part for part in console.render(renderable) if not part.control)
+    shown: list[Segment] = []
+    lines = list(Segment.split_lines(rendered))
+    for found in lines:
+        parts = [Segment(escaped(part.text), part.style) for part in found]
+        while parts and not parts[-1].text.rstrip():
+            parts.pop()
+        if parts:
+            parts[-1] = Segment(parts[-1].text.rstrip(), parts[-1].style)
+        shown += [*parts, Segment("\n")]
+    if pager and console.is_terminal and len(lines) >= console.height:
+        with console.capture() as capture:
+            console.print(Segments(shown), end="", soft_wrap=True)
+        if _paged(capture.get()):
+            return
+    console.print(Segments(shown), end="", soft_wrap=True)
+
+
+def _paged(text: str) -> bool:
+    """Show a text in the reader's pager; False without one: ``cat``, empty or not installed."""
+    command = os.environ.get("PLANC_PAGER", os.environ.get("PAGER", "less"))
+    if command in ("", "cat") or shutil.which(shlex.split(command)[0]) is None:
+        return False
+    environment = {"LESS": "FRX", "LV": "-c", **os.environ}  # as git's: colors, no clearing
+    with contextlib.suppress(BrokenPipeError):  # the reader has seen enough
+        subprocess.run(command, shell=True, input=text.encode(), env=environment, check=False)
+    return True
 
 
 def print_json(value: Any) -> None:
@@ -50,7 +87,7 @@ def note(text: str) -> None:
     say(text, err=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print planc's own warnings as one line each, without the line of planc's code."""
 
@@ -73,7 +110,7 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def status(text: str) -> Iterator[None]:
     """Show a spinner while the body runs, if standard error is a terminal."""
     from rich.console import Console

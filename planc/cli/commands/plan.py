@@ -20,7 +20,7 @@ from planc.cli.options import (
     ratio_option,
     repeatable,
 )
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.terminal import check_writable, columns, note, show, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def plan(
         raise click.UsageError(f"--{asked[0]} and --from-masks: the masks say what goes")
     check_writable(output)
     import planc
-    from planc.cli.report.text import plan_table
+    from planc.cli.report.plan import plan_screen
 
     if from_json is not None:
         result = _plan_in(from_json)
@@ -170,7 +170,7 @@ def plan(
                 )
         if from_masks is not None:
             note(str(found))
-    show(plan_table(result))
+    show(plan_screen(result, columns()))
     if output is not None:
         planc.save_plan(result, output)
         note(f"wrote {output}")

@@ -1,4 +1,4 @@
-"""Terminal tables of plans and of their differences, as renderables of rich."""
+"""Terminal tables of the differences of plans, and the words that all tables share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from rich.markup import escape as markup_escape
 from rich.table import Table
 from rich.text import Text
 
-from planc.cli.report.plain import plan_from_json, plan_json
 from planc.errors.text import escaped
 from planc.plan.diff import AttributeDiff, PlanDiff
-from planc.plan.plan import AttributeChange, Cost, Plan, Provenance
-from planc.plan.specification import inputs_text
-
-__all__ = ["diff_table", "plan_from_json", "plan_json", "plan_table"]
+from planc.plan.plan import AttributeChange, Cost
+from planc.plan.review.summary import origin_text
 
 COSTS = (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes"))
 """The fields of a cost, and their names for people."""
@@ -25,16 +22,6 @@ COSTS = (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes"))
 def escape(text: str) -> str:
     """Escape markup and invisible characters of a cell's text."""
     return markup_escape(escaped(text))
-
-
-def plan_table(plan: Plan) -> RenderableType:
-    """Return the tables of ``planc show``: origin, savings, groups, attributes, constraints."""
-    parts: list[RenderableType] = [_header(plan), _cost_table(plan), _group_table(plan)]
-    if plan.attributes:
-        parts.append(_attribute_table(plan))
-    if plan.constraints:
-        parts.append(_constraint_table(plan))
-    return spaced(parts)
 
 
 def diff_table(diff: PlanDiff) -> RenderableType:
@@ -54,60 +41,6 @@ def diff_table(diff: PlanDiff) -> RenderableType:
     if diff.attributes:
         parts.append(_attribute_diff_table(diff.attributes))
     return spaced(parts)
-
-
-def _header(plan: Plan) -> Table:
-    header = facts()
-    header.add_row("fingerprint", plan.fingerprint[:16])
-    header.add_row("target", escape(plan.target))
-    for entry in plan.provenance:
-        header.add_row("made by", escape(provenance_text(entry)))
-    header.add_row("inputs", escape(inputs_text(plan.inputs)))
-    if plan.requires:
-        header.add_row("requires", escape(", ".join(plan.requires)))
-    return header
-
-
-def _cost_table(plan: Plan) -> Table:
-    table = titled("cost", "", "before>", "after>", "left>")
-    for field, name in COSTS:
-        before, after = getattr(plan.cost_before, field), getattr(plan.cost_after, field)
-        table.add_row(name, f"{before:,}", f"{after:,}", share_text(after, before))
-    return table
-
-
-def _group_table(plan: Plan) -> Table:
-    touched = sum(bool(group.removed) for group in plan.groups)
-    title = f"groups: {touched} of {len(plan.groups)} lose units"
-    table = titled(title, "group", "kind", "units>", "removed>", "kept>", "members>", "mixing")
-    for group in plan.groups:
-        rows = f"{group.rows} x {group.cells}" if group.rows > 1 else str(group.size)
-        table.add_row(
-            escape(group.name),
-            escape(group.kind),
-            rows,
-            str(len(group.removed)),
-            str(group.kept),
-            str(len(group.members)),
-            escape(group.mixing),
-            style=None if group.removed else "dim",
-        )
-    return table
-
-
-def _attribute_table(plan: Plan) -> Table:
-    table = titled("attributes", "attribute", "before>", "after>")
-    for change in plan.attributes:
-        cells = (attribute_name(change), repr(change.before), repr(change.after))
-        table.add_row(*map(escape, cells))
-    return table
-
-
-def _constraint_table(plan: Plan) -> Table:
-    table = titled("constraints on what is kept", "constraint", "reason")
-    for constraint in plan.constraints:
-        table.add_row(escape(constraint.text), escape(constraint.reason))
-    return table
 
 
 def _facts_that_differ(diff: PlanDiff) -> Table:
@@ -195,10 +128,7 @@ def attribute_name(entry: AttributeChange | AttributeDiff) -> str:
     return f"{entry.module}.{entry.name}" if entry.module else entry.name
 
 
-def provenance_text(entry: Provenance) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in entry.versions)
-    made = f"{entry.criterion}, {entry.policy}, seed {entry.seed}"
-    return f"{made} ({versions})" if versions else made
+provenance_text = origin_text
 
 
 def share_text(after: int, before: int) -> str:

@@ -1,0 +1,234 @@
+"""The screen of ``planc show``: origin, sum, a table of like groups with bars, and notes.
+
+By default a plan takes at most :data:`LINES` lines: like layers share a row, attributes that follow
+from widths are counted, and constraints true for all widths are left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Group as Stack
+from rich.text import Text
+
+from planc.cli.report.screen import (
+    CAUTION,
+    FAINT,
+    KEPT,
+    REMOVED,
+    STRONG,
+    Piece,
+    bar,
+    counted,
+    fact,
+    fold,
+    hanging,
+    line,
+    screen,
+)
+from planc.ir.groups import apart
+from planc.plan.plan import AttributeChange, Plan
+from planc.plan.review import rows as tables
+from planc.plan.review.constraints import binding, statements
+from planc.plan.review.figures import share
+from planc.plan.review.rows import Row
+from planc.plan.review.summary import (
+    attribute_name,
+    not_from_widths,
+    origin_text,
+    totals,
+)
+from planc.plan.specification import inputs_text
+
+LINES = 45
+_TABLE = 28
+_NOTES = 4
+_BAR, _SHORT = 24, 5
+_HINT = "--full lists every group, attribute and constraint; --group NAME shows one"
+
+
+def plan_screen(plan: Plan, width: int, full: bool = False) -> Stack:
+    """Return the lines of ``planc show``, of at most ``width`` characters each.
+
+    Args:
+        full: list every group, attribute and constraint under its full name.
+    """
+    rows = tables.single(plan.groups) if full else tables.fitting(plan.groups, _TABLE)
+    hidden = [] if full else rows[_TABLE:]
+    notes = [*_mixing(plan, width), *_attributes(plan, width, full)]
+    notes += _constraints(plan, rows, width, full)
+    shortened = not full and (len(rows) < len(plan.groups) or bool(plan.attributes))
+    return screen(
+        [
+            header(plan, width),
+            [*_sum(plan, width), *(_costs(plan) if full else [])],
+            table(rows[: len(rows) - len(hidden)], width) + _beyond(hidden),
+            notes,
+            hanging(_HINT, width, style=FAINT) if shortened else [],
+        ]
+    )
+
+
+def _beyond(hidden: Sequence[Row]) -> list[Text]:
+    """A line for the rows that a screen has no room for."""
+    if not hidden:
+        return []
+    size, kept = sum(row.size for row in hidden), sum(row.kept for row in hidden)
+    return [line((f"and {counted(len(hidden), 'row')} more: {size:,} → {kept:,} units", FAINT))]
+
+
+def header(plan: Plan, width: int) -> list[Text]:
+    """The identity and origin of a plan."""
+    lines = fact("fingerprint", plan.fingerprint[:16], width)
+    lines += fact("target", plan.target, width)
+    for entry in plan.provenance:
+        lines += fact("made by", origin_text(entry), width)
+    lines += fact("inputs", inputs_text(plan.inputs), width)
+    if plan.requires:
+        lines += fact("requires", ", ".join(plan.requires), width)
+    return lines
+
+
+def _sum(plan: Plan, width: int) -> list[Text]:
+    return hanging(totals(plan), width, style=STRONG)
+
+
+def _costs(plan: Plan) -> list[Text]:
+    """The exact costs."""
+    pairs = [
+        (name, getattr(plan.cost_before, field), getattr(plan.cost_after, field))
+        for field, name in (("macs", "MACs"), ("params", "parameters"), ("bytes", "bytes"))
+    ]
+    first, second = (max(len(f"{pair[i]:,}") for pair in pairs) for i in (1, 2))
+    return [
+        line(f"  {name:10}  {a:>{first},} → ", (f"{b:>{second},}", KEPT), f"  {share(a, b):>7}")
+        for name, a, b in pairs
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """The texts of a row of the table."""
+
+    label: str
+    kind: str
+    before: str
+    after: str
+    share: str
+
+
+def table(rows: Sequence[Row], width: int) -> list[Text]:
+    """The groups with widths and bars, each stage under its name."""
+    kinds = len({row.groups[0].kind for row in rows}) > 1
+    found = [_cells(row, kinds) for row in rows]
+    if not found:
+        return []
+    heads = _Cells("group", "kind" if kinds else "", "units", "kept", "")
+    columns = [
+        max(len(getattr(cells, name)) for cells in [heads, *found])
+        for name in ("kind", "before", "after", "share")
+    ]
+    fixed = sum(columns) + 9 + (2 if kinds else 0)
+    indents = [2 if row.stage else 0 for row in rows]
+    longest = max(len(cells.label) + n for cells, n in zip(found, indents, strict=True))
+    bars = max(_SHORT, min(_BAR, width - fixed - longest - 2))
+    room = min(longest, max(width - fixed - bars - 2, 16))
+    titles = _row(replace(heads, share="removed"), columns, room, STRONG, [])
+    lines = [titles]
+    stage = ""
+    for row, cells, indent in zip(rows, found, indents, strict=True):
+        if row.stage and row.stage != stage:
+            lines += hanging(row.stage, width, style=STRONG)
+        stage = row.stage
+        style = "" if row.kept < row.size else FAINT
+        shown = replace(cells, label=" " * indent + cells.label)
+        if len(shown.label) > room:  # the name on a line by itself, whole
+            lines += [line((part, style)) for part in fold(shown.label, width)]
+            shown = replace(shown, label="")
+        lines.append(_row(shown, columns, room, style, bar(row.kept, row.size, bars)))
+    return lines
+
+
+def _row(cells: _Cells, columns: Sequence[int], room: int, style: str, bars: list[Piece]) -> Text:
+    kind, before, after, removed = columns
+    label = cells.label.ljust(room)
+    named = f"  {cells.kind.ljust(kind)}" if kind else ""
+    arrow = " → " if bars else "   "
+    styles = (KEPT, REMOVED) if bars and not style else (style, style)
+    shown = line(
+        (f"{label}{named}  {cells.before.rjust(before)}{arrow}", style),
+        (cells.after.rjust(after), styles[0]),
+        (f"  {cells.share.rjust(removed)}", styles[1]),
+    )
+    return shown.append_text(line("  ", *bars)) if bars else shown
+
+
+def _cells(row: Row, kinds: bool) -> _Cells:
+    """The texts of one row; groups of several sizes are added up."""
+    label = row.inner + (" ~" if any(group.mixing for group in row.groups) else "")
+    kind = row.groups[0].kind if kinds else ""
+    removed = share(row.size, row.kept) if row.kept < row.size else "whole"
+    first = row.groups[0]
+    if len({(group.size, group.rows) for group in row.groups}) > 1:
+        return _Cells(label, kind, f"{row.size:,}", f"{row.kept:,}", removed)
+    before = f"{first.rows} × {first.cells}" if first.rows > 1 else str(first.size)
+    low, high = row.widths
+    return _Cells(label, kind, before, str(low) if low == high else f"{low}–{high}", removed)
+
+
+def _mixing(plan: Plan, width: int) -> list[Text]:
+    """The reasons why removing differs from zeroing, with the number of groups of each."""
+    reasons = Counter(reason for group in plan.groups for reason in apart(group.mixing))
+    if not reasons:
+        return []
+    listed = "; ".join(f"{reason} ({counted(n, 'group')})" for reason, n in reasons.items())
+    return hanging(f"~ removing is not zeroing: {listed}", width, style=CAUTION)
+
+
+def _attributes(plan: Plan, width: int, full: bool) -> list[Text]:
+    """The number of attributes that follow from widths, and the others; all with ``full``."""
+    others = plan.attributes if full else not_from_widths(plan)
+    follow = len(plan.attributes) - len(others)
+    verb = "follows" if follow == 1 else "follow"
+    lines = [line(f"{counted(follow, 'attribute')} {verb} from these widths")] if follow else []
+    if not others:
+        return lines
+    lines.append(line(f"attributes ({len(others):,})" if full else "other attributes"))
+    return lines + _list(_listed(others, full), width, full)
+
+
+def _listed(changes: Sequence[AttributeChange], full: bool) -> list[str]:
+    """A text for each change; without ``full``, one for equal changes in several modules."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for entry in changes:
+        name = attribute_name(entry.module, entry.name)
+        values = f"{entry.before!r} → {entry.after!r}"
+        found[f"{name if full else entry.name} {values}"].append(f"{name} {values}")
+    return [
+        names[0] if len(names) == 1 else f"{text} in {len(names):,} modules"
+        for text, names in found.items()
+    ]
+
+
+def _constraints(plan: Plan, rows: Sequence[Row], width: int, full: bool) -> list[Text]:
+    """The constraints that can bind, equal ones counted; all with ``full``."""
+    chosen = plan.constraints if full else binding(plan)
+    if not chosen:
+        return []
+    if full:
+        texts = [f"{c.text}: {c.reason}" for c in chosen]
+    else:
+        texts = [str(statement) for statement in statements(chosen, rows)]
+    lines = [line(f"{counted(len(chosen), 'constraint')} on kept widths")]
+    return lines + _list(texts, width, full)
+
+
+def _list(texts: Sequence[str], width: int, full: bool) -> list[Text]:
+    """Indented texts; without ``full``, the first few and the number of the others."""
+    shown = texts if full else texts[:_NOTES]
+    lines = [line("  ").append_text(part) for text in shown for part in hanging(text, width - 2)]
+    if len(shown) < len(texts):
+        lines.append(line(f"  and {len(texts) - len(shown):,} more"))
+    return lines
