@@ -12,9 +12,8 @@ import click
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    an error: the message on standard error says what and where
-  2    the command line could not be understood
-  3    diff: the plans differ
+  1    an error: the message on standard error says what and where (diff: the plans differ)
+  2    the command line could not be understood (diff: or another error)
   4    verify: the smaller model is not what the plan promises
   130  interrupted
 """
@@ -200,7 +199,7 @@ def screen_options(full: str) -> Callable[[Command], Command]:
             help="In a terminal, show more than a screen in $PLANC_PAGER, $PAGER or less.",
         )(command)
         command = click.option(
-            "--width", type=click.IntRange(40), metavar="N", help="Columns of the screen."
+            "--width", type=click.IntRange(60), metavar="N", help="Columns of the screen."
         )(command)
         return click.option("--full", is_flag=True, help=full)(command)
 

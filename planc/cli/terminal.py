@@ -32,17 +32,20 @@ def columns(width: int | None = None) -> int:
     return width or _PIPED_WIDTH
 
 
-def show(renderable: Any, width: int | None = None, pager: bool = False) -> None:
+def show(
+    renderable: Any, width: int | None = None, pager: bool = False, color: bool = False
+) -> None:
     """Print a table, or any other renderable of rich, to standard output.
 
     Args:
         width: the columns, by default those of :func:`columns`.
         pager: show more than a screen in a pager, in a terminal.
+        color: use colors in a pipe, too; $NO_COLOR leaves them out everywhere.
     """
     from rich.console import Console
     from rich.segment import Segment, Segments
 
-    console = Console(width=columns(width), highlight=False)
+    console = Console(width=columns(width), highlight=False, force_terminal=True if color else None)
     rendered = (part for part in console.render(renderable) if not part.control)
     shown: list[Segment] = []
     lines = list(Segment.split_lines(rendered))
@@ -80,6 +83,14 @@ def print_json(value: Any) -> None:
 def say(text: str, err: bool = False) -> None:
     """Print text, with escapes in place of invisible characters."""
     click.echo(escaped(text, "\n"), err=err)
+
+
+def problem(error: Exception) -> str:
+    """The message for an error that ends a command."""
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        return f"planc: {name}{error.strerror or error}"
+    return f"planc: {error}"
 
 
 def note(text: str) -> None:

@@ -219,7 +219,7 @@ def test_show_and_diff_and_explain_speak_json(succeed: Run) -> None:
     planned("a.planc", "--ratio", "0.5")
     planned("b.planc", "--ratio", "0.25")
     assert json.loads(succeed("show", "a.planc", "--json"))
-    assert json.loads(succeed("diff", "a.planc", "b.planc", "--json", code=3))
+    assert json.loads(succeed("diff", "a.planc", "b.planc", "--json", code=1))
     found = json.loads(succeed("explain", MODEL, "0.0.weight:0", *INPUT, "--json"))
     assert [(entry["tensor"], entry["dim"]) for entry in found] == [("0.0.weight", 0)]
     assert any("0.1.running_mean" in line for line in found[0]["reasons"])
@@ -264,11 +264,11 @@ def test_mask_plans_are_shown_and_compared_too(succeed: Run) -> None:
     assert "16 of 32 elements" in succeed("show", "a.masks")
     assert json.loads(succeed("show", "b.masks", "--json"))["removed"] == 8
     assert "equal" in succeed("diff", "a.masks", "a.masks")
-    assert "weight" in succeed("diff", "a.masks", "b.masks", code=3)
-    found = json.loads(succeed("diff", "a.masks", "b.masks", "--json", code=3))
+    assert "weight" in succeed("diff", "a.masks", "b.masks", code=1)
+    found = json.loads(succeed("diff", "a.masks", "b.masks", "--json", code=1))
     assert found["tensors"] == [{"name": "weight", "only_a": 8, "only_b": 0, "both": 8}]
     planned("a.planc")
-    assert run(["diff", "a.planc", "a.masks"]) == 1
+    assert run(["diff", "a.planc", "a.masks"]) == 2
 
 
 def masked(path: str, *options: str) -> planc.MaskPlan:
@@ -389,7 +389,7 @@ def test_a_latency_that_means_nothing_is_refused(table: planc.LatencyTable, fail
     assert f"measured on {table.machine!r}, the plan is for machine 'abacus'" in named
     assert "closest that can be reached" in fail("plan", MODEL, *INPUT, "--latency", "3ns", *given)
     assert "it applies to nothing" in fail("apply", "a.latency", "--weights", "x", "-o", "y")
-    assert "name two plans" in fail("diff", "a.latency", "a.latency")
+    assert "name two plans" in fail("diff", "a.latency", "a.latency", code=2)
 
 
 def test_apply_to_weights_alone_equals_apply_to_the_model(succeed: Run) -> None:
@@ -477,7 +477,7 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(
 def test_files_that_are_no_plans_are_an_error(fail: Run) -> None:
     Path("a.planc").write_text("not a plan")
     assert "a.planc" in fail("show", "a.planc")
-    assert "a.planc" in fail("diff", "a.planc", "a.planc")
+    assert "a.planc" in fail("diff", "a.planc", "a.planc", code=2)
     assert "a.planc" in fail("apply", "a.planc", MODEL, "-o", "out.safetensors")
     assert "missing.planc" in fail("verify", "missing.planc", MODEL)
 

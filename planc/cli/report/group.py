@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from planc.plan.review.rows import collapsed, series, single
 
 _ROWS = 8
 _UNITS = 12
+_BINS = 8
 
 
 def group_lines(plan: Plan, group: PlanGroup, width: int, full: bool = False) -> list[list[Text]]:
@@ -42,6 +45,7 @@ def group_lines(plan: Plan, group: PlanGroup, width: int, full: bool = False) ->
         [*table(single([group]), width), *(notes if group.mixing else [])],
         _members(plan, group, width, full),
         _units(group, width, full),
+        _scores(group, width),
         _constraints(plan, group, width, full),
     ]
 
@@ -121,6 +125,29 @@ def _units(group: PlanGroup, width: int, full: bool) -> list[Text]:
         lines += _listing(f"row {i}", row, width, REMOVED, full)
     if len(shown) < len(gone):
         lines.append(line(f"  and {counted(len(gone) - len(shown), 'row')} more"))
+    return lines
+
+
+def _scores(group: PlanGroup, width: int) -> list[Text]:
+    """The scores of removed and of kept units: median, extremes and a histogram."""
+    scores = group.unit_scores
+    if scores is None:
+        return []
+    gone = marked(group.removed, group.size)
+    lines = [line(("scores", STRONG))]
+    for name, marks, style in (("removed", gone, REMOVED), ("kept", ~gone, KEPT)):
+        if marks.any():
+            low, middle, high = np.quantile(scores[marks], [0, 0.5, 1])
+            text = f"  {name:9}{low:.3g} to {high:.3g}, median {middle:.3g}"
+            lines.append(line((text, style)))
+    edges = np.histogram_bin_edges(scores, _BINS)
+    removed_in, kept_in = (np.histogram(scores[marks], edges)[0] for marks in (gone, ~gone))
+    heads = [f"{a:.3g} to {b:.3g}" for a, b in pairwise(edges)]
+    longest = max(map(len, heads))
+    per = max(1.0, int((removed_in + kept_in).max()) / max(width - longest - 4, 8))
+    for head, removed, kept in zip(heads, removed_in, kept_in, strict=True):
+        bars = [("░" * ceil(removed / per), REMOVED), ("█" * ceil(kept / per), KEPT)]
+        lines.append(line(f"  {head.rjust(longest)}  ", *bars))
     return lines
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from planc.cli.report.plain import plain_data
 from planc.cli.report.text import escape, facts, provenance_text, share_text, spaced, titled
+from planc.errors.text import escaped
 from planc.plan.maskdiff import MaskPlanDiff
 from planc.plan.masks import MaskPlan
 
@@ -59,11 +60,13 @@ def masks_json(masks: MaskPlan) -> dict[str, Any]:
     }
 
 
-def masks_diff_table(diff: MaskPlanDiff) -> RenderableType:
+def masks_diff_table(diff: MaskPlanDiff, names: tuple[str, str] = ("a", "b")) -> RenderableType:
     """Return the table of ``planc diff`` for two mask plans, with their differences only."""
     if not diff:
-        return Text("the mask plans are equal")
+        return Text(escaped(f"{names[0]} and {names[1]} are equal"))
     header = facts()
+    for side, name in zip("ab", names, strict=True):
+        header.add_row(side, escape(name))
     if diff.source is not None:
         header.add_row("made for", escape(f"different tensors: {diff.source}"))
     for side, entries in zip("ab", diff.provenance or ((), ()), strict=True):

@@ -29,7 +29,7 @@ from planc.cli.report.screen import (
     screen,
 )
 from planc.ir.groups import apart
-from planc.plan.plan import AttributeChange, Plan
+from planc.plan.plan import AttributeChange, Plan, Provenance
 from planc.plan.review import rows as tables
 from planc.plan.review.constraints import binding, statements
 from planc.plan.review.figures import share
@@ -39,6 +39,7 @@ from planc.plan.review.summary import (
     not_from_widths,
     origin_text,
     totals,
+    weights_text,
 )
 from planc.plan.specification import inputs_text
 
@@ -57,7 +58,8 @@ def plan_screen(plan: Plan, width: int, full: bool = False) -> Stack:
     """
     rows = tables.single(plan.groups) if full else tables.fitting(plan.groups, _TABLE)
     hidden = [] if full else rows[_TABLE:]
-    notes = [*_mixing(plan, width), *_attributes(plan, width, full)]
+    notes = [*_mixing(plan, width), *_outputs(plan, width, full)]
+    notes += _attributes(plan, width, full)
     notes += _constraints(plan, rows, width, full)
     shortened = not full and (len(rows) < len(plan.groups) or bool(plan.attributes))
     return screen(
@@ -84,10 +86,22 @@ def header(plan: Plan, width: int) -> list[Text]:
     lines = fact("fingerprint", plan.fingerprint[:16], width)
     lines += fact("target", plan.target, width)
     for entry in plan.provenance:
-        lines += fact("made by", origin_text(entry), width)
+        lines += _origin(entry, width)
     lines += fact("inputs", inputs_text(plan.inputs), width)
     if plan.requires:
         lines += fact("requires", ", ".join(plan.requires), width)
+    return lines
+
+
+def _origin(entry: Provenance, width: int) -> list[Text]:
+    """Criterion and policy, the scored weights and statistics, and a reviewer's decisions."""
+    lines = fact("made by", origin_text(entry), width)
+    if text := weights_text(entry):
+        lines += fact("weights", text, width, CAUTION if entry.origin == "factory" else "")
+    if entry.statistics is not None:
+        lines += fact("statistics", entry.statistics.hex()[:16], width)
+    if entry.decisions:
+        lines += fact("decisions", "; ".join(entry.decisions), width)
     return lines
 
 
@@ -185,6 +199,16 @@ def _mixing(plan: Plan, width: int) -> list[Text]:
         return []
     listed = "; ".join(f"{reason} ({counted(n, 'group')})" for reason, n in reasons.items())
     return hanging(f"~ removing is not zeroing: {listed}", width, style=CAUTION)
+
+
+def _outputs(plan: Plan, width: int, full: bool) -> list[Text]:
+    """The outputs that shrink."""
+    texts = [
+        f"{output.name or 'the result'}, dimension {output.dim}: {output.size} → {len(output.kept)}"
+        for output in plan.outputs
+    ]
+    head = f"{counted(len(texts), 'output')} of the model with fewer indices"
+    return [line((head, CAUTION)), *_list(texts, width, full)] if texts else []
 
 
 def _attributes(plan: Plan, width: int, full: bool) -> list[Text]:

@@ -10,27 +10,25 @@ _PREFIXES = (("", 1), ("k", 10**3), ("M", 10**6), ("G", 10**9), ("T", 10**12), (
 _TIMES = (("ns", 1), ("µs", 10**3), ("ms", 10**6), ("s", 10**9))
 
 
-def figure(value: int) -> str:
-    """A count with three significant digits.
+def figure(value: int, like: int | None = None) -> str:
+    """A count with three significant digits, or with the prefix and decimals of ``like``.
 
-    >>> figure(405_312), figure(25_557_032), figure(640)
-    ('405 k', '25.6 M', '640')
+    >>> figure(405_312), figure(25_557_032), figure(640), figure(6_917_640, like=25_557_032)
+    ('405 k', '25.6 M', '640', '6.9 M')
     """
-    return _formatted(value, *_scale(value))
+    prefix, scale, decimals = _scale(value if like is None else like)
+    if value < scale:
+        prefix, scale, decimals = _scale(value)
+    return _formatted(value, prefix, scale, decimals)
 
 
-def change(before: int, after: int, unit: str = "") -> str:
+def change(before: int, after: int) -> str:
     """Two counts and the share between, with the prefix and decimals of the first where they fit.
 
-    >>> change(25_557_032, 6_917_640), change(1_363_584, 405_312), change(102_228_128, 0, "B")
-    ('25.6 M → 6.9 M (−73 %)', '1.36 M → 405 k (−70 %)', '102 MB → 0 B (−100 %)')
+    >>> change(25_557_032, 6_917_640), change(1_363_584, 405_312), change(97, 0)
+    ('25.6 M → 6.9 M (−73 %)', '1.36 M → 405 k (−70 %)', '97 → 0 (−100 %)')
     """
-    prefix, scale, decimals = _scale(before)
-    if not 0 < scale <= after:
-        prefix, scale, decimals = _scale(after)
-    texts = (_formatted(before, *_scale(before)), _formatted(after, prefix, scale, decimals))
-    first, second = (_united(text, unit) for text in texts)
-    return f"{first} → {second} ({share(before, after)})"
+    return f"{figure(before)} → {figure(after, before)} ({share(before, after)})"
 
 
 def share(before: int, after: int) -> str:
@@ -77,9 +75,3 @@ def _decimals(value: int, scale: int) -> int:
 def _formatted(value: int, unit: str, scale: int, decimals: int) -> str:
     number = f"{value / scale:,.{decimals}f}"
     return f"{number} {unit}" if unit else number
-
-
-def _united(text: str, unit: str) -> str:
-    if not unit:
-        return text
-    return text + unit if text[-1].isalpha() else f"{text} {unit}"

@@ -8,6 +8,12 @@ from typing import Any
 from planc.plan.plan import AttributeChange, Plan, Provenance
 from planc.plan.review.figures import change
 
+_ORIGINS = {
+    "file": "read from a file",
+    "factory": "as the factory built them: random, unless it loads some",
+    "model": "those of the given model",
+}
+
 
 def totals(plan: Plan) -> str:
     """The sum of a plan in one sentence.
@@ -49,11 +55,21 @@ def batch_text(plan: Plan) -> str:
     return " per example" if examples == 1 else f" for a batch of {examples}"
 
 
+def made_by(entry: Provenance) -> str:
+    """Criterion, policy and seed."""
+    return f"{entry.criterion}, {entry.policy}, seed {entry.seed}"
+
+
 def origin_text(entry: Provenance) -> str:
     """Criterion, policy, seed and versions."""
     versions = ", ".join(f"{name} {version}" for name, version in entry.versions)
-    made = f"{entry.criterion}, {entry.policy}, seed {entry.seed}"
-    return f"{made} ({versions})" if versions else made
+    return f"{made_by(entry)} ({versions})" if versions else made_by(entry)
+
+
+def weights_text(entry: Provenance) -> str:
+    """The digest and the origin of the scored weights; empty if unknown."""
+    digest = "" if entry.weights is None else entry.weights.hex()[:16]
+    return ", ".join(filter(None, (digest, _ORIGINS.get(entry.origin, entry.origin))))
 
 
 def attribute_name(module: str, name: str) -> str:

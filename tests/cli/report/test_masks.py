@@ -11,7 +11,7 @@ from planc import diff
 from planc.cli.report.masks import masks_diff_table, masks_json, masks_table
 from planc.plan.masks import MaskPlan, mask_plan
 from planc.plan.plan import Provenance, TensorSpec
-from tests.cli.report.test_text import row, text
+from tests.cli.report.printed import row, text
 from tests.masks.drawn import mask_plans, several_for_one
 
 TABLE = (TensorSpec(("a.weight",), (4, 5), "parameter"), TensorSpec(("a.bias",), (4,), "parameter"))
@@ -33,7 +33,7 @@ def test_every_mask_plan_can_be_shown(masks: MaskPlan) -> None:
 @given(several_for_one(2))
 def test_every_difference_of_mask_plans_can_be_shown(plans: tuple[MaskPlan, ...]) -> None:
     a, b = plans
-    assert (text(masks_diff_table(diff(a, b))) == "the mask plans are equal\n") == (a == b)
+    assert (text(masks_diff_table(diff(a, b))) == "a and b are equal\n") == (a == b)
 
 
 def test_a_shown_mask_plan_says_what_it_removes() -> None:

@@ -18,7 +18,7 @@ from planc.plan.review.constraints import binding
 from planc.plan.review.find import groups_named
 from planc.plan.review.rows import collapsed, fitting, series
 from planc.plan.review.summary import batch, totals
-from tests.cli.report.test_text import text
+from tests.cli.report.printed import text
 from tests.scripts.screens import SCREENS
 from tests.support.strategies import complete, example_plan, plans
 
