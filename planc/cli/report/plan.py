@@ -180,16 +180,9 @@ def _row(cells: _Cells, columns: Sequence[int], room: int, style: str, bars: lis
 
 
 def _cells(row: Row, kinds: bool) -> _Cells:
-    """The texts of one row; groups of several sizes are added up."""
-    label = row.inner + (" ~" if any(group.mixing for group in row.groups) else "")
-    kind = row.groups[0].kind if kinds else ""
-    removed = share(row.size, row.kept) if row.kept < row.size else "whole"
-    first = row.groups[0]
-    if len({(group.size, group.rows) for group in row.groups}) > 1:
-        return _Cells(label, kind, f"{row.size:,}", f"{row.kept:,}", removed)
-    before = f"{first.rows} × {first.cells}" if first.rows > 1 else str(first.size)
-    low, high = row.widths
-    return _Cells(label, kind, before, str(low) if low == high else f"{low}–{high}", removed)
+    """The texts of one row."""
+    label = row.inner + (" ~" if row.mixing else "")
+    return _Cells(label, row.groups[0].kind if kinds else "", row.before, row.after, row.removed)
 
 
 def _mixing(plan: Plan, width: int) -> list[Text]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from planc.plan.plan import PlanGroup
+from planc.plan.review.figures import share
 
 _NUMBER = re.compile(r"(?<![:#\d])\d+(?=[./:#]|$)")
 _SUFFIX = re.compile(r"(\.weight)?:\d+")
@@ -47,6 +48,36 @@ class Row:
     def kept(self) -> int:
         """Kept units of all groups."""
         return sum(group.kept for group in self.groups)
+
+    @property
+    def mixing(self) -> bool:
+        """True if removing a unit of a group differs from zeroing it."""
+        return any(group.mixing for group in self.groups)
+
+    @property
+    def before(self) -> str:
+        """The units of one group, as rows and cells; those of all groups if their sizes differ."""
+        first = self.groups[0]
+        if self._uneven:
+            return f"{self.size:,}"
+        return f"{first.rows} × {first.cells}" if first.rows > 1 else str(first.size)
+
+    @property
+    def after(self) -> str:
+        """The kept units of one row, from the smallest to the largest group."""
+        low, high = self.widths
+        if self._uneven:
+            return f"{self.kept:,}"
+        return str(low) if low == high else f"{low}–{high}"
+
+    @property
+    def removed(self) -> str:
+        """The share of removed units."""
+        return share(self.size, self.kept) if self.kept < self.size else "whole"
+
+    @property
+    def _uneven(self) -> bool:
+        return len({(group.size, group.rows) for group in self.groups}) > 1
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -1,13 +1,18 @@
-"""A plan in one line, and in one paragraph: the counts, the costs and their origin."""
+"""A plan in a line, in a sentence and in a paragraph: its units, costs, latency and origin."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from planc.plan.plan import AttributeChange, Plan, Provenance
-from planc.plan.review.figures import change
+import numpy as np
 
+from planc.plan.latency import LatencyTable
+from planc.plan.plan import AttributeChange, Plan, Provenance
+from planc.plan.review.figures import change, duration, share
+from planc.plan.review.rows import collapsed
+
+_ROWS = 24  # of a summary; a larger plan has none
 _ORIGINS = {
     "file": "read from a file",
     "factory": "as the factory built them: random, unless it loads some",
@@ -15,12 +20,69 @@ _ORIGINS = {
 }
 
 
-def totals(plan: Plan) -> str:
-    """The sum of a plan in one sentence.
+def line(plan: Plan) -> str:
+    """A plan in one line, for the eye that looks for one among many."""
+    before, after = plan.cost_before, plan.cost_after
+    saved = (
+        f"parameters {share(before.params, after.params)}, MACs {share(before.macs, after.macs)}"
+    )
+    return f"<Plan {plan.fingerprint[:8]} for a {plan.target}: {removals(plan)}; {saved}>"
 
-    >>> totals(plan)  # doctest: +SKIP
-    '37 groups, 11,456 channels: 5,728 removed; parameters 25.6 M → 6.9 M (−73 %); MACs ...'
+
+def summary(plan: Plan) -> str:
+    """A plan in a few lines: origin, removed units, costs before and after.
+
+    MACs are those of the example inputs, whose batch is named.
     """
+    before, after = plan.cost_before, plan.cost_after
+    lines = [f"plan {plan.fingerprint[:16]} for a {plan.target}"]
+    for entry in plan.provenance:
+        lines.append(made_by(entry))
+        if weights := weights_text(entry):
+            lines.append(f"weights {weights}")
+    lines += [
+        removals(plan),
+        f"parameters {change(before.params, after.params)}",
+        f"MACs {change(before.macs, after.macs)}{batch_text(plan)}",
+    ]
+    rows = collapsed(plan.groups)
+    longest = max((len(row.label) for row in rows), default=0)
+    if len(rows) <= _ROWS:
+        lines += [
+            f"  {row.label.ljust(longest)}  {row.before} → {row.after} ({row.removed})"
+            for row in rows
+        ]
+    return "\n".join(lines)
+
+
+def latency(plan: Plan, table: LatencyTable) -> tuple[int, int]:
+    """The predicted nanoseconds of a run of the original and of the result.
+
+    Raises:
+        PolicyError: the table was measured for another structure, or for other inputs.
+    """
+    predict = table.function(plan.source.structure, len(plan.groups))
+    if plan.inputs:
+        table.check_inputs(plan.inputs)
+    whole, kept = (
+        np.array(units, dtype=np.int64)
+        for units in (
+            [group.cells for group in plan.groups],
+            [group.kept // group.rows for group in plan.groups],
+        )
+    )
+    return predict(whole), predict(kept)
+
+
+def latency_text(plan: Plan, table: LatencyTable) -> str:
+    """Latency before and after, and the machine that it is predicted for."""
+    before, after = latency(plan, table)
+    times = f"{duration(before)} → {duration(after)} ({share(before, after)})"
+    return f"latency {times} on {table.machine}"
+
+
+def totals(plan: Plan) -> str:
+    """The sum of a plan in one sentence: groups, units, parameters and MACs."""
     before, after = plan.cost_before, plan.cost_after
     costs = f"parameters {change(before.params, after.params)}"
     return f"{removals(plan)}; {costs}; MACs {change(before.macs, after.macs)}{batch_text(plan)}"
