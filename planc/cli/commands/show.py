@@ -27,12 +27,25 @@ Examples:
 @click.command(epilog=_EXAMPLES + "\n" + EXIT_CODES)
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--group", metavar="NAME", help="Show one group: members, removed units, scores.")
+@click.option(
+    "--latency-table",
+    type=FILE,
+    metavar="FILE",
+    help="Add the latency before and after, by the file that planc measure wrote.",
+)
 @screen_options("List every group, attribute and constraint.")
 @json_option
 def show(
-    plan_file: Path, group: str | None, full: bool, width: int | None, pager: bool, as_json: bool
+    plan_file: Path,
+    group: str | None,
+    latency_table: Path | None,
+    full: bool,
+    width: int | None,
+    pager: bool,
+    as_json: bool,
 ) -> None:
     """Show the removals of PLAN and its savings; PLAN may be a mask plan or a latency table."""
+    import planc
     from planc.files.formats.kinds import load_any
     from planc.plan.latency import LatencyTable
     from planc.plan.masks import MaskPlan
@@ -45,7 +58,11 @@ def show(
             raise PlancError(f"{plan_file}: --group {group}: only a plan has groups")
         shown = _other(loaded, as_json)
     else:
-        shown = _plain(loaded, group) if as_json else _screen(loaded, group, columns, full)
+        timed = None if latency_table is None else planc.load_latency(latency_table)
+        if as_json:
+            shown = _plain(loaded, group, timed)
+        else:
+            shown = _screen(loaded, group, timed, columns, full)
     if as_json:
         terminal.print_json(shown)
     else:
@@ -63,24 +80,30 @@ def _other(loaded: MaskPlan | LatencyTable, as_json: bool) -> Any:
     return latency_json(loaded) if as_json else latency_table(loaded)
 
 
-def _plain(plan: Plan, group: str | None) -> dict[str, Any]:
+def _plain(plan: Plan, group: str | None, timed: LatencyTable | None) -> dict[str, Any]:
     """The plan as plain data, or the groups of a name."""
     from planc.cli.report.plain import plain_data, plan_json
     from planc.plan.review.find import groups_named
+    from planc.plan.review.summary import latency
 
-    if group is None:
-        return plan_json(plan)
-    found = groups_named(plan, group)
-    return {"fingerprint": plan.fingerprint, "groups": plain_data(found)}
+    if group is not None:
+        found = groups_named(plan, group)
+        return {"fingerprint": plan.fingerprint, "groups": plain_data(found)}
+    plain = plan_json(plan)
+    if timed is not None:
+        plain["latency"] = dict(zip(("before", "after"), latency(plan, timed), strict=True))
+    return plain
 
 
-def _screen(plan: Plan, group: str | None, columns: int, full: bool) -> Any:
+def _screen(
+    plan: Plan, group: str | None, timed: LatencyTable | None, columns: int, full: bool
+) -> Any:
     from planc.cli.report.group import group_lines
     from planc.cli.report.plan import plan_screen
     from planc.cli.report.screen import screen
     from planc.plan.review.find import groups_named
 
     if group is None:
-        return plan_screen(plan, columns, full)
+        return plan_screen(plan, columns, full, timed)
     found = groups_named(plan, group)
     return screen(part for entry in found for part in group_lines(plan, entry, columns, full))

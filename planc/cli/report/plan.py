@@ -29,6 +29,7 @@ from planc.cli.report.screen import (
     screen,
 )
 from planc.ir.groups import apart
+from planc.plan.latency import LatencyTable
 from planc.plan.plan import AttributeChange, Plan, Provenance
 from planc.plan.review import rows as tables
 from planc.plan.review.constraints import binding, statements
@@ -36,6 +37,7 @@ from planc.plan.review.figures import share
 from planc.plan.review.rows import Row
 from planc.plan.review.summary import (
     attribute_name,
+    latency_text,
     not_from_widths,
     origin_text,
     totals,
@@ -50,11 +52,14 @@ _BAR, _SHORT = 24, 5
 _HINT = "--full lists every group, attribute and constraint; --group NAME shows one"
 
 
-def plan_screen(plan: Plan, width: int, full: bool = False) -> Stack:
+def plan_screen(
+    plan: Plan, width: int, full: bool = False, timed: LatencyTable | None = None
+) -> Stack:
     """Return the lines of ``planc show``, of at most ``width`` characters each.
 
     Args:
         full: list every group, attribute and constraint under its full name.
+        timed: measured times of the model's operators, for the latency before and after.
     """
     rows = tables.single(plan.groups) if full else tables.fitting(plan.groups, _TABLE)
     hidden = [] if full else rows[_TABLE:]
@@ -65,7 +70,7 @@ def plan_screen(plan: Plan, width: int, full: bool = False) -> Stack:
     return screen(
         [
             header(plan, width),
-            [*_sum(plan, width), *(_costs(plan) if full else [])],
+            [*_sum(plan, timed, width), *(_costs(plan) if full else [])],
             table(rows[: len(rows) - len(hidden)], width) + _beyond(hidden),
             notes,
             hanging(_HINT, width, style=FAINT) if shortened else [],
@@ -105,8 +110,9 @@ def _origin(entry: Provenance, width: int) -> list[Text]:
     return lines
 
 
-def _sum(plan: Plan, width: int) -> list[Text]:
-    return hanging(totals(plan), width, style=STRONG)
+def _sum(plan: Plan, timed: LatencyTable | None, width: int) -> list[Text]:
+    times = "" if timed is None else f"; {latency_text(plan, timed)}"
+    return hanging(f"{totals(plan)}{times}", width, style=STRONG)
 
 
 def _costs(plan: Plan) -> list[Text]:
