@@ -25,7 +25,7 @@ from planc.cli.commands.restore import restore
 from planc.cli.commands.show import show
 from planc.cli.commands.verify import verify
 from planc.cli.options import EXIT_CODES
-from planc.cli.terminal import note, plain_warnings, problem
+from planc.cli.terminal import encode_all, note, plain_warnings, problem
 from planc.errors import PlancError, VerificationError
 
 _UNPROVEN = 4
@@ -47,6 +47,7 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    encode_all()
     sys.exit(run())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -21,6 +23,25 @@ from planc.errors import PlancError, PlancWarning
 from planc.errors.text import escaped
 
 _PIPED_WIDTH = 160
+_STAND_INS = str.maketrans(
+    {"→": ">", "−": "-", "–": "-", "×": "x", "█": "#", "░": ".", "±": "~", "µ": "u", "…": "..."}
+)
+
+
+def stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Replace a sign that the output cannot encode by a plain one; a handler for codecs."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end].translate(_STAND_INS)
+    return signs.encode("ascii", "replace").decode("ascii"), error.end
+
+
+def encode_all() -> None:
+    """Let every text be written to standard output and error, whatever their encoding."""
+    codecs.register_error("planc", stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="planc")
 
 
 def columns(width: int | None = None) -> int:

@@ -196,3 +196,18 @@ def test_a_plan_that_without_removals_is_shown(
     found = printed(capsys, "show", str(tmp_path / "whole.planc"))
     assert "0 removed" in found
     assert "whole" in found
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_screens_are_written_in_any_encoding(encoding: str) -> None:
+    command = [sys.executable, "-m", "planc", "show", RESNET, "--width", "80"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    found = done.stdout.decode(encoding)
+    golden = (SCREENS / "resnet50.80.txt").read_text()
+    if encoding == "utf-8":
+        assert found == golden
+    else:
+        assert "64 >   32" in found
+        assert "#.." in found
+        assert list(map(len, found.splitlines())) == list(map(len, golden.splitlines()))

@@ -26,7 +26,7 @@ from planc.cli.report.screen import (
 from planc.ir.groups import Member, Run
 from planc.ir.units import marked
 from planc.plan.plan import Plan, PlanGroup
-from planc.plan.review.constraints import concerning, statements
+from planc.plan.review.constraints import binding, concerning, statements
 from planc.plan.review.rows import collapsed, series, single
 
 _ROWS = 8
@@ -52,7 +52,7 @@ def group_lines(plan: Plan, group: PlanGroup, width: int, full: bool = False) ->
 
 def _constraints(plan: Plan, group: PlanGroup, width: int, full: bool) -> list[Text]:
     """The conditions on widths that name the group; without ``full``, equal ones as one."""
-    found = concerning(plan, group)
+    found = concerning(plan.constraints if full else binding(plan), group)
     lines = [line((counted(len(found), "constraint"), STRONG))] if found else []
     texts = [f"{constraint.text}: {constraint.reason}" for constraint in found]
     if not full:
@@ -63,25 +63,21 @@ def _constraints(plan: Plan, group: PlanGroup, width: int, full: bool) -> list[T
 
 
 def _members(plan: Plan, group: PlanGroup, width: int, full: bool) -> list[Text]:
-    """The tensors that lose indices: names, sizes of the dimension, indices of unit u."""
+    """The tensors that lose indices, under the sizes of the dimension and the indices of unit u."""
     shapes = {tensor.name: tensor.shape for tensor in plan.tensors}
     cells = [
-        (str(member), (_sizes(plan, member, shapes), _indices(member.runs, full)), member)
+        (str(member), f"{_sizes(plan, member, shapes)}, {_indices(member.runs, full)}", member)
         for member in group.members
     ]
     if not full:  # alike members of repeated layers on one line
-        cells = [(name, key, found[0]) for name, key, found in series(cells)]
-    longest = max((len(name) for name, *_ in cells), default=0)
-    sizes = max((len(size) for _, (size, _), _ in cells), default=0)
+        cells = [(name, kind, found[0]) for name, kind, found in series(cells)]
+    kinds: dict[str, list[str]] = {}
+    for name, kind, _ in cells:
+        kinds.setdefault(kind, []).append(name)
     lines = [line((counted(len(group.members), "member"), STRONG))]
-    for name, (size, indices), _ in cells:
-        rest = f"{size.rjust(sizes)}  {indices}"
-        shown = f"  {name.ljust(longest)}  {rest}"
-        if len(shown) <= width:
-            lines.append(line(shown))
-            continue
-        lines += [line("  ", part) for part in fold(name, width - 2)]
-        lines += [line("    ").append_text(part) for part in hanging(rest, width - 4)]
+    for kind, names in kinds.items():
+        lines += [line("  ").append_text(part) for part in hanging(f"{kind}:", width - 2)]
+        lines += [line("    ", part) for name in names for part in fold(name, width - 4)]
     return lines
 
 

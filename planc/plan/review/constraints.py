@@ -69,11 +69,13 @@ def _solved(text: str) -> str:
     return text
 
 
-def concerning(plan: Plan, group: PlanGroup) -> tuple[WidthConstraint, ...]:
+def concerning(
+    constraints: Sequence[WidthConstraint], group: PlanGroup
+) -> tuple[WidthConstraint, ...]:
     """The constraints that name ``group``."""
     return tuple(
         constraint
-        for constraint in plan.constraints
+        for constraint in constraints
         if any(group.name in match.groups() for match in _KEPT.finditer(constraint.text))
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from planc import PlancError, load_plan
 from planc.cli.report.group import group_lines
 from planc.cli.report.plan import LINES, plan_screen
 from planc.cli.report.screen import screen
-from planc.plan.plan import AttributeChange, Plan, PlanGroup, WidthConstraint
+from planc.plan.plan import AttributeChange, OutputChange, Plan, PlanGroup, WidthConstraint
 from planc.plan.review.constraints import binding
 from planc.plan.review.find import groups_named
 from planc.plan.review.rows import collapsed, fitting, series
@@ -217,3 +218,43 @@ def test_a_group_of_rows_lists_them_up_to_eight() -> None:
     found = shown_group(golden("vit_b_16"), "encoder_layer_3.self_attention.in_proj_weight:0")
     assert "row 7" in found
     assert "and 4 rows more" in found
+
+
+def with_scores(plan: Plan, *scores: float) -> Plan:
+    first = replace(plan.groups[0], scores=np.array(scores, "<f4").tobytes())
+    return plan.replace(groups=(first, *plan.groups[1:]))
+
+
+def test_scores_of_removed_units_are_set_against_those_of_kept_ones() -> None:
+    found = shown_group(with_scores(PLAN, 5, 0.5, 7, 6, 1.5, 8.5), "a.weight:0")
+    assert "  removed  0.5 to 1.5, median 1\n" in found
+    assert "  kept     5 to 8.5, median 6.5\n" in found
+    histogram = "".join(re.findall(r"^ +[\d.]+ to [\d.]+  ([░█]*)$", found, re.MULTILINE))
+    assert histogram == "░░████"
+    assert "scores" not in shown_group(PLAN, "a.weight:0")
+
+
+def test_equal_scores_are_shown() -> None:
+    assert "median 3" in shown_group(with_scores(PLAN, *[3.0] * 6), "a.weight:0")
+
+
+def test_the_origin_of_the_weights_is_in_the_header() -> None:
+    entry = replace(
+        PLAN.provenance[0],
+        weights=b"\xab" * 32,
+        origin="factory",
+        statistics=b"\x01" * 32,
+        decisions=("keep a.weight:0 2,6",),
+    )
+    found = shown(PLAN.replace(provenance=(entry,)))
+    assert "weights      abababababababab, as the factory built them" in found
+    assert "statistics   0101010101010101" in found
+    assert "decisions    keep a.weight:0 2,6" in found
+
+
+def test_outputs_that_shrink_are_named() -> None:
+    outputs = (OutputChange("hidden.0", 2, 64, (1, 2, 3)), OutputChange("", 1, 8, (0,)))
+    found = shown(PLAN.replace(outputs=outputs))
+    assert "2 outputs of the model with fewer indices" in found
+    assert "  hidden.0, dimension 2: 64 → 3" in found
+    assert "  the result, dimension 1: 8 → 1" in found
