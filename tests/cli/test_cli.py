@@ -292,7 +292,7 @@ def test_mask_plans_are_made_as_the_library_makes_them(succeed: Run) -> None:
     drawn = masked("a.masks", "--criterion", "random", "--seed", "5")
     model = load_model(MODEL, {}, 5)
     assert drawn == masks.select(model, masks.PerTensor(0.5), masks.RandomElements(5), seed=5)
-    assert "lose elements" in succeed("mask", MODEL)
+    assert "tensors removed, −50 %" in succeed("mask", MODEL)
 
 
 def test_mask_plans_make_zeros_in_files_and_are_taken_back(succeed: Run) -> None:

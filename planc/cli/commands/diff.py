@@ -72,7 +72,7 @@ def _compared(
     """The difference as plain data or as a renderable, and True if there is one."""
     import planc
     from planc.cli.report.difference import Pair, diff_screen
-    from planc.cli.report.masks import masks_diff_table
+    from planc.cli.report.masks import masks_diff_screen
     from planc.plan.maskdiff import MaskPlanDiff
 
     absent = [name for file, name in zip(files, names, strict=True) if str(file) == os.devnull]
@@ -83,7 +83,7 @@ def _compared(
     if as_json:
         return {"a": names[0], "b": names[1], **found.to_json()}, bool(found)
     if isinstance(found, MaskPlanDiff):
-        return masks_diff_table(found, names), bool(found)
+        return masks_diff_screen(found, names, columns, full), bool(found)
     pair = Pair(left, right, names, found)
     return diff_screen(pair, columns, full, stat), bool(found)
 

@@ -8,7 +8,7 @@ import click
 
 from planc.cli.models import Given, model_options
 from planc.cli.options import EXIT_CODES, n_of_m, name_options, output_option, ratio_option, share
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.terminal import check_writable, columns, note, show, status
 
 
 @click.command(epilog=EXIT_CODES)
@@ -66,7 +66,7 @@ def mask(
     check_writable(output)
     import planc
     from planc import masks
-    from planc.cli.report.masks import masks_table
+    from planc.cli.report.masks import masks_screen
 
     wanted = 0.5 if ratio is None else ratio
     policy: masks.MaskPolicy = masks.PerTensor(wanted)
@@ -78,7 +78,7 @@ def mask(
     built = given.build(model)
     with status(f"choosing elements of {model}"):
         result = masks.select(built, policy, scorer, only=only, keep=keep, seed=given.seed)
-    show(masks_table(result))
+    show(masks_screen(result, columns()))
     if output is not None:
         planc.save_masks(result, output)
         note(f"wrote {output}")

@@ -56,7 +56,7 @@ def show(
     if isinstance(loaded, MaskPlan | LatencyTable):
         if group is not None:
             raise PlancError(f"{plan_file}: --group {group}: only a plan has groups")
-        shown = _other(loaded, as_json)
+        shown = _other(loaded, as_json, columns, full)
     else:
         timed = None if latency_table is None else planc.load_latency(latency_table)
         if as_json:
@@ -69,14 +69,14 @@ def show(
         terminal.show(shown, columns, pager)
 
 
-def _other(loaded: MaskPlan | LatencyTable, as_json: bool) -> Any:
+def _other(loaded: MaskPlan | LatencyTable, as_json: bool, columns: int, full: bool) -> Any:
     """A mask plan or a latency table, as plain data or as a table."""
     from planc.cli.report.latency import latency_json, latency_table
-    from planc.cli.report.masks import masks_json, masks_table
+    from planc.cli.report.masks import masks_json, masks_screen
     from planc.plan.masks import MaskPlan
 
     if isinstance(loaded, MaskPlan):
-        return masks_json(loaded) if as_json else masks_table(loaded)
+        return masks_json(loaded) if as_json else masks_screen(loaded, columns, full)
     return latency_json(loaded) if as_json else latency_table(loaded)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from rich.console import Group as Stack
 from rich.text import Text
@@ -28,6 +28,7 @@ from planc.cli.report.screen import (
     ranges,
     screen,
 )
+from planc.cli.report.table import Column, Entry, table
 from planc.plan.diff import GroupDiff, PlanDiff
 from planc.plan.plan import AttributeChange, Plan, PlanGroup, Provenance
 from planc.plan.review import rows as tables
@@ -227,43 +228,25 @@ def _stages(pair: Pair, width: int, lines: int) -> list[Text]:
 
 def _table(pair: Pair, rows: Sequence[Row], width: int, full: bool) -> list[Text]:
     """Rows of like groups: widths in a and in b, units that only one keeps, overlap."""
-    if not rows:
-        return []
-    cells = [_cells(pair, row) for row in rows]
-    heads = ("group", "a", "b", "same", "ranks" if any(entry[4] for entry in cells) else "")
-    columns = [max(len(entry[i]) for entry in [heads, *cells]) for i in range(1, 5)]
-    fixed = sum(columns) + 11
-    indents = [2 if row.stage and not full else 0 for row in rows]
-    longest = max(len(entry[0]) + n for entry, n in zip(cells, indents, strict=True))
-    room = min(max(longest, 5), max(width - fixed - 12, 16))
-    bars = max(5, min(_BAR, width - fixed - room - 2))
-    lines = [line((_row(heads, columns, room, "   "), STRONG))]
-    most = max(max(_apart(pair, row)) for row in rows) or 1
-    stage = ""
-    for row, entry, indent in zip(rows, cells, indents, strict=True):
-        if row.stage and row.stage != stage:
-            lines += hanging(row.stage, width, style=STRONG)
-        stage = row.stage
-        label = " " * indent + entry[0]
-        if len(label) > room:
-            lines += [line(part) for part in fold(label, width)]
-            label = ""
-        text = _row((label, *entry[1:]), columns, room, " → ")
-        lines.append(line(text, "  ", *_marks(*_apart(pair, row), most, bars)))
-        if full:
-            lines += _only(pair.found[row.groups[0].name], width)
-    return lines
+    ranked = any(pair.found[group.name].correlation is not None for r in rows for group in r.groups)
+    ranks = (Column("ranks"),) if ranked else ()
+    columns = (Column("a"), Column("b", arrow=True), Column("same"), *ranks)
+    most = max((max(_apart(pair, row)) for row in rows), default=0) or 1
+    entries = [
+        Entry(
+            row.inner,
+            _cells(pair, row)[: len(columns)],
+            partial(_marks, *_apart(pair, row), most),
+            row.stage,
+            below=_only(pair.found[row.groups[0].name], width) if full else (),
+        )
+        for row in rows
+    ]
+    return table("group", columns, entries, width)
 
 
-def _row(cells: Sequence[str], columns: Sequence[int], room: int, arrow: str) -> str:
-    label, a, b, same, ranks = cells
-    widths = f"{a.rjust(columns[0])}{arrow}{b.rjust(columns[1])}"
-    scores = f"  {ranks.rjust(columns[3])}" if columns[3] else ""
-    return f"{label.ljust(room)}  {widths}  {same.rjust(columns[2])}{scores}"
-
-
-def _cells(pair: Pair, row: Row) -> tuple[str, str, str, str, str]:
-    """Label, widths in a and in b, share of the removed units common to both, rank correlation."""
+def _cells(pair: Pair, row: Row) -> tuple[str, ...]:
+    """Widths in a and in b, share of the removed units common to both, rank correlation."""
     entries = [pair.found[group.name] for group in row.groups]
     kept = [[entry.kept[side] for entry in entries] for side in (0, 1)]
     if len({group.size for group in row.groups}) > 1:
@@ -272,7 +255,7 @@ def _cells(pair: Pair, row: Row) -> tuple[str, str, str, str, str]:
         a, b = (str(min(s)) if min(s) == max(s) else f"{min(s)}–{max(s)}" for s in kept)
     ranks = [entry.correlation for entry in entries if entry.correlation is not None]
     mean = f"{sum(ranks) / len(ranks):.2f}" if ranks else ""
-    return row.inner, a, b, _same(entries), mean
+    return a, b, _same(entries), mean
 
 
 def _apart(pair: Pair, row: Row) -> tuple[int, int]:
@@ -283,13 +266,14 @@ def _apart(pair: Pair, row: Row) -> tuple[int, int]:
 
 def _marks(only_a: int, only_b: int, most: int, width: int) -> list[Piece]:
     """As ``git diff --stat``: a + for units that b keeps and a removes, a − for the others."""
-    half = width // 2
+    half = min(width, _BAR) // 2
     plus = -(-only_a * half // most)
     minus = -(-only_b * half // most)
     return [("+" * plus, KEPT), ("−" * minus, REMOVED)]
 
 
-def _only(entry: GroupDiff, width: int) -> list[Text]:
+def _only(entry: GroupDiff, width: int) -> tuple[Text, ...]:
+    """The units that only one of the plans removes."""
     lines: list[Text] = []
     for name, units, style in (
         ("+ b keeps", entry.only_a, KEPT),
@@ -300,7 +284,7 @@ def _only(entry: GroupDiff, width: int) -> list[Text]:
                 line("    ").append_text(p)
                 for p in fact(name, f"{len(units):,}: {ranges(units, None)}", width - 4, style)
             ]
-    return lines
+    return tuple(lines)
 
 
 def _notes(pair: Pair, width: int, full: bool) -> list[Text]:

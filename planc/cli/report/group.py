@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.text import Text
 
-from planc.cli.report.plan import table
+from planc.cli.report.plan import groups_table
 from planc.cli.report.screen import (
     CAUTION,
     KEPT,
@@ -42,7 +42,7 @@ def group_lines(plan: Plan, group: PlanGroup, width: int, full: bool = False) ->
     """
     notes = hanging(f"~ removing is not zeroing: {group.mixing}", width, style=CAUTION)
     return [
-        [*table(single([group]), width), *(notes if group.mixing else [])],
+        [*groups_table(single([group]), width), *(notes if group.mixing else [])],
         _members(plan, group, width, full),
         _units(group, width, full),
         _scores(group, width),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 
 from rich.console import Group as Stack
 from rich.text import Text
@@ -19,15 +19,14 @@ from planc.cli.report.screen import (
     KEPT,
     REMOVED,
     STRONG,
-    Piece,
     bar,
     counted,
     fact,
-    fold,
     hanging,
     line,
     screen,
 )
+from planc.cli.report.table import Column, Entry, table
 from planc.ir.groups import apart
 from planc.plan.latency import LatencyTable
 from planc.plan.plan import AttributeChange, Plan, Provenance
@@ -48,7 +47,6 @@ from planc.plan.specification import inputs_text
 LINES = 45
 _TABLE = 28
 _NOTES = 4
-_BAR, _SHORT = 24, 5
 _HINT = "--full lists every group, attribute and constraint; --group NAME shows one"
 
 
@@ -71,7 +69,7 @@ def plan_screen(
         [
             header(plan, width),
             [*_sum(plan, timed, width), *(_costs(plan) if full else [])],
-            table(rows[: len(rows) - len(hidden)], width) + _beyond(hidden),
+            groups_table(rows[: len(rows) - len(hidden)], width) + _beyond(hidden),
             notes,
             hanging(_HINT, width, style=FAINT) if shortened else [],
         ]
@@ -91,14 +89,14 @@ def header(plan: Plan, width: int) -> list[Text]:
     lines = fact("fingerprint", plan.fingerprint[:16], width)
     lines += fact("target", plan.target, width)
     for entry in plan.provenance:
-        lines += _origin(entry, width)
+        lines += origin_lines(entry, width)
     lines += fact("inputs", inputs_text(plan.inputs), width)
     if plan.requires:
         lines += fact("requires", ", ".join(plan.requires), width)
     return lines
 
 
-def _origin(entry: Provenance, width: int) -> list[Text]:
+def origin_lines(entry: Provenance, width: int) -> list[Text]:
     """Criterion and policy, the scored weights and statistics, and a reviewer's decisions."""
     lines = fact("made by", origin_text(entry), width)
     if text := weights_text(entry):
@@ -128,67 +126,27 @@ def _costs(plan: Plan) -> list[Text]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """The texts of a row of the table."""
-
-    label: str
-    kind: str
-    before: str
-    after: str
-    share: str
-
-
-def table(rows: Sequence[Row], width: int) -> list[Text]:
+def groups_table(rows: Sequence[Row], width: int) -> list[Text]:
     """The groups with widths and bars, each stage under its name."""
     kinds = len({row.groups[0].kind for row in rows}) > 1
-    found = [_cells(row, kinds) for row in rows]
-    if not found:
-        return []
-    heads = _Cells("group", "kind" if kinds else "", "units", "kept", "")
-    columns = [
-        max(len(getattr(cells, name)) for cells in [heads, *found])
-        for name in ("kind", "before", "after", "share")
-    ]
-    fixed = sum(columns) + 9 + (2 if kinds else 0)
-    indents = [2 if row.stage else 0 for row in rows]
-    longest = max(len(cells.label) + n for cells, n in zip(found, indents, strict=True))
-    bars = max(_SHORT, min(_BAR, width - fixed - longest - 2))
-    room = min(longest, max(width - fixed - bars - 2, 16))
-    titles = _row(replace(heads, share="removed"), columns, room, STRONG, [])
-    lines = [titles]
-    stage = ""
-    for row, cells, indent in zip(rows, found, indents, strict=True):
-        if row.stage and row.stage != stage:
-            lines += hanging(row.stage, width, style=STRONG)
-        stage = row.stage
-        style = "" if row.kept < row.size else FAINT
-        shown = replace(cells, label=" " * indent + cells.label)
-        if len(shown.label) > room:  # the name on a line by itself, whole
-            lines += [line((part, style)) for part in fold(shown.label, width)]
-            shown = replace(shown, label="")
-        lines.append(_row(shown, columns, room, style, bar(row.kept, row.size, bars)))
-    return lines
-
-
-def _row(cells: _Cells, columns: Sequence[int], room: int, style: str, bars: list[Piece]) -> Text:
-    kind, before, after, removed = columns
-    label = cells.label.ljust(room)
-    named = f"  {cells.kind.ljust(kind)}" if kind else ""
-    arrow = " → " if bars else "   "
-    styles = (KEPT, REMOVED) if bars and not style else (style, style)
-    shown = line(
-        (f"{label}{named}  {cells.before.rjust(before)}{arrow}", style),
-        (cells.after.rjust(after), styles[0]),
-        (f"  {cells.share.rjust(removed)}", styles[1]),
+    columns = (
+        Column("units"),
+        Column("kept", arrow=True, style=KEPT),
+        Column("removed", style=REMOVED),
     )
-    return shown.append_text(line("  ", *bars)) if bars else shown
+    kind = (Column("kind", left=True),) if kinds else ()
+    return table("group", (*kind, *columns), [_entry(row, kinds) for row in rows], width)
 
 
-def _cells(row: Row, kinds: bool) -> _Cells:
-    """The texts of one row."""
-    label = row.inner + (" ~" if row.mixing else "")
-    return _Cells(label, row.groups[0].kind if kinds else "", row.before, row.after, row.removed)
+def _entry(row: Row, kinds: bool) -> Entry:
+    kind = (row.groups[0].kind,) if kinds else ()
+    return Entry(
+        row.inner + (" ~" if row.mixing else ""),
+        (*kind, row.before, row.after, row.removed),
+        partial(bar, row.kept, row.size),
+        row.stage,
+        faint=row.kept == row.size,
+    )
 
 
 def _mixing(plan: Plan, width: int) -> list[Text]:

@@ -57,15 +57,17 @@ def statements(constraints: Sequence[WidthConstraint], rows: Sequence[Row]) -> l
 
 
 def _solved(text: str) -> str:
-    """An inequality over one width, solved for it.
+    """An inequality over one width, solved for it; an equation of like layers in words.
 
-    >>> _solved("-2 + conv1 >= 0"), _solved("256 + -1 * conv1 >= 0")
-    ('conv1 >= 2', 'conv1 <= 256')
+    >>> _solved("-2 + conv1 >= 0"), _solved("256 + -1 * conv1 >= 0"), _solved("0–3.fc = 0–3.fc")
+    ('conv1 >= 2', 'conv1 <= 256', '0–3.fc alike in these layers')
     """
     if found := re.fullmatch(r"-(\d+) \+ (\S+) >= 0", text):
         return f"{found[2]} >= {found[1]}"
     if found := re.fullmatch(r"(\d+) \+ -1 \* (\S+) >= 0", text):
         return f"{found[2]} <= {found[1]}"
+    if found := re.fullmatch(r"(\S+) = (\S+)", text):
+        return f"{found[1]} alike in these layers" if found[1] == found[2] else text
     return text
 
 

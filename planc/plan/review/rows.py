@@ -194,17 +194,28 @@ def spans(numbers: Sequence[int]) -> str:
 
 def _staged(rows: list[Row]) -> list[Row]:
     """The rows with their stages, the rows of one stage together."""
-    components = [row.label.split(".") for row in rows]
+    return [
+        Row(rows[i].label, rows[i].groups, stage) for stage, i in staged([r.label for r in rows])
+    ]
+
+
+def staged(names: Sequence[str]) -> list[tuple[str, int]]:
+    """The stage and the number of each name, those of one stage together.
+
+    >>> staged(["stem", "layer1.0.conv1", "layer1.1.conv1"])
+    [('', 0), ('layer1', 1), ('layer1', 2)]
+    """
+    components = [name.split(".") for name in names]
     common = _common(components)
     members: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, parts in enumerate(components):
         members[_stage(parts, common)].append(i)
-    staged = []
-    for found in members.values():
-        shared = _common([components[i] for i in found]) if len(found) > 1 else 0
-        stage = ".".join(components[found[0]][:shared])
-        staged += [Row(rows[i].label, rows[i].groups, stage) for i in found]
-    return staged
+    found = []
+    for numbers in members.values():
+        shared = _common([components[i] for i in numbers]) if len(numbers) > 1 else 0
+        stage = ".".join(components[numbers[0]][:shared])
+        found += [(stage, i) for i in numbers]
+    return found
 
 
 def _stage(parts: list[str], common: int) -> tuple[str, ...]:

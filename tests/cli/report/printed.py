@@ -1,4 +1,4 @@
-"""What a screen prints: its text at a width, and the cells of its tables."""
+"""What a screen prints at a width."""
 
 from __future__ import annotations
 
@@ -10,9 +10,3 @@ def text(renderable: RenderableType, width: int = 140) -> str:
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()
-
-
-def row(shown: str, first: str) -> list[str]:
-    """The cells of the table row that begins with ``first``."""
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
-    return next(cells for cells in rows if cells and cells[0] == first)
