@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -81,4 +82,4 @@ def mask(
     show(masks_screen(result, columns()))
     if output is not None:
         planc.save_masks(result, output)
-        note(f"wrote {output}")
+        note(f"wrote {output}\nnext: {shlex.join(['planc', 'show', str(output)])}")

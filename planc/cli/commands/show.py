@@ -71,13 +71,13 @@ def show(
 
 def _other(loaded: MaskPlan | LatencyTable, as_json: bool, columns: int, full: bool) -> Any:
     """A mask plan or a latency table, as plain data or as a table."""
-    from planc.cli.report.latency import latency_json, latency_table
+    from planc.cli.report.latency import latency_json, latency_screen
     from planc.cli.report.masks import masks_json, masks_screen
     from planc.plan.masks import MaskPlan
 
     if isinstance(loaded, MaskPlan):
         return masks_json(loaded) if as_json else masks_screen(loaded, columns, full)
-    return latency_json(loaded) if as_json else latency_table(loaded)
+    return latency_json(loaded) if as_json else latency_screen(loaded, columns)
 
 
 def _plain(plan: Plan, group: str | None, timed: LatencyTable | None) -> dict[str, Any]:
