@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from planc.errors.text import escaped
 from planc.plan.latency import LatencyTable
 from planc.plan.plan import AttributeChange, Plan, Provenance
 from planc.plan.review.figures import change, duration, share
@@ -52,7 +53,7 @@ def summary(plan: Plan) -> str:
             f"  {row.label.ljust(longest)}  {row.before} → {row.after} ({row.removed})"
             for row in rows
         ]
-    return "\n".join(lines)
+    return "\n".join(map(escaped, lines))
 
 
 def latency(plan: Plan, table: LatencyTable) -> tuple[int, int]:
@@ -91,7 +92,7 @@ def totals(plan: Plan) -> str:
 def removals(plan: Plan) -> str:
     """The number of groups, of their units, and of the removed units."""
     kinds = {group.kind for group in plan.groups}
-    kind = kinds.pop() if len(kinds) == 1 else "units"
+    kind = escaped(kinds.pop()) if len(kinds) == 1 else "units"
     units = sum(group.size for group in plan.groups)
     removed = sum(len(group.removed) for group in plan.groups)
     count = f"{len(plan.groups):,} group{'' if len(plan.groups) == 1 else 's'}"

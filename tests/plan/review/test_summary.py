@@ -56,6 +56,15 @@ def test_the_summary_says_where_the_weights_come_from() -> None:
     assert "weights" not in str(PLAN)
 
 
+def test_texts_of_a_plan_cannot_steer_a_terminal() -> None:
+    odd = replace(PLAN.groups[0], name="a\x1b[2J\n:0", kind="\x1b[31mchannels")
+    entry = replace(PLAN.provenance[0], criterion="l2\x1b]0;title\x07", policy="\u202ereversed")
+    plan = PLAN.replace(groups=(odd,), provenance=(entry,))
+    for text in (str(plan), repr(plan)):
+        assert not set(text) & set("\x1b\x07\u202e")
+    assert len(str(plan).splitlines()) == 6
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
