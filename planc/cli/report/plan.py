@@ -33,7 +33,7 @@ from planc.plan.plan import AttributeChange, Plan, Provenance
 from planc.plan.review import rows as tables
 from planc.plan.review.constraints import binding, statements
 from planc.plan.review.figures import share
-from planc.plan.review.rows import Row
+from planc.plan.review.rows import Row, series
 from planc.plan.review.summary import (
     attribute_name,
     latency_text,
@@ -61,7 +61,7 @@ def plan_screen(
     """
     rows = tables.single(plan.groups) if full else tables.fitting(plan.groups, _TABLE)
     hidden = [] if full else rows[_TABLE:]
-    notes = [*_mixing(plan, width), *_outputs(plan, width, full)]
+    notes = [*_mixing(plan, width, full), *_outputs(plan, width, full)]
     notes += _attributes(plan, width, full)
     notes += _constraints(plan, rows, width, full)
     shortened = not full and (len(rows) < len(plan.groups) or bool(plan.attributes))
@@ -149,13 +149,17 @@ def _entry(row: Row, kinds: bool) -> Entry:
     )
 
 
-def _mixing(plan: Plan, width: int) -> list[Text]:
+def _mixing(plan: Plan, width: int, full: bool) -> list[Text]:
     """The reasons why removing differs from zeroing, with the number of groups of each."""
     reasons = Counter(reason for group in plan.groups for reason in apart(group.mixing))
     if not reasons:
         return []
-    listed = "; ".join(f"{reason} ({counted(n, 'group')})" for reason, n in reasons.items())
-    return hanging(f"~ removing is not zeroing: {listed}", width, style=CAUTION)
+    found = series([(reason, None, n) for reason, n in reasons.items()])
+    listed = [f"{reason} ({counted(sum(counts), 'group')})" for reason, _, counts in found]
+    shown = listed if full else listed[:_NOTES]
+    more = [f"and {len(listed) - len(shown):,} more"] if len(shown) < len(listed) else []
+    text = f"~ removing is not zeroing: {'; '.join([*shown, *more])}"
+    return hanging(text, width, style=CAUTION)
 
 
 def _outputs(plan: Plan, width: int, full: bool) -> list[Text]:

@@ -5,6 +5,7 @@ Colors have one meaning everywhere: green is kept or saved, red is removed, yell
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group as Stack
@@ -13,6 +14,8 @@ from rich.text import Text
 from planc.errors.text import escaped
 
 KEPT, REMOVED, CAUTION, FAINT, STRONG = "green", "red", "yellow", "dim", "bold"
+
+_BREAK = re.compile(r"(?<!→)(?<!MACs) (?!%|→|\(−|[kMGTP]B?(?:[ ;),]|$))")
 
 Piece = tuple[str, str]
 """A text and its style."""
@@ -37,9 +40,12 @@ def screen(parts: Iterable[Sequence[Text]]) -> Stack:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Break a text at spaces into lines of at most ``width``, and a longer word at its dots."""
+    """Break a text at spaces into lines of at most ``width``, and a longer word at its dots.
+
+    A figure keeps together, with its unit and its change: ``25.6 M → 6.9 M (−73 %)``.
+    """
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in _BREAK.split(text):
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += f" {word}"
         else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from planc import PlancError, load_plan
 from planc.cli.report.group import group_lines
 from planc.cli.report.plan import LINES, plan_screen
-from planc.cli.report.screen import screen
+from planc.cli.report.screen import fold, screen
 from planc.plan.plan import AttributeChange, OutputChange, Plan, PlanGroup, WidthConstraint
 from planc.plan.review.constraints import binding
 from planc.plan.review.find import groups_named
@@ -258,3 +258,18 @@ def test_outputs_that_shrink_are_named() -> None:
     assert "2 outputs of the model with fewer indices" in found
     assert "  hidden.0, dimension 2: 64 → 3" in found
     assert "  the result, dimension 1: 8 → 1" in found
+
+
+def test_like_reasons_share_one() -> None:
+    groups = [group(f"h.{i}.x:0", mixing=f"h.{i}.heads is used as a number") for i in range(5)]
+    found = shown(PLAN.replace(groups=tuple(groups), constraints=()))
+    assert "h.0–4.heads is used as a number (5 groups)" in found
+
+
+@pytest.mark.parametrize("width", range(29, 60))
+def test_a_figure_is_not_torn_apart(width: int) -> None:
+    text = "parameters 25.6 M → 6.9 M (−73 %); MACs 4.09 G → 483 M (−9 %), 102 MB → 7 B (−93 %)"
+    lines = fold(text, width)
+    assert " ".join(lines) == text
+    assert all(len(line) <= width for line in lines)
+    assert not any(line.startswith(("%", "M ", "G ", "→", "(")) for line in lines)
