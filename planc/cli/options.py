@@ -229,6 +229,16 @@ def n_of_m(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
 
 
+def table_option(command: Command) -> Command:
+    """Add the option for the latency of plans made by hand or by another budget."""
+    return click.option(
+        "--latency-table",
+        type=FILE,
+        metavar="FILE",
+        help="Add the latency before and after, by the file that planc measure wrote.",
+    )(command)
+
+
 def screen_options(full: str) -> Callable[[Command], Command]:
     """Return the options of a screen: its width, the pager, and everything with ``--full``."""
 

@@ -90,6 +90,8 @@ class PlanDiff:
         found = plain(self)
         cost = {side: found.pop(f"cost_{side}") for side in ("before", "after")}
         others = found.pop("others")
+        for entry, group in zip(found["groups"], self.groups, strict=True):
+            entry["overlap"] = group.overlap
         return {
             "equal": not self,
             "same_source": self.same_source,

@@ -91,6 +91,9 @@ def test_latency_is_shown_where_a_table_was_used(capsys: pytest.CaptureFixture[s
     assert re.match(r"latency [\d.]+ [µm]s → [\d.]+ [µm]s \(", output[-1])
     assert run(["show", "a.planc", "--latency-table", "a.latency", "--width", "400"]) == 0
     assert output[-1] in capsys.readouterr().out
+    ended(capsys, "--ratio", "25%", "-o", "b.planc")
+    assert run(["diff", "a.planc", "b.planc", "--latency-table", "a.latency"]) == 1
+    assert re.search(r"^latency .* → .*%\)$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_shares_are_written_alike_in_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from planc.cli import terminal
-from planc.cli.options import FILE, json_option, screen_options
+from planc.cli.options import FILE, json_option, screen_options, table_option
 from planc.errors import PlancError
 
 _DIFFER, _ERROR = 1, 2
@@ -27,13 +28,31 @@ Exit codes, those of diff:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The form of the output."""
+
+    columns: int
+    full: bool
+    stat: bool
+    as_json: bool
+    latency_table: Path | None
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("plans", metavar="A B", nargs=-1, type=FILE)
 @click.option("--stat", is_flag=True, help="Sums and stages, in at most ten lines.")
+@table_option
 @screen_options("List every group with the units of only one plan, and every attribute.")
 @json_option
 def diff(
-    plans: tuple[Path, ...], stat: bool, full: bool, width: int | None, pager: bool, as_json: bool
+    plans: tuple[Path, ...],
+    stat: bool,
+    latency_table: Path | None,
+    full: bool,
+    width: int | None,
+    pager: bool,
+    as_json: bool,
 ) -> int:
     """Compare two plans, or two mask plans: what they were made from, widths, units.
 
@@ -44,15 +63,16 @@ def diff(
         raise click.UsageError(f"name two plans to compare, not {len(plans)}")
     files = (plans[1], plans[4]) if git else plans
     names = _of_git(plans) if git else (str(files[0]), str(files[1]))
+    form = _Form(terminal.columns(width), full, stat, as_json, latency_table)
     try:
-        shown, differ = _compared(files, names, as_json, terminal.columns(width), full, stat)
+        shown, differ = _compared(files, names, form)
     except (PlancError, OSError) as error:
         terminal.note(terminal.problem(error))
         return _ERROR
     if as_json:
         terminal.print_json(shown)
     else:
-        terminal.show(shown, terminal.columns(width), pager and not git, _in_gits_pager(git))
+        terminal.show(shown, form.columns, pager and not git, _in_gits_pager(git))
     return _DIFFER if differ and not git else 0
 
 
@@ -61,14 +81,7 @@ def _in_gits_pager(git: bool) -> bool:
     return git and os.environ.get("GIT_PAGER_IN_USE", "") in ("1", "true")
 
 
-def _compared(
-    files: tuple[Path, ...],
-    names: tuple[str, str],
-    as_json: bool,
-    columns: int,
-    full: bool,
-    stat: bool,
-) -> tuple[Any, bool]:
+def _compared(files: tuple[Path, ...], names: tuple[str, str], form: _Form) -> tuple[Any, bool]:
     """The difference as plain data or as a renderable, and True if there is one."""
     import planc
     from planc.cli.report.difference import Pair, diff_screen
@@ -80,12 +93,13 @@ def _compared(
         return _alone(next(file for file in files if str(file) != os.devnull), absent[0]), True
     left, right = map(_plan, files)
     found = planc.diff(left, right)
-    if as_json:
+    if form.as_json:
         return {"a": names[0], "b": names[1], **found.to_json()}, bool(found)
     if isinstance(found, MaskPlanDiff):
-        return masks_diff_screen(found, names, columns, full), bool(found)
-    pair = Pair(left, right, names, found)
-    return diff_screen(pair, columns, full, stat), bool(found)
+        return masks_diff_screen(found, names, form.columns, form.full), bool(found)
+    timed = None if form.latency_table is None else planc.load_latency(form.latency_table)
+    pair = Pair(left, right, names, found, timed)
+    return diff_screen(pair, form.columns, form.full, form.stat), bool(found)
 
 
 def _plan(file: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planc.cli import terminal
-from planc.cli.options import EXIT_CODES, FILE, json_option, screen_options
+from planc.cli.options import EXIT_CODES, FILE, json_option, screen_options, table_option
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ Examples:
 @click.command(epilog=_EXAMPLES + "\n" + EXIT_CODES)
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--group", metavar="NAME", help="Show one group: members, removed units, scores.")
-@click.option(
-    "--latency-table",
-    type=FILE,
-    metavar="FILE",
-    help="Add the latency before and after, by the file that planc measure wrote.",
-)
+@table_option
 @screen_options("List every group, attribute and constraint.")
 @json_option
 def show(

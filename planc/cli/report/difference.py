@@ -30,12 +30,14 @@ from planc.cli.report.screen import (
 )
 from planc.cli.report.table import Column, Entry, table
 from planc.plan.diff import GroupDiff, PlanDiff
+from planc.plan.latency import LatencyTable
 from planc.plan.plan import AttributeChange, Plan, PlanGroup, Provenance
 from planc.plan.review import rows as tables
-from planc.plan.review.figures import figure, share
+from planc.plan.review.figures import duration, figure, share
 from planc.plan.review.rows import Row
 from planc.plan.review.summary import (
     attribute_name,
+    latency,
     made_by,
     not_from_widths,
     origin_text,
@@ -49,12 +51,13 @@ _FOLLOWING = ("result", "shapes")  # digests of what the groups say
 
 @dataclass(frozen=True)
 class Pair:
-    """Two plans, their names for the reader, and their differences."""
+    """Two plans, their names for the reader, their differences, and times of their operators."""
 
     a: Plan
     b: Plan
     names: tuple[str, str]
     diff: PlanDiff
+    timed: LatencyTable | None = None
 
     @cached_property
     def found(self) -> dict[str, GroupDiff]:
@@ -167,7 +170,14 @@ def _sums(pair: Pair) -> list[tuple[str, str, str]]:
             for plan in plans
         )
         cells.append((name, a, b))
+    if pair.timed is not None:
+        a, b = (_time(*latency(plan, pair.timed)) for plan in plans)
+        cells.append(("latency", a, b))
     return cells
+
+
+def _time(before: int, after: int) -> str:
+    return f"{duration(after)} ({share(before, after)})"
 
 
 def _sum_lines(pair: Pair) -> list[Text]:
