@@ -75,7 +75,7 @@ def scores(plan: Plan, group: str, ax: Axes | None = None) -> Axes:
     entry = found[0]
     values = entry.unit_scores
     if values is None:
-        raise PlancError(f"{entry.name}: the plan carries no scores; compile it with them")
+        raise PlancError(f"{entry.name}: the plan carries no scores; compile it with scores=True")
     axes: Axes = _axes(ax, height=3.0)
     gone = marked(entry.removed, entry.size)
     parts = [values[~gone], values[gone]]
