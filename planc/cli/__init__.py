@@ -25,7 +25,7 @@ from planc.cli.commands.restore import restore
 from planc.cli.commands.show import show
 from planc.cli.commands.verify import verify
 from planc.cli.options import EXIT_CODES
-from planc.cli.terminal import note, plain_warnings
+from planc.cli.terminal import encode_all, note, plain_warnings, problem
 from planc.errors import PlancError, VerificationError
 
 _UNPROVEN = 4
@@ -47,6 +47,7 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    encode_all()
     sys.exit(run())
 
 
@@ -67,11 +68,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, a pager or `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except PlancError as error:
-        note(f"planc: {error}")
+    except (PlancError, OSError) as error:
+        note(problem(error))
         return _UNPROVEN if isinstance(error, VerificationError) else 1
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        note(f"planc: {name}{error.strerror or error}")
-        return 1
     return code if isinstance(code, int) else 0

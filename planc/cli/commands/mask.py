@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from planc.cli.models import Given, model_options
-from planc.cli.options import EXIT_CODES, n_of_m, name_options, output_option, ratio_option
+from planc.cli.options import EXIT_CODES, n_of_m, name_options, output_option, ratio_option, share
 from planc.cli.origin import warn_of_random
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.terminal import check_writable, columns, note, show, status
 
 
 @click.command(epilog=EXIT_CODES)
@@ -27,8 +28,9 @@ from planc.cli.terminal import check_writable, note, show, status
 @click.option("--global", "all_together", is_flag=True, help="Elements of all tensors compete.")
 @click.option(
     "--largest",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
+    callback=share(above=True),
+    metavar="SHARE",
+    default="100%",
     show_default=True,
     help="Largest share of its elements that a tensor loses, with --global.",
 )
@@ -66,20 +68,20 @@ def mask(
     check_writable(output)
     import planc
     from planc import masks
-    from planc.cli.report.masks import masks_table
+    from planc.cli.report.masks import masks_screen
 
-    share = 0.5 if ratio is None else ratio
-    policy: masks.MaskPolicy = masks.PerTensor(share)
+    wanted = 0.5 if ratio is None else ratio
+    policy: masks.MaskPolicy = masks.PerTensor(wanted)
     if n_of_m is not None:
         policy = masks.NofM(*n_of_m, along)
     elif all_together:
-        policy = masks.GlobalElements(share, largest)
+        policy = masks.GlobalElements(wanted, largest)
     scorer = masks.RandomElements(given.seed) if criterion == "random" else masks.ElementMagnitude()
     built = given.build(model)
     with status(f"choosing elements of {model}"):
         result = masks.select(built, policy, scorer, only=only, keep=keep, seed=given.seed)
     warn_of_random(given, result.removed > 0)
-    show(masks_table(result))
+    show(masks_screen(result, columns()))
     if output is not None:
         planc.save_masks(result, output)
-        note(f"wrote {output}")
+        note(f"wrote {output}\nnext: {shlex.join(['planc', 'show', str(output)])}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from planc.cli.models import IMAGE, Given, input_option, model_options, on_device
 from planc.cli.options import EXIT_CODES, output_option
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.terminal import check_writable, columns, note, show, status
 
 
 @click.command(epilog=EXIT_CODES)
@@ -30,7 +31,7 @@ def measure(
     """
     check_writable(output)
     import planc
-    from planc.cli.report.latency import latency_table
+    from planc.cli.report.latency import latency_screen
 
     args = given.example_inputs()
     built = given.build(model)
@@ -38,7 +39,8 @@ def measure(
         analysis = planc.analyze(planc.trace(built, args))
         built, args = on_device(built, args, device)
         result = planc.measure_latency(analysis, lambda: built(*args), device, threads=threads)
-    show(latency_table(result))
+    show(latency_screen(result, columns()))
     if output is not None:
         planc.save_latency(result, output)
-        note(f"wrote {output}")
+        follow = ["planc", "plan", model, "--latency-table", str(output), "--latency", "50%"]
+        note(f"wrote {output}\nnext: {shlex.join(follow)}")

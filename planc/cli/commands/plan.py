@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ from planc.cli.options import (
     budget_options,
     name_options,
     output_option,
+    proportion,
     ratio_option,
     repeatable,
+    share,
 )
 from planc.cli.origin import named_origin
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.terminal import check_writable, note, say, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -72,13 +75,18 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 )
 @click.option(
     "--cap",
-    type=click.FloatRange(0, 1, max_open=True),
+    callback=share(below=True),
+    metavar="SHARE",
     help="Largest share of its units that a group loses.",
 )
 @click.option("--equal", is_flag=True, help="Similar groups keep equally many units.")
 @name_options("groups")
 @repeatable(
-    "--kind", "KIND=RATIO", "Another ratio for groups of a kind, such as heads=0.5", "kinds", float
+    "--kind",
+    "KIND=RATIO",
+    "Another ratio for groups of a kind, such as heads=0.5",
+    "kinds",
+    proportion,
 )
 @repeatable(
     "--rows", "KIND", "Remove whole rows by the common ratio or budget, such as those of heads"
@@ -88,7 +96,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     "PATTERN=RATIO",
     "Another ratio for groups of this name, such as layer1.*=0.2",
     "ratios",
-    float,
+    proportion,
 )
 @click.option(
     "--target",
@@ -118,7 +126,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     metavar="FILE",
     help="Remove the units covered by a mask plan instead of scoring, if they have no effect.",
 )
-@output_option("The plan file; without it, only show.")
+@output_option("The plan file; without it, only the summary.")
 def plan(
     model: str | None,
     given: Given,
@@ -132,7 +140,7 @@ def plan(
     latency_table: Path | None,
     **options: Any,
 ) -> None:
-    """Compile a plan for MODEL, show it, and save it."""
+    """Compile a plan for MODEL, sum it up, and save it."""
     if (model is None) == (from_json is None):
         raise click.UsageError("name a MODEL, or a file with --from-json")
     if meta and given.weights is None:
@@ -142,7 +150,8 @@ def plan(
         raise click.UsageError(f"--{asked[0]} and --from-masks: the masks say what goes")
     check_writable(output)
     import planc
-    from planc.cli.report.text import plan_table
+    from planc.plan.review.remarks import remarks
+    from planc.plan.review.summary import latency_text
 
     if from_json is not None:
         result = _plan_in(from_json)
@@ -173,10 +182,25 @@ def plan(
         if from_masks is not None:
             note(str(found))
         result = named_origin(result, given)
-    show(plan_table(result))
-    if output is not None:
-        planc.save_plan(result, output)
-        note(f"wrote {output}")
+    say(result.summary())
+    if latency_table is not None:
+        say(latency_text(result, planc.load_latency(latency_table)))
+    for remark in remarks(result, {name: options[name] for name in _AMOUNTS}):
+        note(f"planc: note: {remark}")
+    if output is None:
+        note("nothing is written: -o FILE saves the plan")
+        return
+    planc.save_plan(result, output)
+    note(f"wrote {output}\nnext: {_next(output, None if given.settings else model)}")
+
+
+def _next(output: Path, model: str | None) -> str:
+    """The commands that review and apply a plan."""
+    show = shlex.join(["planc", "show", str(output)])
+    if model is None:
+        return show
+    pruned = f"{output.with_suffix('')}-pruned.safetensors"
+    return f"{show}, then {shlex.join(['planc', 'apply', str(output), model, '-o', pruned])}"
 
 
 def _plan_in(path: Path) -> Plan:
