@@ -171,8 +171,8 @@ def name_options(kind: str) -> Callable[[Command], Command]:
     """Return the options that choose by name the ``kind`` to leave whole, or to prune alone."""
 
     def both(command: Command) -> Command:
-        command = repeatable("--only", "PATTERN", f"Prune {kind} of this name only")(command)
-        return repeatable("--keep", "PATTERN", f"Leave {kind} of this name whole")(command)
+        command = repeatable("--only", "PATTERN", f"Prune {kind} of these parts only")(command)
+        return repeatable("--keep", "PATTERN", f"Leave {kind} of these parts whole")(command)
 
     return both
 

@@ -44,7 +44,7 @@ from planc.policy import (
     Uniform,
 )
 from planc.policy.latency.machine import check_machine
-from planc.policy.patterns import matching
+from planc.policy.patterns import chosen, kept
 from planc.policy.ratio import checked_ratio
 from planc.trace import trace
 
@@ -136,11 +136,13 @@ def compile(
         floor: the least number of units kept by a group.
         cap: the largest share of its units removed from a group.
         equal: similar groups keep equally many units, as one number in a configuration requires.
-        keep: a pattern, or several, of groups, tensors or modules to keep whole (``"layer4.*"``).
-        only: patterns of the groups allowed to shrink; all others stay whole.
+        keep: a pattern, or several, of parts or groups to keep whole (``"layer4.*"``): their outputs,
+            and their inputs on request (``"fc:in"``). The rule of all patterns is that of
+            :mod:`planc.policy.patterns`.
+        only: patterns of the parts or groups allowed to shrink; all others stay whole.
         kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``.
         rows: kinds of whole rows under the common ratio or budget, e.g. ``["heads"]``.
-        ratios: ratios for parts of the model by the names of groups, e.g. ``{"layer1.*": 0.2}``.
+        ratios: ratios for parts of the model by patterns, e.g. ``{"layer1.*": 0.2}``.
         seed: for the random criterion; recorded in the plan.
         target: "module" keeps the class and obeys the sizes its code computes; "graph" prunes the
             traced graph with its constants rewritten. By default "module", and "graph" for an
@@ -231,10 +233,7 @@ class _Options:
 
     def check(self, analysis: Analysis) -> None:
         """Raise PolicyError if ``keep`` covers all groups of ``only``."""
-        allowed, whole = (
-            {g for pattern in patterns for g in matching(analysis.groups, pattern)}
-            for patterns in (self.only, self.keep)
-        )
+        allowed, whole = chosen(analysis, self.only), kept(analysis, self.keep)
         if allowed and allowed <= whole:
             raise PolicyError(
                 f"keep={list(self.keep)} leaves whole all that only={list(self.only)} lets shrink, "

@@ -19,7 +19,7 @@ from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 from planc.policy.order import Order, Ranking, by_rank, relative, whole
-from planc.policy.patterns import named
+from planc.policy.patterns import matching
 from planc.policy.ratio import Counts, Policy, checked_kind, checked_kinds, checked_ratio
 
 Kinds = tuple[tuple[str, float], ...]
@@ -118,9 +118,9 @@ class Isomorphic(Pooled):
 class Ratios:
     """Remove a separate ratio from the groups of each scope, and apply ``policy`` to the others.
 
-    A scope is a pattern for a group's name, the tensor in it or a module around that tensor
-    (``"layer1.*"``, ``"*.conv2.weight:0"``); of several matching scopes the last counts. Within a
-    scope, ``policy`` ranks as elsewhere: each group alone, similar groups, or all of the scope.
+    A scope is a pattern (``"layer1.*"``, ``"*.conv2.weight:0"``; see :mod:`planc.policy.patterns`);
+    of several matching scopes the last counts. Within a scope, ``policy`` ranks as elsewhere: each
+    group alone, similar groups, or all of the scope.
 
     Raises:
         PolicyError: (when called) ``policy`` does not rank units, a pattern matches nothing, or a
@@ -158,7 +158,7 @@ class Ratios:
         count = len(analysis.groups)
         owner = np.full(count, -1)
         for i, (pattern, _) in enumerate(self.scopes):
-            owner[list(named(analysis.groups, pattern))] = i
+            owner[list(matching(analysis, pattern))] = i
         start = np.zeros(count, dtype=np.int64)
         for i, (pattern, ratio) in enumerate(self.scopes):
             checked_ratio(ratio, f"ratio of {pattern!r}")

@@ -85,7 +85,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 @repeatable(
     "--ratio-of",
     "PATTERN=RATIO",
-    "Another ratio for groups of this name, such as layer1.*=0.2",
+    "Another ratio for groups of these parts, such as layer1.*=0.2",
     "ratios",
     float,
 )
