@@ -31,23 +31,35 @@ class Unread(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``."""
+    """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``.
+
+    ``relative``: the scores have no common scale, and rankings over several groups divide those of
+    each group by their mean. Without it they are ranked as they are.
+    """
 
     units: tuple[NDArray[np.float64], ...]
     criterion: str
+    relative: bool = False
 
 
 class Criterion(Protocol):
     """A pure function from an analysis and tensors to scores. Its ``str`` names it in plans.
 
     A criterion reading statistics has an attribute ``needs``, the names of its quantities (see
-    :mod:`planc.criteria.statistics`), and takes the statistics as third argument.
+    :mod:`planc.criteria.statistics`), and takes the statistics as third argument. One without a
+    common scale for all groups has ``relative = True``: where groups compete, its scores are divided
+    by their group's mean, unless it is composed into :class:`planc.criteria.Normalized`.
     """
 
     def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:
         """One array for each group with one score for each unit; None for groups where the
         criterion is undefined.
         """
+
+
+def is_relative(criterion: object) -> bool:
+    """True if the criterion's scores have no common scale for all groups."""
+    return bool(getattr(criterion, "relative", False))
 
 
 def opinions(

@@ -15,6 +15,7 @@ from planc.criteria.scores import (
     Weights,
     broken,
     check_weights,
+    is_relative,
     named_in,
     opinions,
 )
@@ -96,7 +97,7 @@ def score(
             f"{criterion}: group {group} has scores that are not finite: "
             f"{_culprit(group, weights, analysis, statistics)}"
         )
-    return Scores(scored, str(criterion))
+    return Scores(scored, str(criterion), is_relative(criterion))
 
 
 def _culprit(

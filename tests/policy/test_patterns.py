@@ -86,7 +86,9 @@ class Mlp(nn.Module):
         self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 20, bias=False)
         self.head.weight = self.embed.weight
         self.layers = nn.ModuleList(
-            nn.ModuleDict({n: nn.Linear(8, 12) for n in ("gate", "up")} | {"down": nn.Linear(12, 8)})
+            nn.ModuleDict(
+                {n: nn.Linear(8, 12) for n in ("gate", "up")} | {"down": nn.Linear(12, 8)}
+            )
             for _ in range(2)
         )
         self.scale = nn.Parameter(torch.ones(1, 1, 8))
