@@ -62,16 +62,20 @@ def literal(text: str) -> Any:
 
 
 def amount(text: str) -> int | float:
-    """Parse a budget: an integer or a number with a prefix is a figure, any other a share.
+    """Parse a budget: an integer, or a number with a prefix or an exponent, is a figure, any other
+    a share.
 
-    >>> amount("0.5"), amount("2_000_000"), amount("1.5G"), amount("40%")
-    (0.5, 2000000, 1500000000, 0.4)
+    >>> amount("0.5"), amount("2_000_000"), amount("1.5G"), amount("2e9"), amount("40%")
+    (0.5, 2000000, 1500000000, 2000000000, 0.4)
     """
     if text.endswith("%"):
         return float(text[:-1]) / 100
     if text[-1:] in _LARGE:
         return round(float(text[:-1]) * _LARGE[text[-1]])
-    return int(text) if text.replace("_", "").isdecimal() else float(text)
+    if text.replace("_", "").isdecimal():
+        return int(text)
+    number = float(text)
+    return int(number) if "e" in text.lower() and number.is_integer() else number
 
 
 def duration(text: str) -> int | float:

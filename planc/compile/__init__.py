@@ -136,9 +136,8 @@ def compile(
         floor: the least number of units kept by a group.
         cap: the largest share of its units removed from a group.
         equal: similar groups keep equally many units, as one number in a configuration requires.
-        keep: a pattern, or several, of parts or groups to keep whole (``"layer4.*"``): their outputs,
-            and their inputs on request (``"fc:in"``). The rule of all patterns is that of
-            :mod:`planc.policy.patterns`.
+        keep: a pattern, or several, of parts or groups to keep whole (``"layer4.*"``): their
+            outputs, and their inputs on request (``"fc:in"``); see :mod:`planc.policy.patterns`.
         only: patterns of the parts or groups allowed to shrink; all others stay whole.
         kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``.
         rows: kinds of whole rows under the common ratio or budget, e.g. ``["heads"]``.

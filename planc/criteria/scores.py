@@ -34,7 +34,8 @@ class Scores:
     """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``.
 
     ``relative``: the scores have no common scale, and rankings over several groups divide those of
-    each group by their mean. Without it they are ranked as they are.
+    each group by their mean. Without it they are ranked as they are. A group about which the
+    criterion says nothing has NaN for each unit, and may only stay whole.
     """
 
     units: tuple[NDArray[np.float64], ...]
@@ -47,8 +48,8 @@ class Criterion(Protocol):
 
     A criterion reading statistics has an attribute ``needs``, the names of its quantities (see
     :mod:`planc.criteria.statistics`), and takes the statistics as third argument. One without a
-    common scale for all groups has ``relative = True``: where groups compete, its scores are divided
-    by their group's mean, unless it is composed into :class:`planc.criteria.Normalized`.
+    common scale for all groups has ``relative = True``: where groups compete, its scores are
+    divided by their group's mean, unless :class:`planc.criteria.Normalized` has scaled them.
     """
 
     def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:

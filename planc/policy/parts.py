@@ -1,8 +1,8 @@
 """Parts: the layers that produce the units of a group, told apart from those that read them.
 
-A member is *made* where its dimension is an output of a weight (``conv1.weight:0``), and *read* where
-an operator sums over it (``fc.weight:1``). Every other member follows: biases, norms, depthwise
-weights, positions.
+A member is *made* where its dimension is an output of a weight (``conv1.weight:0``), and *read*
+where an operator sums over it (``fc.weight:1``). Every other member follows: biases, norms,
+depthwise weights, positions.
 """
 
 from __future__ import annotations

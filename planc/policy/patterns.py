@@ -6,11 +6,12 @@ A shell-style pattern names
   group belongs to the parts that produce its units, not to those that read them.
 * with a colon, groups or dimensions by name: ``layer4.*.conv1.weight:0``, ``fc.weight:1``,
   ``*/heads``.
-* with ``:in`` behind the name of a part, the groups that it reads: ``fc:in``. ``:out`` is the default.
+* with ``:in`` behind the name of a part, the groups that it reads: ``fc:in``. The default is
+  ``:out``.
 
-A part names a group *wholly* if everything that produces the group is named, else *in part*, such as
-one layer of a residual stream. :func:`kept` takes both. :func:`chosen` takes what a pattern names
-wholly, and what it names in part only where it names nothing wholly.
+A part names a group *wholly* if everything that produces the group is named, else *in part*, such
+as one layer of a residual stream. :func:`kept` takes both. :func:`chosen` takes what a pattern
+names wholly, and what it names in part only where it names nothing wholly.
 """
 
 from __future__ import annotations

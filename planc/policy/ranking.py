@@ -84,11 +84,12 @@ class Uniform(Pooled):
 class Global(Pooled):
     """Remove the share ``ratio`` of all units, lowest scores of all groups first.
 
-    The scores are ranked as the criterion gives them. Those of planc's criteria are divided by their
-    group's mean first, so that groups of different size can compete, unless
-    :class:`planc.criteria.Normalized` chooses another scale. In a ragged group, units of equal rank in their rows are removed together, by their mean score. The
-    groups of ``kinds`` (pairs of kind and ratio) are ranked by themselves; whole rows stay unless
-    named in ``rows``. Every group keeps a unit. Without a ratio, a budget sets how far to go.
+    The scores are ranked as the criterion gives them. Those of planc's criteria are divided by
+    their group's mean first, so that groups of different size can compete, unless
+    :class:`planc.criteria.Normalized` chooses another scale. In a ragged group, units of equal rank
+    in their rows are removed together, by their mean score. The groups of ``kinds`` (pairs of kind
+    and ratio) are ranked by themselves; whole rows stay unless named in ``rows``. Every group keeps
+    a unit. Without a ratio, a budget sets how far to go.
     """
 
     NAME = "global"

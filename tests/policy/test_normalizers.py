@@ -1,4 +1,4 @@
-"""Rankings take the scores of a criterion as they are: its normalization has the effect of its name.
+"""Rankings take scores as they are, and normalizations have the effect of their names.
 
 Torch-Pruning's pruner with the same importances is the reference, where its normalizers are defined
 alike. Its gaussian divides by n - 1, planc's by n.
@@ -6,6 +6,7 @@ alike. Its gaussian divides by n - 1, planc's by n.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class Chain(nn.Module):
         super().__init__()
         widths = (4, 10, 14, 24, 3)
         self.layers = nn.ModuleList(
-            nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False)
+            nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(widths)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

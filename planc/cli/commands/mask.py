@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from planc.cli.models import Given, model_options
-from planc.cli.options import EXIT_CODES, n_of_m, name_options, output_option, ratio_option
+from planc.cli.options import EXIT_CODES, FILE, n_of_m, name_options, output_option, ratio_option
 from planc.cli.terminal import check_writable, note, show, status
 
 
@@ -33,10 +33,17 @@ from planc.cli.terminal import check_writable, note, show, status
 )
 @click.option(
     "--criterion",
-    type=click.Choice(["magnitude", "random"]),
+    type=click.Choice(["magnitude", "random", "taylor", "obd", "wanda"]),
     default="magnitude",
     show_default=True,
     help="Importance of an element.",
+)
+@click.option(
+    "--statistics",
+    "collected",
+    type=FILE,
+    metavar="FILE",
+    help="Statistics of planc.calibrate, for criteria from taylor on.",
 )
 @name_options("parameters")
 @model_options
@@ -50,6 +57,7 @@ def mask(
     all_together: bool,
     largest: float,
     criterion: str,
+    collected: Path | None,
     keep: tuple[str, ...],
     only: tuple[str, ...],
     output: Path | None,
@@ -73,10 +81,11 @@ def mask(
         policy = masks.NofM(*n_of_m, along)
     elif all_together:
         policy = masks.GlobalElements(share, largest)
-    scorer = masks.RandomElements(given.seed) if criterion == "random" else masks.ElementMagnitude()
+    statistics = None if collected is None else planc.load_statistics(collected)
     built = given.build(model)
     with status(f"choosing elements of {model}"):
-        result = masks.select(built, policy, scorer, only=only, keep=keep, seed=given.seed)
+        chosen = {"only": only, "keep": keep, "seed": given.seed, "statistics": statistics}
+        result = masks.select(built, policy, criterion, **chosen)
     show(masks_table(result))
     if output is not None:
         planc.save_masks(result, output)

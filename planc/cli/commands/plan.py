@@ -171,6 +171,10 @@ def plan(
         if from_masks is not None:
             note(str(found))
     show(plan_table(result))
+    if result.groups and not any(group.removed for group in result.groups):
+        note(
+            "nothing is removed: every group stays whole; planc explain MODEL lists what is pinned"
+        )
     if output is not None:
         planc.save_plan(result, output)
         note(f"wrote {output}")
