@@ -43,6 +43,7 @@ from planc.policy import (
     Rounded,
     Uniform,
 )
+from planc.policy.decisions import decided
 from planc.policy.latency.machine import check_machine
 from planc.policy.patterns import chosen, kept
 from planc.policy.ratio import checked_ratio
@@ -70,6 +71,8 @@ _NUMBERS = ("ratio", "macs", "params", "bytes", "latency", "round_to", "floor", 
     kinds=optional(a_mapping),
     rows=some_patterns,
     ratios=optional(a_mapping),
+    remove=optional(a_mapping),
+    keep_units=optional(a_mapping),
     target=optional(options("module", "graph", error=PolicyError)),
     ranking=a_text,
     global_ranking=a_flag,
@@ -104,6 +107,8 @@ def compile(
     kinds: Mapping[str, float] | None = None,
     rows: str | Sequence[str] = (),
     ratios: Mapping[str, float] | None = None,
+    remove: Mapping[str, Sequence[int]] | None = None,
+    keep_units: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     target: Target | None = None,
     strict: bool = False,
@@ -142,6 +147,10 @@ def compile(
         kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``.
         rows: kinds of whole rows under the common ratio or budget, e.g. ``["heads"]``.
         ratios: ratios for parts of the model by patterns, e.g. ``{"layer1.*": 0.2}``.
+        remove: units to remove whatever their scores, by a layer, tensor, dimension or group and
+            indices there, e.g. ``{"conv1": [2, 6, 9]}``. Without a ratio and a budget, nothing else
+            is removed.
+        keep_units: units to keep whatever their scores, in the same way.
         seed: for the random criterion; recorded in the plan.
         target: "module" keeps the class and obeys the sizes its code computes; "graph" prunes the
             traced graph with its constants rewritten. By default "module", and "graph" for an
@@ -174,8 +183,9 @@ def compile(
             f"global_ranking=True and ranking={ranking!r}: the first says ranking='global'; give "
             "one of them"
         )
+    default = 0.0 if remove else 0.5
     options = _Options(
-        ratio=ratio if ratio is not None or limited or policy is not None else 0.5,
+        ratio=ratio if ratio is not None or limited or policy is not None else default,
         ranking="global" if global_ranking else ranking,
         round_to=round_to,
         floor=floor,
@@ -201,7 +211,8 @@ def compile(
     if limited:
         budget.limits(analysis)  # refuse an invalid budget before computing scores
     scores = score(analysis, model if weights is None else weights, scorer, statistics)
-    return select(analysis, scores, chosen, target, seed, budget if limited else None)
+    decisions = decided(analysis, remove or {}, keep_units or {}) if remove or keep_units else None
+    return select(analysis, scores, chosen, target, seed, budget if limited else None, decisions)
 
 
 @dataclass(frozen=True, slots=True)

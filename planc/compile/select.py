@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from typing import Literal
@@ -21,6 +22,7 @@ from planc.plan.plan import Fingerprints, Plan, Provenance
 from planc.plan.specification import features
 from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
+from planc.policy.decisions import Decisions
 from planc.policy.order import lowest
 from planc.policy.ratio import Policy
 
@@ -41,6 +43,7 @@ def select(
     target: Target = "module",
     seed: int = 0,
     budget: Budget | None = None,
+    decisions: Decisions | None = None,
 ) -> Plan:
     """Choose the units to remove and write the plan.
 
@@ -52,6 +55,7 @@ def select(
         target: "module" obeys the eager module's own arithmetic, "graph" need not.
         seed: recorded in the plan.
         budget: removes units in the policy's order until the budget is met, and no more.
+        decisions: units that a person removes or keeps, recorded in the plan.
 
     Returns:
         A plan for the traced model.
@@ -62,13 +66,22 @@ def select(
     """
     checked_seed(seed)
     equations = analysis.equations(target)
+    if decisions is not None:
+        policy = decisions.policy(analysis, policy)
     if budget is None:
         counts, made_by = closed(analysis, equations, scores, policy), str(policy)
     else:
         counts = within(analysis, equations, scores, policy, budget)
         made_by = f"{policy} within {budget}"
+    texts: tuple[str, ...] = ()
+    if decisions is not None:
+        decisions.check(analysis, equations, counts)
+        scores, texts = decisions.ranked(analysis, scores, counts), decisions.texts
     gone = UnitMask(np.append(lowest(analysis.groups, scores, counts), False))
-    return _written(analysis, gone, target, scores.criterion, made_by, seed)
+    plan = _written(analysis, gone, target, scores.criterion, made_by, seed)
+    if not texts:
+        return plan
+    return plan.replace(provenance=(replace(plan.provenance[0], decisions=texts),))
 
 
 def write_plan(

@@ -109,7 +109,7 @@ class Floor(Raising):
     def raising(self, analysis: Analysis) -> Raise:
         """At least ``units`` units a group."""
         checked_count(self.units, "floor", "every group keeps a unit")
-        return _at_least([min(g.cells, math.ceil(self.units / g.rows)) for g in analysis.groups])
+        return at_least([min(g.cells, math.ceil(self.units / g.rows)) for g in analysis.groups])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Capped(Raising):
     def raising(self, analysis: Analysis) -> Raise:
         """At least the units outside the largest ratio."""
         checked_ratio(self.ratio, "largest ratio")
-        return _at_least([g.cells - share(self.ratio, g.cells) for g in analysis.groups])
+        return at_least([g.cells - share(self.ratio, g.cells) for g in analysis.groups])
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +173,7 @@ def _to_whole(analysis: Analysis, chosen: NDArray[np.bool_]) -> Raise:
     return lambda kept: np.where(chosen, cells, kept)
 
 
-def _at_least(least: list[int]) -> Raise:
+def at_least(least: list[int]) -> Raise:
+    """Raises the counts to at least ``least``."""
     floor = np.array(least, dtype=np.int64)
     return lambda kept: np.maximum(kept, floor)

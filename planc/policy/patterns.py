@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 
 from planc.analysis import Analysis
 from planc.errors import PolicyError
-from planc.ir.groups import Group
+from planc.ir.groups import Group, Member
 from planc.policy.parts import Parts, parts
 
 _NEAR = 3
@@ -62,6 +62,24 @@ def matching(analysis: Analysis, pattern: str) -> frozenset[int]:
         PolicyError: it names none; names the groups it reads, or the near misses.
     """
     return chosen(analysis, (pattern,))
+
+
+def members_named(analysis: Analysis, pattern: str) -> list[tuple[int, Member]]:
+    """The members that a pattern names, each with its group; those that produce units first.
+
+    Raises:
+        PolicyError: it names none; names the groups it reads, or the near misses.
+    """
+    named, known = _Named(analysis, pattern), parts(analysis)
+    found = [
+        (g, member)
+        for g, group in enumerate(analysis.groups)
+        for member in group.members
+        if named.means(member, known)
+    ]
+    if not found:
+        raise PolicyError(named.answer())
+    return sorted(found, key=lambda pair: (pair[1].tensor, pair[1].dim) not in known.made)
 
 
 def _wholly(analysis: Analysis, named: Sequence[_Named], g: int) -> bool:
@@ -111,11 +129,16 @@ class _Named:
         return frozenset(g for g, group in enumerate(groups) if self._in(group, known))
 
     def _in(self, group: Group, known: Parts) -> bool:
+        if self.of_groups and fnmatchcase(group.name, self.pattern):
+            return True
+        return any(self.means(member, known) for member in group.members)
+
+    def means(self, member: Member, known: Parts) -> bool:
+        """True for a member whose dimension is named."""
         if self.of_groups:
-            return any(fnmatchcase(name, self.pattern) for name in _dimensions(group))
-        if self.inputs:
-            return any(known.reads(m) and self.names(m.tensor) for m in group.members)
-        return any(self.names(member.tensor) for member in known.outputs(group))
+            names = self.analysis.graph.tensor(member.tensor).names
+            return any(fnmatchcase(f"{name}:{member.dim}", self.pattern) for name in names)
+        return known.reads(member) is self.inputs and self.names(member.tensor)
 
     def _known(self) -> Iterator[str]:
         """The names that a pattern may match."""

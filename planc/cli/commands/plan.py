@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from planc.cli.choices import chosen_units, edited_text
 from planc.cli.models import IMAGE, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
@@ -89,6 +90,8 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     "ratios",
     float,
 )
+@repeatable("--remove", "NAME:UNITS", "Remove these units, such as conv1:2,6,9; nothing else alone")
+@repeatable("--keep-units", "NAME:UNITS", "Keep these units, such as conv1:0-7")
 @click.option(
     "--target",
     type=click.Choice(["module", "graph"]),
@@ -108,7 +111,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     "--from-json",
     type=FILE,
     metavar="FILE",
-    help="Read the output of planc show --json instead of compiling a plan for MODEL.",
+    help="Read the output of planc show --json instead of compiling; with MODEL, an edited one.",
 )
 @click.option(
     "--from-masks",
@@ -128,10 +131,12 @@ def plan(
     from_masks: Path | None,
     output: Path | None,
     latency_table: Path | None,
+    remove: tuple[str, ...],
+    keep_units: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Compile a plan for MODEL, show it, and save it."""
-    if (model is None) == (from_json is None):
+    if model is None and from_json is None:
         raise click.UsageError("name a MODEL, or a file with --from-json")
     if meta and given.weights is None:
         raise click.UsageError("--meta reads the weights of MODEL from --weights: name them")
@@ -142,13 +147,16 @@ def plan(
     import planc
     from planc.cli.report.text import plan_table
 
-    if from_json is not None:
-        result = _plan_in(from_json)
+    if model is None and from_json is not None:
+        result = _plan_in(_json_in(from_json))
+    elif model is not None and from_json is not None:
+        result = edited_text(_json_in(from_json), given.build(model), given.example_inputs())
     else:
         assert model is not None
         args = given.example_inputs()
         stored = planc.StoredWeights(given.weights) if meta and given.weights else None
         built = given.build(model, "meta" if meta else "cpu")
+        ranks = {name: tensor.dim() for name, tensor in built.state_dict().items()}
         measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             if from_masks is not None:
@@ -162,6 +170,8 @@ def plan(
                     args,
                     kinds=dict(kinds),
                     ratios=dict(ratios),
+                    remove=chosen_units(remove, ranks),
+                    keep_units=chosen_units(keep_units, ranks),
                     seed=given.seed,
                     weights=stored,
                     statistics=None if collected is None else planc.load_statistics(collected),
@@ -180,9 +190,15 @@ def plan(
         note(f"wrote {output}")
 
 
-def _plan_in(path: Path) -> Plan:
-    """Return the plan described by a JSON file."""
+def _plan_in(plain: dict[str, Any]) -> Plan:
+    """Return the plan described by plain data."""
     from planc.cli.report.plain import plan_from_json
+
+    return plan_from_json(plain)
+
+
+def _json_in(path: Path) -> dict[str, Any]:
+    """Return the plain data of a plan in a JSON file."""
     from planc.files.disk.atomic import read_file
     from planc.files.disk.limits import DEFAULT
 
@@ -192,4 +208,4 @@ def _plan_in(path: Path) -> Plan:
         raise PlancError(f"{path}: not JSON: {error}") from None
     if not isinstance(plain, dict):
         raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
-    return plan_from_json(plain)
+    return plain
