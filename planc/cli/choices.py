@@ -54,7 +54,7 @@ def edited_text(plain: Mapping[str, Any], model: nn.Module, args: Any) -> Plan:
     """The plan for a model that removes the units listed in an edited text of a plan.
 
     Raises:
-        MalformedFile: the groups, the target or the provenance of the text are missing or ill-typed.
+        MalformedFile: groups, target or provenance are missing or ill-typed.
         PolicyError: the model has no such group or unit.
     """
     from planc.compile.edit import as_edited

@@ -45,7 +45,7 @@ def edit(
 
     before = planc.load_plan(plan)
     ranks = {name: len(spec.shape) for spec in before.tensors for name in spec.names}
-    whole = {name: units for name, units in (split_units(text, ranks) for text in keep)}
+    whole = dict(split_units(text, ranks) for text in keep)
     built = given.build(model)
     args = given.example_inputs() if given.inputs else None
     with status(f"editing {plan}"):
