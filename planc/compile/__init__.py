@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.analysis.outputs import free_names, shrinking_names, with_free_outputs
 from planc.compile.select import Target, select
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
@@ -73,6 +74,8 @@ _NUMBERS = ("ratio", "macs", "params", "bytes", "latency", "round_to", "floor", 
     ratios=optional(a_mapping),
     remove=optional(a_mapping),
     keep_units=optional(a_mapping),
+    outputs=optional(some_patterns),
+    free_outputs=some_patterns,
     target=optional(options("module", "graph", error=PolicyError)),
     ranking=a_text,
     global_ranking=a_flag,
@@ -109,6 +112,8 @@ def compile(
     ratios: Mapping[str, float] | None = None,
     remove: Mapping[str, Sequence[int]] | None = None,
     keep_units: Mapping[str, Sequence[int]] | None = None,
+    outputs: str | Sequence[str] | None = None,
+    free_outputs: str | Sequence[str] = (),
     seed: int = 0,
     target: Target | None = None,
     strict: bool = False,
@@ -151,6 +156,10 @@ def compile(
             indices there, e.g. ``{"conv1": [2, 6, 9]}``. Without a ratio and a budget, nothing else
             is removed.
         keep_units: units to keep whatever their scores, in the same way.
+        outputs: names of the results that keep their size (``"logits"``, ``"0"``); all others
+            (hidden states, caches) may shrink, and the plan lists those that do.
+        free_outputs: names of the results that may shrink, for an encoder whose consumer is cut
+            along; ``""`` for a result that is one tensor.
         seed: for the random criterion; recorded in the plan.
         target: "module" keeps the class and obeys the sizes its code computes; "graph" prunes the
             traced graph with its constants rewritten. By default "module", and "graph" for an
@@ -206,13 +215,27 @@ def compile(
         args, kwargs = example_inputs(model)
     model = as_module(model)
     chosen = policy or options.policy(next(iter(budget.measured), "macs"))
-    analysis = analyze(trace(model, args, kwargs), strict)
-    options.check(analysis)
-    if limited:
-        budget.limits(analysis)  # refuse an invalid budget before computing scores
-    scores = score(analysis, model if weights is None else weights, scorer, statistics)
-    decisions = decided(analysis, remove or {}, keep_units or {}) if remove or keep_units else None
-    return select(analysis, scores, chosen, target, seed, budget if limited else None, decisions)
+    graph = trace(model, args, kwargs)
+    free = free_names(graph, outputs, free_outputs)
+
+    def compiled(free: frozenset[str]) -> Plan:
+        analysis = analyze(with_free_outputs(graph, free) if free else graph, strict)
+        options.check(analysis)
+        if limited:
+            budget.limits(analysis)  # refuse an invalid budget before computing scores
+        scores = score(analysis, model if weights is None else weights, scorer, statistics)
+        chosen_units = remove or {}, keep_units or {}
+        decisions = decided(analysis, *chosen_units) if any(chosen_units) else None
+        return select(
+            analysis, scores, chosen, target, seed, budget if limited else None, decisions
+        )
+
+    while True:  # a plan lists the outputs that shrink, and is made for these alone
+        plan = compiled(free)
+        shrink = shrinking_names(graph, plan.outputs)
+        if shrink == free:
+            return plan
+        free = shrink
 
 
 @dataclass(frozen=True, slots=True)

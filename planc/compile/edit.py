@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.analysis.outputs import freed
 from planc.apply.matching import check_model
 from planc.apply.validate import example_call
 from planc.compile.outline import outline
@@ -67,7 +68,7 @@ def edit(
     """
     check_model(plan, model)
     args, kwargs = example_call(plan, model, args, kwargs)
-    analysis = analyze(trace(model, args, kwargs))
+    analysis = analyze(freed(trace(model, args, kwargs), plan))
     _check_groups(plan, analysis)
     before = [group.removed for group in plan.groups]
     decisions = _decisions(analysis, before, keep, remove or {}, ratios or {})

@@ -11,6 +11,7 @@ import numpy as np
 
 from planc.analysis import Analysis
 from planc.analysis.grouping import UnitMask
+from planc.analysis.outputs import shrinking
 from planc.compile.configuration import with_configuration
 from planc.compile.outline import Removed, outline
 from planc.criteria.random import checked_seed
@@ -151,6 +152,7 @@ def _written(
         cost_before=known.cost,
         cost_after=known.price(kept),
         shapes=known.shapes_digest(shapes),
+        outputs=shrinking(analysis, gone[analysis.grouping.index.of_atom]) if graph.free else (),
         constraints=known.constraints,
         requires=features(graph.input_spec),
     )
