@@ -92,6 +92,8 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 )
 @repeatable("--remove", "NAME:UNITS", "Remove these units, such as conv1:2,6,9; nothing else alone")
 @repeatable("--keep-units", "NAME:UNITS", "Keep these units, such as conv1:0-7")
+@repeatable("--outputs", "NAME", "Only these results keep their size, such as logits or 0")
+@repeatable("--free-outputs", "NAME", "These results may shrink, such as hidden_states")
 @click.option(
     "--target",
     type=click.Choice(["module", "graph"]),
@@ -133,6 +135,7 @@ def plan(
     latency_table: Path | None,
     remove: tuple[str, ...],
     keep_units: tuple[str, ...],
+    outputs: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Compile a plan for MODEL, show it, and save it."""
@@ -172,6 +175,7 @@ def plan(
                     ratios=dict(ratios),
                     remove=chosen_units(remove, ranks),
                     keep_units=chosen_units(keep_units, ranks),
+                    outputs=outputs or None,
                     seed=given.seed,
                     weights=stored,
                     statistics=None if collected is None else planc.load_statistics(collected),

@@ -32,6 +32,8 @@ def plan_table(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_header(plan), _cost_table(plan), _group_table(plan)]
     if plan.attributes:
         parts.append(_attribute_table(plan))
+    if plan.outputs:
+        parts.append(_output_table(plan))
     if plan.constraints:
         parts.append(_constraint_table(plan))
     return spaced(parts)
@@ -100,6 +102,14 @@ def _attribute_table(plan: Plan) -> Table:
     for change in plan.attributes:
         cells = (attribute_name(change), repr(change.before), repr(change.after))
         table.add_row(*map(escape, cells))
+    return table
+
+
+def _output_table(plan: Plan) -> Table:
+    table = titled("outputs that shrink", "output", "dim>", "before>", "after>")
+    for change in plan.outputs:
+        sizes = map(str, (change.dim, change.size, len(change.kept)))
+        table.add_row(escape(change.name or "the result"), *sizes)
     return table
 
 
