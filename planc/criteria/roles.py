@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
-
+from planc.analysis.uses import contracted
 from planc.ir.graph import Graph, Node, Ref
 
 
@@ -61,7 +60,7 @@ def roles(graph: Graph) -> dict[int, Role]:
     A matrix without a known operator counts as ``[out, in, ...]``. A parameter that only meets
     activations element by element (a layer scale, a position) is no matrix.
     """
-    mixed = _contracted(graph)
+    mixed = contracted(graph)
     found = {
         tensor.value: _FORWARD
         for tensor in graph.tensors
@@ -74,40 +73,6 @@ def roles(graph: Graph) -> dict[int, Role]:
             if isinstance(argument, Ref) and argument.id in found:
                 found[argument.id] = _read(graph, node, *known)
     return found
-
-
-def fed_values(graph: Graph) -> frozenset[int]:
-    """The values computed from the model's inputs."""
-    fed = {ref.id for ref in graph.inputs}
-    for node in graph.nodes:
-        if not fed.isdisjoint(ref.id for ref in node.operands):
-            fed.update(ref.id for ref in node.outputs if ref is not None)
-    return frozenset(fed)
-
-
-def _contracted(graph: Graph) -> set[int]:
-    """The tensors that, by themselves or as part of a computed weight, meet the values of the
-    inputs in an operator that is not elementwise.
-    """
-    fed = fed_values(graph)
-    origin = {tensor.value: frozenset([tensor.value]) for tensor in graph.tensors}
-    found: set[int] = set()
-    for node in graph.nodes:
-        sources = [origin[ref.id] for ref in node.operands if ref.id in origin]
-        together = frozenset[int]().union(*sources)
-        results = [ref.id for ref in node.outputs if ref is not None]
-        if fed.isdisjoint(results):
-            origin.update(dict.fromkeys(results, together))
-        elif not _elementwise(node.op):
-            found |= together
-    return found
-
-
-def _elementwise(op: str) -> bool:
-    space, name, *overload = op.split(".")
-    packet = getattr(getattr(torch.ops, space), name) if space == "aten" else None
-    found = getattr(packet, overload[0], None) if packet is not None and overload else None
-    return found is not None and torch.Tag.pointwise in found.tags  # type: ignore[attr-defined]
 
 
 def _read(graph: Graph, node: Node, at: int, role: Role) -> Role:

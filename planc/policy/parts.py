@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from planc.analysis import Analysis
-from planc.criteria.roles import fed_values, roles
+from planc.analysis.uses import fed_values
+from planc.criteria.roles import roles
 from planc.ir.graph import Node, Ref
 from planc.ir.groups import Group, Member
 from planc.rules.contractions import contraction, einsum_letters
