@@ -185,7 +185,9 @@ def plan(
         if from_masks is not None:
             note(str(found))
     show(plan_table(result))
-    if result.groups and not any(group.removed for group in result.groups):
+    bounds = ("keep", "only", "cap", "equal")  # where these keep all, a warning has said so
+    bounded = any(options[name] for name in bounds) or options["floor"] * options["round_to"] > 1
+    if result.groups and not bounded and not any(group.removed for group in result.groups):
         note(
             "nothing is removed: every group stays whole; planc explain MODEL lists what is pinned"
         )
