@@ -125,5 +125,5 @@ def _of_einsum(node: Node, ranks: list[int]) -> Iterator[_Use]:
         others = {letter for j, dims in enumerate(inputs) if j != i for letter in dims}
         out = [d for d, letter in enumerate(own) if letter in output and letter not in others]
         into = [d for d, letter in enumerate(own) if letter in others and letter not in output]
-        for a, b in zip(out or [None], into or [None], strict=False):
-            yield ref.id, a, b
+        yield from ((ref.id, dim, None) for dim in out)
+        yield from ((ref.id, None, dim) for dim in into)

@@ -63,7 +63,7 @@ class Rounding:
         Pinned coordinates, and groups too small for a multiple, are filled up by another group.
         """
         offsets: Kept = np.zeros_like(self.cells)
-        single = [{int(m[0]): f for m, f in poly.terms if len(m) == 1} for poly in widths]
+        single = [_linear(poly) for poly in widths]
         small = {g for own in single for g in own if self.cells[g] < self.single[g]}
         rest = [
             dict(poly.terms).get((), 0) + sum(own[g] * int(self.cells[g]) for g in small & {*own})
@@ -104,3 +104,8 @@ class Rounding:
             for i in np.flatnonzero(odd):
                 rounded[self.users[i]] = self.cells[self.users[i]]
             kept = rounded
+
+
+def _linear(width: Poly) -> dict[int, int]:
+    """The factors of the groups in a width, without products of groups."""
+    return {m[0]: f for m, f in width.terms if len(m) == 1 and isinstance(m[0], int)}

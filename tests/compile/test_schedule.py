@@ -217,7 +217,7 @@ def test_ratios_of_kinds_are_reached_in_steps_too() -> None:
 
 def test_a_ratio_beside_a_budget_is_refused() -> None:
     model, inputs = build("residual")
-    with pytest.raises(PolicyError, match="ratio=0.5 and macs: a schedule has one of them"):
+    with pytest.raises(PolicyError, match=r"ratio=0\.5 and macs: a schedule has one of them"):
         next_step(Schedule(ratio=0.5, macs=0.5), model, inputs)
     with pytest.raises(PolicyError, match=r"ratio 1.5 is not in \[0, 1\)"):
         next_step(Schedule(ratio=1.5), model, inputs)

@@ -84,8 +84,15 @@ def mask(
     statistics = None if collected is None else planc.load_statistics(collected)
     built = given.build(model)
     with status(f"choosing elements of {model}"):
-        chosen = {"only": only, "keep": keep, "seed": given.seed, "statistics": statistics}
-        result = masks.select(built, policy, criterion, **chosen)
+        result = masks.select(
+            built,
+            policy,
+            criterion,
+            statistics=statistics,
+            only=only,
+            keep=keep,
+            seed=given.seed,
+        )
     show(masks_table(result))
     if output is not None:
         planc.save_masks(result, output)
