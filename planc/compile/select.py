@@ -68,7 +68,7 @@ def select(
     checked_seed(seed)
     equations = analysis.equations(target)
     if decisions is not None:
-        policy = decisions.policy(analysis, policy)
+        policy = decisions.policy(analysis, equations, policy)
     if budget is None:
         counts, made_by = closed(analysis, equations, scores, policy), str(policy)
     else:

@@ -40,9 +40,12 @@ class Decisions:
     likely: Marks
     texts: tuple[str, ...] = ()
 
-    def policy(self, analysis: Analysis, policy: Policy) -> Policy:
-        """The policy with room for the decisions."""
-        removed = _most(analysis, self.remove)
+    def policy(self, analysis: Analysis, equations: Equations, policy: Policy) -> Policy:
+        """The policy with room for the decisions.
+
+        Groups of one kind whose widths the model ties lose the same share.
+        """
+        removed = _shared(analysis, equations, _most(analysis, self.remove))
         if any(removed):
             policy = Removing(policy, removed)
         kept = _most(analysis, self.keep)
@@ -86,6 +89,28 @@ def _most(analysis: Analysis, marks: Marks) -> tuple[int, ...]:
     """For each group, the largest number of marked units in a row."""
     pairs = zip(analysis.groups, marks, strict=True)
     return tuple(int(own.reshape(group.rows, -1).sum(axis=1).max()) for group, own in pairs)
+
+
+def _shared(analysis: Analysis, equations: Equations, removed: tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers of units to remove, raised to the same share in groups of one kind that are tied
+    by a constraint.
+    """
+    groups, found = analysis.groups, list(removed)
+    waiting = [g for g, units in enumerate(found) if units]
+    while waiting:
+        g = waiting.pop()
+        tied = {
+            o
+            for constraint in equations.constraints
+            for o in constraint.groups
+            if g in constraint.groups and groups[o].kind == groups[g].kind
+        }
+        for o in tied:
+            units = -(-found[g] * groups[o].cells // groups[g].cells)
+            if units > found[o]:
+                found[o] = units
+                waiting.append(o)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,18 +131,29 @@ def test_impossible_choices_are_refused(options: dict[str, Any], said: str) -> N
 
 
 class Equal(nn.Module):
-    """Two layers whose widths the code compares."""
+    """Two layers whose results are stacked, and two whose widths the code compares."""
 
-    def __init__(self) -> None:
+    def __init__(self, stacked: bool) -> None:
         super().__init__()
+        self.stacked = stacked
         self.a, self.b, self.out = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(12, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        both = torch.stack([self.a(x), self.b(x)], 1)
-        return self.out(both.relu().reshape(len(x), -1))
+        a, b = self.a(x).relu(), self.b(x).relu()
+        if self.stacked:
+            return self.out(torch.stack([a, b], 1).reshape(len(x), -1))
+        if a.shape[1] != b.shape[1]:
+            raise ValueError("unequal widths")
+        return self.out(torch.cat([a, b], 1))
 
 
-def test_units_bound_by_the_code_go_together() -> None:
-    model, x = Equal().eval(), torch.randn(2, 4)
-    plan = planc.compile(model, x, remove={"a": [3], "b": [1]})
-    assert planc.apply(plan, model)(x).shape == (2, 3)
+@pytest.mark.parametrize("stacked", [True, False])
+def test_widths_tied_by_the_code_shrink_together(stacked: bool) -> None:
+    model, x = Equal(stacked).eval(), torch.randn(2, 4)
+    plan = planc.compile(model, x, remove={"a": [3]})
+    assert plan.cuts["a.weight"].shape == plan.cuts["b.weight"].shape == (5, 4)
+    assert 3 not in (plan.cuts["a.weight"].kept[0] if not stacked else [])
+    planc.verify(plan, model, planc.apply(plan, model), x)
+    whole = planc.compile(model, x, ratio=0.0)
+    edited = planc.edit(whole, model, x, remove={"b": [1, 2]})
+    assert edited.cuts["a.weight"].shape == edited.cuts["b.weight"].shape == (4, 4)
