@@ -16,7 +16,7 @@ from planc.analysis import Analysis
 from planc.analysis.equations import Equations
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
-from planc.ir.groups import Group
+from planc.policy.closure import nested
 from planc.policy.modifiers import Raise, Raising, at_least
 from planc.policy.order import Order, Ranking, whole
 from planc.policy.patterns import members_named
@@ -131,7 +131,7 @@ class Removing:
         self, analysis: Analysis, scores: Scores, among: Sequence[int] | None = None
     ) -> Order:
         """The order of the policy, with these units removed before its first step."""
-        inside = next((p for p in _inside(self.policy) if isinstance(p, Ranking)), None)
+        inside = next((p for p in nested(self.policy) if isinstance(p, Ranking)), None)
         if inside is None:
             raise PolicyError(f"a budget needs a policy that ranks units, and {self} does not")
         order = inside.order(analysis, scores, among)
@@ -143,13 +143,6 @@ class Removing:
             nth[here] = np.arange(1, here.sum() + 1)
         stays = (nth == 0) | (nth > skipped[order.groups])
         return Order(start, order.groups[stays], order.shares[stays])
-
-
-def _inside(policy: Policy) -> Iterable[Policy]:
-    inside: Policy | None = policy
-    while inside is not None:
-        yield inside
-        inside = getattr(inside, "policy", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,10 +294,3 @@ def _bounded(name: str, indices: Iterable[int], size: int, said: str) -> None:
     for index in indices:
         if not 0 <= index < size:
             raise PolicyError(f"{name!r}: there is no unit {index}: {said}, from 0 to {size - 1}")
-
-
-def units_of(group: Group, removed: Sequence[int]) -> NDArray[np.bool_]:
-    """The mask of some units of a group."""
-    mask = np.zeros(group.size, dtype=bool)
-    mask[list(removed)] = True
-    return mask
