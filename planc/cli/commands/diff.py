@@ -18,7 +18,10 @@ _DIFFER = 3
 @click.argument("second", type=FILE)
 @json_option
 def diff(first: Path, second: Path, as_json: bool) -> int:
-    """Compare two plans, or two mask plans; exit with 3 if they differ."""
+    """Compare two plans, or two mask plans; exit with 3 if they differ.
+
+    Example: planc diff half.planc other.planc
+    """
     import planc
     from planc.cli.report.masks import masks_diff_table
     from planc.cli.report.text import diff_table

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from planc.cli.choices import chosen_units, split_units
-from planc.cli.models import IMAGE, Given, input_option, model_options
+from planc.cli.models import Given, input_option, model_options
 from planc.cli.options import EXIT_CODES, FILE, output_option, repeatable
 from planc.cli.terminal import check_writable, note, say, show, status
 
@@ -20,7 +20,7 @@ from planc.cli.terminal import check_writable, note, say, show, status
 @repeatable(
     "--ratio-of", "PATTERN=RATIO", "Another ratio for groups of these parts", "ratios", float
 )
-@input_option(f"{IMAGE}, if the plan's own cannot be made up")
+@input_option("those of the plan")
 @model_options
 @output_option("The new plan file; without it, only show.")
 def edit(

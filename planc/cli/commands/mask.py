@@ -65,6 +65,8 @@ def mask(
     """Make a mask plan for MODEL, which removes single elements; show it, and save it.
 
     planc apply sets the elements to zero; planc show, diff and restore accept mask plans, too.
+
+    Example: planc mask torchvision:resnet18 --n-of-m 2:4 --keep conv1 -o 2of4.masks
     """
     if n_of_m is not None and (ratio is not None or all_together):
         raise click.UsageError("--n-of-m says how many elements go: leave --ratio, --global out")

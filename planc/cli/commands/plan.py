@@ -138,7 +138,10 @@ def plan(
     outputs: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Compile a plan for MODEL, show it, and save it."""
+    """Compile a plan for MODEL, show it, and save it.
+
+    Example: planc plan torchvision:resnet18 --ratio 0.5 --only 'layer4.*' -o half.planc
+    """
     if model is None and from_json is None:
         raise click.UsageError("name a MODEL, or a file with --from-json")
     if meta and given.weights is None:

@@ -14,7 +14,10 @@ from planc.cli.options import EXIT_CODES, FILE, json_option
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @json_option
 def show(plan_file: Path, as_json: bool) -> None:
-    """Show the removals of PLAN and its savings; PLAN may be a mask plan or a latency table."""
+    """Show the removals of PLAN and its savings; PLAN may be a mask plan or a latency table.
+
+    Example: planc show half.planc
+    """
     from planc.cli.report.latency import latency_json, latency_table
     from planc.cli.report.masks import masks_json, masks_table
     from planc.cli.report.plain import plan_json
