@@ -140,3 +140,13 @@ def test_other_names_are_refused_with_those_there_are() -> None:
             planc.compile(model, x, **options)  # type: ignore[arg-type]
     with pytest.raises(PolicyError, match="'pooled' is to keep its size and may shrink"):
         planc.compile(model, x, outputs="pooled", free_outputs="pooled")
+
+
+def test_outputs_shrink_in_steps_to_one_plan_for_the_original() -> None:
+    original, x = Hidden().eval(), torch.randn(3, 6)
+    schedule, model, done = planc.Schedule(ratio=0.5, steps=2), original, None
+    while (step := planc.next_step(schedule, model, x, done, outputs="pooled")) is not None:
+        model, done = planc.apply(step.plan, model), step.total
+    assert done is not None
+    assert [(o.size, len(o.kept)) for o in done.outputs] == [(12, 6)] * 3
+    planc.verify(done, original, planc.apply(done, original), x)
