@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from planc.apply import apply, mask, restore
     from planc.cli.report.html import report
     from planc.compile import compile
+    from planc.compile.edit import edit
     from planc.compile.lossless import fold, lossless
     from planc.compile.schedule import Schedule, Step, next_step
     from planc.compile.select import select
@@ -95,6 +96,7 @@ __all__ = [
     "compile",
     "compose",
     "diff",
+    "edit",
     "fold",
     "from_masks",
     "inspect",
@@ -141,6 +143,7 @@ _HOMES = {
     "compile": "planc.compile",
     "compose": "planc.plan.compose",
     "diff": "planc.plan.diff",
+    "edit": "planc.compile.edit",
     "fold": "planc.compile.lossless",
     "from_masks": "planc.masks",
     "inspect": "planc.files.tensors.opened",

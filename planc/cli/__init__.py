@@ -15,6 +15,7 @@ import click
 from planc import __version__
 from planc.cli.commands.apply import apply
 from planc.cli.commands.diff import diff
+from planc.cli.commands.edit import edit
 from planc.cli.commands.explain import explain
 from planc.cli.commands.inspect import inspect
 from planc.cli.commands.mask import mask
@@ -40,7 +41,20 @@ def cli() -> None:
     """
 
 
-_COMMANDS = (plan, mask, measure, show, explain, apply, inspect, restore, verify, diff, report)
+_COMMANDS = (
+    plan,
+    edit,
+    mask,
+    measure,
+    show,
+    explain,
+    apply,
+    inspect,
+    restore,
+    verify,
+    diff,
+    report,
+)
 for _command in _COMMANDS:
     cli.add_command(_command)
 

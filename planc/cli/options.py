@@ -61,17 +61,23 @@ def literal(text: str) -> Any:
 
 
 def amount(text: str) -> int | float:
-    """Parse a budget: an integer or a number with a prefix is a figure, any other a share.
+    """Parse a budget: an integer, or a number with a prefix or an exponent, is a figure, any other
+    a share.
 
     >>> amount("0.5"), amount("2_000_000"), amount("1.5G"), amount("40%"), amount("100 kB")
     (0.5, 2000000, 1500000000, 0.4, 100000)
+    >>> amount("2e9")
+    2000000000
     """
-    number = text.strip().removesuffix("B").replace(",", "_")
-    if number.endswith("%"):
-        return float(number[:-1]) / 100
-    if number[-1:] in _LARGE:
-        return round(float(number[:-1]) * _LARGE[number[-1]])
-    return int(number) if number.replace("_", "").isdecimal() else float(number)
+    text = text.strip().removesuffix("B").replace(",", "_")
+    if text.endswith("%"):
+        return float(text[:-1]) / 100
+    if text[-1:] in _LARGE:
+        return round(float(text[:-1]) * _LARGE[text[-1]])
+    if text.replace("_", "").isdecimal():
+        return int(text)
+    number = float(text)
+    return int(number) if "e" in text.lower() and number.is_integer() else number
 
 
 def proportion(text: str) -> float:
@@ -210,8 +216,8 @@ def name_options(kind: str) -> Callable[[Command], Command]:
     """Return the options that choose by name the ``kind`` to leave whole, or to prune alone."""
 
     def both(command: Command) -> Command:
-        command = repeatable("--only", "PATTERN", f"Prune {kind} of this name only")(command)
-        return repeatable("--keep", "PATTERN", f"Leave {kind} of this name whole")(command)
+        command = repeatable("--only", "PATTERN", f"Prune {kind} of these parts only")(command)
+        return repeatable("--keep", "PATTERN", f"Leave {kind} of these parts whole")(command)
 
     return both
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from planc.analysis import Analysis
 from planc.analysis.grouping import UnitMask
+from planc.analysis.outputs import shrinking
 from planc.compile.configuration import with_configuration
 from planc.compile.outline import Removed, outline
 from planc.criteria.random import checked_seed
@@ -22,6 +23,7 @@ from planc.plan.plan import Fingerprints, Plan, Provenance
 from planc.plan.specification import features
 from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
+from planc.policy.decisions import Decisions
 from planc.policy.order import lowest
 from planc.policy.ratio import Policy
 
@@ -43,6 +45,7 @@ def select(
     target: Target = "module",
     seed: int = 0,
     budget: Budget | None = None,
+    decisions: Decisions | None = None,
     *,
     keep_scores: bool = False,
 ) -> Plan:
@@ -56,6 +59,7 @@ def select(
         target: "module" obeys the eager module's own arithmetic, "graph" need not.
         seed: recorded in the plan.
         budget: removes units in the policy's order until the budget is met, and no more.
+        decisions: units that a person removes or keeps, recorded in the plan.
         keep_scores: write the scores into the plan, for review.
 
     Returns:
@@ -67,12 +71,18 @@ def select(
     """
     checked_seed(seed)
     equations = analysis.equations(target)
+    if decisions is not None:
+        policy = decisions.policy(analysis, equations, policy)
     if budget is None:
         counts, made_by = closed(analysis, equations, scores, policy), str(policy)
     else:
         counts = within(analysis, equations, scores, policy, budget)
         made_by = f"{policy} within {budget}"
-    gone = UnitMask(np.append(lowest(analysis.groups, scores, counts), False))
+    ranked, texts = scores, tuple[str, ...]()
+    if decisions is not None:
+        decisions.check(analysis, equations, counts)
+        ranked, texts = decisions.ranked(analysis, scores, counts), decisions.texts
+    gone = UnitMask(np.append(lowest(analysis.groups, ranked, counts), False))
     provenance = Provenance(
         scores.criterion,
         made_by,
@@ -81,6 +91,7 @@ def select(
         scores.weights,
         scores.origin,
         scores.statistics,
+        texts,
     )
     plan = _written(analysis, gone, target, provenance)
     return with_scores(plan, scores) if keep_scores else plan
@@ -104,15 +115,17 @@ def write_plan(
 
 
 def with_scores(plan: Plan, scores: Scores) -> Plan:
-    """The plan with the scores of its groups, in float32 and within its range."""
+    """The plan with the scores of its groups, in float32 and within its range; none for a group
+    without a score.
+    """
     most = np.finfo(np.float32).max
-    groups = zip(plan.groups, scores.units, strict=True)
-    return plan.replace(
-        groups=tuple(
-            replace(group, scores=np.clip(units, -most, most).astype("<f4").tobytes())
-            for group, units in groups
-        )
-    )
+    groups = [
+        group
+        if np.isnan(units).any()
+        else replace(group, scores=np.clip(units, -most, most).astype("<f4").tobytes())
+        for group, units in zip(plan.groups, scores.units, strict=True)
+    ]
+    return plan.replace(groups=tuple(groups))
 
 
 def _written(analysis: Analysis, gone: UnitMask, target: Target, provenance: Provenance) -> Plan:
@@ -163,6 +176,7 @@ def _written(analysis: Analysis, gone: UnitMask, target: Target, provenance: Pro
         cost_before=known.cost,
         cost_after=known.price(kept),
         shapes=known.shapes_digest(shapes),
+        outputs=shrinking(analysis, gone[analysis.grouping.index.of_atom]) if graph.free else (),
         constraints=known.constraints,
         requires=features(graph.input_spec),
     )

@@ -16,6 +16,7 @@ from planc.criteria.scores import (
     Weights,
     broken,
     check_weights,
+    is_relative,
     named_in,
     opinions,
 )
@@ -57,7 +58,7 @@ def score(
 
     Raises:
         StalePlan: a tensor is missing or differs in shape from the traced one.
-        PolicyError: statistics are missing; a score is missing or not finite; names the group.
+        PolicyError: statistics are missing; a score is not finite; names the group.
     """
     criterion = named(criterion)
     given = bare(weights)
@@ -77,24 +78,14 @@ def score(
             "a criterion returns an array for each group"
         )
     for group, values in zip(analysis.groups, units, strict=True):
-        if values is None:
-            raise PolicyError(
-                f"{criterion} says nothing of group {group}: none of its tensors is what it "
-                f"measures; use planc.criteria.Fallback({type(criterion).__name__}(...), "
-                "Magnitude(2))"
-            )
-        if np.shape(values) != (group.size,):
+        if values is not None and np.shape(values) != (group.size,):
             raise PolicyError(
                 f"{criterion}: group {group} has {group.size} units, its scores have shape "
                 f"{np.shape(values)}; a criterion returns a score for each unit"
             )
-    known = tuple(values for values in units if values is not None)
-    if known and not np.isfinite(np.concatenate(known)).all():
-        group = next(
-            group
-            for group, values in zip(analysis.groups, known, strict=True)
-            if not np.isfinite(values).all()
-        )
+    pairs = [(g, own) for g, own in zip(analysis.groups, units, strict=True) if own is not None]
+    if pairs and not np.isfinite(np.concatenate([own for _, own in pairs])).all():
+        group = next(group for group, own in pairs if not np.isfinite(own).all())
         raise PolicyError(
             f"{criterion}: group {group} has scores that are not finite: "
             f"{_culprit(group, weights, analysis, statistics)}"
@@ -103,7 +94,10 @@ def score(
     digest = given.digest(tensors) if stored else digest_of(tensors, given)
     origin = "file" if stored else "model"
     used = statistics.digest if statistics is not None and needs_of(criterion) else None
-    return Scores(known, str(criterion), digest, origin if digest else "", used)
+    unspoken = zip(analysis.groups, units, strict=True)
+    scored = tuple(np.full(g.size, np.nan) if own is None else own for g, own in unspoken)
+    made_of = digest, origin if digest else "", used
+    return Scores(scored, str(criterion), is_relative(criterion), *made_of)
 
 
 def _culprit(

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, analyze
+from planc.analysis.outputs import freed
 from planc.apply.matching import with_what_counts
 from planc.apply.replay import replay_masked, replay_pruned
 from planc.apply.validate import Call, example_call, explained
@@ -136,7 +137,7 @@ def verify(
     warn_if_other(plan, model, "verify")
     call = example_call(plan, model, args, kwargs)
     with explained(args, kwargs):
-        analysis = analyze(trace(model, *call))
+        analysis = analyze(freed(trace(model, *call), plan))
     planned = as_planned(plan, model, analysis)
     checks = [check_plan(plan, planned)]
     gone = analysis.gone([group.removed for group in plan.groups])
@@ -258,7 +259,7 @@ class _Models:
         masked = masked_original(self.analysis, self.gone, self.model)
         error, text = self._alike(masked, replay_masked, _MASKED)
         yield Check(f"{so} equal the masked original's: {text}", error)
-        other_path = analyze(trace(masked, *self.call))
+        other_path = analyze(freed(trace(masked, *self.call), self.plan))
         if structure_digest(other_path.groups) != structure_digest(self.analysis.groups):
             told = "not compared where both decide as the masked original: it takes another way"
             yield Check(told)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import planc
 from planc import masks
-from planc.cli import run
+from planc.cli import cli, run
 from planc.cli.named import load_model
 from planc.cli.options import CRITERIA, RANKINGS, amount, duration
 from planc.compile import RankingName
@@ -549,3 +551,61 @@ def test_restore_gives_the_original_file_back(succeed: Run) -> None:
     assert Path("in.safetensors").read_bytes() == Path("back.safetensors").read_bytes()
     assert "0.0    " in succeed("inspect", "out.safetensors")
     assert json.loads(succeed("inspect", "out.safetensors", "--json"))["shards"]
+
+
+def test_units_are_chosen_and_a_plan_is_edited(succeed: Run, fail: Run) -> None:
+    plan = planned("a.planc", "--remove", "0.0:2,6-8", "--keep-units", "1:0-3")
+    assert tuple(plan.groups[0].removed) == (2, 6, 7, 8)
+    shown = succeed(
+        "edit", "a.planc", MODEL, "--keep", "0.0.weight:0:6", "--remove", "1:4", "-o", "b.planc"
+    )
+    edited = planc.load_plan(Path("b.planc"))
+    assert [tuple(group.removed) for group in edited.groups] == [(2, 7, 8), (4,)]
+    assert "decision: remove 1.weight:0 4" in shown
+    assert edited.provenance[-1].decisions[0] == "remove 0.0.weight:0 2,6-8"
+    succeed("edit", "a.planc", MODEL, "--keep", "0.0.weight:0", "-o", "c.planc")
+    assert not any(group.removed for group in planc.load_plan(Path("c.planc")).groups)
+    assert "names no units: write NAME:UNITS" in fail("edit", "a.planc", MODEL, "--remove", "1")
+    assert "no unit 99" in fail("plan", MODEL, *INPUT, "--remove", "0.0:99")
+
+
+def test_an_edited_text_is_a_plan_for_its_model(succeed: Run, fail: Run) -> None:
+    planned("a.planc", "--ratio", "0.5")
+    plain = json.loads(succeed("show", "--json", "a.planc"))
+    plain["groups"][0]["removed"] = [0, 15]
+    Path("edited.json").write_text(json.dumps(plain))
+    succeed("plan", MODEL, *INPUT, "--from-json", "edited.json", "-o", "b.planc")
+    edited = planc.load_plan(Path("b.planc"))
+    assert tuple(edited.groups[0].removed) == (0, 15)
+    assert edited.provenance[0].decisions == ("removed units as in an edited text (6 units)",)
+    Path("edited.json").write_text("{}")
+    told = fail("plan", MODEL, *INPUT, "--from-json", "edited.json")
+    assert "not the text of a plan: KeyError: 'groups'" in told
+
+
+def test_outputs_are_named_on_the_command_line(succeed: Run, fail: Run) -> None:
+    shown = succeed("plan", MODEL, *INPUT, "--free-outputs", "", "-o", "a.planc")
+    (output,) = planc.load_plan(Path("a.planc")).outputs
+    assert (output.name, output.size, len(output.kept)) == ("", 5, 3)
+    assert "outputs that shrink" in shown
+    assert "'logits' is no output" in fail("plan", MODEL, *INPUT, "--outputs", "logits")
+
+
+def test_slips_in_budgets_are_answered(fail: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "for a share give macs=1.0 (--macs 100%)" in fail("plan", MODEL, *INPUT, "--macs", "1")
+    assert run(["plan", MODEL, *INPUT, "--macs", "1.0"]) == 0
+    assert "nothing is removed: every group stays whole" in capsys.readouterr().err
+    assert amount("2e6") == 2_000_000
+
+
+def test_every_command_shows_an_example_that_its_options_allow(succeed: Run) -> None:
+    for name, command in cli.commands.items():
+        assert command.help is not None
+        found = re.search(r"Example: planc (\S+) (.*)", command.help)
+        assert found is not None, name
+        assert found[1] == name
+        assert "Example:" in succeed(name, "--help")
+        parsed = command.make_context(name, shlex.split(found[2]), resilient_parsing=True)
+        assert all(parsed.params.get(p.name or "") for p in command.params if p.required)
+        known = {option for p in command.params for option in p.opts}
+        assert {word for word in found[2].split() if word.startswith("-")} <= known

@@ -67,6 +67,8 @@ def apply(
     another, whatever the total size; an interrupted run goes on where it was. Started by torchrun
     on every process, each process cuts its share of the shards. With MODEL, the smaller module is
     built and validated too.
+
+    Example: planc apply half.planc --weights resnet18.safetensors -o small.safetensors
     """
     weights = given.weights
     if model is None and weights is None:

@@ -28,6 +28,8 @@ def explain(model: str, given: Given, tensor: str | None, as_json: bool) -> None
     TENSOR is the full name of a parameter or buffer of MODEL; conv1.weight:0 asks about one
     dimension, conv1.weight about all. Without TENSOR, list every pin, and every constraint on
     widths in the module's code.
+
+    Example: planc explain torchvision:resnet18 layer1.0.conv1.weight:0
     """
     import planc
 

@@ -14,7 +14,10 @@ from planc.cli.terminal import columns, print_json, say, show
 @click.argument("weights", type=FILE)
 @json_option
 def inspect(weights: Path, as_json: bool) -> None:
-    """List the contents of the checkpoint WEIGHTS, and show the plan in it."""
+    """List the contents of the checkpoint WEIGHTS, and show the plan in it.
+
+    Example: planc inspect small.safetensors
+    """
     import planc
     from planc.cli.report.plain import plan_json
     from planc.cli.report.plan import plan_screen

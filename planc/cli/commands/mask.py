@@ -8,7 +8,15 @@ from pathlib import Path
 import click
 
 from planc.cli.models import Given, model_options
-from planc.cli.options import EXIT_CODES, n_of_m, name_options, output_option, ratio_option, share
+from planc.cli.options import (
+    EXIT_CODES,
+    FILE,
+    n_of_m,
+    name_options,
+    output_option,
+    ratio_option,
+    share,
+)
 from planc.cli.origin import warn_of_random
 from planc.cli.terminal import check_writable, columns, note, show, status
 
@@ -36,10 +44,17 @@ from planc.cli.terminal import check_writable, columns, note, show, status
 )
 @click.option(
     "--criterion",
-    type=click.Choice(["magnitude", "random"]),
+    type=click.Choice(["magnitude", "random", "taylor", "obd", "wanda"]),
     default="magnitude",
     show_default=True,
     help="Importance of an element.",
+)
+@click.option(
+    "--statistics",
+    "collected",
+    type=FILE,
+    metavar="FILE",
+    help="Statistics of planc.calibrate, for criteria from taylor on.",
 )
 @name_options("parameters")
 @model_options
@@ -53,6 +68,7 @@ def mask(
     all_together: bool,
     largest: float,
     criterion: str,
+    collected: Path | None,
     keep: tuple[str, ...],
     only: tuple[str, ...],
     output: Path | None,
@@ -60,6 +76,8 @@ def mask(
     """Make a mask plan for MODEL, which removes single elements; show it, and save it.
 
     planc apply sets the elements to zero; planc show, diff and restore accept mask plans, too.
+
+    Example: planc mask torchvision:resnet18 --n-of-m 2:4 --keep conv1 -o 2of4.masks
     """
     if n_of_m is not None and (ratio is not None or all_together):
         raise click.UsageError("--n-of-m says how many elements go: leave --ratio, --global out")
@@ -76,10 +94,18 @@ def mask(
         policy = masks.NofM(*n_of_m, along)
     elif all_together:
         policy = masks.GlobalElements(wanted, largest)
-    scorer = masks.RandomElements(given.seed) if criterion == "random" else masks.ElementMagnitude()
+    statistics = None if collected is None else planc.load_statistics(collected)
     built = given.build(model)
     with status(f"choosing elements of {model}"):
-        result = masks.select(built, policy, scorer, only=only, keep=keep, seed=given.seed)
+        result = masks.select(
+            built,
+            policy,
+            criterion,
+            statistics=statistics,
+            only=only,
+            keep=keep,
+            seed=given.seed,
+        )
     warn_of_random(given, result.removed > 0)
     show(masks_screen(result, columns()))
     if output is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from planc.cli.choices import chosen_units, edited_text
 from planc.cli.models import IMAGE, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
@@ -94,10 +95,14 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 @repeatable(
     "--ratio-of",
     "PATTERN=RATIO",
-    "Another ratio for groups of this name, such as layer1.*=0.2",
+    "Another ratio for groups of these parts, such as layer1.*=0.2",
     "ratios",
     proportion,
 )
+@repeatable("--remove", "NAME:UNITS", "Remove these units, such as conv1:2,6,9; nothing else alone")
+@repeatable("--keep-units", "NAME:UNITS", "Keep these units, such as conv1:0-7")
+@repeatable("--outputs", "NAME", "Only these results keep their size, such as logits or 0")
+@repeatable("--free-outputs", "NAME", "These results may shrink, such as hidden_states")
 @click.option(
     "--target",
     type=click.Choice(["module", "graph"]),
@@ -118,7 +123,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     "--from-json",
     type=FILE,
     metavar="FILE",
-    help="Read the output of planc show --json instead of compiling a plan for MODEL.",
+    help="Read the output of planc show --json instead of compiling; with MODEL, an edited one.",
 )
 @click.option(
     "--from-masks",
@@ -138,10 +143,16 @@ def plan(
     from_masks: Path | None,
     output: Path | None,
     latency_table: Path | None,
+    remove: tuple[str, ...],
+    keep_units: tuple[str, ...],
+    outputs: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Compile a plan for MODEL, sum it up, and save it."""
-    if (model is None) == (from_json is None):
+    """Compile a plan for MODEL, sum it up, and save it.
+
+    Example: planc plan torchvision:resnet18 --ratio 0.5 --only 'layer4.*' -o half.planc
+    """
+    if model is None and from_json is None:
         raise click.UsageError("name a MODEL, or a file with --from-json")
     if meta and given.weights is None:
         raise click.UsageError("--meta reads the weights of MODEL from --weights: name them")
@@ -153,13 +164,16 @@ def plan(
     from planc.plan.review.remarks import remarks
     from planc.plan.review.summary import latency_text
 
-    if from_json is not None:
-        result = _plan_in(from_json)
+    if model is None and from_json is not None:
+        result = _plan_in(_json_in(from_json))
+    elif model is not None and from_json is not None:
+        result = edited_text(_json_in(from_json), given.build(model), given.example_inputs())
     else:
         assert model is not None
         args = given.example_inputs()
         stored = planc.StoredWeights(given.weights) if meta and given.weights else None
         built = given.build(model, "meta" if meta else "cpu")
+        ranks = {name: tensor.dim() for name, tensor in built.state_dict().items()}
         measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             if from_masks is not None:
@@ -173,6 +187,9 @@ def plan(
                     args,
                     kinds=dict(kinds),
                     ratios=dict(ratios),
+                    remove=chosen_units(remove, ranks),
+                    keep_units=chosen_units(keep_units, ranks),
+                    outputs=outputs or None,
                     seed=given.seed,
                     weights=stored,
                     statistics=None if collected is None else planc.load_statistics(collected),
@@ -187,6 +204,12 @@ def plan(
         say(latency_text(result, planc.load_latency(latency_table)))
     for remark in remarks(result, {name: options[name] for name in _AMOUNTS}):
         note(f"planc: note: {remark}")
+    bounds = ("keep", "only", "cap", "equal")  # where these keep all, a warning has said so
+    bounded = any(options[name] for name in bounds) or options["floor"] * options["round_to"] > 1
+    if result.groups and not bounded and not any(group.removed for group in result.groups):
+        note(
+            "nothing is removed: every group stays whole; planc explain MODEL lists what is pinned"
+        )
     if output is None:
         note("nothing is written: -o FILE saves the plan")
         return
@@ -203,9 +226,15 @@ def _next(output: Path, model: str | None) -> str:
     return f"{show}, then {shlex.join(['planc', 'apply', str(output), model, '-o', pruned])}"
 
 
-def _plan_in(path: Path) -> Plan:
-    """Return the plan described by a JSON file."""
+def _plan_in(plain: dict[str, Any]) -> Plan:
+    """Return the plan described by plain data."""
     from planc.cli.report.plain import plan_from_json
+
+    return plan_from_json(plain)
+
+
+def _json_in(path: Path) -> dict[str, Any]:
+    """Return the plain data of a plan in a JSON file."""
     from planc.files.disk.atomic import read_file
     from planc.files.disk.limits import DEFAULT
 
@@ -215,4 +244,4 @@ def _plan_in(path: Path) -> Plan:
         raise PlancError(f"{path}: not JSON: {error}") from None
     if not isinstance(plain, dict):
         raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
-    return plan_from_json(plain)
+    return plain

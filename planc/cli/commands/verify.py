@@ -22,7 +22,10 @@ from planc.errors import PlancWarning
 @input_option("those the plan was made with")
 @model_options
 def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> None:
-    """Prove PLAN on MODEL: apply it, run both models, compare with the masked original."""
+    """Prove PLAN on MODEL: apply it, run both models, compare with the masked original.
+
+    Example: planc verify half.planc torchvision:resnet18
+    """
     import planc
     from planc.cli.named import assign_weights, read_weights
 
