@@ -255,7 +255,7 @@ def test_the_origin_of_the_weights_is_in_the_header() -> None:
 def test_outputs_that_shrink_are_named() -> None:
     outputs = (OutputChange("hidden.0", 2, 64, (1, 2, 3)), OutputChange("", 1, 8, (0,)))
     found = shown(PLAN.replace(outputs=outputs))
-    assert "2 outputs of the model with fewer indices" in found
+    assert "outputs that shrink (2)" in found
     assert "  hidden.0, dimension 2: 64 → 3" in found
     assert "  the result, dimension 1: 8 → 1" in found
 
