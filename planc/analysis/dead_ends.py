@@ -23,7 +23,7 @@ def dead_ends(
     graph: Graph, facts: Facts, labels: Sequence[Labelled]
 ) -> Iterator[tuple[int, Atoms]]:
     """The nodes with results at a dead end, each with the atoms found there alone."""
-    on = _going_on(graph)
+    on = going_on(graph)
     dead = [i for i, node in enumerate(graph.nodes) if not on.intersection(_results(node))]
     if not dead:
         return
@@ -40,7 +40,7 @@ def _results(node: Node) -> list[int]:
     return [ref.id for ref in node.outputs if ref is not None]
 
 
-def _going_on(graph: Graph) -> set[int]:
+def going_on(graph: Graph) -> set[int]:
     """The values read outside the graph and everything they are computed from.
 
     Single numbers leaving torch do not count.
@@ -54,8 +54,9 @@ def _going_on(graph: Graph) -> set[int]:
     written = {graph.values[value].storage for value in on}
     written |= {graph.values[tensor.value].storage for tensor in graph.tensors}
     for node in reversed(graph.nodes):
-        target = [graph.values[ref.id].storage for ref in refs(node.args[:1])]
-        if on.intersection(_results(node)) or (node.in_place and written.intersection(target)):
+        target = node.written
+        into = target is not None and graph.values[target.id].storage in written
+        if on.intersection(_results(node)) or into:
             read: list[Ref] = list(refs((node.args, node.kwargs_values)))
             on.update((*(ref.id for ref in read), *_results(node)))
             written.update(graph.values[ref.id].storage for ref in read)

@@ -185,6 +185,7 @@ class Recording:
             frozen_args = self._expanded(*frozen_args)
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         constant = self.values.all_constant(tensors)
+        out = kwargs.get("out")
         if func.__name__.split(".")[0] in _PRODUCTS:
             _check_types(func, tensors)
         result = known_result(func, args) if self.kind == "meta" and not kwargs else None
@@ -207,6 +208,8 @@ class Recording:
                 Ref(self.values.new(item, constant)) if isinstance(item, torch.Tensor) else None
                 for item in flat
             )
+            if isinstance(out, torch.Tensor) and outputs[0] is not None:
+                self.values.ids[id(out)] = outputs[0].id
         elif tensors and func.__name__ not in _SILENT and not ASSERTS.match(str(func)):
             outputs = ()
             self.departures.decided(len(self.nodes))

@@ -53,9 +53,10 @@ class Views:
         self, node: Node, operator: Any, rest: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         """Note the results of a node that share memory with its first argument."""
-        if not (node.args and isinstance(node.args[0], Ref)):
+        first = node.written or next(iter(node.args), None)
+        if not isinstance(first, Ref):
             return
-        source = node.args[0].id
+        source = first.id
         moves = base(node) in MOVES and not operands((rest, tuple(kwargs.values())))
         for i, out in enumerate(node.outputs):
             if out is None or self._values[out.id].storage != self._values[source].storage:

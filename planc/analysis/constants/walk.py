@@ -66,9 +66,8 @@ class _Walk:
         for i, node in enumerate(graph.nodes):
             for ref in refs((node.args, node.kwargs_values)):
                 self.last[graph.values[ref.id].storage] = i
-            if node.in_place:  # a buffer overwritten by each run is not constant
-                for ref in refs(node.args[:1]):
-                    self._forget(ref.id)
+            if (written := node.written) is not None:  # by each run: it is not constant
+                self._forget(written.id)
         self.lasting = {*graph.captured, *(tensor.value for tensor in graph.tensors)}
         self.views = Views(graph)
 
@@ -104,16 +103,15 @@ class _Walk:
         result = None
         if node.op.startswith("aten.") and any(ref is not None for ref in node.outputs):
             functional = node.op
-            if node.in_place:  # its out-of-place variant; aliases are handled below
+            if node.in_place and not node.out:  # its out-of-place variant; aliases follow below
                 space, name, variant = node.op.split(".")
                 functional = f"{space}.{name.removesuffix('_')}.{variant}"
-            operator = overload(functional)
+            operator = overload(functional) if not node.out else None
             if operator is not None:
                 result = transferred(base(node), operator, args, kwargs)
                 self.views.note(node, operator, args[1:], kwargs)
-        if node.in_place:
-            for ref in refs(node.args[:1]):
-                self._overwrite(ref.id, result)
+        if (written := node.written) is not None:
+            self._overwrite(written.id, result)
         results = result if isinstance(result, tuple) else (result,) * len(node.outputs)
         for out, found in zip(node.outputs, results, strict=True):
             if out is not None and isinstance(found, Known) and not self._is_lent(out.id):
