@@ -23,7 +23,7 @@ def dead_ends(
     graph: Graph, facts: Facts, labels: Sequence[Labelled]
 ) -> Iterator[tuple[int, Atoms]]:
     """The nodes with results at a dead end, each with the atoms found there alone."""
-    on = going_on(graph)
+    on = _going_on(graph)
     dead = [i for i, node in enumerate(graph.nodes) if not on.intersection(_results(node))]
     if not dead:
         return
@@ -40,7 +40,7 @@ def _results(node: Node) -> list[int]:
     return [ref.id for ref in node.outputs if ref is not None]
 
 
-def going_on(graph: Graph) -> set[int]:
+def _going_on(graph: Graph) -> set[int]:
     """The values read outside the graph and everything they are computed from.
 
     Single numbers leaving torch do not count.

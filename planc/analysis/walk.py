@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from planc.analysis.dead_ends import dead_ends, going_on
+from planc.analysis.dead_ends import dead_ends
 from planc.analysis.integers import plain_numbers
 from planc.analysis.signs import positive
 from planc.errors import AnalysisError
@@ -166,10 +166,10 @@ class _Walk:
         return facts, self.labels
 
     def _read(self) -> set[int]:
-        """The values that results depend on, each by itself."""
-        going, read = going_on(self.graph), set(self.graph.read_outside)
-        for node in self.graph.nodes:
-            if any(ref is not None and ref.id in going for ref in node.outputs):
+        """The values used by an operator that computes with them, or from outside the graph."""
+        read = set(self.graph.read_outside)
+        for node in reversed(self.graph.nodes):
+            if not node.idle or any(ref is not None and ref.id in read for ref in node.outputs):
                 read.update(ref.id for ref in refs((node.args, node.kwargs_values)))
         return read
 

@@ -65,7 +65,7 @@ def test_every_differentiable_operator_has_a_rule_or_a_reason() -> None:
     unexplained = [
         n for n in without if coverage_of_operators.line(n) == coverage_of_operators.OTHER
     ]
-    assert len(unexplained) <= 20
+    assert len(unexplained) <= 25
 
 
 def test_the_report_names_the_rule_or_the_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def zeros(facts: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
 def _sized(facts: Facts, size: Sequence[int], zero: bool) -> Labelled:
     y = fresh(facts, Labelled(facts.shape), range(len(facts.shape)), zero)
     for dim in range(y.rank):
-        if isinstance(size[dim], Size) and not facts.read[0]:
+        if isinstance(size[dim], Size) and not facts.read[0]:  # no operator computes with it
             facts.ignore("size", dim)
         else:
             facts.demand("size", dim, y, dim)
