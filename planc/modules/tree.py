@@ -42,9 +42,10 @@ def owned_tensors(model: nn.Module) -> tuple[OwnedTensor, ...]:
     for name, buffer in model.named_buffers(remove_duplicate=False):
         names.setdefault(id(buffer), []).append(name)
         found.setdefault(id(buffer), (buffer, "buffer"))
-    registered = set(found)
-    for name, tensor in plain_tensors(model):
-        if id(tensor) not in registered:  # another name of a buffer is no tensor of its own
+    plain = list(plain_tensors(model))
+    registered = {storage_of(tensor) for tensor, _ in found.values()} if plain else set()
+    for name, tensor in plain:
+        if storage_of(tensor) not in registered:  # a view of a parameter follows it
             names.setdefault(id(tensor), []).append(name)
             found.setdefault(id(tensor), (tensor, "buffer"))
     return tuple(

@@ -91,10 +91,15 @@ class Recording:
         self.inputs.append(Ref(self.values.new(tensor, constant=False)))
         return tensor
 
-    def tensors(self, model: nn.Module) -> tuple[Tensor, ...]:
-        """The parameters and buffers of the clone as values, tied names together."""
+    def tensors(self, model: nn.Module, original: nn.Module) -> tuple[Tensor, ...]:
+        """The parameters and buffers of the clone as values, tied names together. Stand-ins share
+        no memory, so the ``original`` tells what is a tensor of its own.
+        """
         result = []
+        own = {owned.names for owned in owned_tensors(original)}
         for owned in owned_tensors(model):
+            if owned.names not in own and owned.kind == "buffer":
+                continue
             names, tensor, kind = owned.names, owned.tensor, owned.kind
             constant = kind == "buffer" and not (is_empty(tensor) or tensor.is_floating_point())
             value = self.values.new(tensor, constant=constant)

@@ -121,3 +121,18 @@ def test_caches_and_other_names_of_parameters_are_none_of_them() -> None:
     names = [name for owned in owned_tensors(model) for name in owned.names]
     assert "same" in names  # a parameter is one under each of its names
     assert "table" not in names
+
+
+def test_a_view_of_a_parameter_follows_the_parameter() -> None:
+    class Viewed(Stream):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = self.i.weight.detach()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + self.seen.sum()
+
+    model = Viewed().eval()
+    assert [t.name for t in planc.trace(model, TOKENS).tensors if t.name == "seen"] == []
+    smaller = planc.apply(planc.compile(model, TOKENS, ratio=0.5), model)
+    assert smaller.seen.data_ptr() == smaller.i.weight.data_ptr()
