@@ -54,8 +54,9 @@ def _going_on(graph: Graph) -> set[int]:
     written = {graph.values[value].storage for value in on}
     written |= {graph.values[tensor.value].storage for tensor in graph.tensors}
     for node in reversed(graph.nodes):
-        target = [graph.values[ref.id].storage for ref in refs(node.args[:1])]
-        if on.intersection(_results(node)) or (node.in_place and written.intersection(target)):
+        target = node.written
+        into = target is not None and graph.values[target.id].storage in written
+        if on.intersection(_results(node)) or into:
             read: list[Ref] = list(refs((node.args, node.kwargs_values)))
             on.update((*(ref.id for ref in read), *_results(node)))
             written.update(graph.values[ref.id].storage for ref in read)

@@ -5,7 +5,6 @@ The result is :class:`Walked`: the facts of the last walk and the labels of ever
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from planc.analysis.dead_ends import dead_ends
+from planc.analysis.integers import plain_numbers
+from planc.analysis.signs import positive
 from planc.errors import AnalysisError
 from planc.ir.expressions import Scalar, SizeOf, leaves
 from planc.ir.graph import Graph, Node, Ref, provenanced, refs
@@ -22,7 +23,6 @@ from planc.rules.labels import Labelled, Layer
 from planc.rules.labels.facts import NEVER, Atoms, Facts, Note, Ragged, Rows, Slot
 
 _MOST_WALKS = 12
-_CONVERSIONS = ("aten.to.", "aten._to_copy.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,8 @@ class _Walk:
     ) -> None:
         self.graph = graph
         self.nonzero = nonzero
-        self.facts = Facts()
+        self.positive = positive(graph)
+        self.facts = Facts(unsure=graph.data_dependent)
         self.labels: list[Labelled] = [Labelled(value.shape) for value in graph.values]
         self.aliases: dict[int, list[int]] = {}
         for i, value in enumerate(graph.values):
@@ -96,9 +97,9 @@ class _Walk:
         ragged = {(r.tensor, r.dim): (r.over, r.blocks) for r in requests if isinstance(r, Ragged)}
         rows = [request for request in requests if isinstance(request, Rows)]
         layers: list[list[Layer]] = [[] for _ in self.graph.tensors]
-        masks = _masks(self.graph)
+        numbers = plain_numbers(self.graph)
         for t, tensor in enumerate(self.graph.tensors):
-            if not (tensor.floating or tensor.value in masks):
+            if not (tensor.floating or tensor.value in numbers):
                 continue
             for dim, n in enumerate(tensor.shape):
                 if n > 1:
@@ -140,8 +141,11 @@ class _Walk:
     def run(self) -> tuple[Facts, list[Labelled]]:
         facts, graph = self.facts, self.graph
         self._pin_indivisible()
+        used = {ref.id for node in graph.nodes for ref in refs((node.args, node.kwargs_values))}
+        read = self._read()
         for i, node in enumerate(graph.nodes):
             facts.node = i
+            facts.read = tuple(ref.id in read for ref in node.outputs if ref)
             results = [graph.values[ref.id] for ref in node.outputs if ref]
             facts.shapes = tuple(value.shape for value in results)
             facts.itemsize = results[0].itemsize if results else 1
@@ -154,13 +158,20 @@ class _Walk:
             facts.pin(layers, "an output of the model")
         for departure in graph.departures:
             facts.pin(self.labels[departure.value].layers, departure.reason)
-        used = {ref.id for node in graph.nodes for ref in refs((node.args, node.kwargs_values))}
         for tensor in graph.tensors:
             if tensor.value not in used:
                 facts.pin(self.labels[tensor.value].layers, "not used by the traced run")
         if graph.data_dependent:
             self._pin_dead_ends(used | graph.read_outside)
         return facts, self.labels
+
+    def _read(self) -> set[int]:
+        """The values used by an operator that computes with them, or from outside the graph."""
+        read = set(self.graph.read_outside)
+        for node in reversed(self.graph.nodes):
+            if not node.idle or any(ref is not None and ref.id in read for ref in node.outputs):
+                read.update(ref.id for ref in refs((node.args, node.kwargs_values)))
+        return read
 
     def _pin_indivisible(self) -> None:
         """Pin weights that only make sense whole: the parts and inputs of a parametrization, and
@@ -213,9 +224,10 @@ class _Walk:
                 raise AnalysisError(f"rule for {node}: says {labelled.shape}, traced {shape}")
             known = self.labels[ref.id].constant
             blank = labelled.blank and self.graph.values[ref.id].storage not in self.lent
-            self.labels[ref.id] = Labelled(shape, labelled.layers, known, blank)
-        if node.in_place and present:
-            self._overwritten(node.args[0], present[0])
+            above = ref.id in self.positive
+            self.labels[ref.id] = Labelled(shape, labelled.layers, known, blank, above)
+        if (target := node.written) is not None and present:
+            self._overwritten(target, present[0])
 
     def _resolve(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
@@ -260,14 +272,3 @@ def _sliced(layer: Layer, shape: tuple[int, ...]) -> bool:
     """True if each slice along the first dimension has the same atoms along all of it."""
     varying = {*layer.varying} - {layer.target}
     return not varying or (varying == {0} and layer.atoms.shape[0] == shape[0])
-
-
-def _masks(graph: Graph) -> set[int]:
-    """Boolean tensors used only as the numbers 0 and 1, as factors."""
-    found = {t.value for t in graph.tensors if t.dtype == "bool" and math.prod(t.shape) > 1}
-    found -= graph.read_outside
-    for node in graph.nodes if found else ():
-        into = next((graph.values[ref.id].dtype for ref in node.outputs if ref is not None), "")
-        if not (node.op.startswith(_CONVERSIONS) and into.startswith(("float", "bfloat"))):
-            found -= {ref.id for ref in refs((node.args, node.kwargs_values))}
-    return found

@@ -43,7 +43,8 @@ def apply_graph(plan: Plan, model: nn.Module, call: Call, validate: bool = True)
     smaller = rewritten(plan, analysis, gone, tensors, model, bound)
     for name in (name for entry in owned for name in entry.names):
         path, _, last = name.rpartition(".")
-        if last in model.get_submodule(path)._non_persistent_buffers_set:
+        holder = model.get_submodule(path)
+        if last in holder._non_persistent_buffers_set or last in vars(holder):
             smaller.get_submodule(path)._non_persistent_buffers_set.add(last)
     if validate:
         compare_shapes(plan, analysis, trace(smaller, *call))

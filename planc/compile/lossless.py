@@ -15,6 +15,7 @@ from planc.compile.select import Target
 from planc.criteria.dead import Dead
 from planc.errors import PolicyError
 from planc.modules.given import module
+from planc.modules.tree import owned_tensors
 from planc.plan.arguments import options, takes
 from planc.plan.plan import Plan
 from planc.policy import Zeros
@@ -43,10 +44,7 @@ def fold(model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = 
     if analysis.graph.training:
         raise PolicyError("constants are those of a model that is not training: call model.eval()")
     result = copy_module(model)
-    named = {
-        **dict(result.named_parameters(remove_duplicate=False)),
-        **dict(result.named_buffers(remove_duplicate=False)),
-    }
+    named = {name: owned.tensor for owned in owned_tensors(result) for name in owned.names}
     fold_constants(analysis, named)
     return result
 

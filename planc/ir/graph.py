@@ -116,11 +116,23 @@ class Node:
 
     @property
     def in_place(self) -> bool:
-        """True if the operator overwrites its first argument."""
+        """True if the operator overwrites an operand: see :attr:`written`."""
         if self.leaf:
             return False
         name = self.op.split(".")[1]
-        return name.endswith("_") and not name.endswith("__")
+        return (name.endswith("_") and not name.endswith("__")) or self.out
+
+    @property
+    def out(self) -> bool:
+        """True if the operator overwrites an argument ``out``."""
+        return not self.leaf and writes_out(self.op) and any(key == "out" for key, _ in self.kwargs)
+
+    @property
+    def written(self) -> Ref | None:
+        """The operand overwritten by the operator: the argument ``out``, or the first one."""
+        if not self.in_place:
+            return None
+        return next(refs(dict(self.kwargs)["out"] if self.out else self.args[:1]), None)
 
     @property
     def leaf(self) -> bool:
@@ -300,8 +312,8 @@ class Graph:
             if fed.isdisjoint(given) and shared.isdisjoint(self.values[i].storage for i in given):
                 continue
             fed.update(ref.id for ref in node.outputs if ref is not None)
-            if node.in_place:
-                shared.add(self.values[next(refs(node.args)).id].storage)
+            if (written := node.written) is not None:
+                shared.add(self.values[written.id].storage)
             if not node.idle:
                 found.append(node)
         return tuple(found)
@@ -314,6 +326,11 @@ class Graph:
     def has(self, name: str) -> bool:
         """True if there is a parameter or buffer of that name."""
         return name in self._by_name
+
+
+def writes_out(operator: str) -> bool:
+    """True for the overloads of operators that write into an argument ``out``."""
+    return operator.endswith((".out", "_out"))
 
 
 def refs(argument: Any) -> Iterator[Ref]:

@@ -81,6 +81,7 @@ LAYERS: dict[str, tuple[Derived, ...]] = {
     ),
     "_ConvTransposeNd": _TRANSPOSED,
     "_ConvNd": _CONV,
+    "torchvision.ops.deform_conv.DeformConv2d": _CONV,
     "_NormBase": _PER_FEATURE,
     "GroupNorm": (Derived("num_channels", ("weight",), 0),),
     "PReLU": (Derived("num_parameters", ("weight",), 0),),

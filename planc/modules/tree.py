@@ -16,11 +16,14 @@ import torch
 from torch import nn
 
 from planc.ir.graph import Module, Value
+from planc.modules.constructed import plain_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnedTensor:
-    """A parameter or buffer with all its names."""
+    """A parameter or buffer with all its names. A tensor in a plain attribute counts as a buffer
+    outside the state dict, if the constructor has set it.
+    """
 
     names: tuple[str, ...]
     tensor: torch.Tensor
@@ -28,7 +31,9 @@ class OwnedTensor:
 
 
 def owned_tensors(model: nn.Module) -> tuple[OwnedTensor, ...]:
-    """The parameters, then the buffers of ``model``, tied names together."""
+    """The parameters, then the buffers of ``model``, tied names together; then its tensors in plain
+    attributes.
+    """
     names: dict[int, list[str]] = {}
     found: dict[int, tuple[torch.Tensor, str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -37,6 +42,12 @@ def owned_tensors(model: nn.Module) -> tuple[OwnedTensor, ...]:
     for name, buffer in model.named_buffers(remove_duplicate=False):
         names.setdefault(id(buffer), []).append(name)
         found.setdefault(id(buffer), (buffer, "buffer"))
+    plain = list(plain_tensors(model))
+    registered = {storage_of(tensor) for tensor, _ in found.values()} if plain else set()
+    for name, tensor in plain:
+        if storage_of(tensor) not in registered:  # a view of a parameter follows it
+            names.setdefault(id(tensor), []).append(name)
+            found.setdefault(id(tensor), (tensor, "buffer"))
     return tuple(
         OwnedTensor(tuple(names[key]), tensor, kind) for key, (tensor, kind) in found.items()
     )

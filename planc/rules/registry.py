@@ -19,6 +19,7 @@ from functools import cache, wraps
 from typing import Any, TypeVar
 
 from planc.errors import AnalysisError
+from planc.ir.graph import writes_out
 from planc.rules.labels import Labelled
 from planc.rules.labels.facts import Facts
 
@@ -134,18 +135,47 @@ def _named(fn: Rule, given: Iterable[str]) -> tuple[str, ...]:
 
 def find(operator: str) -> Rule | None:
     """The rule for an operator: the exact overload's, else the operator's, else its out-of-place
-    variant's. None if there is none, or for an overload writing into ``out``.
+    variant's; None if there is none. An overload that writes into ``out`` has the rule of the one
+    that returns its result, followed by a copy.
     """
     if operator in _RULES:
         return _RULES[operator]
     name = operator.rsplit(".", 1)[0]
     overload = operator[len(name) :]
-    if overload.endswith((".out", "_out")):
-        return None  # it writes into a tensor unknown to the rule
+    if writes_out(operator):
+        plain = overload.removesuffix("out").rstrip("._")
+        found = (find(f"{name}{o}") for o in (plain, *_PLAIN) if o)
+        fn = next((fn for fn in found if fn is not None), None)
+        return None if fn is None else _into_out(fn)
     for candidate in (name, name.removesuffix("_") + overload, name.removesuffix("_")):
         if candidate in _RULES:
             return _RULES[candidate]
     return None
+
+
+_PLAIN = (".default", ".Tensor", ".self")
+"""Overloads that return what the overload ``out`` writes."""
+
+
+@cache
+def _into_out(fn: Rule) -> Rule:
+    """``fn``, with its result copied into the argument ``out``."""
+
+    @wraps(fn)
+    def written(facts: Facts, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+        y = fn(facts, *args, **kwargs)
+        if not (isinstance(out, Labelled) and isinstance(y, Labelled) and y.shape == out.shape):
+            for value in (out, *(y if isinstance(y, tuple) else (y,))):
+                if isinstance(value, Labelled):
+                    facts.pin(value.layers, "written into a tensor of another shape")
+            return (
+                tuple(map(Labelled, facts.shapes))
+                if len(facts.shapes) > 1
+                else Labelled(facts.shape)
+            )
+        return _RULES["aten.copy"](facts, out, y)
+
+    return written
 
 
 @cache

@@ -170,6 +170,6 @@ def _reached(values: Sequence[Value], nodes: Iterable[Node], inputs: Iterable[in
         read = [values[ref.id].storage for ref in refs((node.args, node.kwargs_values))]
         if not reached.isdisjoint(read):
             reached.update(values[ref.id].storage for ref in node.outputs if ref is not None)
-            if node.in_place:
-                reached.update(read[:1])
+            if (written := node.written) is not None:
+                reached.add(values[written.id].storage)
     return reached

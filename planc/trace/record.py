@@ -86,7 +86,7 @@ class Run:
         drop_refreshes(model)  # ``masked`` has their results, for a run to read
         reach = reach_of(model)
         self.forgetting.begin(model, reach)
-        tensors = recording.tensors(model)
+        tensors = recording.tensors(model, self.model)
         modules, fields = described(model), object_attributes(model)
         self._observe(model, modules)
         run_args = tuple(map_leaves(recording.input, arg) for arg in args)

@@ -91,10 +91,15 @@ class Recording:
         self.inputs.append(Ref(self.values.new(tensor, constant=False)))
         return tensor
 
-    def tensors(self, model: nn.Module) -> tuple[Tensor, ...]:
-        """The parameters and buffers of the clone as values, tied names together."""
+    def tensors(self, model: nn.Module, original: nn.Module) -> tuple[Tensor, ...]:
+        """The parameters and buffers of the clone as values, tied names together. Stand-ins share
+        no memory, so the ``original`` tells what is a tensor of its own.
+        """
         result = []
+        own = {owned.names for owned in owned_tensors(original)}
         for owned in owned_tensors(model):
+            if owned.names not in own and owned.kind == "buffer":
+                continue
             names, tensor, kind = owned.names, owned.tensor, owned.kind
             constant = kind == "buffer" and not (is_empty(tensor) or tensor.is_floating_point())
             value = self.values.new(tensor, constant=constant)
@@ -185,6 +190,7 @@ class Recording:
             frozen_args = self._expanded(*frozen_args)
         tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         constant = self.values.all_constant(tensors)
+        out = kwargs.get("out")
         if func.__name__.split(".")[0] in _PRODUCTS:
             _check_types(func, tensors)
         result = known_result(func, args) if self.kind == "meta" and not kwargs else None
@@ -207,6 +213,8 @@ class Recording:
                 Ref(self.values.new(item, constant)) if isinstance(item, torch.Tensor) else None
                 for item in flat
             )
+            if isinstance(out, torch.Tensor) and outputs[0] is not None:
+                self.values.ids[id(out)] = outputs[0].id
         elif tensors and func.__name__ not in _SILENT and not ASSERTS.match(str(func)):
             outputs = ()
             self.departures.decided(len(self.nodes))

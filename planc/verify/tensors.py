@@ -10,6 +10,7 @@ from planc.apply.replay import sliced
 from planc.errors import VerificationError
 from planc.ir.graph import CAPTURED
 from planc.modules.hooks import masked_tensors
+from planc.modules.tree import owned_tensors
 
 
 def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module) -> str:
@@ -94,10 +95,7 @@ def _check_computed(model: nn.Module, smaller: nn.Module) -> None:
 
 
 def named(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    return {name: owned.tensor for owned in owned_tensors(model) for name in owned.names}
 
 
 _PARTS = {

@@ -269,3 +269,49 @@ def test_quantities_stay_polynomials_where_they_are() -> None:
     assert floor.substituted({0: Poly.const(9)}) == Poly.const(4)
     assert floor.text(lambda v: f"g{v}") == "(g0) // (2)"
     assert Constraint(floor, g, "why").groups == {0}
+
+
+class Fields(nn.Module):
+    """Embeddings of several fields, flattened to a size that is a product of attributes."""
+
+    def __init__(self, form: str, fields: int, width: int) -> None:
+        super().__init__()
+        self.form, self.fields, self.width, self.both = form, fields, width, (fields, width)
+        self.table = nn.Embedding(50, width)
+        self.one, self.two = nn.Linear(fields * width, 12), nn.Linear(12, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.table(x)
+        if self.form == "product":
+            y = y.view(-1, self.fields * self.width)
+        elif self.form == "turned round":
+            y = y.reshape(y.shape[0], self.width * self.fields)
+        elif self.form == "of a tuple":
+            y = y.view(-1, self.both[0] * self.both[1])
+        elif self.form == "with a loop over one":
+            y = torch.cat([y[:, i] for i in range(self.fields)], 1)
+            y = y.view(-1, self.fields * self.width)
+        elif self.form == "with a quotient":
+            y = y.view(-1, self.fields, 2, self.width // 2).flatten(1)
+        return self.two(self.one(y).relu())
+
+
+@pytest.mark.parametrize("width", [4, 6, 16])
+@pytest.mark.parametrize(
+    "form", ["product", "turned round", "of a tuple", "with a loop over one", "with a quotient"]
+)
+def test_a_product_of_attributes_changes_by_one_of_them(form: str, width: int) -> None:
+    model, x = Fields(form, 5, width).eval(), torch.randint(0, 50, (3, 5))
+    plan = planc.compile(model, x, ratio=0.5)
+    assert plan.cost_after.params < 0.55 * plan.cost_before.params
+    planc.verify(plan, model, planc.apply(plan, model), x)
+    changed = [c for c in plan.attributes if not c.module]
+    assert len(changed) == 1
+    assert form == "of a tuple" or changed[0].name == "width"
+
+
+def test_of_two_factors_of_one_value_neither_changes() -> None:
+    model, x = Fields("product", 5, 5).eval(), torch.randint(0, 50, (3, 5))
+    plan = planc.compile(model, x, ratio=0.5)
+    assert [c for c in plan.attributes if not c.module] == []
+    assert [c.text for c in plan.constraints] == ["25 = 5 * kept table.weight:1"]

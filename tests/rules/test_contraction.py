@@ -139,22 +139,80 @@ CASES: dict[str, tuple[Net, list[tuple[str, ...]]]] = {
         net(lambda m, y: torch.einsum("bnc,d->bnc", y, m.w) @ m.v, w=p(5), v=p(4, 2)),
         [("a.weight:0", "v:0"), ("w:0",)],
     ),
+    "tensordot": (
+        net(lambda m, y: torch.tensordot(y, m.w, dims=1) @ m.v, w=p(4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:0"), ("w:1", "v:0")],
+    ),
+    "tensordot of several dimensions": (
+        net(lambda m, y: torch.tensordot(y, m.w, ([-1, 1], [1, 0])) @ m.v, w=p(3, 4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:1"), ("w:2", "v:0")],
+    ),
+    "tensordot, outer": (
+        net(lambda m, y: torch.tensordot(y, m.w, dims=0) @ m.v, w=p(5), v=p(5, 2)),
+        [("w:0", "v:0")],
+    ),
+    "linalg.vecdot": (
+        net(lambda m, y: torch.linalg.vecdot(y, m.w), w=p(3, 4)),
+        [("a.weight:0", "w:1")],
+    ),
+    "linalg.matmul": (
+        net(lambda m, y: torch.linalg.matmul(y, m.w) @ m.v, w=p(4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:0"), ("w:1", "v:0")],
+    ),
+    "addr": (
+        net(lambda m, y: torch.addr(m.w, y[0, 0], m.v) @ m.u, w=p(4, 5), v=p(5), u=p(5, 2)),
+        [("w:1", "v:0", "u:0")],
+    ),
+    "dist": (net(lambda m, y: torch.dist(y, m.w), w=p(3, 4)), [("a.weight:0", "w:1")]),
+    "multi_dot": (
+        net(
+            lambda m, y: torch.linalg.multi_dot([y[0], m.w, m.v, m.u]), w=p(4, 5), v=p(5, 3), u=p(3)
+        ),
+        [("a.weight:0", "w:0"), ("w:1", "v:0"), ("v:1", "u:0")],
+    ),
+    "multi_dot of a vector": (
+        net(lambda m, y: torch.linalg.multi_dot([y[0, 0], m.w, m.v]), w=p(4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:0"), ("w:1", "v:0")],
+    ),
+    "chain_matmul": (
+        net(lambda m, y: torch.chain_matmul(y[0], m.w, m.v), w=p(4, 5), v=p(5, 2)),
+        [("a.weight:0", "w:0"), ("w:1", "v:0")],
+    ),
+    "cdist": (net(lambda m, y: torch.cdist(y, m.w), w=p(2, 3, 4)), [("a.weight:0", "w:2")]),
+    "cdist to a codebook": (
+        net(lambda m, y: torch.cdist(y, m.w[None], p=1), w=p(7, 4)),
+        [("a.weight:0", "w:1")],
+    ),
+    "cosine_similarity": (
+        net(lambda m, y: torch.cosine_similarity(y, m.w, -1), w=p(3, 4)),
+        [("a.weight:0", "w:1")],
+    ),
+    "cosine_similarity over tokens": (
+        net(lambda m, y: torch.cosine_similarity(y, m.w, 1) @ m.v, w=p(3, 4), v=p(4, 2)),
+        [("a.weight:0", "w:1", "v:0")],
+    ),
+    "pairwise_distance": (
+        net(lambda m, y: functional.pairwise_distance(y, m.w, eps=0.0), w=p(3, 4)),
+        [("a.weight:0", "w:1")],
+    ),
 }
 PINNED: dict[str, tuple[Net, str]] = {
     "einsum diagonal": (
         net(lambda m, y: torch.einsum("bnc,cc->bnc", y, m.w).sum(-1), w=p(4, 4)),
         "diagonal",
     ),
-    "cdist": (net(lambda m, y: torch.cdist(y, m.w), w=p(2, 3, 4)), "distances"),
-    "cosine_similarity": (net(lambda m, y: torch.cosine_similarity(y, y.sin(), -1)), "distances"),
-    "pairwise_distance": (net(lambda m, y: functional.pairwise_distance(y, y.sin())), "distances"),
+}
+MIXING = {
+    "a distance that counts": lambda m, y: torch.cdist(y, m.w[None], p=0.0),
+    "an eps for each coordinate": lambda m, y: functional.pairwise_distance(y, m.w[:3]),
 }
 
 
 def test_every_operator_is_exercised() -> None:
     nets = [net for net, _ in (*CASES.values(), *PINNED.values())]
     left = unseen(contraction, [(one.double(), (TOKENS.double(),)) for one in nets])
-    assert left <= {"aten._cdist_forward", "aten._grouped_mm"}  # the latter takes no doubles
+    # the latter two take no doubles
+    assert left <= {"aten._cdist_forward", "aten._grouped_mm", "aten._weight_int8pack_mm"}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -170,6 +228,12 @@ def test_letters_shrink_together(name: str) -> None:
 def test_what_is_no_sum_of_products_pins(name: str) -> None:
     one, reason = PINNED[name]
     assert reason in reasons(prove(one, TOKENS), "a.weight", 0)
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_distance_that_depends_on_its_number_of_features_mixes(name: str) -> None:
+    found = prove(net(MIXING[name], w=p(7, 4)), TOKENS)
+    assert any(group.mixing for group in found.groups)
 
 
 def test_a_sum_over_what_is_not_zero_mixes() -> None:

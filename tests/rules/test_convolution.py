@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision.ops import DeformConv2d
 
+import planc
 from planc.rules.families import convolution
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, prove, prunable, reasons, together
@@ -117,7 +119,43 @@ def test_a_learned_canvas_keeps_its_positions() -> None:
     assert reasons(found, "canvas", 2)
 
 
+def deformable(groups: int = 1, offset_groups: int = 1, mask: bool = False) -> Net:
+    """A deformable convolution, with the convolutions that give its offsets and its mask."""
+
+    def run(m: Net, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x).relu()
+        return m.o(m.d(y, m.f(y), m.g(y).sigmoid() if mask else None).relu())
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 8, 1),
+        f=nn.Conv2d(8, 18 * offset_groups, 3, padding=1),
+        g=nn.Conv2d(8, 9 * offset_groups, 3, padding=1),
+        d=DeformConv2d(8, 12, 3, padding=1, groups=groups),
+        o=nn.Conv2d(12, 2, 1),
+    )
+
+
+DEFORMABLE = [(1, 1, False), (1, 1, True), (2, 1, False), (1, 2, False), (2, 2, True), (4, 2, True)]
+
+
+@pytest.mark.parametrize(("groups", "offset_groups", "mask"), DEFORMABLE)
+def test_channels_of_a_deformable_convolution_shrink_and_its_offsets_stay(
+    groups: int, offset_groups: int, mask: bool
+) -> None:
+    found = prove(deformable(groups, offset_groups, mask), images(2), seeds=(0,))
+    names = prunable(found, "module")
+    assert names >= {group.name for group in found.groups if group.kind != "groups"} != set()
+    assert together(found, "a.weight:0", "d.weight:1", "f.weight:1")
+    assert together(found, "d.weight:0", "o.weight:1")
+    assert reasons(found, "f.weight", 0)
+    assert ("sampling" in reasons(found, "g.weight", 0)) == mask
+    plan = planc.compile(deformable(groups, offset_groups, mask).eval(), images(2), ratio=0.5)
+    changed = {c.name: c.after for c in plan.attributes if c.module == "d"}
+    assert changed["in_channels"] == 4
+
+
 def test_every_operator_is_exercised() -> None:
     cases = [(chain(rank, transposed, 2), (images(rank),)) for rank, transposed in LAYERS]
     cases.append((direct(False, 2), (images(2),)))
-    assert unseen(convolution, cases) <= {"aten._convolution"}
+    assert unseen(convolution, cases) <= {"aten._convolution", "torchvision.deform_conv2d"}

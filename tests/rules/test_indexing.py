@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import planc
 from planc.rules.families import indexing
 from tests.rules.coverage import unseen
 from tests.support.proving import Net, prove, prunable, reasons, together
@@ -72,15 +73,11 @@ PICKED: dict[str, tuple[Run, int]] = {
     "gather": (lambda y: y.gather(2, torch.zeros(2, 3, 2, dtype=torch.int64)), 2),
     "take_along_dim": (lambda y: y.take_along_dim(torch.zeros(1, dtype=torch.int64)), 1),
     "sort": (lambda y: y.sort()[0], 8),
-    "topk": (lambda y: y.topk(3)[0], 3),
+    "topk": (lambda y: y.topk(3)[1].to(y), 3),
     "argsort": (lambda y: y.argsort(-1).to(y), 8),
     "unequal gather": (lambda y: y.gather(1, torch.zeros(1, 2, 4, dtype=torch.int64)), 4),
     "take": (lambda y: y.take(INDEX), 2),
     "put": (lambda y: y.put(INDEX, y[0, 0, :2]), 8),
-    "diagonal": (lambda y: y.diagonal(0, 1, 2), 3),
-    "diag": (lambda y: ops.diag(y[0]), 3),
-    "diag_embed": (lambda y: y.diag_embed(), 8),
-    "trace": (lambda y: y[0].trace().reshape(1), 1),
     "scatter": (lambda y: y.scatter(2, torch.zeros(2, 3, 1, dtype=torch.int64), y), 8),
     "scatter by a fixed index": (lambda y: y.scatter_add(1, FIRST, y), 8),
     "unequal scatter": (
@@ -205,7 +202,8 @@ def test_every_operator_is_exercised() -> None:
     }
     rare = """embedding embedding_bag nonzero masked_select _unique2 unique_dim unique_consecutive
     bincount _index_put_impl _local_scalar_dense is_nonzero multinomial where.default item equal
-    allclose torchvision.nms torchvision.deform_conv2d cov corrcoef cross"""
+    allclose torchvision.nms torchvision.deform_conv2d cov corrcoef cross
+    _unsafe_index_put linalg_cross"""
     assert left <= set(rare.split())
 
 
@@ -218,3 +216,12 @@ def test_positions_in_a_list_keep_what_they_are_counted_over() -> None:
     found = prove(net, TOKENS, seeds=(0,))
     assert {g.name: g.size for g in found.groups} == {"a.weight:0": 6}
     assert "picked by index" in reasons(found, "a.weight", 0)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_largest_values_without_their_positions_mix(k: int) -> None:
+    net = Net(lambda m, x: m.a(x).topk(k)[0], a=nn.Linear(6, 8))
+    found = prove(net, TOKENS, seeds=(0,))
+    assert "largest values" in found.groups[0].mixing
+    assert bool(prunable(found, "module")) == (k < 8)
+    assert planc.compile(net, TOKENS.double(), ratio=0.9).groups[0].kept == max(k, 1)

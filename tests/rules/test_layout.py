@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -87,6 +87,8 @@ MOVED: dict[str, Net] = {
     "stack": images(lambda y: torch.stack([y, y.sin()], 2).flatten(1, 2), out=16),
     "hstack": images(lambda y: torch.hstack([y, y.sin()]), out=16),
     "vstack": tokens(lambda y: torch.vstack([y, y.sin()])),
+    "row_stack": tokens(lambda y: torch.row_stack([y, y.sin()])),
+    "atleast": tokens(lambda y: torch.atleast_3d(torch.atleast_2d(torch.atleast_1d(y)))),
     "dstack": tokens(lambda y: torch.dstack([y, y.sin()]), out=16),
     "column_stack": images(lambda y: torch.column_stack([y, y.sin()]), out=16),
     "slice of positions": tokens(lambda y: y[:, 1:] + y[:, ::2]),
@@ -117,6 +119,7 @@ MOVED: dict[str, Net] = {
     "replication_pad": images(lambda y: functional.pad(y, (1, 1, 1, 1), mode="replicate")),
     "circular pad": images(lambda y: functional.pad(y, (1, 1, 1, 1), mode="circular")),
     "pad modes": images(lambda y: ops.pad(y, (1, 1, 1, 1), "reflect")),
+    "the same size": images(lambda y: y.clone().resize_(y.shape)),
     "tril": images(lambda y: y.tril() + y.triu(1)),
 }
 PINNED: dict[str, tuple[Net, str]] = {
@@ -136,7 +139,8 @@ PINNED: dict[str, tuple[Net, str]] = {
     "select": (images(lambda y: y[:, 7, None], out=1), "picked by its position"),
     "from the end": (images(lambda y: y[:, -8, None], out=1), "picked by its position"),
     "unbind": (images(lambda y: torch.stack(y.unbind(1), 1)), "picked by its position"),
-    "unequal chunks": (images(lambda y: y.chunk(3, 1)[0], out=3), "unequal"),
+    "fewer chunks": (images(lambda y: y.chunk(5, 1)[0], out=2), "number of chunks"),
+    "another size": (images(lambda y: y.clone().resize_(2, 8, 4, 2)), "another size"),
     "rolled as one": (images(lambda y: y.roll(1)), "one long row"),
     "rolled around": (images(lambda y: y.roll(9, 1)), "more than once around"),
     "reflected channels": (
@@ -165,6 +169,9 @@ def test_every_operator_is_exercised() -> None:
     left = set().union(*(unseen(family, cases) for family in (layout, padding, pieces)))
     ranks = {f"aten.{kind}_pad{d}d" for kind in ("reflection", "replication") for d in (1, 2, 3)}
     assert left <= ranks | {
+        "aten._reshape_copy",
+        "aten.narrow_copy",
+        "aten.slice_scatter",  # see below
         "aten._pad_circular",
         "aten._pad_enum",
         "aten.constant_pad_nd",
@@ -250,3 +257,130 @@ def test_literals_bind_the_module_alone(name: str) -> None:
     units = {group.name: group.size for group in found.groups}
     assert prunable(found, "graph") == set(units)
     assert sum(units[group] for group in prunable(found, "module")) == loose
+
+
+UNEVEN: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
+    "chunk": lambda y: y.chunk(3, 1),
+    "chunk, a small rest": lambda y: y.chunk(4, 1),
+    "unsafe_chunk": lambda y: y.unsafe_chunk(3, 1),
+    "tensor_split": lambda y: y.tensor_split(3, 1),
+    "tensor_split, one more": lambda y: y.tensor_split(4, 1),
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_uneven_parts_shrink_as_the_operator_measures_them(name: str) -> None:
+    """13 channels: the parts of the pruned module are those that the operator makes."""
+    split = UNEVEN[name]
+    widths = [part.shape[1] for part in split(torch.ones(1, 13))]
+
+    def run(m: Any, x: Tensor) -> Any:
+        parts = split(m.a(x))
+        return sum(getattr(m, f"p{i}")(part) for i, part in enumerate(parts))
+
+    parts = {f"p{i}": nn.Conv2d(width, 2, 1) for i, width in enumerate(widths)}
+    net = Net(run, a=nn.Conv2d(3, 13, 1), **parts)
+    found = prove(net, IMAGES)
+    names = {group.name for group in found.groups}
+    assert prunable(found, "module") == prunable(found, "graph") == names
+    assert len(names) == sum(width > 1 for width in widths)
+    for target in ("module", "graph"):
+        plan = planc.compile(net, IMAGES.double(), ratio=0.5, target=target)
+        assert plan.cost_after.params < 0.7 * plan.cost_before.params
+
+
+class Nested(nn.Module):
+    """Rows of a weight read as 4 lines of 15, and as 2 pairs of these lines."""
+
+    def __init__(self, outer: int, inner: int) -> None:
+        super().__init__()
+        self.sizes = outer, inner
+        self.base = nn.Linear(3, outer * inner * 5)
+        self.of_outer, self.of_all = nn.Linear(outer, 5), nn.Linear(outer * inner, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        outer, inner = self.sizes
+        lines = self.base(x).view(1, outer * inner, 5)
+        pairs = lines.view(1, outer, inner, 5).permute(0, 3, 2, 1)
+        return self.of_outer(pairs), self.of_all(lines.permute(0, 2, 1))
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(2, 2), (3, 2), (4, 3), (2, 5)])
+def test_rows_of_rows_are_units(outer: int, inner: int) -> None:
+    found = prove(Nested(outer, inner), torch.randn(1, 3), target="graph")
+    assert [group.size for group in found.groups] == [outer]
+    assert together(found, "base.weight:0", "of_outer.weight:1", "of_all.weight:1")
+    assert prunable(found, "graph") == {"base.weight:0"}
+
+
+def write_into(form: str, y: Tensor) -> Tensor:
+    """The sum of ``y`` and its sine, written into a tensor by an overload with ``out``."""
+    if form == "itself":
+        return torch.add(y, y.sin(), out=y)
+    if form == "another":
+        return torch.add(y, y.sin(), out=torch.empty_like(y))
+    if form == "without its result":
+        z = y.cos()
+        torch.add(y, y.sin(), out=z)
+        return z
+    if form == "a matrix product":
+        return torch.matmul(y.movedim(1, -1), torch.eye(8).to(y), out=torch.empty(2, 4, 4, 8).to(y))
+    z = torch.zeros(1, dtype=y.dtype)
+    return torch.add(y, y.sin(), out=z)  # takes another size
+
+
+OUT = ("itself", "another", "without its result")
+
+
+@pytest.mark.parametrize("form", OUT)
+def test_results_written_into_a_tensor_are_those_returned(form: str) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return m.b(write_into(form, m.a(x)))
+
+    net = Net(run, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1))
+    found = prove(net, IMAGES)
+    assert prunable(found, "module") == prunable(found, "graph") == {"a.weight:0"}
+    assert together(found, "a.weight:0", "b.weight:1")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tensor_that_takes_another_size_pins() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return m.b(write_into("another size", m.a(x)))
+
+    net = Net(run, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1))
+    assert reasons(prove(net, IMAGES), "a.weight", 0)
+
+
+@pytest.mark.parametrize(("times", "factor"), [(4, 2), (2, 2), (8, 2), (9, 3)])
+def test_repeated_channels_are_shuffled_into_pixels(times: int, factor: int) -> None:
+    """The shortcut of an upsampling block, beside its convolution."""
+    width = 8 * times // factor**2
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        shortcut = functional.pixel_shuffle(y.repeat_interleave(times, 1), factor)
+        return m.b(functional.pixel_shuffle(m.c(y), factor) + shortcut)
+
+    parts = {"c": nn.Conv2d(8, 8 * times, 1), "b": nn.Conv2d(width, 2, 1)}
+    net = Net(run, a=nn.Conv2d(3, 8, 1), **parts)
+    found = prove(net, IMAGES, seeds=(0,))
+    assert prunable(found, "module") == {"a.weight:0"}
+    assert together(found, "a.weight:0", "c.weight:0", "b.weight:1")
+
+
+WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "slice_scatter": lambda y: torch.slice_scatter(y, y[:, :, 1:3].sin(), 2, 1, 3),
+    "slice_scatter of channels": lambda y: torch.slice_scatter(y, y[:, :4].sin(), 1, 0, 4),
+    "slice_scatter with steps": lambda y: torch.slice_scatter(y, y[..., ::2].sin(), 3, 0, 4, 2),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_parts_written_over_keep_their_channels(name: str) -> None:
+    net = Net(lambda m, x: m.b(WRITTEN[name](m.a(x))), a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 2, 1))
+    found = prove(net, IMAGES, seeds=(0,))
+    assert together(found, "a.weight:0", "b.weight:1") or "picked" in reasons(found, "a.weight", 0)
+    assert prunable(found, "graph") == {group.name for group in found.groups}

@@ -12,6 +12,7 @@ import pytest
 
 from planc.rules import find, registry
 from planc.rules.families.indexing import picked
+from tests.scripts import coverage_of_operators
 
 OPERATORS = [
     line.split("\t")[0]
@@ -49,3 +50,27 @@ def test_an_operator_of_the_zoos_has_a_rule(name: str) -> None:
 def test_what_is_said_to_have_no_rule_has_none(name: str) -> None:
     assert name in OPERATORS
     assert name not in registry._RULES
+
+
+def test_95_percent_of_the_operators_of_the_zoos_have_a_rule() -> None:
+    operators = coverage_of_operators.seen()
+    assert sum(map(coverage_of_operators.has_rule, operators)) >= 0.95 * len(operators) > 150
+
+
+def test_every_differentiable_operator_has_a_rule_or_a_reason() -> None:
+    operators = coverage_of_operators.differentiable()
+    without = [name for name in operators if not coverage_of_operators.has_rule(name)]
+    assert len(operators) > 550
+    assert len(without) < len(operators) / 3
+    unexplained = [
+        n for n in without if coverage_of_operators.line(n) == coverage_of_operators.OTHER
+    ]
+    assert len(unexplained) <= 25
+
+
+def test_the_report_names_the_rule_or_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    coverage_of_operators.main()
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:-2])
+    assert lines["aten.linear.default"] == "contraction.linear"
+    assert lines["aten.linalg_qr.default"] == "a factorisation of a matrix"
+    assert lines["aten.take.default"].startswith("pins: ")

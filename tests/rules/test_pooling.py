@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+import planc
 from planc.rules.families import pooling
 from tests.rules.coverage import Case, unseen
 from tests.support.proving import Net, free, prove, prunable, reasons, together
@@ -113,7 +114,24 @@ def test_a_window_with_steps_or_a_rim_is_wider_than_one_position() -> None:
         assert "spatial dimension" in reasons(prove(net, torch.randn(2, 3, 6)), "a.weight", 0)
 
 
+@pytest.mark.parametrize("channels", [None, 1, 4])
+@pytest.mark.parametrize("size", [tuple, list, torch.Size])
+def test_a_grid_does_not_read_the_number_of_channels(channels: int | None, size: Any) -> None:
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.a(x)
+        n, c, h, w = x.shape
+        grid = functional.affine_grid(m.t, size((n, channels or c, h, w)), align_corners=False)
+        return m.b(functional.grid_sample(x, grid, align_corners=False))
+
+    net = Net(run, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1), t=torch.randn(2, 2, 3))
+    found = prove(net, torch.randn(2, 3, 5, 5))
+    assert prunable(found, "module") == prunable(found, "graph") == {"a.weight:0"}
+    assert reasons(found, "t", 1)
+    assert not planc.compile(net, torch.randn(2, 3, 5, 5).double(), ratio=0.5).constraints
+
+
 def test_every_operator_is_exercised() -> None:
     cases: list[Case] = [(net.float(), (inputs(net),)) for net in CASES.values()]
     left = unseen(pooling, cases)
-    assert left <= {"aten.max_pool1d_with_indices", "aten.grid_sampler_3d"}
+    ungridded = {"aten.grid_sampler_3d", "aten.affine_grid_generator"}
+    assert left <= {"aten.max_pool1d_with_indices", *ungridded}

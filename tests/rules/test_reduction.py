@@ -37,7 +37,7 @@ MIXING: dict[str, Op] = {
     "zero norm": lambda y, d: y.norm(0, d),
     "amax": lambda y, d: y.amax(d) - y.amin((d, 3))[..., None],
     "maximum": lambda y, d: y.max() - y.min() + y.median(),
-    "logsumexp": lambda y, d: y.logsumexp(d),
+    "logsumexp": lambda y, d: y.logsumexp(d) + torch.special.logsumexp(y, d),
     "any": lambda y, d: (y > 0).any(d).to(y.dtype),
     "every": lambda y, d: (y > 0).all(d).to(y.dtype),
     "prod": lambda y, d: y.prod(d),
@@ -48,8 +48,8 @@ MIXING: dict[str, Op] = {
 PINNING: dict[str, Op] = {
     "spectral norm": lambda y, d: torch.linalg.norm(y, 2, (d, 3)),
     "nuclear norm": lambda y, d: torch.linalg.matrix_norm(y, "nuc", (d, 3), keepdim=True),
-    "max": lambda y, d: y.max(d, keepdim=True)[0] - y.min(d, keepdim=True)[0],
-    "median": lambda y, d: y.median(d)[0] + y.nanmedian(d)[0],
+    "max": lambda y, d: y.max(d, keepdim=True)[1] - y.min(d, keepdim=True)[1],
+    "median": lambda y, d: y.median(d)[1] + y.nanmedian(d)[1],
     "mode": lambda y, d: y.mode(d)[1],
     "kthvalue": lambda y, d: y.kthvalue(2, d)[0],
     "cummax": lambda y, d: y.cummax(d)[0] - y.cummin(d)[0],
@@ -58,6 +58,16 @@ PINNING: dict[str, Op] = {
     "diff": lambda y, d: y.diff(dim=d),
     "diff with more": lambda y, d: y.diff(2, d, prepend=y, append=y.cos()),
     "cumsum": lambda y, d: y.cumsum(d) + y.sigmoid().cumprod(d) + y.logcumsumexp(d),
+}
+
+
+UNREAD: dict[str, Op] = {
+    "max": lambda y, d: y.max(d, keepdim=True)[0],
+    "min": lambda y, d: y.min(d).values,
+    "max of channels last": lambda y, d: y.movedim(d, -1).max(-1)[0],
+    "median": lambda y, d: y.median(d)[0] + y.nanmedian(d)[0],
+    "aminmax": lambda y, d: sum(y.aminmax(dim=d)),
+    "aminmax of all": lambda y, d: sum(y.aminmax()),
 }
 
 
@@ -81,7 +91,15 @@ def test_other_reductions_over_channels_mix(name: str) -> None:
 @pytest.mark.parametrize("name", PINNING)
 def test_what_counts_positions_pins_them(name: str) -> None:
     found = prove(reduced(PINNING[name], 1), IMAGES)
-    assert any(w in reasons(found, "a.weight", 0) for w in ("positions", "running sum", "matrices"))
+    words = ("positions", "running sum", "matrices", "counted")
+    assert any(word in reasons(found, "a.weight", 0) for word in words)
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_an_extreme_with_positions_that_nobody_reads_mixes(name: str) -> None:
+    found = prove(reduced(UNREAD[name], 1), IMAGES, seeds=(0,))
+    assert prunable(found, "module") == prunable(found, "graph") == {"a.weight:0"}
+    assert found.groups[0].mixing
 
 
 @pytest.mark.parametrize("name", [*SUMS, *MIXING, *PINNING])
@@ -121,7 +139,7 @@ def test_the_greater_of_two() -> None:
 
 
 def test_every_operator_is_exercised() -> None:
-    tables = {**SUMS, **MIXING, **PINNING}
+    tables = {**SUMS, **MIXING, **PINNING, **UNREAD}
     cases: list[Case] = [(reduced(op, 1), (IMAGES,)) for op in tables.values()]
     cases.append((Net(lambda m, x: torch.max(x, torch.min(x, x))), (IMAGES,)))
     assert not unseen(reduction, cases)

@@ -50,6 +50,7 @@ def prove(
     target: Literal["module", "graph", "both"] = "both",
     seeds: Sequence[int] = (0, 1),
     double: bool = True,
+    tolerance: float = TOLERANCE,
 ) -> Analysis:
     """Removes random units of ``model`` in many ways, has :func:`planc.verify` prove each result.
 
@@ -72,7 +73,7 @@ def prove(
         model.double()
         args, named = map_leaves(_double, args), map_leaves(_double, named)
     analysis = planc.analyze(planc.trace(model, args, named))
-    exchange(analysis, model, args, named)
+    exchange(analysis, model, args, named, tolerance)
     for one in TARGETS if target == "both" else (target,):
         if one == "graph" and analysis.graph.data_dependent:
             continue  # one graph cannot hold its control flow
@@ -85,7 +86,7 @@ def prove(
             seen.add(key)
             smaller = apply(plan, model, args=args, kwargs=named, validate=len(seen) == 1)
             once = len(seen) == 1
-            planc.verify(plan, model, smaller, args, named, tolerance=TOLERANCE, other_sizes=once)
+            planc.verify(plan, model, smaller, args, named, tolerance=tolerance, other_sizes=once)
             parameters = sum(p.numel() for p in smaller.parameters())
             assert plan.cost_after.params == parameters
     return analysis
@@ -174,7 +175,11 @@ def together(analysis: Analysis, *places: str) -> bool:
 
 
 def exchange(
-    analysis: Analysis, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    analysis: Analysis,
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Asserts that exchanging units of a row, in all members, leaves the outputs as they are.
 
@@ -203,7 +208,7 @@ def exchange(
             source[indices] = indices[np.lexsort((indices, order[units]))]
             tensor.copy_(tensor.index_select(member.dim, torch.from_numpy(source)))
         for i, (a, b) in enumerate(zip(_outputs(copied, args, kwargs), expected, strict=True)):
-            assert torch.allclose(a, b, TOLERANCE, TOLERANCE), (
+            assert torch.allclose(a, b, tolerance, tolerance), (
                 f"exchanging units of {group} changes output {i}"
             )
 

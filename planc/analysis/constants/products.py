@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from planc.analysis.constants.known import Known
-from planc.analysis.constants.walk import Visit, base
+from planc.analysis.constants.views import base
+from planc.analysis.constants.walk import Visit
 from planc.ir.graph import Ref
 from planc.rules.contractions import Contraction, contraction, einsum_letters, matrix_letters
 
@@ -118,6 +119,9 @@ def factors(visit: Visit) -> list[Factor] | None:
         left, right = (args[at].maybe for at in pair)
         dims, _ = matrix_letters(left.dim(), right.dim())
         return _meeting(tuple(given[at] for at in pair), (left, right), dims, "J")
+    if name == "linear" and args[1].value.dim() == 2:
+        batch = string.ascii_lowercase[: args[0].value.dim() - 1]
+        return _meeting(given[:2], (args[0].maybe, args[1].maybe), (batch + "J", "KJ"), "J")
     if name == "_grouped_mm" and (args[0].value.dim(), args[1].value.dim()) == (2, 3):
         return _meeting(given[:2], (args[0].maybe, args[1].maybe), ("SK", "EKN"), "K")
     if name == "einsum":

@@ -96,16 +96,17 @@ def _as_long(result: Known, operand: Known) -> bool:
 # -- coordinates -----------------------------------------------------------------------------------
 
 
-@_transfers(
-    """
+_MOVES = """
     adjoint alias broadcast_to channel_shuffle chunk clone contiguous detach expand expand_as
     flatten flip matrix_H movedim moveaxis mH mT narrow numpy_T permute pixel_shuffle
     pixel_unshuffle ravel repeat repeat_interleave reshape roll select slice split
     split_with_sizes squeeze swapaxes swapdims t tensor_split tile transpose unbind unflatten
     unsafe_chunk unsafe_split unsqueeze view view_as _unsafe_view
-    cat concat concatenate stack hstack vstack
-    """
-)
+"""
+MOVES = tuple(_MOVES.split())
+
+
+@_transfers(*MOVES, "cat concat concatenate stack hstack vstack")
 def _moved(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Coordinates move: the mask moves with them."""
     rest = values(args[1:])
@@ -116,6 +117,18 @@ def _moved(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     if isinstance(value, Tensor):
         return Known(value, moved > 0.5)
     return tuple(Known(v, m > 0.5) for v, m in zip(value, moved, strict=True))
+
+
+@_transfers("view_as_complex")
+def _paired(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
+    """A complex number is known where both of its parts are."""
+    return Known(operator(*values(args)), args[0].known.all(dim=-1))
+
+
+@_transfers("view_as_real")
+def _parts(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
+    value = operator(*values(args))
+    return known(value, args[0].known[..., None])
 
 
 def _positions(args: tuple[Any, ...]) -> list[Known]:
@@ -191,6 +204,12 @@ def _pointwise(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, A
     for operand in operands((args, tuple(kwargs.values()))):
         where = where & operand.known
     return known(value, where)
+
+
+@_transfers("copy")
+def _overwritten(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
+    """The content of the second operand."""
+    return known(operator(*values(args)), args[1].known)
 
 
 @_transfers("type_as")
@@ -471,7 +490,7 @@ def _recurrent(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, A
     return None if layers is None else layers.results()
 
 
-@_transfers("zeros zeros_like new_zeros ones ones_like new_ones")
+@_transfers("zero zeros zeros_like new_zeros ones ones_like new_ones")
 def _zeros(operator: Operator, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Known:
-    """A new tensor of constant content, independent of sizes used as numbers."""
+    """Constant content, independent of sizes used as numbers."""
     return constant(operator(*values(args), **kwargs))

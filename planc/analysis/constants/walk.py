@@ -6,7 +6,7 @@ forgotten after their last use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from planc.analysis import Analysis
 from planc.analysis.constants.known import Known, constant, unknown
 from planc.analysis.constants.transfer import transferred
+from planc.analysis.constants.views import Views, base
 from planc.ir.expressions import Scalar
 from planc.ir.graph import Node, Ref, refs
 
@@ -34,12 +35,6 @@ def walk_constants(analysis: Analysis, weights: Mapping[str, Tensor]) -> Iterato
     """Visit the nodes in order."""
     with torch.no_grad():
         yield from _Walk(analysis, weights).run()
-
-
-def base(node: Node) -> str:
-    """The name of a node's operator, the same for overloads and in-place variants."""
-    name = node.op.split(".")[1]
-    return name.removesuffix("_") if node.in_place else name
 
 
 def overload(op: str) -> Any:
@@ -64,17 +59,17 @@ class _Walk:
             # neither computed from sizes nor returned from outside torch: both may change
             if not (i in graph.numbers or i in graph.returned or self._is_lent(i)):
                 self.values[i] = constant(captured.to(self.like.device))
-        self.last: dict[int, int] = {}
+        self.last: dict[int, int] = {}  # by storage
         self.alike: dict[int, list[int]] = {}
         for number, value in enumerate(graph.values):
             self.alike.setdefault(value.storage, []).append(number)
         for i, node in enumerate(graph.nodes):
             for ref in refs((node.args, node.kwargs_values)):
-                self.last[ref.id] = i
-            if node.in_place:  # a buffer overwritten by each run is not constant
-                for ref in refs(node.args[:1]):
-                    self._forget(ref)
+                self.last[graph.values[ref.id].storage] = i
+            if (written := node.written) is not None:  # by each run: it is not constant
+                self._forget(written.id)
         self.lasting = {*graph.captured, *(tensor.value for tensor in graph.tensors)}
+        self.views = Views(graph)
 
     def run(self) -> Iterator[Visit]:
         for i, node in enumerate(self.graph.nodes):
@@ -83,8 +78,8 @@ class _Walk:
             yield Visit(i, node, args, kwargs)
             self._results(node, args, kwargs)
             for ref in refs((node.args, node.kwargs_values)):
-                if self.last[ref.id] == i and ref.id not in self.lasting:
-                    self.values.pop(ref.id, None)
+                if self.last[self.graph.values[ref.id].storage] == i:
+                    self._forget(ref.id, self.lasting)
 
     def _argument(self, argument: Any) -> Any:
         if isinstance(argument, Ref):
@@ -108,17 +103,15 @@ class _Walk:
         result = None
         if node.op.startswith("aten.") and any(ref is not None for ref in node.outputs):
             functional = node.op
-            if node.in_place:  # its out-of-place variant; aliases are handled below
+            if node.in_place and not node.out:  # its out-of-place variant; aliases follow below
                 space, name, variant = node.op.split(".")
                 functional = f"{space}.{name.removesuffix('_')}.{variant}"
-            operator = overload(functional)
+            operator = overload(functional) if not node.out else None
             if operator is not None:
                 result = transferred(base(node), operator, args, kwargs)
-        if node.in_place:
-            for ref in refs(node.args[:1]):
-                self._forget(ref)
-                if isinstance(result, Known):
-                    self.values[ref.id] = result
+                self.views.note(node, operator, args[1:], kwargs)
+        if (written := node.written) is not None:
+            self._overwrite(written.id, result)
         results = result if isinstance(result, tuple) else (result,) * len(node.outputs)
         for out, found in zip(node.outputs, results, strict=True):
             if out is not None and isinstance(found, Known) and not self._is_lent(out.id):
@@ -130,7 +123,16 @@ class _Walk:
         """True if code outside torch may have written to a value."""
         return self.graph.values[value].storage in self.lent
 
-    def _forget(self, ref: Ref) -> None:
+    def _overwrite(self, target: int, result: Any) -> None:
+        """Write a result into a value and its views; forget other values in the same memory."""
+        whole = self._value(self.views.whole(target))
+        self._forget(target)
+        if isinstance(result, Known) and not self._is_lent(target):
+            shared = self.alike[self.graph.values[target].storage]
+            self.values |= self.views.written(target, result, whole, shared)
+
+    def _forget(self, value: int, kept: Container[int] = ()) -> None:
         """Forget all values sharing memory with a value."""
-        for alias in self.alike[self.graph.values[ref.id].storage]:
-            self.values.pop(alias, None)
+        for alias in self.alike[self.graph.values[value].storage]:
+            if alias not in kept:
+                self.values.pop(alias, None)

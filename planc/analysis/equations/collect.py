@@ -92,7 +92,7 @@ class Collector:
     def demands(self) -> None:
         """Add an equation for every width given to an operator; fix its other sizes."""
         nodes = self.graph.nodes
-        covered: set[tuple[int, str, int | None]] = set()
+        covered: set[tuple[int, str, int | None]] = set(self.walked.facts.ignored)
         for demand in self.walked.facts.demands:
             node = nodes[demand.node]
             if not self._bound(node):
@@ -182,7 +182,8 @@ class Collector:
     def _as_it_is(self, expr: Expr, reason: str) -> None:
         quantity = self.quantity(expr, reason)
         if quantity is not None:
-            self.found.append(Constraint(quantity, Poly.const(self._traced(expr)), reason))
+            value = evaluate(expr, self._leaf)
+            self.found.append(Constraint(quantity, Poly.const(int(value)), reason))
 
     def _traced(self, expr: Expr) -> int:
         """The distance of an expression from zero in the traced run, rounded up."""
@@ -201,6 +202,7 @@ class Collector:
             *facts.related("equal"),
             *facts.related("more"),
             *facts.related("multiple"),
+            *facts.related("share"),
         ):
             if self.target == "module" or not relation.module_only:
                 self._relate(relation)
@@ -210,11 +212,13 @@ class Collector:
         multiple of w if v % w = 0.
         """
         (x, dim), right, node = relation.left, relation.right, self.graph.nodes[relation.node]
-        among = "one coordinate" if right == 1 else "the other's coordinates"
+        among = "one coordinate" if right == 1 else f"{right} coordinates"
+        among = among if isinstance(right, int) else "the other's coordinates"
         reason = {
             "equal": f"equal parts of {node}",
             "more": f"more than {among} for {node}",
             "multiple": f"multiples of {right} for {node}",
+            "share": f"parts of {node}",
         }[relation.op]
         v = self.width(x, dim, reason)
         w = Poly.const(right) if isinstance(right, int) else self.width(*right, reason)
@@ -222,6 +226,10 @@ class Collector:
             return
         if relation.op == "equal":
             self.found.append(Constraint(v, w, reason))
+        elif relation.op == "share":
+            whole = w + Poly.const(relation.plus)
+            quantity = operation("//", (whole, Poly.const(relation.parts)))
+            self.found.append(Constraint(quantity, v, reason))
         elif relation.op == "multiple":
             self.found.append(Constraint(operation("%", (v, w)), Poly.const(0), reason))
         elif not isinstance(right, int) or v.value(lambda _: 1) <= right:

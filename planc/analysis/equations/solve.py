@@ -54,6 +54,7 @@ class Solver:
         tied = self._tied_widths()
         if tied:  # 3 * head_size is a width only because three parts are equal
             self._define_all(False, {**self.attributes, **tied})
+        self._define_one_of_several()
 
     def _define_all(self, exact: bool, known: Mapping[Variable, Poly]) -> None:
         for constraint in self.found:
@@ -65,6 +66,48 @@ class Solver:
             elif not exact and len(_attributes(left)) == 1:
                 for inner, value in _inverted(left, right):
                     self._define_by(inner, value, exact)
+
+    def _define_one_of_several(self) -> None:
+        """Determine an attribute of an equation with several (``fields * width``), the others
+        keeping their values: the one that leaves most equations true.
+        """
+        for constraint in self.found:
+            left = constraint.left.substituted(self.attributes)
+            unknown = [v for v in _attributes(left) if v not in self.attributes]
+            right = constraint.right.substituted(self.attributes)
+            if len(unknown) < 2 or not isinstance(right, Poly) or right.constant is not None:
+                continue
+            found = {}
+            for attribute in sorted(unknown, key=str):
+                others = {v: self._as_traced(v) for v in unknown if v != attribute}
+                alone = left.substituted(others)
+                for inner, outer in _inverted(alone, right):
+                    value = self._solved(inner, outer, exact=False)
+                    if value is not None and value[0] == attribute:
+                        found[attribute] = value[1]
+            broken = {
+                attribute: self._broken({attribute: value}) for attribute, value in found.items()
+            }
+            best = [a for a, count in broken.items() if count == min(broken.values())]
+            if len(best) == 1:  # of two attributes of one value, either could be meant
+                self.attributes[best[0]] = found[best[0]]
+
+    def _as_traced(self, attribute: Variable) -> Poly:
+        assert not isinstance(attribute, int)
+        return Poly.const(_traced(self.graph, attribute))
+
+    def _broken(self, values: Mapping[Variable, Poly]) -> int:
+        """The number of equations that are not true with these attributes, the others as traced."""
+        broken = 0
+        for constraint in self.found:
+            variables = constraint.left.variables | constraint.right.variables
+            if variables.isdisjoint(values):
+                continue
+            attributes = (v for v in variables if not isinstance(v, int))
+            fixed: dict[Variable, Poly] = {v: self._as_traced(v) for v in attributes}
+            fixed |= {**self.attributes, **values}
+            broken += constraint.left.substituted(fixed) != constraint.right.substituted(fixed)
+        return broken
 
     def _tied_widths(self) -> dict[Variable, Poly]:
         """Kept units of groups, in terms of other groups by some constraint."""
@@ -83,20 +126,26 @@ class Solver:
         return tied
 
     def _define_by(self, left: Poly, right: Poly, exact: bool) -> None:
+        solved = self._solved(left, right, exact)
+        if solved is not None:
+            self.attributes[solved[0]] = solved[1]
+
+    def _solved(self, left: Poly, right: Poly, exact: bool) -> tuple[Variable, Poly] | None:
         """Solve ``factor * attribute + rest = right`` for the one attribute on the left."""
         unknown = _attributes(left)
         if len(unknown) != 1 or not _settable(unknown[0]) or unknown[0] in self.attributes:
-            return
+            return None
         own = {m: c for m, c in left.terms if unknown[0] in m}
         factor = Poly.of(own).divided(Poly.variable(unknown[0]))
         if factor is None or unknown[0] in factor.variables:
-            return
+            return None
         rest = right - (left - Poly.of(own))
         if exact and (factor.constant != 1 or rest.constant is not None):
-            return
+            return None
         value = rest.divided(factor)
         if value is not None and self._is_traced(unknown[0], value):
-            self.attributes[unknown[0]] = value
+            return unknown[0], value
+        return None
 
     def _is_traced(self, attribute: Variable, value: Poly) -> bool:
         """True if the value equals the traced one with nothing removed."""

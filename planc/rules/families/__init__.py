@@ -5,6 +5,7 @@ from planc.rules.families import (
     contraction,
     convolution,
     creation,
+    diagonals,
     elementwise,
     fourier,
     indexing,
@@ -13,6 +14,7 @@ from planc.rules.families import (
     padding,
     pieces,
     pooling,
+    quantization,
     recurrent,
     reduction,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "contraction",
     "convolution",
     "creation",
+    "diagonals",
     "elementwise",
     "fourier",
     "indexing",
@@ -30,6 +33,7 @@ __all__ = [
     "padding",
     "pieces",
     "pooling",
+    "quantization",
     "recurrent",
     "reduction",
 ]

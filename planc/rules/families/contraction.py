@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from typing import Any
 
-from planc.rules.common import pin_dims
+from planc.rules.common import axis, pin_dims
 from planc.rules.contractions import einsum_letters, matrix_letters
-from planc.rules.labels import Labelled, contract, even, reduce, unify
+from planc.rules.families.reduction import summed, vector_norm
+from planc.rules.labels import Labelled, contract, even, insert, reduce, unify
 from planc.rules.labels.facts import Facts
 from planc.rules.registry import rule
 
@@ -23,7 +25,7 @@ def linear(facts: Facts, x: Labelled, weight: Labelled, bias: Labelled | None = 
     return y if bias is None else unify(facts, y, bias, "add")
 
 
-@rule("aten.matmul", "aten.mm", "aten.bmm")
+@rule("aten.matmul", "aten.linalg_matmul", "aten.mm", "aten.bmm")
 def matmul(facts: Facts, x: Labelled, other: Labelled) -> Labelled:
     """Batched matrix product with torch.matmul's handling of vectors."""
     (left, right), out = matrix_letters(x.rank, other.rank)
@@ -67,6 +69,13 @@ def vector_product(facts: Facts, x: Labelled, other: Labelled) -> Labelled:
     return contract(facts, x, left + "Z", other, right + "Z", left + right)
 
 
+@rule("aten.linalg_vecdot")
+def vector_dot(facts: Facts, x: Labelled, y: Labelled, *, dim: int = -1) -> Labelled:
+    """The sums of products along a dimension."""
+    product = unify(facts, x, y, "mul")
+    return summed(facts, product, (axis(product, dim),), keepdim=False)
+
+
 @rule("aten.outer", "aten.ger")
 def outer(facts: Facts, x: Labelled, vec2: Labelled) -> Labelled:
     return contract(facts, x, "i", vec2, "j", "ij")
@@ -79,6 +88,12 @@ def addmm(facts: Facts, x: Labelled, left: Labelled, right: Labelled, **_: Any) 
     if product.rank == 3 and x.rank == 2:
         product = reduce(facts, product, (0,), keepdim=False)
     return unify(facts, x, product, "add")
+
+
+@rule("aten.addr")
+def addr(facts: Facts, x: Labelled, vec1: Labelled, vec2: Labelled, **_: Any) -> Labelled:
+    """x + the outer product of two vectors."""
+    return unify(facts, x, outer(facts, vec1, vec2), "add")
 
 
 @rule("aten.bilinear")
@@ -124,9 +139,75 @@ def einsum(facts: Facts, equation: str, operands: tuple[Labelled, ...], **_: Any
     return result
 
 
-@rule("aten.cdist", "aten._cdist_forward", "aten.pairwise_distance", "aten.cosine_similarity")
-def distance(facts: Facts, x: Labelled, other: Labelled, *_: Any, **__: Any) -> Labelled:
-    """Distances combine features like a contraction, but leave no labels on their result."""
-    for value in (x, other):
-        pin_dims(facts, value, range(value.rank), "distances between vectors")
-    return Labelled(facts.shape)
+@rule("aten.tensordot")
+def tensordot(
+    facts: Facts, x: Labelled, other: Labelled, dims_self: Sequence[int], dims_other: Sequence[int]
+) -> Labelled:
+    """The sum of products over pairs of dimensions."""
+    left, right = list(string.ascii_lowercase[: x.rank]), list(string.ascii_uppercase[: other.rank])
+    summed = [left[axis(x, d)] for d in dims_self]
+    for letter, d in zip(summed, dims_other, strict=True):
+        right[axis(other, d)] = letter
+    out = "".join(c for c in (*left, *right) if c not in summed)
+    y = contract(facts, x, "".join(left), other, "".join(right), out)
+    facts.cost(1, *((y, d) for d in range(y.rank)), *((x, axis(x, d)) for d in dims_self))
+    return y
+
+
+@rule("aten.linalg_multi_dot", "aten.chain_matmul")
+def product_of_all(facts: Facts, tensors: Sequence[Labelled]) -> Labelled:
+    """A product of matrices; the first and the last may be vectors."""
+    first, *rest = tensors
+    for other in rest:
+        first = matmul(facts, first, other)
+    return first
+
+
+@rule("aten._weight_int8pack_mm")
+def quantised_linear(facts: Facts, x: Labelled, mat2: Labelled, scales: Labelled) -> Labelled:
+    """x[n, i] @ weight[o, i].T * scales[o]."""
+    return unify(facts, linear(facts, x, mat2), scales, "mul")
+
+
+# -- distances -------------------------------------------------------------------------------------
+
+
+@rule("aten.cdist", "aten._cdist_forward")
+def distances(
+    facts: Facts, x: Labelled, other: Labelled, p: float = 2.0, compute_mode: Any = None
+) -> Labelled:
+    """Norms of differences, of each vector of x[..., p, m] and each of other[..., r, m]."""
+    apart = unify(facts, insert(x, x.rank - 1), insert(other, other.rank - 2), "add")
+    return vector_norm(facts, apart, p, (apart.rank - 1,))
+
+
+@rule("aten.dist")
+def distance_of_all(facts: Facts, x: Labelled, other: Labelled, p: float = 2.0) -> Labelled:
+    return vector_norm(facts, unify(facts, x, other, "add"), p)
+
+
+@rule("aten.pairwise_distance")
+def pairwise_distance(
+    facts: Facts,
+    x: Labelled,
+    other: Labelled,
+    p: float = 2.0,
+    eps: float = 1e-6,
+    keepdim: Any = False,
+) -> Labelled:
+    """The norm of ``x - other + eps``."""
+    apart = unify(facts, x, other, "add")
+    dim = apart.rank - 1
+    if eps:
+        facts.mix(apart.targeting(dim), "a distance adds its eps for each coordinate")
+        apart = apart.nonzero()
+    return vector_norm(facts, apart, p, (dim,), keepdim)
+
+
+@rule("aten.cosine_similarity")
+def cosine_similarity(
+    facts: Facts, x: Labelled, other: Labelled, dim: int = 1, eps: float = 1e-8
+) -> Labelled:
+    """The sum of products of two vectors over the product of their norms."""
+    product = unify(facts, x, other, "mul")
+    return summed(facts, product, (axis(product, dim),), keepdim=False)

@@ -58,6 +58,37 @@ def convolution(
     return _convolution(facts, x, weight, bias, groups, transposed, stride, padding, output_padding)
 
 
+@rule("torchvision.deform_conv2d")
+def deform_conv(
+    facts: Facts,
+    x: Labelled,
+    weight: Labelled,
+    offset: Labelled,
+    mask: Labelled,
+    bias: Labelled,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> Labelled:
+    """A convolution that samples its input at offsets; ranges of channels have offsets each."""
+    for sampled in (offset, mask):
+        pin_dims(facts, sampled, range(sampled.rank), "sampling positions")
+    x = even(facts, pin_dims(facts, x, (0, 2, 3), "sampled at offsets"), (0, 2, 3))
+    if offset_groups > 1:
+        n, c, *plane = x.shape
+        apart = reshape(facts, x, (n, offset_groups, c // offset_groups, *plane))
+        apart = pin_dims(facts, apart, (1,), "each range of channels has offsets of its own")
+        x = reshape(facts, apart, x.shape)
+    strides, paddings = (stride_h, stride_w), (pad_h, pad_w)
+    return _convolution(facts, x, weight, bias, groups, False, strides, paddings)
+
+
 def _convolution(
     facts: Facts,
     x: Labelled,

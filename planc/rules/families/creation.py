@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from planc.ir.expressions import Size
 from planc.rules.families.layout import fresh
 from planc.rules.labels import Labelled
 from planc.rules.labels.facts import Facts
@@ -19,24 +20,27 @@ _POSITIONS = """
 
 @rule("aten.empty", "aten.ones", "aten.full")
 def filled(facts: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return _sized(facts, zero=False)
+    return _sized(facts, size, zero=False)
 
 
 @rule("aten.zeros")
 def zeros(facts: Facts, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return replace(_sized(facts, zero=True), blank=True)
+    return replace(_sized(facts, size, zero=True), blank=True)
 
 
-def _sized(facts: Facts, zero: bool) -> Labelled:
+def _sized(facts: Facts, size: Sequence[int], zero: bool) -> Labelled:
     y = fresh(facts, Labelled(facts.shape), range(len(facts.shape)), zero)
     for dim in range(y.rank):
-        facts.demand("size", dim, y, dim)
+        if isinstance(size[dim], Size) and not facts.read[0]:  # no operator computes with it
+            facts.ignore("size", dim)
+        else:
+            facts.demand("size", dim, y, dim)
     return y
 
 
 @rule("aten.new_empty", "aten.new_ones", "aten.new_full")
 def filled_as(facts: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
-    return _sized(facts, zero=False)
+    return _sized(facts, size, zero=False)
 
 
 @rule("aten.new_zeros")

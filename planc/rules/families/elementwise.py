@@ -19,7 +19,7 @@ from planc.rules.registry import rule
 
 _KEEP_ZERO = """
     alias alpha_dropout bernoulli conj contiguous cpu cuda detach dropout feature_alpha_dropout
-    feature_dropout hardswish lift lift_fresh lift_fresh_copy real requires_grad_ resolve_conj
+    feature_dropout hardswish imag lift lift_fresh lift_fresh_copy real requires_grad_ resolve_conj
     resolve_neg to type_as zero zero_ _conj _to_copy
 """
 _LOSE_ZERO = "exponential fill log_sigmoid normal random uniform"
@@ -160,6 +160,8 @@ def div(facts: Facts, x: Any, other: Any, **_: Any) -> Labelled:
     """x / other: zero where x is zero and other is not."""
     if not isinstance(other, Labelled):
         return operand(x)
+    if other.positive:
+        return unify(facts, operand(x), other.nonzero(), "mul")
     return unify(facts, operand(x), other, "div")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from planc.rules.common import axis, pin_dims
+from planc.rules.families.reduction import mixed
 from planc.rules.labels import Labelled, even, lift, take, unify, window
 from planc.rules.labels.facts import Atoms, Facts
 from planc.rules.registry import rule
@@ -69,7 +70,7 @@ def _without(x: Labelled, dims: Sequence[int]) -> Labelled:
     return Labelled(tuple(1 if d in gone else n for d, n in enumerate(x.shape)), x.layers)
 
 
-@rule("aten.index_put", "aten._index_put_impl")
+@rule("aten.index_put", "aten._index_put_impl", "aten._unsafe_index_put")
 def index_put(
     facts: Facts, x: Labelled, indices: Sequence[Labelled | None], values: Labelled, *_: Any
 ) -> Labelled:
@@ -221,13 +222,19 @@ def sort(facts: Facts, x: Labelled, dim: int = -1, *_: Any, **__: Any) -> tuple[
 
 @rule("aten.topk")
 def topk(facts: Facts, x: Labelled, k: int, dim: int = -1, *_: Any) -> tuple[Labelled, ...]:
-    return sort(facts, x, dim)
+    """The largest values in order, and their positions: if read, these pin the dimension."""
+    if facts.unsure or facts.read[1]:
+        return sort(facts, x, dim)
+    dim = axis(x, dim)
+    facts.plural(x, dim, least=k)
+    y = mixed(facts, x, (dim,), True, "its largest values are picked")
+    return tuple(Labelled(shape, y.layers).nonzero() for shape in facts.shapes)
 
 
 _PICKED = """
-    _local_scalar_dense _unique2 allclose argsort bincount bucketize corrcoef cov cross diag
-    diag_embed diagonal equal histc is_nonzero item masked_select multinomial nonzero one_hot put
-    renorm searchsorted take trace unique_consecutive unique_dim
+    _local_scalar_dense _unique2 allclose argsort bincount bucketize corrcoef cov cross equal
+    histc is_nonzero item linalg_cross masked_select multinomial nonzero one_hot put renorm
+    searchsorted take unique_consecutive unique_dim
 """
 
 
@@ -235,7 +242,6 @@ _PICKED = """
     *(f"aten.{name}" for name in _PICKED.split()),
     "aten.where.default",
     "torchvision.nms",
-    "torchvision.deform_conv2d",
 )
 def picked(facts: Facts, *args: Any, **named: Any) -> Any:
     """Results selected, counted or scattered by position: every operand is pinned."""

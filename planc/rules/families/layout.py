@@ -16,13 +16,24 @@ from planc.rules.registry import rule
 # -- views -----------------------------------------------------------------------------------------
 
 
-@rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.view_copy")
+@rule("aten.view", "aten.reshape", "aten._unsafe_view", "aten.view_copy", "aten._reshape_copy")
 def view(facts: Facts, x: Labelled, size: Sequence[int], *_: Any) -> Labelled:
     y = labels.reshape(facts, x, facts.shape)
     for i, n in enumerate(size):
         if n != -1:
             facts.demand("size", i, y, i)
     return y
+
+
+@rule("aten.resize")
+def resize(facts: Facts, x: Labelled, size: Sequence[int], *_: Any, **__: Any) -> Labelled:
+    """The same tensor, if it has the size already."""
+    if x.shape != facts.shape:
+        x = pin_dims(facts, x, range(x.rank), "a tensor takes another size")
+        return Labelled(facts.shape)
+    for i in range(x.rank):
+        facts.demand("size", i, x, i)
+    return x
 
 
 @rule("aten.view.dtype")
@@ -136,6 +147,15 @@ def expand(facts: Facts, x: Labelled, size: Sequence[int], **_: Any) -> Labelled
         if n != -1:
             facts.demand("size", i, y, i)
     return y
+
+
+@rule("aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d")
+def at_least(facts: Facts, x: Any) -> Any:
+    """With dimensions of size 1 added in front, and behind for the third."""
+    if isinstance(x, tuple):
+        pairs = zip(x, facts.shapes, strict=True)
+        return tuple(labels.reshape(facts, part, shape) for part, shape in pairs)
+    return labels.reshape(facts, x, facts.shape)
 
 
 @rule("aten.expand_as")

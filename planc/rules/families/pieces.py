@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def stack(facts: Facts, tensors: Sequence[Labelled], dim: int = 0) -> Labelled:
     return labels.stack(facts, tensors, dim % (tensors[0].rank + 1))
 
 
-@rule("aten.hstack", "aten.vstack", "aten.dstack", "aten.column_stack")
+@rule("aten.hstack", "aten.vstack", "aten.row_stack", "aten.dstack", "aten.column_stack")
 def join_rows(facts: Facts, tensors: Sequence[Labelled]) -> Labelled:
     rank = len(facts.shape)
     if any(t.rank != rank for t in tensors):
@@ -67,7 +68,7 @@ def _bound(facts: Facts, arg: str, x: Labelled, dim: int, given: Any, at: int) -
         facts.demand(arg, None, window(x, dim, 0, at), dim)
 
 
-@rule("aten.narrow")
+@rule("aten.narrow", "aten.narrow_copy")
 def narrow(facts: Facts, x: Labelled, dim: int, start: Any, length: int) -> Labelled:
     dim = axis(x, dim)
     if isinstance(start, Labelled):
@@ -99,6 +100,34 @@ def select(facts: Facts, x: Labelled, dim: int, index: Any) -> Labelled:
 
 def _one(x: Labelled, dim: int) -> tuple[int, ...]:
     return tuple(1 if d == dim else n for d, n in enumerate(x.shape))
+
+
+@rule("aten.slice_scatter")
+def slice_scatter(
+    facts: Facts,
+    x: Labelled,
+    src: Labelled,
+    dim: int = 0,
+    start: Any = None,
+    end: Any = None,
+    step: int = 1,
+) -> Labelled:
+    """``x`` with ``src`` at the places of a slice."""
+    dim = axis(x, dim)
+    low, high, step = slice(start, end, step).indices(x.shape[dim])
+    if step != 1:
+        x, src = (pin_dims(facts, part, (dim,), "a slice with steps") for part in (x, src))
+        one, other = (labels.reduce(facts, part, (dim,), keepdim=True) for part in (x, src))
+        return Labelled(facts.shape, unify(facts, one, other, "add").layers)
+    _bound(facts, "start", x, dim, start, low)
+    _bound(facts, "end", x, dim, end, high)
+    inside = replace(take(facts, x, dim, np.arange(low, high)), blank=False)
+    written = unify(facts, inside, src, "add")
+    sides = ((0, low), (high, x.shape[dim]))
+    before, after = (
+        [take(facts, x, dim, np.arange(*side))] if side[0] < side[1] else [] for side in sides
+    )
+    return concatenate(facts, [*before, written, *after], dim)
 
 
 @rule("aten.unbind")
@@ -140,16 +169,32 @@ def split(facts: Facts, x: Labelled, split_size: int, dim: int = 0) -> tuple[Lab
     return parts
 
 
-@rule("aten.chunk", "aten.unsafe_chunk", "aten.tensor_split.sections")
+@rule("aten.chunk", "aten.unsafe_chunk")
 def chunk(facts: Facts, x: Labelled, chunks: int, dim: int = 0) -> tuple[Labelled, ...]:
-    """Parts of one size, computed by the operator itself."""
+    """Parts of one size, computed by the operator itself; the last one may be smaller."""
     dim = axis(x, dim)
+    if len(facts.shapes) < chunks:
+        x = pin_dims(facts, x, (dim,), "the number of chunks follows from its width")
+    return _computed(facts, x, dim, [chunks - 1] * (len(facts.shapes) - 1), chunks)
+
+
+@rule("aten.tensor_split.sections")
+def sections(facts: Facts, x: Labelled, sections: int, dim: int = 0) -> tuple[Labelled, ...]:
+    """Parts of one size, computed by the operator itself; the first ones may be larger by one."""
+    return _computed(facts, x, axis(x, dim), range(sections - 1, -1, -1), sections)
+
+
+def _computed(
+    facts: Facts, x: Labelled, dim: int, plus: Sequence[int], count: int
+) -> tuple[Labelled, ...]:
+    """Parts that the operator measures itself, each ``(width of x + plus) // count``."""
     parts = _pieces(facts, x, dim)
-    for part in parts[1:]:
-        if part.shape[dim] == parts[0].shape[dim]:
+    if all(part.shape[dim] == parts[0].shape[dim] for part in parts):
+        for part in parts[1:]:
             facts.equal((part, dim), (parts[0], dim), module_only=True)
-        else:
-            facts.pin(x.targeting(dim), "chunks of unequal size")
+    elif x.targeting(dim):
+        for part, more in zip(parts, plus, strict=False):
+            facts.share((part, dim), (x, dim), more, count)
     return parts
 
 
@@ -169,7 +214,7 @@ def tensor_split(
 def split_by_name(facts: Facts, x: Labelled, sections: int) -> tuple[Labelled, ...]:
     """Chunks of the dimension implied by the operator's name: the one with another size."""
     dim = next((d for d in range(x.rank) if x.shape[d] != facts.shape[d]), 0)
-    return chunk(facts, x, sections, dim)
+    return _computed(facts, x, dim, (), sections)
 
 
 @rule("aten.glu")

@@ -130,6 +130,14 @@ def grid_sample(facts: Facts, x: Labelled, grid: Labelled, *_: Any) -> Labelled:
     return spatial(facts, x, (0, *range(2, x.rank)), facts.shape)
 
 
+@rule("aten.affine_grid_generator")
+def affine_grid(facts: Facts, theta: Labelled, size: Sequence[int], *_: Any) -> Labelled:
+    """Sampling positions for images [n, c, ...] of a size; the channels do not matter."""
+    pin_dims(facts, theta, range(theta.rank), "sampling positions")
+    facts.ignore("size", 1)
+    return Labelled(facts.shape)
+
+
 @rule("torchvision.roi_align", "torchvision.roi_pool")
 def roi_align(facts: Facts, x: Labelled, rois: Labelled, *_: Any) -> Any:
     pin_dims(facts, rois, range(rois.rank), "regions of interest")

@@ -83,7 +83,7 @@ def extreme(facts: Facts, x: Labelled, dim: Any = None, keepdim: bool = False) -
     return mixed(facts, x, axes(x, dim), keepdim, "a maximum over it")
 
 
-@rule("aten.logsumexp")
+@rule("aten.logsumexp", "aten.special_logsumexp")
 def logsumexp(facts: Facts, x: Labelled, dim: Any, keepdim: bool = False) -> Labelled:
     """log(n) for n zeros."""
     return mixed(facts, x, axes(x, dim), keepdim, "a sum of exponentials over it").nonzero()
@@ -104,19 +104,33 @@ def greater(facts: Facts, x: Labelled, other: Labelled) -> Labelled:
     return unify(facts, x, other, "add")
 
 
+@rule("aten.aminmax")
+def extremes(
+    facts: Facts, x: Labelled, *, dim: int | None = None, keepdim: bool = False
+) -> tuple[Labelled, Labelled]:
+    y = extreme(facts, x, dim, keepdim)
+    return y, y
+
+
 @rule("aten.kthvalue")
 def kth_value(
     facts: Facts, x: Labelled, k: int, dim: int = -1, keepdim: bool = False
 ) -> tuple[Labelled, Labelled]:
-    return extreme_with_index(facts, x, dim, keepdim)
+    y = reduce(
+        facts, pin_dims(facts, x, axes(x, dim), "its values are counted"), axes(x, dim), keepdim
+    )
+    return y, y.nonzero()
 
 
 @rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.nanmedian.dim", "aten.mode")
 def extreme_with_index(
     facts: Facts, x: Labelled, dim: int = -1, keepdim: bool = False
 ) -> tuple[Labelled, Labelled]:
-    """The extreme and its position, counted in coordinates: the dimension is pinned."""
+    """The extreme and its position, counted in coordinates: if read, it pins the dimension."""
     dims = (axis(x, dim),)
+    if not (facts.read[1] or facts.unsure):
+        y = extreme(facts, x, dims, keepdim)
+        return y, y.nonzero()
     y = reduce(facts, pin_dims(facts, x, dims, "its positions are returned"), dims, keepdim)
     return y, y.nonzero()
 

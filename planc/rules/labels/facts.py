@@ -17,7 +17,7 @@ from planc.rules.labels.atoms import Atoms as Atoms
 from planc.rules.labels.atoms import canonical as canonical
 from planc.rules.labels.labelled import Labelled, Layer
 
-Op = Literal["balanced", "equal", "more", "multiple"]
+Op = Literal["balanced", "equal", "more", "multiple", "share"]
 Width = tuple[Labelled, int]
 """A dimension of a labelled value."""
 
@@ -43,7 +43,8 @@ class Relation:
     * ``balanced``: all lines of the ragged dimension are equally long;
     * ``equal``: it is as wide as ``right``, because the operator computes one from the other;
     * ``more``: it is wider than ``right``, because the operator would treat it differently;
-    * ``multiple``: it is a multiple of ``right``, as the operator requires.
+    * ``multiple``: it is a multiple of ``right``, as the operator requires;
+    * ``share``: it is ``right`` plus ``plus``, divided by ``parts`` and rounded down.
 
     With ``module_only`` it binds the module alone: the graph's constants can be rewritten.
     """
@@ -53,6 +54,8 @@ class Relation:
     left: Width
     right: Width | int = 0
     module_only: bool = False
+    plus: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +123,23 @@ class Ragged:
 @dataclass
 class Facts:
     """The builder written to by rules. ``node`` is the index of the node being walked, ``shapes``
-    are the shapes of its results, and ``itemsize`` is the size in bytes of an element of the first.
+    are the shapes of its results, ``read`` tells which of them are used, and ``itemsize`` is the
+    size in bytes of an element of the first. ``unsure`` is True if another run may use others.
     """
 
     slots: list[Slot] = field(default_factory=list)
     next_atom: int = 1
     node: int = -1
     shapes: tuple[tuple[int, ...], ...] = ()
+    read: tuple[bool, ...] = ()
+    unsure: bool = False
     itemsize: int = 1
     ties: list[tuple[Atoms, Atoms, int]] = field(default_factory=list)
     pins: list[Note] = field(default_factory=list)
     mixings: list[Note] = field(default_factory=list)
     tags: list[tuple[Atoms, str]] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
+    ignored: set[tuple[int, str, int | None]] = field(default_factory=set)
     relations: list[Relation] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     ended: list[tuple[Atoms, int]] = field(default_factory=list)
@@ -194,6 +201,10 @@ class Facts:
         """Require an argument to be a width (see :class:`Demand`)."""
         self.demands.append(Demand(self.node, arg, index, labelled, dim, sign))
 
+    def ignore(self, arg: str, index: int | None = None) -> None:
+        """Leave a number of an argument to itself: no result depends on it."""
+        self.ignored.add((self.node, arg, index))
+
     def related(self, op: Op) -> Iterator[Relation]:
         """The relations of one kind (see :class:`Relation`)."""
         return (relation for relation in self.relations if relation.op == op)
@@ -202,10 +213,15 @@ class Facts:
         """Require two dimensions to stay equally wide."""
         self.relations.append(Relation(self.node, "equal", left, right, module_only))
 
-    def plural(self, labelled: Labelled, dim: int) -> None:
-        """Require a dimension to keep at least two coordinates."""
-        if labelled.targeting(dim):
-            self.relations.append(Relation(self.node, "more", (labelled, dim), 1))
+    def share(self, left: Width, right: Width, plus: int, parts: int) -> None:
+        """Require a width computed by the operator itself: ``(right + plus) // parts``."""
+        relation = Relation(self.node, "share", left, right, True, plus, parts)
+        self.relations.append(relation)
+
+    def plural(self, labelled: Labelled, dim: int, least: int = 2) -> None:
+        """Require a dimension to keep at least two coordinates, or ``least``."""
+        if labelled.targeting(dim) and least > 1:
+            self.relations.append(Relation(self.node, "more", (labelled, dim), least - 1))
 
     def aligned(self, labelled: Labelled, dim: int, size: int) -> None:
         """Require the elements of a dimension, in the type of the node's result, to fill multiples
@@ -251,7 +267,7 @@ class Facts:
             if index < 0:
                 continue
             slot = self.slots[index]
-            if slot.rows is not None or slot.blocks > 1:
+            if slot.blocks > 1:
                 continue
             here = slots == index
             spec = np.full(slot.count, -1, dtype=np.int64)
@@ -259,7 +275,10 @@ class Facts:
             spec[at] = wanted
             if (spec[at] != wanted).any():
                 continue  # one atom in two rows
-            spec = canonical(np.where(spec < 0, 0, spec))
+            spec = np.where(spec < 0, 0, spec)
+            if slot.rows is not None:  # rows of rows
+                spec = np.where(slot.rows == 0, 0, spec[slot.rows - 1])
+            spec = canonical(spec)
             sizes = np.bincount(spec)[1:]
             if len(sizes) > 1 and sizes.max() > 1:
                 self.requests[Rows(slot.tensor, slot.dim, spec.tobytes())] = None

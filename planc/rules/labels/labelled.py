@@ -65,13 +65,15 @@ class Labelled:
     """A value's shape and its layers.
 
     ``constant`` is the content, where it is known. ``blank`` is True if the value is zero
-    everywhere, so that its coordinates are interchangeable.
+    everywhere, so that its coordinates are interchangeable. ``positive`` is True if it is above
+    zero everywhere, in the masked model as well.
     """
 
     shape: Shape
     layers: tuple[Layer, ...] = ()
     constant: Atoms | None = None
     blank: bool = False
+    positive: bool = False
 
     @property
     def rank(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,3 +88,46 @@ def made_dead(model: nn.Module, analysis: Analysis, way: str, seed: int) -> None
     else:
         rng = np.random.default_rng(seed)
         silenced(model, analysis, chosen_units(analysis, 0.5, rng, "graph"), way, rng)
+
+
+class Written(nn.Module):
+    """Half of a tensor of zeros, or of a layer's result, overwritten through a view."""
+
+    def __init__(self, write: Any) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        self.write(y)
+        return self.b(y)
+
+
+def last_operand(write: Any) -> Known:
+    """The operand of the last layer, for a first layer with row 1 at zero."""
+    model = Written(write)
+    with torch.no_grad():
+        model.a.weight[1], model.a.bias[1] = 0, 0
+    analysis = planc.analyze(planc.trace(model, torch.ones(5, 3)))
+    *_, last = walk_constants(analysis, dict(model.named_parameters()))
+    return operands(last.args)[0]
+
+
+@pytest.mark.parametrize(
+    ("write", "zero"),
+    [
+        (lambda y: y.tanh_(), [1]),
+        (lambda y: y.view(5, 2, 2).tanh_(), [1]),
+        (lambda y: y.t().unsqueeze(0).tanh_(), [1]),
+        (lambda y: y[:, 2:].zero_(), [1, 2, 3]),
+        (lambda y: y.split(2, 1)[1].zero_(), [1, 2, 3]),
+        (lambda y: y[:, :2].copy_(y[:, 1:3].clone()), [0]),
+        (lambda y: y.view(5, 2, 2)[:, 0].cos_(), []),
+        (lambda y: y[:, 1].add_(1), []),
+    ],
+)
+def test_a_write_through_a_view_reaches_the_tensor(write: Any, zero: list[int]) -> None:
+    known = last_operand(write)
+    gone = known.known & (known.value == 0)
+    assert gone.all(dim=0).nonzero()[:, 0].tolist() == zero
