@@ -21,12 +21,12 @@ from planc.files.cut.layout import Layout, lay_out
 from planc.files.cut.ranks import Ranks
 from planc.files.cut.removed import keep_removed as keep_removed_values
 from planc.files.cut.shard import Done, cut_shard
-from planc.files.cut.sources import find_source
 from planc.files.cut.workers import cut_shards, finish_first, shards_done
 from planc.files.disk.atomic import read_file, replacing
 from planc.files.disk.directories import prepare
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.disk.staging import joining, staging
+from planc.files.pickles.sources import find_source
 from planc.files.tensors.indexing import write_index
 from planc.files.tensors.reader import is_directory
 from planc.files.tensors.shards import SUFFIX, ShardSet, check_apart
@@ -143,7 +143,7 @@ class _Task:
 def _task(
     plan: Plan, source: Path, target: Path, overwrite: bool, trust_pickle: bool, limits: Limits
 ) -> _Task:
-    found = find_source(source, plan, trust_pickle, limits)
+    found = find_source(source, plan.tensors, trust_pickle, limits)
     alone = found.index is None and not is_directory(source)
     single = alone and target.name.endswith(SUFFIX)
     _check(plan, found, target)
