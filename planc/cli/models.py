@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -19,8 +18,17 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from planc import StoredWeights
+
 Shape = tuple[str, tuple[int, ...], str]
 IMAGE = "1x3x224x224"
+DEFAULT_INPUT = f"{IMAGE} for torchvision:NAME, needed for others"
+
+
+class InputMissing(click.ClickException):
+    """The shape of an example input is needed and not given."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +39,53 @@ class Given:
     weights: Path | None
     seed: int
     inputs: tuple[Shape, ...] = ()
+    trust_pickle: bool = False
 
     def build(self, model: str, device: str = "cpu") -> nn.Module:
         """Build ``model`` with the given weights; on "meta", no weights are read."""
-        from planc.cli.named import assign_weights, load_model, read_weights
+        from planc.cli.named import load_model
+        from planc.cli.weights import assign_stored
 
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # like `python -m`, for package.module:factory
-        stored = None
-        if self.weights is not None and device != "meta":
-            stored = read_weights(self.weights)
+        weights = self.weights_of(model)
+        if weights is not None:
+            weights.stat()  # known before the work
         with status(f"building {model}"):
             built = load_model(model, dict(self.settings), self.seed, device)
-        if stored is not None:
-            assign_weights(built, stored, str(self.weights))
+        if weights is not None and device != "meta":
+            assign_stored(built, weights, self.trust_pickle)
         return built
 
-    def example_inputs(self) -> tuple[torch.Tensor, ...]:
-        """Return random example inputs of the given shapes, by default an image."""
+    def weights_of(self, model: str) -> Path | None:
+        """The weights given, else those in the directory that ``model`` names."""
+        from planc.cli.weights import weights_in
+
+        return weights_in(model) if self.weights is None else self.weights
+
+    def stored(self, model: str, built: nn.Module) -> StoredWeights | None:
+        """The weights of ``model`` for reading one by one, None where there are none."""
+        import planc
+
+        path = self.weights_of(model)
+        if path is None:
+            return None
+        return planc.StoredWeights(path, model=built, trust_pickle=self.trust_pickle)
+
+    def example_inputs(self, model: str) -> tuple[torch.Tensor, ...]:
+        """Return random example inputs of the given shapes, for torchvision's models an image.
+
+        Raises:
+            InputMissing: no shapes are given, and the model is not torchvision's.
+            PlancError: there is no such model.
+        """
+        from planc.cli.named import find_factory
         from planc.modules.inputs import materialise
 
+        if not self.inputs and not model.startswith("torchvision:"):
+            find_factory(model)
+            raise InputMissing(
+                f"{model}: name the shape of its example input with --input, such as "
+                f"--input {IMAGE} for an image or --input 1x16:int64 for tokens"
+            )
         items = self.inputs or (shape(IMAGE),)
         args, _ = materialise(("tuple", ("tuple", *items), ("dict",)), seed=self.seed)
         return args
@@ -64,10 +99,11 @@ def model_options(command: Command) -> Callable[..., Any]:
         settings: tuple[tuple[str, Any], ...],
         weights: Path | None,
         seed: int,
+        trust_pickle: bool,
         inputs: tuple[Shape, ...] = (),
         **options: Any,
     ) -> Any:
-        return command(given=Given(settings, weights, seed, inputs), **options)
+        return command(given=Given(settings, weights, seed, inputs, trust_pickle), **options)
 
     options = (
         click.option(
@@ -79,7 +115,15 @@ def model_options(command: Command) -> Callable[..., Any]:
             help="A keyword argument of MODEL, a Python literal; may be repeated.",
         ),
         click.option(
-            "--weights", type=FILE, metavar="FILE", help="Weights of MODEL, a safetensors file."
+            "--weights",
+            type=FILE,
+            metavar="PATH",
+            help="Weights: a safetensors file, a directory of shards, or a .pt or .bin file.",
+        ),
+        click.option(
+            "--trust-pickle",
+            is_flag=True,
+            help="Read weights that are pickles (.pt, .bin, native torch.distributed.checkpoint).",
         ),
         click.option(
             "--seed",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -79,8 +80,25 @@ def status(text: str) -> Iterator[None]:
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(escaped(text))):
+    with Console(stderr=True).status(escape(escaped(text))), own_code(text):
         yield
+
+
+@contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Run code of a model: its prints go to standard error, its exit is an error.
+
+    Raises:
+        PlancError: the code called ``sys.exit``; ``what`` was done.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as error:
+        raise PlancError(
+            f"{what}: its code ended the program (SystemExit: {error.code}); remove the call, or "
+            "put it under if __name__ == '__main__'"
+        ) from error
 
 
 def check_writable(path: Path | None, directories: bool = False) -> None:

@@ -441,9 +441,9 @@ def test_unknown_models_are_named_with_near_misses(fail: Run) -> None:
     assert "net" in fail("plan", "toy_models:nett")
     assert "'no_such_module'" in fail("plan", "no_such_module:net")
     assert "WIDTH" in fail("plan", "toy_models:WIDTH")
-    assert "not an nn.Module" in fail("plan", "toy_models:word")
-    assert "no such luck" in fail("plan", "toy_models:broken")
-    assert "depth=3" in fail("plan", MODEL, "--set", "depth=3")
+    assert "not an nn.Module" in fail("plan", "toy_models:word", *INPUT)
+    assert "no such luck" in fail("plan", "toy_models:broken", *INPUT)
+    assert "depth=3" in fail("plan", MODEL, *INPUT, "--set", "depth=3")
 
 
 def test_a_command_line_that_makes_no_sense_exits_with_2(fail: Run) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planc.cli.models import IMAGE, Given, input_option, model_options
+from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options
 from planc.cli.options import EXIT_CODES, json_option
 from planc.cli.terminal import print_json, say, status
 from planc.errors import PlancError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(epilog=EXIT_CODES)
 @click.argument("model")
 @click.argument("tensor", required=False)
-@input_option(IMAGE)
+@input_option(DEFAULT_INPUT)
 @model_options
 @json_option
 def explain(model: str, given: Given, tensor: str | None, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def explain(model: str, given: Given, tensor: str | None, as_json: bool) -> None
     """
     import planc
 
-    args = given.example_inputs()
+    args = given.example_inputs(model)
     built = given.build(model)
     with status(f"analysing {model}"):
         analysis = planc.analyze(planc.trace(built, args))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from planc.cli.models import IMAGE, Given, input_option, model_options, on_device
+from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options, on_device
 from planc.cli.options import EXIT_CODES, output_option
 from planc.cli.terminal import check_writable, note, show, status
 
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("model")
-@input_option(IMAGE)
+@input_option(DEFAULT_INPUT)
 @model_options
 @click.option(
     "--device", default="cpu", show_default=True, help="Device of MODEL, such as cpu or cuda:0."
@@ -32,7 +32,7 @@ def measure(
     import planc
     from planc.cli.report.latency import latency_table
 
-    args = given.example_inputs()
+    args = given.example_inputs(model)
     built = given.build(model)
     with status(f"measuring {model}"):
         analysis = planc.analyze(planc.trace(built, args))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planc.cli.models import IMAGE, Given, input_option, model_options
+from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
     EXIT_CODES,
@@ -97,7 +97,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     help="Keep the model's class, or allow changes that only its rewritten graph supports.",
 )
 @click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
-@input_option(IMAGE)
+@input_option(DEFAULT_INPUT)
 @model_options
 @click.option(
     "--meta",
@@ -133,7 +133,7 @@ def plan(
     """Compile a plan for MODEL, show it, and save it."""
     if (model is None) == (from_json is None):
         raise click.UsageError("name a MODEL, or a file with --from-json")
-    if meta and given.weights is None:
+    if meta and model is not None and given.weights_of(model) is None:
         raise click.UsageError("--meta reads the weights of MODEL from --weights: name them")
     asked = [name for name in _AMOUNTS if options[name] is not None]
     if from_masks is not None and asked:
@@ -146,9 +146,9 @@ def plan(
         result = _plan_in(from_json)
     else:
         assert model is not None
-        args = given.example_inputs()
-        stored = planc.StoredWeights(given.weights) if meta and given.weights else None
+        args = given.example_inputs(model)
         built = given.build(model, "meta" if meta else "cpu")
+        stored = given.stored(model, built) if meta else None
         measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             if from_masks is not None:

@@ -22,15 +22,15 @@ from planc.cli.terminal import say, status
 def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> None:
     """Prove PLAN on MODEL: apply it, run both models, compare with the masked original."""
     import planc
-    from planc.cli.named import assign_weights, read_weights
+    from planc.cli.weights import assign_stored
 
     loaded = planc.load_plan(plan_file)
-    args = given.example_inputs() if given.inputs else None  # None: those of the plan
+    args = given.example_inputs(model) if given.inputs else None  # None: those of the plan
     built = given.build(model)
     with status(f"verifying {plan_file}"):
         smaller = planc.apply(loaded, built)
         if result is not None:
-            assign_weights(smaller, read_weights(result), str(result))
+            assign_stored(smaller, result, given.trust_pickle)
         report = planc.verify(loaded, built, smaller, args)
     for check in report.checks:
         say(f"ok: {check}")

@@ -27,7 +27,7 @@ class StoredWeights(Mapping[str, torch.Tensor]):
     """The tensors of a file, or of shards with an index, read one at a time.
 
     A tensor is kept until the next one is read. ``meta`` has the same names with tensors on the
-    meta device: shapes and dtypes without values.
+    meta device: shapes and dtypes without values. ``prefix`` is a wrapper's, left out of the names.
     """
 
     @takes(path=a_path, model=optional(module), trust_pickle=a_flag, limits=limits_given)
@@ -58,11 +58,11 @@ class StoredWeights(Mapping[str, torch.Tensor]):
         """
         tensors = () if model is None else tensors_of(model)
         found = find_source(Path(path), tensors, trust_pickle, limits).entries()
-        prefix = prefix_of(found, {name for spec in tensors for name in spec.names})
+        self.prefix = prefix_of(found, {name for spec in tensors for name in spec.names})
         self._entries = {
-            name.removeprefix(prefix): place
+            name.removeprefix(self.prefix): place
             for name, place in found.items()
-            if name.startswith(prefix)
+            if name.startswith(self.prefix)
         }
         self._limits = limits
         self._last: tuple[str, torch.Tensor] | None = None

@@ -149,6 +149,15 @@ def test_torch_is_told_to_run_nothing_whatever_its_version_does_by_itself(
     assert told == [{"map_location": "meta", "weights_only": True}]
 
 
+def test_an_archive_of_more_than_tensors_says_what_it_holds(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "a.pt")
+    with pytest.raises(MalformedFile, match=r"it holds a torch\.nn\.modules\.linear\.Linear, as a"):
+        stored(tmp_path / "a.pt")
+    torch.jit.script(torch.nn.Linear(2, 3)).save(str(tmp_path / "b.pt"))
+    with pytest.raises(MalformedFile, match="it is a program of TorchScript; load it with"):
+        stored(tmp_path / "b.pt")
+
+
 class Own(torch.Tensor):
     """A kind of tensor of someone's own."""
 
