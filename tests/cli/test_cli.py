@@ -421,7 +421,7 @@ def test_verify_proves_a_plan_and_a_result(succeed: Run) -> None:
     assert "masked original" in succeed("verify", "a.planc", MODEL, "--weights", "in.safetensors")
     succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", "out.safetensors")
     stored = ("--weights", "in.safetensors", "--result", "out.safetensors")
-    assert "ok: " in succeed("verify", "a.planc", MODEL, *stored)
+    assert "\N{CHECK MARK} " in succeed("verify", "a.planc", MODEL, *stored)
 
 
 def test_verify_exits_with_4_when_two_rows_are_swapped(succeed: Run, fail: Run) -> None:

@@ -20,7 +20,10 @@ from planc.cli.terminal import say, status
 @input_option("those the plan was made with")
 @model_options
 def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> None:
-    """Prove PLAN on MODEL: apply it, run both models, compare with the masked original."""
+    """Prove PLAN on MODEL: apply it, run both models, compare with the masked original.
+
+    A check mark stands before what was shown, a dash before what was not, with the reason.
+    """
     import planc
     from planc.cli.weights import assign_stored
 
@@ -32,7 +35,6 @@ def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> No
         if result is not None:
             assign_stored(smaller, result, given.trust_pickle)
         report = planc.verify(loaded, built, smaller, args)
-    for check in report.checks:
-        say(f"ok: {check}")
+    say(str(report))
     if report.error is not None:
         say(f"largest relative error against the masked original: {report.error:.2g}")
