@@ -66,7 +66,8 @@ def load_model(
                 model = factory(**(kwargs or {}))
         except Exception as error:
             raise PlancError(
-                f"{name}({given}) failed: {described(error)}; check the keyword arguments"
+                f"{name}({given}) failed: {described(error)}; check the keyword arguments, or "
+                "see its traceback with --debug"
             ) from error
     if not isinstance(model, nn.Module):
         raise PlancError(f"{name} returned {type(model).__name__}, not an nn.Module")
@@ -217,7 +218,7 @@ def _module_in(path: Path) -> ModuleType:
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, Exception):
-            raise PlancError(f"importing {path.name} failed: {described(error)}") from error
+            raise _unimported(path.name, error) from error
         raise
     return module
 
@@ -229,13 +230,17 @@ def _imported(source: str) -> ModuleType:
         return importlib.import_module(source)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{source}.".startswith(f"{error.name}."):
-            raise PlancError(f"importing {source} failed: {error}") from error
+            raise _unimported(source, error) from error
         raise PlancError(
             f"there is no module {source!r} (no {error.name!r} in this directory or among the "
             f"installed packages); MODEL is {FORMS}"
         ) from None
     except Exception as error:
-        raise PlancError(f"importing {source} failed: {described(error)}") from error
+        raise _unimported(source, error) from error
+
+
+def _unimported(source: str, error: Exception) -> PlancError:
+    return PlancError(f"importing {source} failed: {described(error)}; --debug shows where")
 
 
 def _attribute(module: ModuleType, source: str, name: str) -> Factory:

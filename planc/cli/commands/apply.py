@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from planc.cli.models import Given, model_options
-from planc.cli.options import EXIT_CODES, FILE, weights_output_option
+from planc.cli.options import FILE, weights_output_option
 from planc.cli.terminal import check_writable, note, status
 from planc.errors import PlancError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MIB = 1 << 20
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.argument("model", required=False)
 @model_options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options
-from planc.cli.options import EXIT_CODES, json_option
+from planc.cli.options import json_option
 from planc.cli.terminal import print_json, say, status
 from planc.errors import PlancError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from planc.analysis import Analysis
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("model")
 @click.argument("tensor", required=False)
 @input_option(DEFAULT_INPUT)

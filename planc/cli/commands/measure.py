@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options, on_device
-from planc.cli.options import EXIT_CODES, output_option
+from planc.cli.options import output_option
 from planc.cli.terminal import check_writable, note, show, status
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("model")
 @input_option(DEFAULT_INPUT)
 @model_options

@@ -11,7 +11,6 @@ import click
 from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
-    EXIT_CODES,
     FILE,
     RANKINGS,
     budget_options,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("model", required=False)
 @ratio_option("Share of the units to remove; a half where no budget is given.")
 @budget_options

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from planc.cli.options import EXIT_CODES, FILE, weights_output_option
+from planc.cli.options import FILE, weights_output_option
 from planc.cli.terminal import check_writable, note, status
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("weights", type=FILE)
 @click.option(
     "--removed",

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from planc.cli.models import Given, input_option, model_options
-from planc.cli.options import EXIT_CODES, FILE
+from planc.cli.options import FILE
 from planc.cli.terminal import say, status
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.argument("model")
 @click.option(
