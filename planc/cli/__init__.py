@@ -86,7 +86,9 @@ def _told(error: Exception) -> tuple[int, str]:
         error.show(shown)
         return error.exit_code, shown.getvalue().rstrip("\n")
     if isinstance(error, PlancError):
-        return _UNPROVEN if isinstance(error, VerificationError) else 1, f"planc: {error}"
+        advice = "; --input gives their shapes" if "example inputs have the" in str(error) else ""
+        code = _UNPROVEN if isinstance(error, VerificationError) else 1
+        return code, f"planc: {error}{advice}"
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         return 1, f"planc: {name}{error.strerror or error}{_swapped(error)}"

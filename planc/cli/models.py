@@ -64,11 +64,14 @@ class Given:
     def stored(self, model: str, built: nn.Module) -> StoredWeights | None:
         """The weights of ``model`` for reading one by one, None where there are none."""
         import planc
+        from planc.cli.weights import check_weights
 
         path = self.weights_of(model)
         if path is None:
             return None
-        return planc.StoredWeights(path, model=built, trust_pickle=self.trust_pickle)
+        stored = planc.StoredWeights(path, model=built, trust_pickle=self.trust_pickle)
+        check_weights(built, stored.meta, str(path))
+        return stored
 
     def example_inputs(self, model: str) -> tuple[torch.Tensor, ...]:
         """Return random example inputs of the given shapes, for torchvision's models an image.
@@ -127,7 +130,7 @@ def model_options(command: Command) -> Callable[..., Any]:
         ),
         click.option(
             "--seed",
-            type=click.IntRange(0),
+            type=click.IntRange(0, 2**63 - 1),
             default=0,
             show_default=True,
             help="Of random weights (where none are given), inputs and scores.",

@@ -89,15 +89,18 @@ def own_code(what: str) -> Iterator[None]:
     """Run code of a model: its prints go to standard error, its exit is an error.
 
     Raises:
-        PlancError: the code called ``sys.exit``; ``what`` was done.
+        PlancError: the code raised SystemExit, or another exception that is no error; ``what`` was
+            being done.
     """
     try:
         with redirect_stdout(sys.stderr):
             yield
-    except SystemExit as error:
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         raise PlancError(
-            f"{what}: its code ended the program (SystemExit: {error.code}); remove the call, or "
-            "put it under if __name__ == '__main__'"
+            f"{what}: its code ended the program ({type(error).__name__}: {error}); remove the "
+            "call, or put it under if __name__ == '__main__'"
         ) from error
 
 

@@ -47,14 +47,16 @@ def check_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], origin:
     Raises:
         StaleError: a name is missing or unknown, or a shape differs.
     """
+    from planc.modules.tables import tensors_of
+
     state = model.state_dict()
-    stored = {tensor.data_ptr() for name, tensor in state.items() if name in weights}
+    tied = {name: spec.names for spec in tensors_of(model) for name in spec.names}
     for name, tensor in state.items():
         if name not in weights:
-            if tensor.data_ptr() in stored:  # tied to a stored one
+            if any(other in weights for other in tied.get(name, ())):
                 continue
             raise StaleError(
-                f"{origin} has no {name}{near(name, weights)}: other model or version?"
+                f"{origin} has no {name}: it is of another model or version{near(name, weights)}"
             )
         if weights[name].shape != tensor.shape:
             raise StaleError(

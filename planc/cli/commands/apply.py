@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from planc.cli import options
 from planc.cli.models import Given, model_options
 from planc.cli.options import FILE, weights_output_option
 from planc.cli.terminal import check_writable, note, status
@@ -33,6 +34,7 @@ _MIB = 1 << 20
 @click.option(
     "--sha256",
     metavar="HEX",
+    callback=options.sha256,
     help="Digest of the reviewed plan file; any other file is refused.",
 )
 @click.option(
@@ -70,6 +72,8 @@ def apply(
         raise click.UsageError("name a MODEL, or the weights with --weights, or both")
     if keep_removed is not None and source is None:
         raise click.UsageError("--keep-removed keeps values of --weights: name them")
+    if keep_removed is not None and keep_removed.absolute() == output.absolute():
+        raise click.UsageError(f"--keep-removed and -o name {output} both: name two places")
     from planc.files.formats.kinds import load_any
     from planc.plan.masks import MaskPlan
     from planc.plan.plan import Plan

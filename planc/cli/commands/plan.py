@@ -180,11 +180,19 @@ def _plan_in(path: Path) -> Plan:
     from planc.cli.report.plain import plan_from_json
     from planc.files.disk.atomic import read_file
     from planc.files.disk.limits import DEFAULT
+    from planc.files.formats.nature import START, nature
 
     try:
-        plain = json.loads(read_file(path, DEFAULT.file))
+        content = read_file(path, DEFAULT.file)
+        name, use = nature(content[:START])
+        if name not in ("", "JSON", "text"):
+            raise PlancError(f"{path}: is {name}, not JSON of planc show --json; {use}")
+        plain = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise PlancError(f"{path}: not JSON: {error}") from None
     if not isinstance(plain, dict):
         raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
-    return plan_from_json(plain)
+    try:
+        return plan_from_json(plain)
+    except PlancError as error:
+        raise PlancError(f"{path}: {error}") from None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from planc.errors import PlancError, StalePlan
+from planc.errors import AlreadyApplied, PlancError, StalePlan
 from planc.files.cut import configuration
 from planc.files.cut.besides import besides, copy_besides
 from planc.files.cut.layout import Layout, lay_out
@@ -212,8 +212,8 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
     shapes = {name: entry.shape for name, (_, entry) in found.entries().items()}
     try:
         check_state_dict(plan, shapes)
-    except StalePlan as error:
-        raise StalePlan(f"{found.directory}: {error}{_wrapped(plan, shapes)}") from None
+    except (StalePlan, AlreadyApplied) as error:
+        raise type(error)(f"{found.where}: {error}{_wrapped(plan, shapes)}") from None
     check_apart(found, target)
 
 

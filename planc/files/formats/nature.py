@@ -19,7 +19,7 @@ _USES = {
     b"planc/mask": "planc show prints it, planc apply takes it as PLAN",
 }
 _TORCH = "a PyTorch file (.pt)", f"{_AS_WEIGHTS}, with --trust-pickle"
-_TEXTS = (
+_BEGINNINGS = (
     (b"version https://git-lfs", "a pointer of Git LFS", "run git lfs pull"),
     (b"{", "JSON", "planc plan --from-json takes the output of planc show --json"),
     (b"<", "an HTML page", "name the plan it was made from"),
@@ -44,10 +44,18 @@ def nature(start: bytes) -> tuple[str, str]:
         return _TORCH
     if start[8:9] == b"{" and start[5:8] == bytes(3):  # a header below a terabyte
         return SAFETENSORS, f"planc inspect prints it, {_AS_WEIGHTS}"
-    for begin, name, use in _TEXTS:
+    for begin, name, use in _BEGINNINGS:
         if start.lstrip().startswith(begin):
             return name, use
-    return "", ""
+    if not start:
+        return "an empty file", "copy it again"
+    return ("text", "name another file") if _is_text(start) else ("", "")
+
+
+def _is_text(start: bytes) -> bool:
+    """True for printable UTF-8, perhaps cut within a character."""
+    text = start.decode(errors="replace").rstrip("\ufffd")
+    return all(character.isprintable() or character in "\t\r\n" for character in text)
 
 
 def start_of(path: str | os.PathLike[str]) -> bytes:
