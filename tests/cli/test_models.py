@@ -265,3 +265,24 @@ def test_a_print_to_the_original_standard_output_is_all_that_a_model_can_do() ->
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert isinstance(json.loads(done.stdout), (list, dict))
     assert "building" in done.stderr
+
+
+def test_explain_takes_modules_patterns_and_plans(capsys: pytest.CaptureFixture[str]) -> None:
+    planned("mine:build", *INPUT)
+    capsys.readouterr()
+
+    def told(*arguments: str) -> str:
+        assert run(["explain", *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert "belong to group body.0.weight:0 (16 channels)" in told("mine:build", "body", *INPUT)
+    assert "to free it: declare that the output may shrink" in told("mine:build", *INPUT)
+    assert "kernel" not in told("mine:build", *INPUT)
+    plan = told("a.planc")
+    assert plan == "body.0.weight:0 (16 channels): 8 removed, 8 kept\n"
+    assert "  3 members leave together:\n    body.0.weight:0\n" in told("a.planc", "body.*")
+    [group] = json.loads(told("a.planc", "body.*", "--json"))
+    assert group["members"] == ["body.0.weight:0", "body.0.bias:0", "head.weight:1"]
+    assert len(group["removed"]) == 8
+    assert run(["explain", "a.planc", "boddy"]) == 1
+    assert "no group has a tensor, module or name 'boddy'" in capsys.readouterr().err
