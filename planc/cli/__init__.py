@@ -16,6 +16,7 @@ import click
 
 from planc import __version__
 from planc.cli.commands.apply import apply
+from planc.cli.commands.calibrate import calibrate
 from planc.cli.commands.diff import diff
 from planc.cli.commands.explain import explain
 from planc.cli.commands.inspect import inspect
@@ -47,7 +48,20 @@ def cli() -> None:
 cli.params.append(debug_option())
 
 
-_COMMANDS = (plan, mask, measure, show, explain, apply, inspect, restore, verify, diff, report)
+_COMMANDS = (
+    plan,
+    mask,
+    calibrate,
+    measure,
+    show,
+    explain,
+    apply,
+    inspect,
+    restore,
+    verify,
+    diff,
+    report,
+)
 for _command in _COMMANDS:
     cli.add_command(dressed(_command))
 

@@ -12,7 +12,19 @@ _HEADINGS: dict[str, tuple[str, ...]] = {
     "Choice": ("criterion", "collected", "ranking", "global_ranking", "all_together", "largest"),
     "Limits": ("round_to", "floor", "cap", "equal", "n_of_m", "along"),
     "Scope": ("keep", "only", "kinds", "rows", "ratios"),
-    "Model": ("inputs", "settings", "weights", "trust_pickle", "seed", "device", "threads", "meta"),
+    "Model": (
+        "inputs",
+        "settings",
+        "weights",
+        "trust_pickle",
+        "seed",
+        "device",
+        "threads",
+        "meta",
+        "data",
+        "loss",
+        "batches",
+    ),
     _OTHER: (),
 }
 
@@ -23,7 +35,8 @@ EXAMPLES = {
         "plan net.py:build --input 1x3x32x32 --weights net.pt --trust-pickle -o net.planc",
     ),
     "calibrate": (
-        "calibrate net.py:build --data net.py:batches --criterion taylor -o net.statistics",
+        "calibrate net.py:build --data net.py:loader --criterion taylor --loss cross_entropy "
+        "-o net.statistics",
     ),
     "mask": ("mask torchvision:resnet18 --n-of-m 2:4 --only '*.conv*' -o sparse.masks",),
     "measure": ("measure torchvision:resnet18 --threads 4 -o here.latency",),

@@ -15,7 +15,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -99,6 +99,45 @@ def _factory(name: str) -> Factory:
     library, colon, model = name.partition(":")
     if colon and library in _LIBRARIES:
         return _LIBRARIES[library](model)
+    factory = _object(name)
+    if not callable(factory):
+        source, _, attribute = name.rpartition(":")
+        raise PlancError(f"module {source!r} cannot call {attribute!r}")
+    found: Factory = factory
+    return found
+
+
+def find_object(name: str) -> Any:
+    """The object that ``file.py:name`` or ``package.module:name`` stands for.
+
+    Raises:
+        PlancError: there is none.
+    """
+    if ":" not in name.strip(":"):
+        raise PlancError(f"{name!r} names no object: write file.py:NAME or package.module:NAME")
+    with own_code(f"importing {name}"):
+        return _object(name)
+
+
+def load_batches(name: str, seed: int = 0) -> Iterator[Any]:
+    """The batches of ``name``: an iterable, or what a function returns.
+
+    Raises:
+        PlancError: there is no such object, the function fails, or it gives no batches.
+    """
+    with torch.random.fork_rng(devices=[]), own_code(name):
+        torch.manual_seed(seed)
+        found = find_object(name)
+        try:
+            return iter(found() if callable(found) else found)
+        except Exception as error:
+            raise PlancError(
+                f"{name} gives no batches: {described(error)}; name a list, a data loader or a "
+                "function without arguments that returns one"
+            ) from error
+
+
+def _object(name: str) -> Any:
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
         raise _no_model(name)
@@ -243,17 +282,12 @@ def _unimported(source: str, error: Exception) -> PlancError:
     return PlancError(f"importing {source} failed: {described(error)}; --debug shows where")
 
 
-def _attribute(module: ModuleType, source: str, name: str) -> Factory:
+def _attribute(module: ModuleType, source: str, name: str) -> Any:
     try:
-        factory = attrgetter(name)(module)
+        return attrgetter(name)(module)
     except AttributeError:
-        factory = None
-    if not callable(factory):
         public = [n for n, value in vars(module).items() if callable(value) and n[:1] != "_"]
-        kind = "has no factory" if factory is None else "cannot call"
-        raise PlancError(f"module {source!r} {kind} {name!r}{near(name, public)}")
-    found: Factory = factory
-    return found
+        raise PlancError(f"module {source!r} has no factory {name!r}{near(name, public)}") from None
 
 
 def _copied(model: nn.Module, device: str) -> nn.Module:

@@ -33,8 +33,8 @@ class _File(click.Path):
 FILE = _File(path_type=Path)
 
 # the names in planc.criteria and planc.compile, repeated because importing those imports torch
-_CALIBRATED = ("taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "variance", "wanda")
-CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *_CALIBRATED)
+CALIBRATED = ("taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "variance", "wanda")
+CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *CALIBRATED)
 RANKINGS = ("uniform", "global", "isomorphic", "per_cost")
 
 _LARGE = {"k": 10**3, "M": 10**6, "G": 10**9}

@@ -155,6 +155,50 @@ def test_statistics_decide_where_a_criterion_needs_them(fail: Run) -> None:
     assert "needs statistics of squared_gradient, these have inputs over 1 batches" in said
 
 
+def test_calibrate_writes_what_the_library_collects(fail: Run, succeed: Run) -> None:
+    Path("data.py").write_text(
+        "import torch\n"
+        "torch.manual_seed(3)\n"
+        "loader = [[torch.randn(2, 3, 8, 8), torch.tensor([1, 0])] for _ in range(3)]\n"
+        "def images(): return (batch[0] for batch in loader)\n"
+        "def loss(model, batch): return model(batch[0]).square().mean()\n"
+    )
+    model = load_model(MODEL, {}, 0)
+    torch.manual_seed(3)
+    pairs = [(torch.randn(2, 3, 8, 8), torch.tensor([1, 0])) for _ in range(3)]
+    images = [batch[0] for batch in pairs]
+
+    def cross_entropy(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def square(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return model(batch[0]).square().mean()
+
+    for options, expected in (
+        (("data.py:images", "--criterion", "wanda"), planc.calibrate(model, images, "wanda")),
+        (
+            ("data:images", "--criterion", "wanda", "--batches", "2"),
+            planc.calibrate(model, images[:2], "wanda"),
+        ),
+        (
+            ("data:loader", "--criterion", "taylor", "--criterion", "obd", "--loss", "data:loss"),
+            planc.calibrate(model, pairs, ["taylor", "obd"], square),
+        ),
+        (
+            ("data:loader", "--criterion", "taylor", "--loss", "cross_entropy"),
+            planc.calibrate(model, pairs, "taylor", cross_entropy),
+        ),
+    ):
+        succeed("calibrate", MODEL, "--data", *options, "-o", "s.safetensors")
+        found = planc.load_statistics("s.safetensors")
+        assert found.batches == expected.batches
+        assert found.tensors.keys() == expected.tensors.keys()
+        for name, tensor in expected.tensors.items():
+            assert torch.equal(found.tensors[name], tensor)
+    plan = planned("t.planc", "--criterion", "taylor", "--statistics", "s.safetensors")
+    assert plan.provenance[0].criterion == "taylor per element, p=2"
+
+
 def test_options_reach_the_plan() -> None:
     [group] = [g for g in planned("a.planc", "--ratio", "0.25").groups if g.name == "0.0.weight:0"]
     assert len(group.removed) == 4

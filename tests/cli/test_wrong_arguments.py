@@ -75,6 +75,13 @@ def leave():
 
 
 word = "torch"
+nothing = []
+
+
+def batches():
+    import torch
+
+    return [torch.randn(2, 3, 8, 8) for _ in range(3)]
 """
 INPUT = ("--input", "2x3x8x8")
 PLAN = ("plan", "toy:net", *INPUT)
@@ -155,6 +162,12 @@ PLACES: list[tuple[str, str]] = [
     ("plan toy:net --input 2x3x8x8 --from-masks FILE -o out", "a.masks"),
     ("mask FILE -o out", "toy:net"),
     ("measure FILE --input 2x3x8x8 -o out", "toy:net"),
+    ("calibrate FILE --data toy:batches --criterion wanda -o out", "toy:net"),
+    ("calibrate toy:net --data FILE --criterion wanda -o out", ""),
+    (
+        "calibrate toy:net --data toy:batches --criterion wanda --weights FILE -o out",
+        "w.safetensors",
+    ),
     ("explain FILE --input 2x3x8x8", "toy:net a.planc"),
 ]
 
@@ -303,6 +316,21 @@ WRONG = """
 1 mask toy:odd
 1 measure toy:net --input 2x3x8x8 --device nonsense
 2 measure toy:net --input 2x3x8x8 --threads 0
+2 calibrate
+2 calibrate toy:net --criterion wanda -o out
+2 calibrate toy:net --data toy:batches -o out
+2 calibrate toy:net --data toy:batches --criterion wanda
+2 calibrate toy:net --data toy:batches --criterion l2 -o out
+2 calibrate toy:net --data toy:batches --criterion wanda --batches 0 -o out
+1 calibrate toy:net --data toy:batches --criterion taylor -o out
+1 calibrate toy:net --data toy:batches --criterion taylor --loss no_loss -o out
+1 calibrate toy:net --data toy:batches --criterion taylor --loss toy:none -o out
+1 calibrate toy:net --data toy:word --criterion wanda -o out
+1 calibrate toy:net --data toy:none --criterion wanda -o out
+1 calibrate toy:net --data toy:needs --criterion wanda -o out
+1 calibrate toy:net --data toy:nothing --criterion wanda -o out
+1 calibrate toy:net --data toy:batches --criterion wanda --device nonsense -o out
+1 calibrate toy:net --data toy:batches --criterion wanda -o folder
 2 mask toy:net --n-of-m 4
 1 mask toy:net --n-of-m 5:4
 1 mask toy:net --n-of-m 0:0

@@ -44,7 +44,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     "collected",
     type=FILE,
     metavar="FILE",
-    help="Statistics of planc.calibrate, for criteria from taylor on.",
+    help="Statistics of planc calibrate, for criteria from taylor on.",
 )
 @click.option(
     "--ranking",
