@@ -48,21 +48,8 @@ def cli() -> None:
 cli.params.append(debug_option())
 
 
-_COMMANDS = (
-    plan,
-    mask,
-    calibrate,
-    measure,
-    show,
-    explain,
-    apply,
-    inspect,
-    restore,
-    verify,
-    diff,
-    report,
-)
-for _command in _COMMANDS:
+_MADE, _REVIEWED = (plan, mask, calibrate, measure), (show, explain, diff, report)
+for _command in (*_MADE, *_REVIEWED, apply, inspect, restore, verify):
     cli.add_command(dressed(_command))
 
 

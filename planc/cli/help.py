@@ -21,10 +21,8 @@ _HEADINGS: dict[str, tuple[str, ...]] = {
         "device",
         "threads",
         "meta",
-        "data",
-        "loss",
-        "batches",
     ),
+    "Data": ("data", "loss", "batches"),
     _OTHER: (),
 }
 
@@ -35,8 +33,8 @@ EXAMPLES = {
         "plan net.py:build --input 1x3x32x32 --weights net.pt --trust-pickle -o net.planc",
     ),
     "calibrate": (
-        "calibrate net.py:build --data net.py:loader --criterion taylor --loss cross_entropy "
-        "-o net.statistics",
+        "calibrate net.py:build --data net.py:loader --criterion wanda -o net.statistics",
+        "calibrate net.py:build --data net.py:loader --criterion taylor --loss mse_loss -o net.stats",
     ),
     "mask": ("mask torchvision:resnet18 --n-of-m 2:4 --only '*.conv*' -o sparse.masks",),
     "measure": ("measure torchvision:resnet18 --threads 4 -o here.latency",),

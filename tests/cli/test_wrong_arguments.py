@@ -163,7 +163,7 @@ PLACES: list[tuple[str, str]] = [
     ("mask FILE -o out", "toy:net"),
     ("measure FILE --input 2x3x8x8 -o out", "toy:net"),
     ("calibrate FILE --data toy:batches --criterion wanda -o out", "toy:net"),
-    ("calibrate toy:net --data FILE --criterion wanda -o out", ""),
+    ("calibrate toy:net --data FILE --criterion wanda -o out", "toy:net"),
     (
         "calibrate toy:net --data toy:batches --criterion wanda --weights FILE -o out",
         "w.safetensors",
