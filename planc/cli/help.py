@@ -12,16 +12,7 @@ _HEADINGS: dict[str, tuple[str, ...]] = {
     "Choice": ("criterion", "collected", "ranking", "global_ranking", "all_together", "largest"),
     "Limits": ("round_to", "floor", "cap", "equal", "n_of_m", "along"),
     "Scope": ("keep", "only", "kinds", "rows", "ratios"),
-    "Model": (
-        "inputs",
-        "settings",
-        "weights",
-        "trust_pickle",
-        "seed",
-        "device",
-        "threads",
-        "meta",
-    ),
+    "Model": ("inputs", "settings", "weights", "trust_pickle", "seed", "device", "threads", "meta"),
     "Data": ("data", "loss", "batches"),
     _OTHER: (),
 }
@@ -34,7 +25,7 @@ EXAMPLES = {
     ),
     "calibrate": (
         "calibrate net.py:build --data net.py:loader --criterion wanda -o net.statistics",
-        "calibrate net.py:build --data net.py:loader --criterion taylor --loss mse_loss -o net.stats",
+        "calibrate net.py:build --data net.py:loader --criterion taylor --loss mse_loss -o grads",
     ),
     "mask": ("mask torchvision:resnet18 --n-of-m 2:4 --only '*.conv*' -o sparse.masks",),
     "measure": ("measure torchvision:resnet18 --threads 4 -o here.latency",),

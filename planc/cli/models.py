@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from planc.cli.options import FILE, Command, literal, pairs
 from planc.cli.terminal import status
@@ -92,6 +94,29 @@ class Given:
         items = self.inputs or (shape(IMAGE),)
         args, _ = materialise(("tuple", ("tuple", *items), ("dict",)), seed=self.seed)
         return args
+
+
+class _Model(click.types.StringParamType):
+    """The name of a model; the shell completes those of torchvision and timm."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        library, colon, start = incomplete.partition(":")
+        if not colon:
+            libraries = (f"{name}:" for name in _LIBRARIES if name.startswith(library))
+            return [*map(CompletionItem, libraries), CompletionItem(incomplete, type="file")]
+        if library not in _LIBRARIES:
+            return []
+        try:
+            known = import_module(_LIBRARIES[library]).list_models()
+        except ImportError:  # timm is not installed everywhere
+            return []
+        return [CompletionItem(f"{library}:{name}") for name in known if name.startswith(start)]
+
+
+_LIBRARIES = {"torchvision": "torchvision.models", "timm": "timm"}
+MODEL = _Model()
 
 
 def model_options(command: Command) -> Callable[..., Any]:

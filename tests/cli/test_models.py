@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.shell_completion import ShellComplete
 from torch import nn
 
 import planc
-from planc.cli import run
+from planc.cli import cli, run
 from planc.cli.named import load_model
 from planc.errors import PlancError
 
@@ -151,6 +152,33 @@ def test_a_name_without_a_model_is_one_line(
     assert run(["plan", model, *INPUT]) == 1
     [line] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("planc:")]
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("torchvision:resnet10", ["torchvision:resnet101"]),
+        ("torchvision:nothing", []),
+        ("torch", ["torchvision:", "torch"]),
+        ("", ["torchvision:", "timm:", ""]),
+        ("mine:bu", []),
+        ("timm:resnet10t", ["timm:resnet10t"]),
+    ],
+)
+def test_the_shell_completes_names_of_models(start: str, expected: list[str]) -> None:
+    if start.startswith("timm:"):
+        pytest.importorskip("timm")
+    complete = ShellComplete(cli, {}, "planc", "_PLANC_COMPLETE")
+    for command in (["plan"], ["verify", "a.planc"], ["apply", "a.planc"]):
+        assert [item.value for item in complete.get_completions(command, start)] == expected
+
+
+def test_a_library_that_is_not_installed_completes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    complete = ShellComplete(cli, {}, "planc", "_PLANC_COMPLETE")
+    assert complete.get_completions(["plan"], "timm:resnet10t") == []
+    with pytest.raises(PlancError, match=r"timm:resnet10t needs timm: .*; pip install timm"):
+        load_model("timm:resnet10t")
 
 
 def test_a_file_that_does_not_import_is_named_with_its_line(

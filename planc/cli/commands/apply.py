@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from planc.cli import options
-from planc.cli.models import Given, model_options
+from planc.cli.models import MODEL, Given, model_options
 from planc.cli.options import FILE, weights_output_option
 from planc.cli.terminal import check_writable, note, status
 from planc.errors import PlancError
@@ -28,7 +28,7 @@ _MIB = 1 << 20
 
 @click.command()
 @click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.argument("model", required=False)
+@click.argument("model", type=MODEL, required=False)
 @model_options
 @weights_output_option("The smaller weights: a .safetensors file, or a new directory.")
 @click.option(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from planc.cli.models import Given, model_options, on_device
+from planc.cli.models import MODEL, Given, model_options, on_device
 from planc.cli.options import CALIBRATED, FILE
 from planc.cli.terminal import check_writable, note, status
 
@@ -16,7 +16,7 @@ _LOSSES = ("cross_entropy", "mse_loss")
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--data",
     required=True,

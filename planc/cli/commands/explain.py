@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options
+from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
 from planc.cli.options import json_option
 from planc.cli.terminal import print_json, say, status
 from planc.errors import PlancError
 
 
 @click.command()
-@click.argument("model", metavar="MODEL|PLAN")
+@click.argument("model", type=MODEL, metavar="MODEL|PLAN")
 @click.argument("name", required=False)
 @input_option(DEFAULT_INPUT)
 @model_options

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from planc.cli.models import Given, model_options
+from planc.cli.models import MODEL, Given, model_options
 from planc.cli.options import n_of_m, name_options, output_option, ratio_option
 from planc.cli.terminal import check_writable, note, show, status
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @ratio_option("Share of the elements to remove; a half where no pattern is given.")
 @click.option(
     "--n-of-m",

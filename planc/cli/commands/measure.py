@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options, on_device
+from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options, on_device
 from planc.cli.options import output_option
 from planc.cli.terminal import check_writable, note, show, status
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @input_option(DEFAULT_INPUT)
 @model_options
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from planc.cli.models import DEFAULT_INPUT, Given, input_option, model_options
+from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
     FILE,
@@ -29,7 +29,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", type=MODEL, required=False)
 @ratio_option("Share of the units to remove; a half where no budget is given.")
 @budget_options
 @click.option(

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from planc.cli.models import Given, input_option, model_options
+from planc.cli.models import MODEL, Given, input_option, model_options
 from planc.cli.options import FILE
 from planc.cli.terminal import say, status
 
 
 @click.command()
 @click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--result", type=FILE, metavar="FILE", help="Smaller weights to check, from planc apply."
 )
