@@ -42,7 +42,7 @@ EXAMPLES = {
     "restore": ("restore smaller --removed removed -o original",),
     "verify": ("verify half.planc torchvision:resnet50 --result smaller.safetensors",),
     "diff": ("diff half.planc third.planc",),
-    "report": ("report half.planc -o half.html",),
+    "report": ("report half.planc third.planc -o plans.html",),
 }
 _TAKES_FACTORIES = """\b
 MODEL is one of:

@@ -137,6 +137,18 @@ def load_batches(name: str, seed: int = 0) -> Iterator[Any]:
             ) from error
 
 
+def find_loss(name: str | None) -> Callable[[nn.Module, Any], Any] | None:
+    """The loss of that name: a function of torch on pairs (inputs, targets), or an object's.
+
+    Raises:
+        PlancError: there is none.
+    """
+    if name not in ("cross_entropy", "mse_loss"):
+        return None if name is None else find_object(name)
+    measure = getattr(nn.functional, name)
+    return lambda model, batch: measure(model(batch[0]), batch[1])
+
+
 def _object(name: str) -> Any:
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:

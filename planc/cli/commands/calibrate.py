@@ -12,8 +12,6 @@ from planc.cli.models import MODEL, Given, model_options, on_device
 from planc.cli.options import CALIBRATED, FILE
 from planc.cli.terminal import check_writable, note, status
 
-_LOSSES = ("cross_entropy", "mse_loss")
-
 
 @click.command()
 @click.argument("model", type=MODEL)
@@ -60,31 +58,17 @@ def calibrate(
     """
     check_writable(output)
     import planc
-    from planc.cli.named import load_batches
+    from planc.cli.named import find_loss, load_batches
 
     built = given.build(model)
     with status(f"calibrating {model} on {data}"):
         built, _ = on_device(built, (), device)
         found = load_batches(data, given.seed)
         moved = (_moved(batch, device) for batch in islice(found, batches))
-        collected = planc.calibrate(built, moved, list(criteria), _loss(loss))
+        collected = planc.calibrate(built, moved, list(criteria), find_loss(loss))
     planc.save_statistics(collected, output)
     wanted = f"planc plan {model} --criterion {criteria[0]} --statistics {output}"
     note(f"wrote {output}: statistics of {collected.batches} batches; {wanted} reads them")
-
-
-def _loss(name: str | None) -> Any:
-    """Return the function that the option names, None for none."""
-    if name is None:
-        return None
-    if name not in _LOSSES:
-        from planc.cli.named import find_object
-
-        return find_object(name)
-    from torch.nn import functional
-
-    measure = getattr(functional, name)
-    return lambda model, batch: measure(model(batch[0]), batch[1])
 
 
 def _moved(batch: Any, device: str) -> Any:

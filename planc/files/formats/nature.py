@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import getincrementaldecoder
 from pathlib import Path
 
 from planc.errors import NotAPlancFile
@@ -54,7 +55,10 @@ def nature(start: bytes) -> tuple[str, str]:
 
 def _is_text(start: bytes) -> bool:
     """True for printable UTF-8, perhaps cut within a character."""
-    text = start.decode(errors="replace").rstrip("\ufffd")
+    try:
+        text = getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
     return all(character.isprintable() or character in "\t\r\n" for character in text)
 
 

@@ -42,6 +42,8 @@ FILES = {
     "an HDF5 file": b"\x89HDF\r\n\x1a\n",
     "a GGUF file": b"GGUF\3\0\0\0",
     "a gzip file": b"\x1f\x8b\x08",
+    "an empty file": b"",
+    "text": "a word, cut within the last letter: \u00e9".encode()[:-1],
 }
 
 
@@ -82,7 +84,7 @@ def test_planc_files_are_named_where_others_are_read(kind: bytes, tmp_path: Path
             planc.load_plan(tmp_path / "a")
 
 
-@pytest.mark.parametrize("start", [b"", b"abc", b"\x80\6", b"\x80", b"PK\5\6", b"\0" * 8])
+@pytest.mark.parametrize("start", [bytes(3), b"\x80\6", b"\x80", b"PK\5\6", bytes(8), b"a\xff"])
 def test_unknown_content_has_no_name(start: bytes) -> None:
     assert nature(start) == ("", "")
 
