@@ -155,7 +155,8 @@ def model_options(command: Command) -> Callable[..., Any]:
         ),
         click.option(
             "--seed",
-            type=click.IntRange(0, 2**63 - 1),
+            type=click.IntRange(0),
+            callback=_seed,
             default=0,
             show_default=True,
             help="Of random weights (where none are given), inputs and scores.",
@@ -177,6 +178,12 @@ def shape(text: str) -> Shape:
     if not all(size.isdecimal() for size in sizes.split("x")):
         raise ValueError(f"{text!r}: write sizes with x between, as 1x3x224x224 or 2x16:int64")
     return "tensor", tuple(map(int, sizes.split("x"))), dtype or "float32"
+
+
+def _seed(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    if value >= 1 << 63:
+        raise click.BadParameter(f"{value}: write a number below 2**63", ctx, param)
+    return value
 
 
 def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> Any:
