@@ -583,6 +583,22 @@ def test_a_directory_is_replaced_on_request(succeed: Run, fail: Run) -> None:
         assert "0.0.weight:0" in succeed("inspect", "out")
 
 
+def test_only_the_result_of_the_same_plan_is_applied_already(succeed: Run, fail: Run) -> None:
+    planned("a.planc", "--criterion", "random", "--seed", "1")
+    planned("b.planc", "--criterion", "random", "--seed", "2")
+    weights("in.safetensors")
+    for name in ("out.safetensors", "out"):
+        succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", name)
+        again = fail("apply", "a.planc", "--weights", name, "-o", "more.safetensors")
+        assert "these are the shapes of the plan's result" in again
+        other = fail("apply", "b.planc", "--weights", name, "-o", "more.safetensors")
+        assert "was pruned by another plan, to the same shapes" in other
+    save_file(load_file("out.safetensors"), "plain.safetensors")  # without planc's record
+    for plan in ("a.planc", "b.planc"):
+        plain = fail("apply", plan, "--weights", "plain.safetensors", "-o", "more.safetensors")
+        assert "these are the shapes of the plan's result" in plain
+
+
 def test_restore_gives_the_original_file_back(succeed: Run) -> None:
     planned("a.planc")
     weights("in.safetensors")

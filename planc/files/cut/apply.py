@@ -26,6 +26,7 @@ from planc.files.disk.atomic import read_file, replacing
 from planc.files.disk.directories import prepare
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.disk.staging import joining, staging
+from planc.files.formats.checkpoint import KEY, decode_checkpoint
 from planc.files.pickles.sources import find_source
 from planc.files.tensors.indexing import write_index
 from planc.files.tensors.reader import is_directory
@@ -146,7 +147,7 @@ def _task(
     found = find_source(source, plan.tensors, trust_pickle, limits)
     alone = found.index is None and not is_directory(source)
     single = alone and target.name.endswith(SUFFIX)
-    _check(plan, found, target)
+    _check(plan, found, target, limits)
     if not single:
         prepare(target, overwrite)
     besides = {} if alone else _changed_besides(plan, found, limits)
@@ -202,7 +203,7 @@ def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, r
     return len(waiting)
 
 
-def _check(plan: Plan, found: ShardSet, target: Path) -> None:
+def _check(plan: Plan, found: ShardSet, target: Path, limits: Limits) -> None:
     """Check plan, tensors and target before anything is written."""
     if plan.target != "module":
         raise PlancError(
@@ -213,8 +214,19 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
     try:
         check_state_dict(plan, shapes)
     except (StalePlan, AlreadyApplied) as error:
+        if isinstance(error, AlreadyApplied) and _of_another_plan(found, plan, limits):
+            raise StalePlan(
+                f"{found.where}: was pruned by another plan, to the same shapes: apply this plan "
+                "to the original, or compare the plans with planc diff"
+            ) from None
         raise type(error)(f"{found.where}: {error}{_wrapped(plan, shapes)}") from None
     check_apart(found, target)
+
+
+def _of_another_plan(found: ShardSet, plan: Plan, limits: Limits) -> bool:
+    """True if the files are a checkpoint of planc made by a plan other than ``plan``."""
+    metadata = found.shards[0].header.metadata
+    return KEY in metadata and decode_checkpoint(metadata, limits=limits).plan != plan
 
 
 def _wrapped(plan: Plan, names: Iterable[str]) -> str:
