@@ -116,7 +116,7 @@ def _cause(error: Exception) -> str:
     """One line of torch's message: the class of an object that is none of weights_only's."""
     found = _GLOBAL.search(str(error))
     if found:
-        return f"it holds a {found[1]}, as a model that was pickled whole does"
+        return f"it names {found[1]}, as models that were pickled whole do"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
