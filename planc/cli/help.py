@@ -7,11 +7,15 @@ from typing import Any
 import click
 
 _OTHER = "Other options"
+_EXAMPLE = "\n\nExample: "  # the last paragraph of a command's text may be one
 _HEADINGS: dict[str, tuple[str, ...]] = {
     "Amount": ("ratio", "macs", "params", "bytes", "latency", "latency_table", "machine"),
     "Choice": ("criterion", "collected", "ranking", "global_ranking", "all_together", "largest"),
     "Limits": ("round_to", "floor", "cap", "equal", "n_of_m", "along"),
-    "Scope": ("keep", "only", "kinds", "rows", "ratios"),
+    "Scope": (
+        *("keep", "only", "kinds", "rows", "ratios"),
+        *("remove", "keep_units", "outputs", "free_outputs"),
+    ),
     "Model": ("inputs", "settings", "weights", "trust_pickle", "seed", "device", "threads", "meta"),
     "Data": ("data", "loss", "batches"),
     _OTHER: (),
@@ -94,13 +98,18 @@ class Command(click.Command):
                 with formatter.section(heading):
                     formatter.write_dl(rows)
 
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        without = click.Command(self.name, help=(self.help or "").partition(_EXAMPLE)[0])
+        without.format_help_text(ctx, formatter)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if any(param.name == "model" for param in self.params):
             _write(formatter, _TAKES_FACTORIES)
-        examples = EXAMPLES.get(self.name or "", ())
+        own = (self.help or "").partition(_EXAMPLE)[2]
+        examples = [*filter(None, [own]), *EXAMPLES.get(self.name or "", ())]
         with formatter.section("Example" if len(examples) == 1 else "Examples"):
             for example in examples:
-                formatter.write(f"  planc {example}\n")
+                formatter.write(f"  planc {example.removeprefix('planc ')}\n")
 
 
 def dressed(command: click.Command) -> Command:
