@@ -5,7 +5,8 @@
     planc.verify(plan, model, smaller, images)  # raises VerificationError
 
 Policies are in :mod:`planc.policy`, criteria in :mod:`planc.criteria`, element-wise plans in
-:mod:`planc.masks`, training penalties in :mod:`planc.penalties`.
+:mod:`planc.masks`, training penalties in :mod:`planc.penalties`, pictures on axes of matplotlib in
+``planc.plot``.
 
 Each public name is imported on first use, so ``import planc`` imports neither torch nor NumPy.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from planc.apply import apply, mask, restore
     from planc.cli.report.html import report
     from planc.compile import compile
+    from planc.compile.edit import edit
     from planc.compile.lossless import fold, lossless
     from planc.compile.schedule import Schedule, Step, next_step
     from planc.compile.select import select
@@ -94,6 +96,7 @@ __all__ = [
     "compile",
     "compose",
     "diff",
+    "edit",
     "fold",
     "from_masks",
     "inspect",
@@ -140,6 +143,7 @@ _HOMES = {
     "compile": "planc.compile",
     "compose": "planc.plan.compose",
     "diff": "planc.plan.diff",
+    "edit": "planc.compile.edit",
     "fold": "planc.compile.lossless",
     "from_masks": "planc.masks",
     "inspect": "planc.files.tensors.opened",
@@ -170,16 +174,28 @@ _HOMES = {
 }
 
 
+_MODULES = {
+    "criteria": "planc.criteria",
+    "masks": "planc.masks",
+    "penalties": "planc.penalties",
+    "plot": "planc.plan.plot",
+    "policy": "planc.policy",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name in _MODULES:
+        value: Any = import_module(_MODULES[name])
+    elif name in __all__:
+        value = getattr(import_module(_HOMES.get(name, "planc.errors")), name)
+    else:
         raise AttributeError(f"module 'planc' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES.get(name, "planc.errors")), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})
 
 
 class _Package(ModuleType):

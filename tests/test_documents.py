@@ -28,7 +28,7 @@ EXAMPLES = ROOT / "examples" / "README.md"
 FILES = ROOT / "planc" / "files" / "README.md"
 PLANC = ROOT / "planc" / "README.md"
 DOCUMENTS = [README, EXAMPLES, FILES, PLANC, ROOT / "tests" / "bench" / "README.md"]
-DIFFER = 3  # the exit code of planc diff
+DIFFER = 1  # the exit code of planc diff
 
 NETS = """
 from tests.test_documents import Net as small

@@ -148,7 +148,10 @@ class _Walk:
             self._apply(node)
         facts.node = -1
         for ref in graph.outputs:
-            facts.pin(self.labels[ref.id].layers, "an output of the model")
+            layers = self.labels[ref.id].layers
+            if ref.id in graph.free:  # all lines keep the same indices, or those of each slice
+                layers = tuple(la for la in layers if not _sliced(la, self.labels[ref.id].shape))
+            facts.pin(layers, "an output of the model")
         for departure in graph.departures:
             facts.pin(self.labels[departure.value].layers, departure.reason)
         used = {ref.id for node in graph.nodes for ref in refs((node.args, node.kwargs_values))}
@@ -251,6 +254,12 @@ class _Walk:
                 if isinstance(leaf, SizeOf):
                     layers = self.labels[leaf.value].targeting(leaf.dim)
                     self.facts.mix(layers, "its width is used as a number", module_only=True)
+
+
+def _sliced(layer: Layer, shape: tuple[int, ...]) -> bool:
+    """True if each slice along the first dimension has the same atoms along all of it."""
+    varying = {*layer.varying} - {layer.target}
+    return not varying or (varying == {0} and layer.atoms.shape[0] == shape[0])
 
 
 def _masks(graph: Graph) -> set[int]:

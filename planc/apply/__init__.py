@@ -27,6 +27,7 @@ from planc.apply.validate import example_call, explained
 from planc.apply.validate import validate as validate_module
 from planc.errors import PlancError
 from planc.modules.given import as_module
+from planc.modules.weights import warn_if_other
 from planc.modules.wrappers import rewrapped
 from planc.plan.arguments import a_flag, a_plan, instance, takes
 from planc.plan.plan import Plan
@@ -110,8 +111,13 @@ def apply(
         VerificationError: the result differs from the plan's prediction; names the first
             difference.
         PlancError: the target is neither a module nor a mapping, or cannot be copied.
+
+    Warns:
+        PlancWarning: the weights differ from those that the plan was computed from, because they
+            were trained since, or belong to another model of the same structure.
     """
     smaller = _smaller(plan, target, validate, args, kwargs)
+    warn_if_other(plan, _weights(plan, target), "apply")
     return (smaller, _removed(plan, target)) if keep_removed else smaller
 
 
@@ -129,6 +135,10 @@ def _smaller(plan: Plan, target: Any, validate: bool, args: Any, kwargs: Any) ->
         with explained(args, kwargs):
             validate_module(plan, model, smaller, call)
     return rewrapped(target, smaller)
+
+
+def _weights(plan: Plan, target: Any) -> nn.Module | Mapping[str, Any]:
+    return entries_of(plan.tensors, target).own if isinstance(target, Mapping) else _module(target)
 
 
 def _removed(plan: Plan, target: Any) -> Removed:

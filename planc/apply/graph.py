@@ -7,6 +7,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 from planc.analysis import analyze
+from planc.analysis.outputs import freed
 from planc.apply.matching import check_model
 from planc.apply.rewrite import rewritten
 from planc.apply.tensors import copy_tensor, cut_tensor
@@ -26,7 +27,7 @@ def apply_graph(plan: Plan, model: nn.Module, call: Call, validate: bool = True)
         VerificationError: a shape differs from the prediction.
     """
     check_model(plan, model)
-    analysis = analyze(trace(model, *call))
+    analysis = analyze(freed(trace(model, *call), plan))
     check_structure(plan, analysis)
     owned = owned_tensors(model)
     tensors = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from planc.analysis import analyze
+from planc.analysis.outputs import freed
 from planc.analysis.structure import module_table
 from planc.apply.validate import example_call, shapes_digest
 from planc.errors import PlancError, StalePlan
@@ -39,7 +40,10 @@ def check_model(plan: Plan, model: nn.Module) -> None:
         check_source(plan, tensors, modules)
     except StalePlan:
         graph = _run_of(plan, model)
-        if graph is None or structure_digest(analyze(graph).groups) != plan.source.structure:
+        if (
+            graph is None
+            or structure_digest(analyze(freed(graph, plan)).groups) != plan.source.structure
+        ):
             raise
         check_source(with_what_counts(plan, graph), tensors, modules)
 

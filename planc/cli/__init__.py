@@ -18,6 +18,7 @@ from planc import __version__
 from planc.cli.commands.apply import apply
 from planc.cli.commands.calibrate import calibrate
 from planc.cli.commands.diff import diff
+from planc.cli.commands.edit import edit
 from planc.cli.commands.explain import explain
 from planc.cli.commands.inspect import inspect
 from planc.cli.commands.mask import mask
@@ -29,7 +30,7 @@ from planc.cli.commands.show import show
 from planc.cli.commands.verify import verify
 from planc.cli.help import Group, debug_option, dressed
 from planc.cli.options import EXIT_CODES
-from planc.cli.terminal import note, plain_warnings
+from planc.cli.terminal import encode_all, note, plain_warnings, problem
 from planc.errors import PlancError, VerificationError
 
 _UNPROVEN = 4
@@ -48,13 +49,14 @@ def cli() -> None:
 cli.params.append(debug_option())
 
 
-_MADE, _REVIEWED = (plan, mask, calibrate, measure), (show, explain, diff, report)
+_MADE, _REVIEWED = (plan, edit, mask, calibrate, measure), (show, explain, diff, report)
 for _command in (*_MADE, *_REVIEWED, apply, inspect, restore, verify):
     cli.add_command(dressed(_command))
 
 
 def main() -> None:
     """Run the command line of this process and exit with its code."""
+    encode_all()
     sys.exit(run())
 
 
@@ -89,10 +91,9 @@ def _told(error: Exception) -> tuple[int, str]:
     if isinstance(error, PlancError):
         advice = "; --input gives their shapes" if "example inputs have the" in str(error) else ""
         code = _UNPROVEN if isinstance(error, VerificationError) else 1
-        return code, f"planc: {error}{advice}"
+        return code, f"{problem(error)}{advice}"
     if isinstance(error, OSError):
-        name = f"{error.filename}: " if error.filename else ""
-        return 1, f"planc: {name}{error.strerror or error}{_swapped(error)}"
+        return 1, f"{problem(error)}{_swapped(error)}"
     first = (str(error) or "no message").splitlines()[0]
     return 1, (
         f"planc: unexpected {type(error).__name__}: {first}; --debug prints the traceback: report "

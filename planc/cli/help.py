@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from planc.cli.options import EXIT_CODES
+
 _OTHER = "Other options"
 _EXAMPLE = "\n\nExample: "  # the last paragraph of a command's text may be one
 _HEADINGS: dict[str, tuple[str, ...]] = {
@@ -105,6 +107,10 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if any(param.name == "model" for param in self.params):
             _write(formatter, _TAKES_FACTORIES)
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write(f"{self.epilog}\n")
+            return
         own = (self.help or "").partition(_EXAMPLE)[2]
         examples = [*filter(None, [own]), *EXAMPLES.get(self.name or "", ())]
         with formatter.section("Example" if len(examples) == 1 else "Examples"):
@@ -119,6 +125,7 @@ def dressed(command: click.Command) -> Command:
         callback=command.callback,
         params=[*command.params, debug_option()],
         help=command.help,
+        epilog=(command.epilog or "").replace(EXIT_CODES, "").strip("\b\n ") or None,
         short_help=command.short_help,
         context_settings=command.context_settings,
     )

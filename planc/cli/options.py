@@ -13,9 +13,8 @@ import click
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    an error: the message on standard error says what and where
-  2    the command line could not be understood
-  3    diff: the plans differ
+  1    an error: the message on standard error says what and where (diff: the plans differ)
+  2    the command line could not be understood (diff: or another error)
   4    verify: the smaller model is not what the plan promises
   130  interrupted
 """
@@ -37,7 +36,7 @@ CALIBRATED = ("taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "va
 CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *CALIBRATED)
 RANKINGS = ("uniform", "global", "isomorphic", "per_cost")
 
-_LARGE = {"k": 10**3, "M": 10**6, "G": 10**9}
+_LARGE = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,16 +73,60 @@ def literal(text: str) -> Any:
 
 
 def amount(text: str) -> int | float:
-    """Parse a budget: an integer or a number with a prefix is a figure, any other a share.
+    """Parse a budget: an integer, or a number with a prefix or an exponent, is a figure, any other
+    a share.
 
-    >>> amount("0.5"), amount("2_000_000"), amount("1.5G"), amount("40%")
-    (0.5, 2000000, 1500000000, 0.4)
+    >>> amount("0.5"), amount("2_000_000"), amount("1.5G"), amount("40%"), amount("100 kB")
+    (0.5, 2000000, 1500000000, 0.4, 100000)
+    >>> amount("2e9")
+    2000000000
     """
+    text = text.strip().removesuffix("B").replace(",", "_")
     if text.endswith("%"):
         return float(text[:-1]) / 100
     if text[-1:] in _LARGE:
         return round(float(text[:-1]) * _LARGE[text[-1]])
-    return int(text) if text.replace("_", "").isdecimal() else float(text)
+    if text.replace("_", "").isdecimal():
+        return int(text)
+    number = float(text)
+    return int(number) if "e" in text.lower() and number.is_integer() else number
+
+
+def proportion(text: str) -> float:
+    """Parse a share of the whole, from 0 to 1.
+
+    >>> proportion("0.5"), proportion("50%"), proportion("12.5 %")
+    (0.5, 0.5, 0.125)
+
+    Raises:
+        ValueError: it is none; the message says how to write one.
+    """
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        raise ValueError("write a share as 0.5 or 50%") from None
+    if not 0 <= share <= 1:
+        advice = f"; {text}% is written with its sign" if 1 < share <= 100 else ""
+        raise ValueError(f"not a share from 0 to 1, such as 0.5 or 50%{advice}")
+    return share
+
+
+def share(above: bool = False, below: bool = False) -> Callable[..., float | None]:
+    """Return a click callback that parses a share, ``above`` 0 or ``below`` 1 where asked."""
+
+    def value(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+        if text is None:
+            return None
+        try:
+            found = proportion(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r}: {error}", ctx, param) from None
+        if (above and found == 0) or (below and found == 1):
+            asked = "above 0" if above and found == 0 else "below 1"
+            raise click.BadParameter(f"{text!r}: give a share {asked}", ctx, param)
+        return found
+
+    return value
 
 
 def duration(text: str) -> int | float:
@@ -162,7 +205,9 @@ def weights_output_option(help: str) -> Callable[[Command], Command]:
 
 def ratio_option(help: str) -> Callable[[Command], Command]:
     """Return the option for a share to remove."""
-    return click.option("--ratio", type=click.FloatRange(0, 1, max_open=True), help=help)
+    callback = share(below=True)
+    help = f"{help} 0.5 or 50% for half."
+    return click.option("--ratio", metavar="SHARE", callback=callback, help=help)
 
 
 def repeatable(
@@ -183,8 +228,8 @@ def name_options(kind: str) -> Callable[[Command], Command]:
     """Return the options that choose by name the ``kind`` to leave whole, or to prune alone."""
 
     def both(command: Command) -> Command:
-        command = repeatable("--only", "PATTERN", f"Prune {kind} of this name only")(command)
-        return repeatable("--keep", "PATTERN", f"Leave {kind} of this name whole")(command)
+        command = repeatable("--only", "PATTERN", f"Prune {kind} of these parts only")(command)
+        return repeatable("--keep", "PATTERN", f"Leave {kind} of these parts whole")(command)
 
     return both
 
@@ -207,3 +252,30 @@ def n_of_m(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+
+
+def table_option(command: Command) -> Command:
+    """Add the option for the latency of plans made by hand or by another budget."""
+    return click.option(
+        "--latency-table",
+        type=FILE,
+        metavar="FILE",
+        help="Add the latency before and after, by the file that planc measure wrote.",
+    )(command)
+
+
+def screen_options(full: str) -> Callable[[Command], Command]:
+    """Return the options of a screen: its width, the pager, and everything with ``--full``."""
+
+    def all_of_them(command: Command) -> Command:
+        command = click.option(
+            "--pager/--no-pager",
+            default=True,
+            help="In a terminal, show more than a screen in $PLANC_PAGER, $PAGER or less.",
+        )(command)
+        command = click.option(
+            "--width", type=click.IntRange(60), metavar="N", help="Columns of the screen."
+        )(command)
+        return click.option("--full", is_flag=True, help=full)(command)
+
+    return all_of_them

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.analysis.outputs import free_names, shrinking_names, with_free_outputs
 from planc.compile.select import Target, select
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
@@ -43,8 +44,9 @@ from planc.policy import (
     Rounded,
     Uniform,
 )
+from planc.policy.decisions import decided
 from planc.policy.latency.machine import check_machine
-from planc.policy.patterns import matching
+from planc.policy.patterns import chosen, kept
 from planc.policy.ratio import checked_ratio
 from planc.trace import trace
 
@@ -70,11 +72,16 @@ _NUMBERS = ("ratio", "macs", "params", "bytes", "latency", "round_to", "floor", 
     kinds=optional(a_mapping),
     rows=some_patterns,
     ratios=optional(a_mapping),
+    remove=optional(a_mapping),
+    keep_units=optional(a_mapping),
+    outputs=optional(some_patterns),
+    free_outputs=some_patterns,
     target=optional(options("module", "graph", error=PolicyError)),
     ranking=a_text,
     global_ranking=a_flag,
     equal=a_flag,
     strict=a_flag,
+    scores=a_flag,
     **dict.fromkeys(_NUMBERS, no_array),
 )
 def compile(
@@ -104,9 +111,14 @@ def compile(
     kinds: Mapping[str, float] | None = None,
     rows: str | Sequence[str] = (),
     ratios: Mapping[str, float] | None = None,
+    remove: Mapping[str, Sequence[int]] | None = None,
+    keep_units: Mapping[str, Sequence[int]] | None = None,
+    outputs: str | Sequence[str] | None = None,
+    free_outputs: str | Sequence[str] = (),
     seed: int = 0,
     target: Target | None = None,
     strict: bool = False,
+    scores: bool = False,
 ) -> Plan:
     """Compile a model into a pruning plan. The model is neither run nor changed.
 
@@ -136,16 +148,26 @@ def compile(
         floor: the least number of units kept by a group.
         cap: the largest share of its units removed from a group.
         equal: similar groups keep equally many units, as one number in a configuration requires.
-        keep: a pattern, or several, of groups, tensors or modules to keep whole (``"layer4.*"``).
-        only: patterns of the groups allowed to shrink; all others stay whole.
+        keep: a pattern, or several, of parts or groups to keep whole (``"layer4.*"``): their
+            outputs, and their inputs on request (``"fc:in"``); see :mod:`planc.policy.patterns`.
+        only: patterns of the parts or groups allowed to shrink; all others stay whole.
         kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``.
         rows: kinds of whole rows under the common ratio or budget, e.g. ``["heads"]``.
-        ratios: ratios for parts of the model by the names of groups, e.g. ``{"layer1.*": 0.2}``.
+        ratios: ratios for parts of the model by patterns, e.g. ``{"layer1.*": 0.2}``.
+        remove: units to remove whatever their scores, by a layer, tensor, dimension or group and
+            indices there, e.g. ``{"conv1": [2, 6, 9]}``. Without a ratio and a budget, nothing else
+            is removed.
+        keep_units: units to keep whatever their scores, in the same way.
+        outputs: names of the results that keep their size (``"logits"``, ``"0"``); all others
+            (hidden states, caches) may shrink, and the plan lists those that do.
+        free_outputs: names of the results that may shrink, for an encoder whose consumer is cut
+            along; ``""`` for a result that is one tensor.
         seed: for the random criterion; recorded in the plan.
         target: "module" keeps the class and obeys the sizes its code computes; "graph" prunes the
             traced graph with its constants rewritten. By default "module", and "graph" for an
             exported program, because its code holds sizes as literals.
         strict: raise an error for an operator without a rule.
+        scores: write the scores of all units into the plan, for review; four bytes each.
 
     Returns:
         The plan, for :func:`planc.apply`, :func:`planc.save_plan` and :func:`planc.verify`.
@@ -173,8 +195,9 @@ def compile(
             f"global_ranking=True and ranking={ranking!r}: the first says ranking='global'; give "
             "one of them"
         )
+    default = 0.0 if remove else 0.5
     options = _Options(
-        ratio=ratio if ratio is not None or limited or policy is not None else 0.5,
+        ratio=ratio if ratio is not None or limited or policy is not None else default,
         ranking="global" if global_ranking else ranking,
         round_to=round_to,
         floor=floor,
@@ -195,12 +218,26 @@ def compile(
         args, kwargs = example_inputs(model)
     model = as_module(model)
     chosen = policy or options.policy(next(iter(budget.measured), "macs"))
-    analysis = analyze(trace(model, args, kwargs), strict)
-    options.check(analysis)
-    if limited:
-        budget.limits(analysis)  # refuse an invalid budget before computing scores
-    scores = score(analysis, model if weights is None else weights, scorer, statistics)
-    return select(analysis, scores, chosen, target, seed, budget if limited else None)
+    graph = trace(model, args, kwargs)
+    free = free_names(graph, outputs, free_outputs)
+
+    def compiled(free: frozenset[str]) -> Plan:
+        analysis = analyze(with_free_outputs(graph, free) if free else graph, strict)
+        options.check(analysis)
+        if limited:
+            budget.limits(analysis)  # refuse an invalid budget before computing scores
+        found = score(analysis, model if weights is None else weights, scorer, statistics)
+        chosen_units = remove or {}, keep_units or {}
+        decisions = decided(analysis, *chosen_units) if any(chosen_units) else None
+        limit = budget if limited else None
+        return select(analysis, found, chosen, target, seed, limit, decisions, keep_scores=scores)
+
+    while True:  # a plan lists the outputs that shrink, and is made for these alone
+        plan = compiled(free)
+        shrink = shrinking_names(graph, plan.outputs)
+        if shrink == free:
+            return plan
+        free = shrink
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +268,7 @@ class _Options:
 
     def check(self, analysis: Analysis) -> None:
         """Raise PolicyError if ``keep`` covers all groups of ``only``."""
-        allowed, whole = (
-            {g for pattern in patterns for g in matching(analysis.groups, pattern)}
-            for patterns in (self.only, self.keep)
-        )
+        allowed, whole = chosen(analysis, self.only), kept(analysis, self.keep)
         if allowed and allowed <= whole:
             raise PolicyError(
                 f"keep={list(self.keep)} leaves whole all that only={list(self.only)} lets shrink, "

@@ -1,4 +1,4 @@
-"""Iterative pruning: a budget reached in steps, with the user's fine-tuning in between.
+"""Iterative pruning: a budget or a ratio reached in steps, with the user's fine-tuning in between.
 
 A :class:`Schedule` sets the budget of each step; :func:`next_step` compiles the next step for the
 current model. Its ``total`` is one plan in the original's indices, the only state to keep between
@@ -22,12 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
 
 from planc.analysis import analyze
 from planc.compile import compile
+from planc.compile.stages import by_ratio
 from planc.errors import PolicyError
 from planc.modules.given import module
 from planc.plan.arguments import a_plan, instance, optional, takes
@@ -39,15 +41,16 @@ from planc.policy.budget import no_table
 from planc.policy.latency.carried import Carried
 from planc.policy.marginal import MEASURES
 from planc.policy.order import whole
-from planc.policy.ratio import checked_count
+from planc.policy.ratio import checked_count, checked_ratio
 from planc.trace import trace
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Intermediate budgets on the way to a final one.
+    """Intermediate budgets, or ratios, on the way to a final one.
 
     Args:
+        ratio: the share of units removed by all steps together, instead of a budget.
         macs, params, bytes, latency: the final budget (:class:`planc.policy.Budget`).
         latency_table: the table of the original, used for all steps.
         steps: the number of steps.
@@ -62,6 +65,7 @@ class Schedule:
     latency_table: LatencyTable | None = None
     steps: int = 1
     shape: Literal["geometric", "linear"] = "geometric"
+    ratio: float | None = None
 
     def figures(self, cost: Cost, latency: int = 0) -> tuple[Mapping[str, int], ...]:
         """The limits of each step for an original of cost ``cost``, by measure; ``latency`` is the
@@ -70,15 +74,35 @@ class Schedule:
         Raises:
             PolicyError: the budget, the number of steps or the shape is invalid.
         """
-        checked_count(self.steps, "steps", "4 steps, for example")
-        if self.shape not in ("geometric", "linear"):
-            raise PolicyError(f'shape {self.shape!r}: choose "geometric" or "linear"')
+        self._check()
         full = asdict(cost) | {"latency": latency}
         last = Budget(self.macs, self.params, self.bytes, self.latency).figures(full)
         return tuple(
             {name: self._between(full[name], last[name], i) for name in last}
             for i in range(1, self.steps + 1)
         )
+
+    def share(self, step: int, ratio: float) -> float:
+        """The share removed after ``step`` steps on the way to ``ratio``.
+
+        Raises:
+            PolicyError: the ratio, the number of steps or the shape is invalid, or there is a
+                budget as well.
+        """
+        self._check()
+        checked_ratio(ratio)
+        given = [name for name in (*MEASURES, "latency") if getattr(self, name) is not None]
+        if given:
+            raise PolicyError(f"ratio={ratio!r} and {given[0]}: a schedule has one of them")
+        if step == self.steps:
+            return ratio
+        along = step / self.steps
+        return ratio * along if self.shape == "linear" else 1 - math.pow(1 - ratio, along)
+
+    def _check(self) -> None:
+        checked_count(self.steps, "steps", "4 steps, for example")
+        if self.shape not in ("geometric", "linear"):
+            raise PolicyError(f'shape {self.shape!r}: choose "geometric" or "linear"')
 
     def _between(self, full: int, last: int, step: int) -> int:
         if step == self.steps or last >= full:
@@ -118,7 +142,8 @@ def next_step(
     """The first step of a schedule not yet taken, None after the last.
 
     Args:
-        schedule: the budgets of all steps.
+        schedule: the budgets of all steps. Of a schedule by ratio, each plan in the provenance of
+            ``done`` is a step.
         model: the original at first, then the model pruned by ``done``, with its current weights.
         args, kwargs: example inputs, as for :func:`planc.compile`.
         done: the ``total`` of the previous step.
@@ -132,6 +157,12 @@ def next_step(
     for name in ("ratio", *MEASURES, "latency", "latency_table"):
         if name in options:
             raise PolicyError(f"{name}={options[name]!r}: the schedule says how far a step goes")
+    if schedule.ratio is not None:
+        number = 1 if done is None else len(done.provenance) + 1
+        if number > schedule.steps:
+            return None
+        options = by_ratio(schedule.ratio, partial(schedule.share, number), done, options)
+        return _step(compile(model, args, kwargs, **options), done, number)
     if schedule.latency is not None and schedule.latency_table is None:
         raise no_table()
     table: Prediction | None = schedule.latency_table if schedule.latency is not None else None
@@ -152,5 +183,9 @@ def next_step(
         if any(left[name] > figure for name, figure in figures.items()):
             budget = {**figures, "latency_table": table} if table is not None else figures
             plan = compile(model, args, kwargs, **{**options, **budget})
-            return Step(plan, plan if done is None else compose(done, plan), number)
+            return _step(plan, done, number)
     return None
+
+
+def _step(plan: Plan, done: Plan | None, number: int) -> Step:
+    return Step(plan, plan if done is None else compose(done, plan), number)

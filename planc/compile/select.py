@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from typing import Literal
@@ -10,17 +11,19 @@ import numpy as np
 
 from planc.analysis import Analysis
 from planc.analysis.grouping import UnitMask
+from planc.analysis.outputs import shrinking
 from planc.compile.configuration import with_configuration
 from planc.compile.outline import Removed, outline
 from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 from planc.plan import fingerprint
-from planc.plan.arguments import function_of, instance, optional, options, takes
+from planc.plan.arguments import a_flag, function_of, instance, optional, options, takes
 from planc.plan.plan import Fingerprints, Plan, Provenance
 from planc.plan.specification import features
 from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
+from planc.policy.decisions import Decisions
 from planc.policy.order import lowest
 from planc.policy.ratio import Policy
 
@@ -32,6 +35,7 @@ Target = Literal["module", "graph"]
     scores=instance("Scores", Scores, advice="give what planc.score returns"),
     policy=function_of("analysis", "scores"),
     target=options("module", "graph", error=PolicyError),
+    keep_scores=a_flag,
     budget=optional(instance("a planc.Budget", Budget, advice="give planc.Budget(macs=0.5)")),
 )
 def select(
@@ -41,6 +45,9 @@ def select(
     target: Target = "module",
     seed: int = 0,
     budget: Budget | None = None,
+    decisions: Decisions | None = None,
+    *,
+    keep_scores: bool = False,
 ) -> Plan:
     """Choose the units to remove and write the plan.
 
@@ -52,6 +59,8 @@ def select(
         target: "module" obeys the eager module's own arithmetic, "graph" need not.
         seed: recorded in the plan.
         budget: removes units in the policy's order until the budget is met, and no more.
+        decisions: units that a person removes or keeps, recorded in the plan.
+        keep_scores: write the scores into the plan, for review.
 
     Returns:
         A plan for the traced model.
@@ -62,13 +71,30 @@ def select(
     """
     checked_seed(seed)
     equations = analysis.equations(target)
+    if decisions is not None:
+        policy = decisions.policy(analysis, equations, policy)
     if budget is None:
         counts, made_by = closed(analysis, equations, scores, policy), str(policy)
     else:
         counts = within(analysis, equations, scores, policy, budget)
         made_by = f"{policy} within {budget}"
-    gone = UnitMask(np.append(lowest(analysis.groups, scores, counts), False))
-    return _written(analysis, gone, target, scores.criterion, made_by, seed)
+    ranked, texts = scores, tuple[str, ...]()
+    if decisions is not None:
+        decisions.check(analysis, equations, counts)
+        ranked, texts = decisions.ranked(analysis, scores, counts), decisions.texts
+    gone = UnitMask(np.append(lowest(analysis.groups, ranked, counts), False))
+    provenance = Provenance(
+        scores.criterion,
+        made_by,
+        seed,
+        versions(),
+        scores.weights,
+        scores.origin,
+        scores.statistics,
+        texts,
+    )
+    plan = _written(analysis, gone, target, provenance)
+    return with_scores(plan, scores) if keep_scores else plan
 
 
 def write_plan(
@@ -85,12 +111,24 @@ def write_plan(
         PolicyError: the model cannot run without them; names the constraint.
     """
     gone = outline(analysis, target).gone(removed)
-    return _written(analysis, gone, target, criterion, policy, seed)
+    return _written(analysis, gone, target, Provenance(criterion, policy, seed, versions()))
 
 
-def _written(
-    analysis: Analysis, gone: UnitMask, target: Target, criterion: str, policy: str, seed: int
-) -> Plan:
+def with_scores(plan: Plan, scores: Scores) -> Plan:
+    """The plan with the scores of its groups, in float32 and within its range; none for a group
+    without a score.
+    """
+    most = np.finfo(np.float32).max
+    groups = [
+        group
+        if np.isnan(units).any()
+        else replace(group, scores=np.clip(units, -most, most).astype("<f4").tobytes())
+        for group, units in zip(plan.groups, scores.units, strict=True)
+    ]
+    return plan.replace(groups=tuple(groups))
+
+
+def _written(analysis: Analysis, gone: UnitMask, target: Target, provenance: Provenance) -> Plan:
     graph = analysis.graph
     left = next((departure for departure in graph.departures if departure.outside), None)
     if target == "graph" and left is not None:
@@ -134,10 +172,11 @@ def _written(
         attributes=changes,
         inputs=graph.input_spec,
         target=target,
-        provenance=(Provenance(criterion, policy, seed, versions()),),
+        provenance=(provenance,),
         cost_before=known.cost,
         cost_after=known.price(kept),
         shapes=known.shapes_digest(shapes),
+        outputs=shrinking(analysis, gone[analysis.grouping.index.of_atom]) if graph.free else (),
         constraints=known.constraints,
         requires=features(graph.input_spec),
     )

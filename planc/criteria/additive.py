@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class Additive(ABC):
     if removed through two dimensions. As the importance of :class:`planc.criteria.Reduced`, it sums
     and finishes in each member separately.
     """
+
+    relative: ClassVar[bool] = True
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ class Reduced:
 
     importance: Importance
     reduction: Reduction = "mean"
+    relative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.reduction not in _REDUCTIONS:
@@ -123,6 +124,7 @@ class PlaceCriterion(ABC):
     Called as a criterion, it reduces a unit's values over all its weights by ``REDUCTION``.
     """
 
+    relative: ClassVar[bool] = True
     REDUCTION: ClassVar[Reduction] = "mean"
     WITHIN: ClassVar[Within] = "sum"  # of the indices of a unit in one place
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from planc.analysis import Analysis
 from planc.criteria.members import Values
-from planc.criteria.scores import Criterion, Opinions, Weights, opinions
+from planc.criteria.scores import Criterion, Opinions, Weights, is_relative, opinions
 from planc.criteria.statistics import Statistics, needs_of
 from planc.errors import PolicyError
 
@@ -35,6 +35,8 @@ _NORMALIZATIONS: Mapping[str, Callable[[Values], Values]] = {
 @dataclass(frozen=True)
 class Normalized:
     """A criterion's scores on one scale in each group, so that groups can compete.
+
+    A ranking over several groups takes them as they are.
 
     For the scores x of a group, ``by`` selects the scale: ``mean``, ``max`` and ``sum`` divide by
     that value, ``standardization`` is (x - min) / (max - min), ``gaussian`` is (x - mean) /
@@ -87,6 +89,11 @@ class Fallback:
     def needs(self) -> tuple[str, ...]:
         """The required statistics."""
         return tuple(dict.fromkeys((*needs_of(self.first), *needs_of(self.second))))
+
+    @property
+    def relative(self) -> bool:
+        """True if neither criterion has a scale of its own."""
+        return is_relative(self.first) and is_relative(self.second)
 
     def __call__(
         self, analysis: Analysis, weights: Weights, statistics: Statistics | None = None

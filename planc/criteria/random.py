@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ class Random:
     """Uniform scores in [0, 1); equal seeds give equal scores."""
 
     seed: int = 0
+    relative: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return "random"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from planc.analysis.uses import contracted
 from planc.ir.graph import Graph, Node, Ref
 
 
@@ -54,13 +55,16 @@ def contraction(op: str) -> tuple[int, Role] | None:
 
 
 def roles(graph: Graph) -> dict[int, Role]:
-    """The roles of the graph's matrices, by their value. A matrix without a known operator counts
-    as ``[out, in, ...]``.
+    """The roles of the graph's matrices, by their value.
+
+    A matrix without a known operator counts as ``[out, in, ...]``. A parameter that only meets
+    activations element by element (a layer scale, a position) is no matrix.
     """
+    mixed = contracted(graph)
     found = {
         tensor.value: _FORWARD
         for tensor in graph.tensors
-        if tensor.kind == "parameter" and len(tensor.shape) > 1
+        if tensor.kind == "parameter" and len(tensor.shape) > 1 and tensor.value in mixed
     }
     for node in reversed(graph.nodes):  # the first use decides
         known = contraction(node.op)

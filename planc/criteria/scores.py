@@ -31,23 +31,40 @@ class Unread(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``."""
+    """``units[g][u]`` is the score of unit ``u`` of group ``g``, in the words of ``criterion``.
+
+    ``relative``: the scores have no common scale, and rankings over several groups divide those of
+    each group by their mean. Without it they are ranked as they are. A group about which the
+    criterion says nothing has NaN for each unit, and may only stay whole. ``weights``, ``origin``
+    and ``statistics`` are those of :class:`planc.plan.plan.Provenance`.
+    """
 
     units: tuple[NDArray[np.float64], ...]
     criterion: str
+    relative: bool = False
+    weights: bytes | None = None
+    origin: str = ""
+    statistics: bytes | None = None
 
 
 class Criterion(Protocol):
     """A pure function from an analysis and tensors to scores. Its ``str`` names it in plans.
 
     A criterion reading statistics has an attribute ``needs``, the names of its quantities (see
-    :mod:`planc.criteria.statistics`), and takes the statistics as third argument.
+    :mod:`planc.criteria.statistics`), and takes the statistics as third argument. One without a
+    common scale for all groups has ``relative = True``: where groups compete, its scores are
+    divided by their group's mean, unless :class:`planc.criteria.Normalized` has scaled them.
     """
 
     def __call__(self, analysis: Analysis, weights: Weights) -> Opinions:
         """One array for each group with one score for each unit; None for groups where the
         criterion is undefined.
         """
+
+
+def is_relative(criterion: object) -> bool:
+    """True if the criterion's scores have no common scale for all groups."""
+    return bool(getattr(criterion, "relative", False))
 
 
 def opinions(

@@ -12,16 +12,19 @@ from planc.criteria.names import named
 from planc.criteria.scores import (
     Criterion,
     Scores,
+    Unread,
     Weights,
     broken,
     check_weights,
+    is_relative,
     named_in,
     opinions,
 )
-from planc.criteria.statistics import Statistics
+from planc.criteria.statistics import Statistics, needs_of
 from planc.errors import PolicyError
 from planc.ir.groups import Group
 from planc.modules.hooks import values_as_used
+from planc.modules.weights import HashedReads, digest_of
 from planc.modules.wrappers import bare
 from planc.plan.arguments import described, instance, optional, takes
 
@@ -55,13 +58,14 @@ def score(
 
     Raises:
         StalePlan: a tensor is missing or differs in shape from the traced one.
-        PolicyError: statistics are missing; a score is missing or not finite; names the group.
+        PolicyError: statistics are missing; a score is not finite; names the group.
     """
     criterion = named(criterion)
-    weights = bare(weights)
-    if isinstance(weights, nn.Module):
-        weights = values_as_used(weights)
-    elif not isinstance(weights, Mapping):
+    given = bare(weights)
+    if isinstance(given, Unread):
+        given = HashedReads(given)
+    weights = values_as_used(given) if isinstance(given, nn.Module) else given
+    if not isinstance(weights, Mapping):
         raise PolicyError(
             f"weights: expected the model or its tensors by name, got {described(weights)}; "
             "pass the model, or its state_dict()"
@@ -74,29 +78,26 @@ def score(
             "a criterion returns an array for each group"
         )
     for group, values in zip(analysis.groups, units, strict=True):
-        if values is None:
-            raise PolicyError(
-                f"{criterion} says nothing of group {group}: none of its tensors is what it "
-                f"measures; use planc.criteria.Fallback({type(criterion).__name__}(...), "
-                "Magnitude(2))"
-            )
-        if np.shape(values) != (group.size,):
+        if values is not None and np.shape(values) != (group.size,):
             raise PolicyError(
                 f"{criterion}: group {group} has {group.size} units, its scores have shape "
                 f"{np.shape(values)}; a criterion returns a score for each unit"
             )
-    scored = tuple(values for values in units if values is not None)
-    if scored and not np.isfinite(np.concatenate(scored)).all():
-        group = next(
-            group
-            for group, values in zip(analysis.groups, scored, strict=True)
-            if not np.isfinite(values).all()
-        )
+    pairs = [(g, own) for g, own in zip(analysis.groups, units, strict=True) if own is not None]
+    if pairs and not np.isfinite(np.concatenate([own for _, own in pairs])).all():
+        group = next(group for group, own in pairs if not np.isfinite(own).all())
         raise PolicyError(
             f"{criterion}: group {group} has scores that are not finite: "
             f"{_culprit(group, weights, analysis, statistics)}"
         )
-    return Scores(scored, str(criterion))
+    stored, tensors = isinstance(given, HashedReads), analysis.graph.tensors
+    digest = given.digest(tensors) if stored else digest_of(tensors, given)
+    origin = "file" if stored else "model"
+    used = statistics.digest if statistics is not None and needs_of(criterion) else None
+    unspoken = zip(analysis.groups, units, strict=True)
+    scored = tuple(np.full(g.size, np.nan) if own is None else own for g, own in unspoken)
+    made_of = digest, origin if digest else "", used
+    return Scores(scored, str(criterion), is_relative(criterion), *made_of)
 
 
 def _culprit(

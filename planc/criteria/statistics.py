@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
 
 from planc.errors import PolicyError, StalePlan
+from planc.modules.weights import row_of
+from planc.plan.fingerprint import canonical
 
 ABSOLUTE_GRADIENT = "absolute_gradient"
 """Sum over the batches of the absolute value of the loss's gradient, of the parameter's shape."""
@@ -67,6 +70,14 @@ class Statistics:
                 f"{there}; calibrate this model"
             )
         return found / self.batches
+
+    @property
+    def digest(self) -> bytes | None:
+        """SHA-256 of everything; None if a sum has no values, as on the meta device."""
+        rows = [(name, row_of(tensor)) for name, tensor in sorted(self.tensors.items())]
+        if any(row is None for _, row in rows):
+            return None
+        return sha256(canonical((self.batches, self.quantities, rows))).digest()
 
     def broken(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The sums with a non-finite value, by their key."""

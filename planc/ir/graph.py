@@ -241,6 +241,9 @@ class Graph:
     * ``departures``: the values readable otherwise than as outputs.
     * ``returned``: the captured values possibly made of these.
     * ``unwritable``: the reason why the rewritten graph cannot give the model's results, or "".
+    * ``output_names``: the places of the first outputs in the result, such as ``hidden_states.0``;
+    outputs inside other objects than nested containers have none.
+    * ``free``: the outputs that may shrink; all others keep their size.
     * ``construction``: makes such models from configurations, if the class supports it.
     """
 
@@ -264,6 +267,8 @@ class Graph:
     returned: frozenset[int] = frozenset()
     unwritable: str = ""
     construction: Construction | None = None
+    output_names: tuple[str, ...] = ()
+    free: frozenset[int] = frozenset()
 
     @cached_property
     def _by_name(self) -> Mapping[str, Tensor]:

@@ -10,7 +10,8 @@ torch.nn.utils.prune.
 """
 
 from planc.masks.baking import bake
-from planc.masks.choose import ElementCriterion, ElementMagnitude, RandomElements, select
+from planc.masks.choose import select
+from planc.masks.criteria import ElementCriterion, ElementMagnitude, RandomElements
 from planc.masks.executor import Form, apply, restore
 from planc.masks.hooks import attach, read
 from planc.masks.policies import GlobalElements, MaskPolicy, NofM, PerTensor

@@ -4,76 +4,42 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from hashlib import sha256
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from planc.compile.select import versions
-from planc.criteria import NAMES
+from planc.criteria import Additive, Statistics
 from planc.criteria.random import checked_seed
 from planc.errors import PolicyError
+from planc.masks.criteria import ElementCriterion, Summands, element_criterion
 from planc.masks.policies import Floats, MaskPolicy
 from planc.modules.given import module
 from planc.modules.hooks import values_as_used
 from planc.modules.tables import tensors_of
-from planc.plan.arguments import described, function_of, some_patterns, takes
+from planc.modules.weights import digest_of
+from planc.plan.arguments import described, function_of, instance, optional, some_patterns, takes
 from planc.plan.masks import MaskPlan, mask_plan
 from planc.plan.plan import Provenance, TensorSpec
 
 
-class ElementCriterion(Protocol):
-    """A pure function from a tensor to a score per element; ``str`` of it is its name in plans."""
-
-    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Return real scores in the shape of ``tensor``; the lowest are removed first.
-
-        Args:
-            name: the parameter's full name.
-            tensor: its values, of any shape, without gradient.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class ElementMagnitude:
-    """The magnitude |w| of each element, LeCun et al.'s baseline for optimal brain damage, 1989."""
-
-    def __str__(self) -> str:
-        return "magnitude"
-
-    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.abs()
-
-
-@dataclass(frozen=True, slots=True)
-class RandomElements:
-    """Uniform scores in [0, 1), determined by the seed and the tensor's name.
-
-    Args:
-        seed: an integer from 0 to 2^63 - 1.
-    """
-
-    seed: int = 0
-
-    def __str__(self) -> str:
-        return "random"
-
-    def __call__(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        digest = sha256(f"{checked_seed(self.seed)} {name}".encode()).digest()
-        generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
-        return torch.from_numpy(generator.random(tuple(tensor.shape)))
-
-
-@takes(model=module, policy=function_of("scores"), only=some_patterns, keep=some_patterns)
+@takes(
+    model=module,
+    policy=function_of("scores"),
+    only=some_patterns,
+    keep=some_patterns,
+    statistics=optional(
+        instance("Statistics", Statistics, advice="give what planc.calibrate returns")
+    ),
+)
 def select(
     model: nn.Module,
     policy: MaskPolicy,
-    criterion: str | ElementCriterion | None = None,
+    criterion: str | ElementCriterion | Additive | None = None,
     *,
+    statistics: Statistics | None = None,
     only: Sequence[str] = (),
     keep: Sequence[str] = (),
     seed: int = 0,
@@ -83,8 +49,12 @@ def select(
     Args:
         model: the module.
         policy: :class:`PerTensor`, :class:`GlobalElements`, :class:`NofM`, or a function of scores.
-        criterion: magnitude by default ("magnitude", "l1" or "l2"), "random", or a function of a
-            name and a tensor. Elements hidden by a mask of torch.nn.utils.prune count as zero.
+        criterion: magnitude by default ("magnitude", "l1" or "l2"), "random", with statistics
+            "wanda", "taylor" or "obd", an additive criterion of :mod:`planc.criteria`, or a
+            function of a name and a tensor. Elements hidden by a mask of torch.nn.utils.prune count
+            as zero.
+        statistics: the result of :func:`planc.calibrate`, for criteria in need of it. A parameter
+            about which they say nothing stays whole, unless ``only`` names it.
         only: shell-style patterns of the parameters to prune, or of modules around them. By
             default, all floating-point or complex parameters of at least two dimensions, which
             excludes biases and the scales of norms.
@@ -98,7 +68,9 @@ def select(
         PolicyError: a pattern matches nothing, a score is missing or not finite, or the policy does
             not fit a tensor; names it.
     """
-    chosen = _named("magnitude" if criterion is None else criterion, seed)
+    chosen = element_criterion(
+        "magnitude" if criterion is None else criterion, model, statistics, seed
+    )
     tensors = tensors_of(model)
     values = values_as_used(model)
     parameters = [
@@ -108,38 +80,20 @@ def select(
         and (values[spec.name].is_floating_point() or values[spec.name].is_complex())
     ]
     picked = _picked(parameters, only, keep)
+    if isinstance(chosen, Summands) and not only:
+        picked = [name for name in picked if chosen.of(name, values[name].detach()) is not None]
     scores = {name: _score(chosen, name, values[name]) for name in picked}
     removed = policy(scores)
     if not isinstance(removed, Mapping):
         raise PolicyError(
             f"policy {policy}: returned {described(removed)}, not the elements that go by name"
         )
-    provenance = Provenance(str(chosen), str(policy), checked_seed(seed), versions())
+    weights = digest_of(tensors, model)
+    origin = "model" if weights else ""
+    provenance = Provenance(
+        str(chosen), str(policy), checked_seed(seed), versions(), weights, origin
+    )
     return mask_plan(tensors, removed, (provenance,))
-
-
-_NAMED = ("l1", "l2", "magnitude", "random")
-
-
-def _named(criterion: str | ElementCriterion, seed: int) -> ElementCriterion:
-    """Return the criterion itself, or the one of that name.
-
-    Raises:
-        PolicyError: the name is unknown, or names a criterion of units.
-    """
-    if isinstance(criterion, str) and criterion == "random":
-        return RandomElements(checked_seed(seed))
-    if isinstance(criterion, str):
-        if criterion in _NAMED:
-            return ElementMagnitude()
-        why = "measures units, not elements" if criterion in NAMES else "is unknown"
-        near = difflib.get_close_matches(criterion, _NAMED, n=1)
-        raise PolicyError(
-            f"criterion {criterion!r} {why}: choose one of {', '.join(_NAMED)}, or give a function "
-            f"of a name and a tensor{f'; did you mean {near[0]}?' if near else ''}"
-        )
-    found: ElementCriterion = function_of("name", "tensor")("criterion", criterion)
-    return found
 
 
 def _picked(

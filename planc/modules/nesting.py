@@ -56,3 +56,23 @@ def leaves(nested: Any) -> Iterator[Any]:
                 yield from leaves(getattr(nested, field.name))
     else:
         yield nested
+
+
+def named_leaves(nested: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves with their places, such as ``hidden_states.0``, in the order of :func:`leaves`."""
+    inside = f"{name}." if name else ""
+    if isinstance(nested, tuple) and hasattr(nested, "_fields"):
+        for field, item in zip(nested._fields, nested, strict=True):
+            yield from named_leaves(item, f"{inside}{field}")
+    elif type(nested) in (tuple, list):
+        for i, item in enumerate(nested):
+            yield from named_leaves(item, f"{inside}{i}")
+    elif isinstance(nested, Mapping):
+        for key in nested:
+            yield from named_leaves(nested[key], f"{inside}{key}")
+    elif dataclasses.is_dataclass(nested) and not isinstance(nested, type | Ref):
+        for item in dataclasses.fields(nested):
+            if hasattr(nested, item.name):
+                yield from named_leaves(getattr(nested, item.name), f"{inside}{item.name}")
+    else:
+        yield name, nested

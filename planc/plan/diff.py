@@ -14,6 +14,7 @@ from planc.plan.fingerprint import canonical, first_difference, shared
 from planc.plan.maskdiff import MaskPlanDiff, diff_masks, plain
 from planc.plan.masks import MaskPlan
 from planc.plan.plan import Cost, Plan, PlanGroup, Provenance
+from planc.plan.review.scores import rank_correlation
 
 _SHOWN = {"source", "groups", "attributes", "target", "provenance", "cost_before", "cost_after"}
 
@@ -22,8 +23,9 @@ _SHOWN = {"source", "groups", "attributes", "target", "provenance", "cost_before
 class GroupDiff:
     """A group with different removals or descriptions in two plans.
 
-    ``described`` names the differing fields beside the removed units: kind, size, rows, members,
-    mixing, scores.
+    ``kept`` are the numbers of kept units, ``correlation`` is that of the ranks of both scores
+    (Spearman), None without scores. ``described`` names the differing fields beside the removed
+    units: kind, size, rows, members, mixing, scores.
     """
 
     name: str
@@ -33,6 +35,14 @@ class GroupDiff:
     only_b: tuple[int, ...]
     both: tuple[int, ...]
     described: tuple[str, ...] = ()
+    kept: tuple[int, int] = (0, 0)
+    correlation: float | None = None
+
+    @property
+    def overlap(self) -> float:
+        """The share of the units removed by either plan that both remove; 1 without any."""
+        either = len(self.both) + len(self.only_a) + len(self.only_b)
+        return len(self.both) / either if either else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,8 @@ class PlanDiff:
         found = plain(self)
         cost = {side: found.pop(f"cost_{side}") for side in ("before", "after")}
         others = found.pop("others")
+        for entry, group in zip(found["groups"], self.groups, strict=True):
+            entry["overlap"] = group.overlap
         return {
             "equal": not self,
             "same_source": self.same_source,
@@ -164,7 +176,16 @@ def _group(a: PlanGroup, b: PlanGroup) -> GroupDiff:
             for name in ("kind", "size", "rows", "members", "mixing", "scores")
             if getattr(a, name) != getattr(b, name)
         ),
+        kept=(a.kept, b.kept),
+        correlation=_correlation(a, b),
     )
+
+
+def _correlation(a: PlanGroup, b: PlanGroup) -> float | None:
+    scores_a, scores_b = a.unit_scores, b.unit_scores
+    if scores_a is None or scores_b is None or len(scores_a) != len(scores_b):
+        return None
+    return rank_correlation(scores_a, scores_b)
 
 
 def _attributes(a: Plan, b: Plan) -> tuple[AttributeDiff, ...]:

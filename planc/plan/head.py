@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from planc.errors.text import escaped
+from planc.plan.review.figures import figure, share
 
 if TYPE_CHECKING:
     from planc.plan.plan import Plan
@@ -34,30 +35,23 @@ STYLE = """\
 .planc-head .plan2 { fill: #16806a; }
 """
 
-_PREFIXES = ("", "k", "M", "G", "T", "P")
+
+Shown = Callable[..., str]
+"""The text of a figure, in the form of another one."""
 
 
-def short(figure: int) -> str:
-    """Format a figure with three digits and a prefix, such as 4.09 G."""
-    power = next((i for i in range(5) if abs(figure) < 999.5 * 1000**i), 5)
-    return f"{figure / 1000**power:.3g} {_PREFIXES[power]}".rstrip()
-
-
-def counted(figure: int) -> str:
+def counted(number: int, like: int | None = None) -> str:
     """Format a count: all digits below a million."""
-    return f"{figure:,}" if figure < 10**6 else short(figure)
+    return f"{number:,}" if number < 10**6 else figure(number, like)
 
 
-def _size(figure: int) -> str:
-    return f"{short(figure)}B" if figure >= 1000 else f"{figure} B"
+def _size(number: int, like: int | None = None) -> str:
+    return f"{figure(number, like)}B" if number >= 1000 else f"{number} B"
 
 
 def change(before: int, after: int) -> str:
-    """Format a change in percent, such as ``−73.0 %``; a dash where nothing changes."""
-    if before == after or not before:
-        return "–"
-    share = 100 * (after - before) / before
-    return f"{'−' if share < 0 else '+'}{abs(share):.1f} %"
+    """Format a change in percent, such as ``−73 %``; a dash where nothing changes."""
+    return "–" if before == after or not before else share(before, after)
 
 
 def units_word(plans: Sequence[Plan]) -> str:
@@ -68,19 +62,18 @@ def units_word(plans: Sequence[Plan]) -> str:
 
 def lead(plan: Plan) -> str:
     """The removals in one line: ``37 groups, 26,560 channels: 13,280 removed``."""
-    size = sum(group.size for group in plan.groups)
-    removed = sum(len(group.removed) for group in plan.groups)
-    groups = f"{len(plan.groups):,} group{'s' * (len(plan.groups) != 1)}"
-    return f"{groups}, {size:,} {units_word([plan])}: {removed:,} removed"
+    from planc.plan.review.summary import removals
+
+    return removals(plan)
 
 
 def head_html(*plans: Plan) -> str:
     """Return the savings of one plan, or of several side by side, as an HTML element."""
     costs = [(plan.cost_before, plan.cost_after) for plan in plans]
-    blocks: list[tuple[str, list[tuple[int, int]], Callable[[int], str]]] = [
+    blocks: list[tuple[str, list[tuple[int, int]], Shown]] = [
         (units_word(plans), [_units(plan) for plan in plans], counted),
-        ("parameters", [(a.params, b.params) for a, b in costs], short),
-        ("MACs of the example run", [(a.macs, b.macs) for a, b in costs], short),
+        ("parameters", [(a.params, b.params) for a, b in costs], figure),
+        ("MACs of the example run", [(a.macs, b.macs) for a, b in costs], figure),
         ("size of the parameters", [(a.bytes, b.bytes) for a, b in costs], _size),
     ]
     return f'<div class="planc-head">{"".join(_block(*block) for block in blocks)}</div>'
@@ -96,17 +89,19 @@ def _units(plan: Plan) -> tuple[int, int]:
     return sum(group.size for group in plan.groups), sum(group.kept for group in plan.groups)
 
 
-def _block(name: str, sides: Sequence[tuple[int, int]], shown: Callable[[int], str]) -> str:
+def _block(name: str, sides: Sequence[tuple[int, int]], shown: Shown) -> str:
     """A figure before and after: one large line, or a line for each plan."""
     title = f'<p class="name">{escape(name[:1].upper() + name[1:])}</p>'
     if len(sides) == 1:
         before, after = sides[0]
         exact = f' title="{before:,} to {after:,}"'
-        line = f'<p class="figure"{exact}><span>{shown(before)} →</span> <b>{shown(after)}</b></p>'
+        pair = f"<span>{shown(before)} →</span> <b>{shown(after, before)}</b>"
+        line = f'<p class="figure"{exact}>{pair}</p>'
         return f"<div>{title}{line}{_bar(0, before, after)}<p>{change(before, after)}</p></div>"
     lines = [
-        f'<p class="side" title="{before:,} to {after:,}">{LETTERS[i]} <b>{shown(after)}</b>'
-        f"<span>{change(before, after)}</span></p>{_bar(i, before, after)}"
+        f'<p class="side" title="{before:,} to {after:,}">{LETTERS[i]} '
+        f"<b>{shown(after, before)}</b><span>{change(before, after)}</span></p>"
+        f"{_bar(i, before, after)}"
         for i, (before, after) in enumerate(sides)
     ]
     befores = dict.fromkeys(shown(before) for before, _ in sides)
@@ -114,8 +109,8 @@ def _block(name: str, sides: Sequence[tuple[int, int]], shown: Callable[[int], s
 
 
 def _bar(index: int, before: int, after: int) -> str:
-    share = 100 * after / before if before else 100
+    kept = 100 * after / before if before else 100
     return (
         '<svg height="6" aria-hidden="true"><rect class="track" width="100%" height="6"/>'
-        f'<rect class="plan{index}" width="{share:.2f}%" height="6"/></svg>'
+        f'<rect class="plan{index}" width="{kept:.2f}%" height="6"/></svg>'
     )

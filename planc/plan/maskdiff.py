@@ -43,12 +43,14 @@ class MaskPlanDiff:
 
 
 def plain(value: Any) -> Any:
-    """Plain data of nested dataclasses: a dictionary for each, a list for each tuple."""
+    """Plain data of nested dataclasses: a dictionary for each, a list for each tuple, digests in
+    hexadecimal.
+    """
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    return value
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def diff_masks(a: MaskPlan, b: MaskPlan) -> MaskPlanDiff:

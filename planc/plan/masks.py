@@ -59,6 +59,13 @@ class MaskPlan:
         """The identity of the source model's tensors, as hexadecimal SHA-256."""
         return tensors_digest(self.tensors).hex()
 
+    def __repr__(self) -> str:
+        return f"<MaskPlan {self.fingerprint[:8]}: {self}>"
+
+    def __str__(self) -> str:
+        tensors = f"{len(self.masks):,} of {len(self.tensors):,} tensors"
+        return f"{self.removed:,} of {self.size:,} elements of {tensors} removed"
+
     @cached_property
     def by_name(self) -> dict[str, TensorMask]:
         """The masks by the first names of their tensors."""

@@ -216,6 +216,20 @@ class Plan:
         """Show the savings in a notebook."""
         return notebook_html(self)
 
+    def __repr__(self) -> str:
+        from planc.plan.review.summary import line
+
+        return line(self)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self) -> str:
+        """The plan in a few lines: origin, removed units, costs before and after, widths."""
+        from planc.plan.review.summary import summary
+
+        return summary(self)
+
     def __hash__(self) -> int:
         # the digests stand for the large tables; equal plans have equal digests
         return hash((self.source, self.result, self.groups, self.attributes, self.target))

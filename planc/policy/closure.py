@@ -23,6 +23,8 @@ from planc.policy.order import whole
 from planc.policy.ratio import Counts, Policy
 from planc.policy.rounding import Rounding
 
+EXPLAIN = "planc explain MODEL (planc.analyze(...).pins in Python) says why"
+
 
 def nested(policy: Policy) -> Iterator[Policy]:
     """A policy and the policies inside it, outermost first."""
@@ -58,22 +60,27 @@ class Closure:
             before = kept
             for raised in self._raises:
                 kept = raised(kept)
-            kept = self._constraints(kept, self._steps(kept))
+            kept = self._constraints(kept, *self._steps(kept))
             if np.array_equal(before, kept):
                 return kept
 
-    def _steps(self, kept: Kept) -> tuple[int, ...] | None:
+    def _steps(self, kept: Kept) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+        """The step of each group's count, and the remainder by it."""
         if not self._roundings:
-            return None
+            return None, None
         several = zip(*(r.steps(kept).tolist() for r in self._roundings), strict=True)
-        return tuple(math.lcm(*steps) for steps in several)
+        offsets = np.max([r.offsets for r in self._roundings], axis=0)
+        return tuple(math.lcm(*steps) for steps in several), tuple(offsets.tolist())
 
 
 def closed(analysis: Analysis, equations: Equations, scores: Scores, policy: Policy) -> Counts:
     """The counts of a policy, raised until its modifiers and the model's constraints hold.
 
-    Warns with :class:`planc.errors.PlancWarning` if the modifiers alone keep every group whole.
+    Warns with :class:`planc.errors.PlancWarning` if the model has no groups, or the modifiers alone
+    keep every group whole.
     """
+    if not analysis.groups:
+        warnings.warn(f"nothing can be removed: {EXPLAIN}", PlancWarning, stacklevel=2)
     wishes = tuple(modifiers(policy))
     raises = tuple(modifier.raising(analysis) for modifier in wishes)
     wanted = np.array(policy(analysis, scores), dtype=np.int64)

@@ -27,15 +27,21 @@ def feasible(
     equations: Equations,
     wanted: Counts,
     steps: Sequence[int] | None = None,
+    offsets: Sequence[int] | None = None,
 ) -> Counts:
     """The counts nearest to ``wanted``, none below it, under all constraints.
 
     Args:
         wanted: for each group, the units to keep in each row.
         steps: for each group, the step whose multiple it keeps if it shrinks.
+        offsets: for each group, the number of units above this multiple, by default none.
     """
-    obeyed = Constraints(analysis, equations)(np.array(wanted, dtype=np.int64), steps)
+    obeyed = Constraints(analysis, equations)(np.array(wanted, dtype=np.int64), steps, offsets)
     return tuple(obeyed.tolist())
+
+
+_Grid = tuple[int, int]
+"""The step of a group's count, and the number of units above its multiple."""
 
 
 class Constraints:
@@ -45,36 +51,41 @@ class Constraints:
         self._analysis, self._whole = analysis, sorted(equations.whole)
         self._cells = whole(analysis)
         self._compiled = _compiled(equations, self._cells)
-        self._solved: dict[tuple[int, tuple[int, ...], tuple[int, ...]], dict[int, int]] = {}
+        self._solved: dict[tuple[int, tuple[int, ...], tuple[_Grid, ...]], dict[int, int]] = {}
 
     @property
     def groups(self) -> frozenset[int]:
         """The groups bound by a constraint."""
         return frozenset(self._whole).union(*(c.members for c in self._compiled.clusters))
 
-    def __call__(self, wanted: Kept, steps: Sequence[int] | None = None) -> Kept:
+    def __call__(
+        self,
+        wanted: Kept,
+        steps: Sequence[int] | None = None,
+        offsets: Sequence[int] | None = None,
+    ) -> Kept:
         """The nearest counts, as :func:`feasible` returns them."""
         kept: Kept = wanted.copy()
         kept[self._whole] = self._cells[self._whole]
         broken = self._compiled.broken(kept)
+        of = [1] * len(kept) if steps is None else steps
+        above = [0] * len(kept) if offsets is None else offsets
+        grid = [*zip(of, above, strict=True)]
         for i, cluster in enumerate(self._compiled.clusters):
             members = cluster.members
-            if i not in broken and (steps is None or self._rounded(kept, steps, members)):
+            if i not in broken and (steps is None or self._rounded(kept, grid, members)):
                 continue
-            own = tuple(1 if steps is None else steps[g] for g in members)
-            key = (i, tuple(kept[members].tolist()), own)
+            key = (i, tuple(kept[members].tolist()), tuple(grid[g] for g in members))
             if key not in self._solved:
-                counts = kept.tolist()
-                of = (1,) * len(counts) if steps is None else steps
-                self._solved[key] = _solve(self._analysis, cluster, counts, of)
+                self._solved[key] = _solve(self._analysis, cluster, kept.tolist(), grid)
             solved = self._solved[key]
             for g in members:
                 kept[g] = solved[g]
         return kept
 
-    def _rounded(self, kept: Kept, steps: Sequence[int], members: list[int]) -> bool:
-        own, of = kept[members], np.array([steps[g] for g in members])
-        return bool(((own == self._cells[members]) | (own % of == 0)).all())
+    def _rounded(self, kept: Kept, grid: Sequence[_Grid], members: list[int]) -> bool:
+        own, (of, above) = kept[members], np.array([grid[g] for g in members]).T
+        return bool(((own == self._cells[members]) | ((own - above) % of == 0)).all())
 
 
 class Conditions:
@@ -161,7 +172,7 @@ def _clusters(constraints: Sequence[Constraint]) -> list[list[Constraint]]:
 
 
 def _solve(
-    analysis: Analysis, cluster: _Cluster, wanted: Sequence[int], steps: Sequence[int]
+    analysis: Analysis, cluster: _Cluster, wanted: Sequence[int], grid: Sequence[_Grid]
 ) -> dict[int, int]:
     """Counts for one cluster: rows as requested if possible, else whole; at worst all whole."""
     groups, members = analysis.groups, cluster.members
@@ -170,7 +181,7 @@ def _solve(
     for fixed in ({g: wanted[g] for g in rows}, {g: whole[g] for g in rows}):
         pinned = dict(fixed)
         while True:
-            programme = _Programme(groups, wanted, steps)
+            programme = _Programme(groups, wanted, grid)
             stuck = next((c for c in cluster.constraints if not programme.add(c, pinned)), None)
             if stuck is None:
                 break
@@ -223,7 +234,7 @@ class _Programme:
 
     groups: Sequence[Group]
     wanted: Sequence[int]
-    steps: Sequence[int]
+    grid: Sequence[_Grid]
     columns: dict[Variable | str, int] = field(default_factory=dict)
     rows: list[tuple[dict[int, int], float, float]] = field(default_factory=list)
 
@@ -307,17 +318,17 @@ class _Programme:
         return {g: round(float(result.x[self.columns[g]])) for g in members}
 
     def _round(self, g: int) -> None:
-        """Require a multiple of the rounding step, or the whole group."""
-        column, cells = self.column(g), self.groups[g].cells
-        step = self.steps[g]
+        """Require a multiple of the rounding step above the offset, or the whole group."""
+        column, (step, offset) = self.column(g), self.grid[g]
+        cells = self.groups[g].cells - offset
         if step == 1:
             return
         times = self.column(f"steps of {g}")
         self.row({times: 1}, 0, cells // step)
         if cells % step == 0:
-            self.row({column: 1, times: -step}, 0, 0)
+            self.row({column: 1, times: -step}, offset, offset)
             return
         rest = self.column(f"rest of {g}")
         self.row({rest: 1}, 0, 1)
-        self.row({column: 1, times: -step, rest: -(cells % step)}, 0, 0)
+        self.row({column: 1, times: -step, rest: -(cells % step)}, offset, offset)
         self.row({times: 1, rest: -(cells // step)}, 0, np.inf)

@@ -24,7 +24,7 @@ MEASURES = ("macs", "params", "bytes")
 class PerCost:
     """Remove units in the order of score per unit of cost, up to ``ratio`` of the removable cost.
 
-    The score is relative to the mean of its group, as in :class:`planc.policy.Global`. The cost of
+    The scores have the scale of :class:`planc.policy.Global`. The cost of
     a unit is the saving by its removal at the current widths, updated after each 64th of the way.
     Wu et al. 2020, "Constraint-aware importance estimation for global filter pruning", rank by such
     quotients.
@@ -58,7 +58,7 @@ class PerCost:
         if self.of not in MEASURES:
             raise PolicyError(f"of {self.of!r}: choose one of {', '.join(MEASURES)}")
         chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
-        alike = chosen.order(scores, [0] * len(analysis.groups), normalised=True)
+        alike = chosen.order(scores, [0] * len(analysis.groups), scores.relative)
         return _Walk(analysis, scores, alike, self.of).order()
 
 
@@ -69,10 +69,8 @@ class _Walk:
         self.start = self.kept = first.start
         self.cost = Polynomials([getattr(analysis.cost, of)], first.start)
         self.ends = first.kept(len(first.groups))
-        self.ranked = [
-            relative(by_rank(group.rows, scores.units[g]))
-            for g, group in enumerate(analysis.groups)
-        ]
+        ranked = (by_rank(x.rows, scores.units[g]) for g, x in enumerate(analysis.groups))
+        self.ranked = [relative(own) if scores.relative else own for own in ranked]
 
     def order(self) -> Order:
         total = self._price(self.start)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.policy.order import whole
-from planc.policy.patterns import matching
+from planc.policy.patterns import chosen, kept
 from planc.policy.ranking import topology
 from planc.policy.ratio import Counts, Policy, checked_count, checked_ratio, share
 
@@ -64,7 +64,10 @@ def in_words(modifier: Modifier) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keep(Raising):
-    """Keep the groups selected by ``patterns`` whole (see :func:`planc.policy.matching`)."""
+    """Keep whole every group produced by what ``patterns`` name (see :mod:`planc.policy.patterns`).
+
+    The inputs of a named layer may shrink, unless they are named as well: ``fc:in``.
+    """
 
     patterns: tuple[str, ...]
 
@@ -73,12 +76,16 @@ class Keep(Raising):
 
     def raising(self, analysis: Analysis) -> Raise:
         """The selected groups become whole."""
-        return _to_whole(analysis, _meant(analysis, self.patterns))
+        return _to_whole(analysis, _mask(analysis, kept(analysis, self.patterns)))
 
 
 @dataclass(frozen=True, slots=True)
 class Only(Raising):
-    """Keep all groups whole except those selected by ``patterns``."""
+    """Keep all groups whole except those produced by what ``patterns`` name.
+
+    A group produced in part elsewhere stays whole as well, if its pattern names another group
+    wholly: ``layer4.*`` prunes what layer4 alone produces (see :mod:`planc.policy.patterns`).
+    """
 
     patterns: tuple[str, ...]
 
@@ -87,7 +94,7 @@ class Only(Raising):
 
     def raising(self, analysis: Analysis) -> Raise:
         """All other groups become whole."""
-        return _to_whole(analysis, ~_meant(analysis, self.patterns))
+        return _to_whole(analysis, ~_mask(analysis, chosen(analysis, self.patterns)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class Floor(Raising):
     def raising(self, analysis: Analysis) -> Raise:
         """At least ``units`` units a group."""
         checked_count(self.units, "floor", "every group keeps a unit")
-        return _at_least([min(g.cells, math.ceil(self.units / g.rows)) for g in analysis.groups])
+        return at_least([min(g.cells, math.ceil(self.units / g.rows)) for g in analysis.groups])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,7 @@ class Capped(Raising):
     def raising(self, analysis: Analysis) -> Raise:
         """At least the units outside the largest ratio."""
         checked_ratio(self.ratio, "largest ratio")
-        return _at_least([g.cells - share(self.ratio, g.cells) for g in analysis.groups])
+        return at_least([g.cells - share(self.ratio, g.cells) for g in analysis.groups])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +145,12 @@ class Equal(Raising):
     def raising(self, analysis: Analysis) -> Raise:
         """The largest count of each class."""
         groups = analysis.groups
-        meant = _meant(analysis, self.patterns) if self.patterns else np.ones(len(groups), bool)
+        every = frozenset(range(len(groups)))
+        meant = kept(analysis, self.patterns) if self.patterns else every
         classes: dict[Hashable, int] = {}
         number = np.arange(len(groups))
         for g, group in enumerate(groups):
-            if meant[g]:
+            if g in meant:
                 key = (topology(analysis, g), group.size, group.rows)
                 number[g] = classes.setdefault(key, g)
 
@@ -154,12 +162,10 @@ class Equal(Raising):
         return raised
 
 
-def _meant(analysis: Analysis, patterns: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Mask of the groups selected by the patterns."""
-    meant = np.zeros(len(analysis.groups), dtype=bool)
-    for pattern in patterns:
-        meant[list(matching(analysis.groups, pattern))] = True
-    return meant
+def _mask(analysis: Analysis, groups: frozenset[int]) -> NDArray[np.bool_]:
+    mask = np.zeros(len(analysis.groups), dtype=bool)
+    mask[list(groups)] = True
+    return mask
 
 
 def _to_whole(analysis: Analysis, chosen: NDArray[np.bool_]) -> Raise:
@@ -167,6 +173,7 @@ def _to_whole(analysis: Analysis, chosen: NDArray[np.bool_]) -> Raise:
     return lambda kept: np.where(chosen, cells, kept)
 
 
-def _at_least(least: list[int]) -> Raise:
+def at_least(least: list[int]) -> Raise:
+    """Raises the counts to at least ``least``."""
     floor = np.array(least, dtype=np.int64)
     return lambda kept: np.maximum(kept, floor)

@@ -15,7 +15,7 @@ from planc.analysis import Analysis
 from planc.analysis.arrays import Kept
 from planc.analysis.equations import Equations
 from planc.errors import InfeasibleBudget
-from planc.policy.closure import Closure, modifiers
+from planc.policy.closure import EXPLAIN, Closure, modifiers
 from planc.policy.modifiers import Modifier, in_words
 from planc.policy.order import Order, whole
 from planc.policy.ratio import Policy
@@ -56,8 +56,26 @@ def infeasible(
         return f"{text} (without it {figures})"
 
     stops = "; ".join(filter(None, map(stop, attempt.obstacles))) or stop(*attempt.obstacles)
-    stops = stops or "that every group has come down to its last unit, and the rest is pinned"
-    return InfeasibleBudget(f"{said}. What stops it: {stops}. Give a larger budget")
+    stops = stops or (
+        "that every group has come down to its last unit, and the rest is pinned"
+        if analysis.groups
+        else f"that nothing can be removed; {EXPLAIN}"
+    )
+    return InfeasibleBudget(f"{said}. What stops it: {stops}. {_advice(limits, missed, full)}")
+
+
+def _advice(limits: Mapping[str, int], missed: Sequence[str], full: Mapping[str, int]) -> str:
+    """The next thing to do. A small whole number is a figure, and was possibly meant as a share."""
+    for name in missed:
+        if (figure := limits[name]) <= 100 < full[name]:
+            share = f"{name}={figure / 100:g}" if figure > 1 else f"{name}=1.0"
+            percent = f"{figure}%" if figure > 1 else "100%"
+            unit = UNITS[name][: None if figure > 1 else -1] if name != "latency" else "ns"
+            return (
+                f"{name}={figure} is a figure of {figure} {unit}: for a share give {share} "
+                f"(--{name} {percent})"
+            )
+    return "Give a larger budget"
 
 
 @dataclass(frozen=True, eq=False)

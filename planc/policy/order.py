@@ -105,8 +105,19 @@ def lowest(groups: Sequence[Group], scores: Scores, kept: Counts) -> NDArray[np.
         for g, own in zip(alike, np.split(goes, ends[:-1]), strict=True):
             found[g] = own
     for g in (g for g, units in enumerate(scores.units) if np.isnan(units).any()):
-        raise PolicyError(f"group {groups[g]}: a score is NaN, which has no place in an order")
+        if kept[g] < groups[g].cells:
+            raise _unscored(groups[g], scores, bool(np.isnan(scores.units[g]).all()))
     return np.concatenate(found) if found else np.zeros(0, dtype=bool)
+
+
+def _unscored(group: Group, scores: Scores, whole: bool) -> PolicyError:
+    if not whole:
+        return PolicyError(f"group {group}: a score is NaN, which has no place in an order")
+    return PolicyError(
+        f"{scores.criterion} says nothing of group {group}: none of its tensors is what it "
+        f"measures; keep it whole (keep={group.name!r}), or join the criterion with another by "
+        "planc.criteria.Fallback, such as Fallback(..., Magnitude(2))"
+    )
 
 
 def _lowest(rows: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.bool_]:

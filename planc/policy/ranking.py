@@ -19,7 +19,7 @@ from planc.analysis import Analysis
 from planc.criteria.scores import Scores
 from planc.errors import PolicyError
 from planc.policy.order import Order, Ranking, by_rank, relative, whole
-from planc.policy.patterns import named
+from planc.policy.patterns import matching
 from planc.policy.ratio import Counts, Policy, checked_kind, checked_kinds, checked_ratio
 
 Kinds = tuple[tuple[str, float], ...]
@@ -38,7 +38,7 @@ class Pooled(ABC):
     rows: tuple[str, ...] = ()
 
     NAME: ClassVar[str]
-    NORMALISED: ClassVar[bool] = True  # scores are divided by their group's mean
+    SCALED: ClassVar[bool] = True  # relative scores are divided by their group's mean
 
     @abstractmethod
     def pools(self, analysis: Analysis) -> Sequence[Hashable]:
@@ -55,7 +55,7 @@ class Pooled(ABC):
     ) -> Order:
         """The steps of all groups, each at the share of its pool removed after it."""
         chosen = Chosen(analysis, self.ratio, self.kinds, self.rows, among)
-        return chosen.order(scores, self.pools(analysis), self.NORMALISED)
+        return chosen.order(scores, self.pools(analysis), self.SCALED and scores.relative)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,12 @@ class Uniform(Pooled):
 class Global(Pooled):
     """Remove the share ``ratio`` of all units, lowest scores of all groups first.
 
-    Scores are divided by their group's mean, so that groups of different size can compete. In a
-    ragged group, units of equal rank in their rows are removed together, by their mean score. The
-    groups of ``kinds`` (pairs of kind and ratio) are ranked by themselves; whole rows stay unless
-    named in ``rows``. Every group keeps a unit. Without a ratio, a budget sets how far to go.
+    The scores are ranked as the criterion gives them. Those of planc's criteria are divided by
+    their group's mean first, so that groups of different size can compete, unless
+    :class:`planc.criteria.Normalized` chooses another scale. In a ragged group, units of equal rank
+    in their rows are removed together, by their mean score. The groups of ``kinds`` (pairs of kind
+    and ratio) are ranked by themselves; whole rows stay unless named in ``rows``. Every group keeps
+    a unit. Without a ratio, a budget sets how far to go.
     """
 
     NAME = "global"
@@ -108,7 +110,7 @@ class Isomorphic(Pooled):
     """
 
     NAME = "isomorphic"
-    NORMALISED = False
+    SCALED = False
 
     def pools(self, analysis: Analysis) -> Sequence[Hashable]:
         return [topology(analysis, g) for g in range(len(analysis.groups))]
@@ -118,9 +120,9 @@ class Isomorphic(Pooled):
 class Ratios:
     """Remove a separate ratio from the groups of each scope, and apply ``policy`` to the others.
 
-    A scope is a pattern for a group's name, the tensor in it or a module around that tensor
-    (``"layer1.*"``, ``"*.conv2.weight:0"``); of several matching scopes the last counts. Within a
-    scope, ``policy`` ranks as elsewhere: each group alone, similar groups, or all of the scope.
+    A scope is a pattern (``"layer1.*"``, ``"*.conv2.weight:0"``; see :mod:`planc.policy.patterns`);
+    of several matching scopes the last counts. Within a scope, ``policy`` ranks as elsewhere: each
+    group alone, similar groups, or all of the scope.
 
     Raises:
         PolicyError: (when called) ``policy`` does not rank units, a pattern matches nothing, or a
@@ -158,7 +160,7 @@ class Ratios:
         count = len(analysis.groups)
         owner = np.full(count, -1)
         for i, (pattern, _) in enumerate(self.scopes):
-            owner[list(named(analysis.groups, pattern))] = i
+            owner[list(matching(analysis, pattern))] = i
         start = np.zeros(count, dtype=np.int64)
         for i, (pattern, ratio) in enumerate(self.scopes):
             checked_ratio(ratio, f"ratio of {pattern!r}")
@@ -228,14 +230,14 @@ class Chosen:
             if groups[g].kind not in self.kinds and (g not in rowed or groups[g].kind in rows)
         ]
 
-    def order(self, scores: Scores, pools: Sequence[Hashable], normalised: bool) -> Order:
+    def order(self, scores: Scores, pools: Sequence[Hashable], scaled: bool) -> Order:
         """The order of the free groups in their pools, after the steps fixed by ``kinds``."""
         start = whole(self.analysis)
         for kind, ratio in self.kinds.items():
             members = [g for g in self.fixed if self.analysis.groups[g].kind == kind]
-            order = self._ranked(scores, members, pools, normalised, start)
+            order = self._ranked(scores, members, pools, scaled, start)
             start = np.array(order.at(ratio), dtype=np.int64)
-        return self._ranked(scores, self.free, pools, normalised, start)
+        return self._ranked(scores, self.free, pools, scaled, start)
 
     def alone(self, ratio: float) -> Counts:
         """The counts at a ratio without competition between groups, computed without a ranking."""
@@ -254,13 +256,13 @@ class Chosen:
         scores: Scores,
         members: list[int],
         pools: Sequence[Hashable],
-        normalised: bool,
+        scaled: bool,
         start: NDArray[np.int64],
     ) -> Order:
         of_pool: dict[Hashable, list[int]] = {}
         for g in members:
             of_pool.setdefault(pools[g], []).append(g)
-        parts = [self._pool(scores, pool, normalised) for pool in of_pool.values()]
+        parts = [self._pool(scores, pool, scaled) for pool in of_pool.values()]
         if not parts:
             return Order(start, np.zeros(0, dtype=np.int64), np.zeros(0))
         groups, values, shares = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -268,14 +270,14 @@ class Chosen:
         return Order(start, groups[by_share], shares[by_share])
 
     def _pool(
-        self, scores: Scores, members: list[int], normalised: bool
+        self, scores: Scores, members: list[int], scaled: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Groups, values and shares of the steps of one pool, lowest values first."""
         owners, values, sizes = [], [], []
         for g in members:
             group = self.analysis.groups[g]
             ranked = by_rank(group.rows, scores.units[g])
-            values.append((relative(ranked) if normalised else ranked)[:-1])
+            values.append((relative(ranked) if scaled else ranked)[:-1])
             owners.append(np.full(group.cells - 1, g, dtype=np.int64))
             sizes.append(np.full(group.cells - 1, group.rows))
         owner, value, size = (np.concatenate(parts) for parts in (owners, values, sizes))

@@ -41,7 +41,7 @@ from planc.trace.lines import user_line_of
 from planc.trace.numbers import heard_comparisons, track_attributes, tracked_numbers
 from planc.trace.rebuilding import specification
 from planc.trace.recording import Recorder, Recording
-from planc.trace.results import Result, own_objects, result_of
+from planc.trace.results import Result, output_names, own_objects, result_of
 from planc.trace.sizes import tracked_math
 from planc.trace.unfused import unfused
 from planc.trace.values import CPU, Kind
@@ -131,6 +131,7 @@ class Run:
             returned=frozenset(values.returned),
             unwritable=unwritable,
             construction=construction_of(self.model),
+            output_names=output_names(result),
         )
 
     def _observe(self, model: nn.Module, modules: Mapping[str, Module]) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from planc.ir.expressions import Scalar, Size
 from planc.modules.held import held_objects
-from planc.modules.nesting import leaves
+from planc.modules.nesting import leaves, named_leaves
 from planc.modules.search import PLAIN, Part, Search, Unseen
 
 _MOST_ITEMS = 10_000
@@ -136,6 +136,14 @@ def is_simple(returned: Any, depth: int = 0) -> bool:
     if type(returned) in (tuple, list):
         return all(is_simple(item, depth + 1) for item in returned)
     return isinstance(returned, PLAIN)
+
+
+def output_names(result: Result) -> tuple[str, ...]:
+    """The places of the tensors in nested containers, the first ones of :meth:`Result.in_order`."""
+    if not nested_tensors(result):
+        return ()
+    named = named_leaves(result.returned)
+    return tuple(name for name, leaf in named if isinstance(leaf, torch.Tensor))
 
 
 def nested_tensors(result: Result) -> list[torch.Tensor]:

@@ -14,12 +14,14 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone, analyze
+from planc.analysis.outputs import freed
 from planc.apply.matching import with_what_counts
 from planc.apply.replay import replay_masked, replay_pruned
 from planc.apply.validate import Call, example_call, explained
 from planc.errors import VerificationError
 from planc.ir.groups import apart, joined
 from planc.modules.given import as_module
+from planc.modules.weights import warn_if_other
 from planc.plan.arguments import a_flag, a_number, a_plan, optional, takes
 from planc.plan.fingerprint import structure_digest
 from planc.plan.plan import Plan, PlanGroup
@@ -138,12 +140,16 @@ def verify(
     Raises:
         StalePlan: the plan was made for another model.
         VerificationError: a comparison failed; names the first difference.
+
+    Warns:
+        PlancWarning: the weights of ``model`` differ from those that the plan was computed from.
     """
     model, smaller = as_module(model), as_module(smaller, "smaller")
     check_source(plan, model)
+    warn_if_other(plan, model, "verify")
     call = example_call(plan, model, args, kwargs)
     with explained(args, kwargs):
-        analysis = analyze(trace(model, *call))
+        analysis = analyze(freed(trace(model, *call), plan))
     planned = as_planned(plan, model, analysis)
     checks = [check_plan(plan, planned)]
     gone = analysis.gone([group.removed for group in plan.groups])
@@ -273,7 +279,7 @@ class _Models:
         masked = masked_original(self.analysis, self.gone, self.model)
         error, text = self._alike(masked, replay_masked, _MASKED)
         yield Check(f"{so} equal the masked original's: {text}", error)
-        other_path = analyze(trace(masked, *self.call))
+        other_path = analyze(freed(trace(masked, *self.call), self.plan))
         if structure_digest(other_path.groups) != structure_digest(self.analysis.groups):
             told = "not compared where both decide as the masked original: it takes another way"
             yield _left(told)

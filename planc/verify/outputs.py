@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, Gone
+from planc.analysis.outputs import shrinking
 from planc.apply.replay import blanked, sliced
 from planc.apply.rewrite import rewritten
 from planc.apply.trials import Binding, bindings
@@ -18,9 +19,9 @@ from planc.apply.validate import Call
 from planc.errors import PlancError, TraceError, VerificationError
 from planc.modules.copies import clone
 from planc.modules.forgetting import Forgetting, forget_tensors
-from planc.modules.nesting import map_leaves
+from planc.modules.nesting import map_leaves, named_leaves
 from planc.modules.reach import one_at_a_time, reach_of
-from planc.plan.plan import Plan
+from planc.plan.plan import OutputChange, Plan
 from planc.trace.chance import Chance
 from planc.trace.decisions import Replay
 from planc.trace.unfused import unfused
@@ -78,7 +79,34 @@ def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Modu
 
     masked = _copied(model, zeroed)
     forget_tensors(masked)
+    if changes := shrinking(analysis, gone) if analysis.graph.free else ():
+        masked.register_forward_hook(partial(_shrunk, analysis, changes))
     return masked
+
+
+def _shrunk(
+    analysis: Analysis, changes: Sequence[OutputChange], module: nn.Module, args: Any, result: Any
+) -> Any:
+    """Return the result of a masked model without the indices that free outputs lose."""
+    names = iter([name for name, _ in named_leaves(result)])
+    known = set(analysis.graph.output_names)
+
+    def shrunk(leaf: Any) -> Any:
+        name = next(names)
+        slices: dict[int, torch.Tensor] = {}
+        for change in changes:
+            at, _, index = change.name.rpartition(".")
+            if change.name == name:
+                leaf = leaf.index_select(change.dim, _kept(change, leaf))
+            elif at == name and change.name not in known:
+                slices[int(index)] = leaf[int(index)].index_select(change.dim, _kept(change, leaf))
+        return torch.stack([slices[i] for i in sorted(slices)]) if slices else leaf
+
+    return map_leaves(shrunk, result)
+
+
+def _kept(change: OutputChange, leaf: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(tuple(change.kept), device=leaf.device)
 
 
 def run(

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.analysis.outputs import freed
 from planc.apply.validate import Call
 from planc.errors import SizeMismatch, TraceError, VerificationError
 from planc.modules.nesting import leaves, map_leaves
@@ -93,7 +94,7 @@ class _AtOtherSizes:
         if self.masked is not None:
             reference = self.masked
         else:
-            analysis = analyze(trace(self.model, *other))
+            analysis = analyze(freed(trace(self.model, *other), self.plan))
             if not self._same_groups(analysis):
                 return _ELSEWHERE.format(sizes)
             gone = analysis.gone([group.removed for group in self.plan.groups])
@@ -118,7 +119,7 @@ class _AtOtherSizes:
                 return (
                     f"not compared with inputs of {sizes}: there the original is not the same twice"
                 )
-            if self._same_groups(analyze(trace(self.model, *other))):
+            if self._same_groups(analyze(freed(trace(self.model, *other), self.plan))):
                 raise
             return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
         return f"{_EQUAL} {what}, too: {error:.1e} relative{remark}"

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from planc.analysis import Analysis, analyze
+from planc.analysis.outputs import freed
 from planc.apply.matching import check_model
 from planc.apply.module import copy_module
 from planc.apply.validate import (
@@ -61,18 +62,19 @@ def as_planned(plan: Plan, model: nn.Module, analysis: Analysis) -> Analysis:
     if without_precision(analysis.graph.input_spec) == without_precision(plan.inputs):
         return analysis
     try:
-        planned = analyze(trace(model, *example_call(plan, model)))
+        given = trace(model, *example_call(plan, model))
+        found = analyze(freed(given, plan))
     except TraceError as error:
         raise VerificationError(
             f"the model does not run on the plan's inputs: {error}; they were made up from its "
             "specification: give inputs of the shapes that it was compiled with"
         ) from error
-    if structure_digest(planned.groups) != structure_digest(analysis.groups):
+    if structure_digest(found.groups) != structure_digest(analysis.groups):
         raise VerificationError(
             "on these inputs the model has other groups than on those of the plan: verify on "
             "give inputs of the shapes that it was compiled with"
         )
-    return planned
+    return found
 
 
 def check_plan(plan: Plan, analysis: Analysis) -> str:
@@ -103,6 +105,7 @@ def check_plan(plan: Plan, analysis: Analysis) -> str:
     except PolicyError as error:
         raise VerificationError(f"the plan breaks a constraint: {error}") from error
     expected = _as_listed(plan, expected)
+    plan = plan.replace(groups=tuple(replace(group, scores=None) for group in plan.groups))
     if plan.shapes == _all_shapes(analysis, removed):
         expected = expected.replace(shapes=plan.shapes)
     deciding = analysis.graph.data_dependent

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import planc
 from planc import masks
-from planc.cli import run
+from planc.cli import cli, run
 from planc.cli.named import load_model
 from planc.cli.options import CRITERIA, RANKINGS, amount, duration
 from planc.compile import RankingName
@@ -105,6 +107,7 @@ def test_wishes_that_leave_nothing_to_remove_are_a_line_on_standard_error(
     assert capsys.readouterr().err == (
         "planc: warning: floor(..., 100): every group stays whole and nothing is removed; the "
         "largest, 0.0.weight:0, has 16 units: ask for less\n"
+        "nothing is written: -o FILE saves the plan\n"
     )
 
 
@@ -122,15 +125,15 @@ def test_help_answers_in_less_than_300_ms() -> None:
     assert min(taken) < 0.3
 
 
-def test_plan_writes_what_it_shows(succeed: Run) -> None:
+def test_plan_writes_what_it_sums_up(succeed: Run) -> None:
     shown = succeed("plan", MODEL, *INPUT, "--ratio", "0.5", "-o", "a.planc")
-    assert "0.0.weight:0" in shown
-    assert succeed("show", "a.planc") == shown
+    assert "2 groups, 24 channels: 12 removed" in shown
+    assert shown == f"{planc.load_plan('a.planc')}\n"
 
 
 def test_plan_without_output_writes_nothing(succeed: Run) -> None:
     before = set(Path().iterdir())
-    assert "0.0.weight:0" in succeed("plan", MODEL, *INPUT)
+    assert "2 groups, 24 channels: 12 removed" in succeed("plan", MODEL, *INPUT)
     assert {path.name for path in set(Path().iterdir()) - before} <= {"__pycache__"}
 
 
@@ -263,7 +266,7 @@ def test_show_and_diff_and_explain_speak_json(succeed: Run) -> None:
     planned("a.planc", "--ratio", "0.5")
     planned("b.planc", "--ratio", "0.25")
     assert json.loads(succeed("show", "a.planc", "--json"))
-    assert json.loads(succeed("diff", "a.planc", "b.planc", "--json", code=3))
+    assert json.loads(succeed("diff", "a.planc", "b.planc", "--json", code=1))
     found = json.loads(succeed("explain", MODEL, "0.0.weight:0", *INPUT, "--json"))
     assert [(entry["tensor"], entry["dim"]) for entry in found] == [("0.0.weight", 0)]
     assert any("0.1.running_mean" in line for line in found[0]["reasons"])
@@ -308,11 +311,11 @@ def test_mask_plans_are_shown_and_compared_too(succeed: Run) -> None:
     assert "16 of 32 elements" in succeed("show", "a.masks")
     assert json.loads(succeed("show", "b.masks", "--json"))["removed"] == 8
     assert "equal" in succeed("diff", "a.masks", "a.masks")
-    assert "weight" in succeed("diff", "a.masks", "b.masks", code=3)
-    found = json.loads(succeed("diff", "a.masks", "b.masks", "--json", code=3))
+    assert "weight" in succeed("diff", "a.masks", "b.masks", code=1)
+    found = json.loads(succeed("diff", "a.masks", "b.masks", "--json", code=1))
     assert found["tensors"] == [{"name": "weight", "only_a": 8, "only_b": 0, "both": 8}]
     planned("a.planc")
-    assert run(["diff", "a.planc", "a.masks"]) == 1
+    assert run(["diff", "a.planc", "a.masks"]) == 2
 
 
 def masked(path: str, *options: str) -> planc.MaskPlan:
@@ -335,7 +338,7 @@ def test_mask_plans_are_made_as_the_library_makes_them(succeed: Run) -> None:
     drawn = masked("a.masks", "--criterion", "random", "--seed", "5")
     model = load_model(MODEL, {}, 5)
     assert drawn == masks.select(model, masks.PerTensor(0.5), masks.RandomElements(5), seed=5)
-    assert "lose elements" in succeed("mask", MODEL)
+    assert "tensors removed, −50 %" in succeed("mask", MODEL)
 
 
 def test_mask_plans_make_zeros_in_files_and_are_taken_back(succeed: Run) -> None:
@@ -433,7 +436,7 @@ def test_a_latency_that_means_nothing_is_refused(table: planc.LatencyTable, fail
     assert f"measured on {table.machine!r}, the plan is for machine 'abacus'" in named
     assert "closest that can be reached" in fail("plan", MODEL, *INPUT, "--latency", "3ns", *given)
     assert "it applies to nothing" in fail("apply", "a.latency", "--weights", "x", "-o", "y")
-    assert "name two plans" in fail("diff", "a.latency", "a.latency")
+    assert "name two plans" in fail("diff", "a.latency", "a.latency", code=2)
 
 
 def test_apply_to_weights_alone_equals_apply_to_the_model(succeed: Run) -> None:
@@ -521,7 +524,7 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(
 def test_files_that_are_no_plans_are_an_error(fail: Run) -> None:
     Path("a.planc").write_text("not a plan")
     assert "a.planc" in fail("show", "a.planc")
-    assert "a.planc" in fail("diff", "a.planc", "a.planc")
+    assert "a.planc" in fail("diff", "a.planc", "a.planc", code=2)
     assert "a.planc" in fail("apply", "a.planc", MODEL, "-o", "out.safetensors")
     assert "missing.planc" in fail("verify", "missing.planc", MODEL)
 
@@ -580,7 +583,7 @@ def test_a_directory_is_replaced_on_request(succeed: Run, fail: Run) -> None:
         assert "exists" in fail(*command, "-o", "out")
         succeed(*command, "-o", "out", "--overwrite")
         assert not Path("out/mine").exists()
-        assert "0.0.weight:0" in succeed("inspect", "out")
+        assert "0.0    " in succeed("inspect", "out")
 
 
 def test_only_the_result_of_the_same_plan_is_applied_already(succeed: Run, fail: Run) -> None:
@@ -606,5 +609,63 @@ def test_restore_gives_the_original_file_back(succeed: Run) -> None:
     succeed(*command, "-o", "out.safetensors")
     succeed("restore", "out.safetensors", "--removed", "kept", "-o", "back.safetensors")
     assert Path("in.safetensors").read_bytes() == Path("back.safetensors").read_bytes()
-    assert "0.0.weight:0" in succeed("inspect", "out.safetensors")
+    assert "0.0    " in succeed("inspect", "out.safetensors")
     assert json.loads(succeed("inspect", "out.safetensors", "--json"))["shards"]
+
+
+def test_units_are_chosen_and_a_plan_is_edited(succeed: Run, fail: Run) -> None:
+    plan = planned("a.planc", "--remove", "0.0:2,6-8", "--keep-units", "1:0-3")
+    assert tuple(plan.groups[0].removed) == (2, 6, 7, 8)
+    shown = succeed(
+        "edit", "a.planc", MODEL, "--keep", "0.0.weight:0:6", "--remove", "1:4", "-o", "b.planc"
+    )
+    edited = planc.load_plan(Path("b.planc"))
+    assert [tuple(group.removed) for group in edited.groups] == [(2, 7, 8), (4,)]
+    assert "decision: remove 1.weight:0 4" in shown
+    assert edited.provenance[-1].decisions[0] == "remove 0.0.weight:0 2,6-8"
+    succeed("edit", "a.planc", MODEL, "--keep", "0.0.weight:0", "-o", "c.planc")
+    assert not any(group.removed for group in planc.load_plan(Path("c.planc")).groups)
+    assert "names no units: write NAME:UNITS" in fail("edit", "a.planc", MODEL, "--remove", "1")
+    assert "no unit 99" in fail("plan", MODEL, *INPUT, "--remove", "0.0:99")
+
+
+def test_an_edited_text_is_a_plan_for_its_model(succeed: Run, fail: Run) -> None:
+    planned("a.planc", "--ratio", "0.5")
+    plain = json.loads(succeed("show", "--json", "a.planc"))
+    plain["groups"][0]["removed"] = [0, 15]
+    Path("edited.json").write_text(json.dumps(plain))
+    succeed("plan", MODEL, *INPUT, "--from-json", "edited.json", "-o", "b.planc")
+    edited = planc.load_plan(Path("b.planc"))
+    assert tuple(edited.groups[0].removed) == (0, 15)
+    assert edited.provenance[0].decisions == ("removed units as in an edited text (6 units)",)
+    Path("edited.json").write_text("{}")
+    told = fail("plan", MODEL, *INPUT, "--from-json", "edited.json")
+    assert "not the text of a plan: KeyError: 'groups'" in told
+
+
+def test_outputs_are_named_on_the_command_line(succeed: Run, fail: Run) -> None:
+    shown = succeed("plan", MODEL, *INPUT, "--free-outputs", "", "-o", "a.planc")
+    (output,) = planc.load_plan(Path("a.planc")).outputs
+    assert (output.name, output.size, len(output.kept)) == ("", 5, 3)
+    assert "outputs that shrink" in shown
+    assert "'logits' is no output" in fail("plan", MODEL, *INPUT, "--outputs", "logits")
+
+
+def test_slips_in_budgets_are_answered(fail: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "for a share give macs=1.0 (--macs 100%)" in fail("plan", MODEL, *INPUT, "--macs", "1")
+    assert run(["plan", MODEL, *INPUT, "--macs", "1.0"]) == 0
+    assert "nothing is removed: every group stays whole" in capsys.readouterr().err
+    assert amount("2e6") == 2_000_000
+
+
+def test_every_command_shows_an_example_that_its_options_allow(succeed: Run) -> None:
+    for name, command in cli.commands.items():
+        assert command.help is not None
+        found = re.search(r"Example: planc (\S+) (.*)", command.help)
+        assert found is not None, name
+        assert found[1] == name
+        assert "Example:" in succeed(name, "--help")
+        parsed = command.make_context(name, shlex.split(found[2]), resilient_parsing=True)
+        assert all(parsed.params.get(p.name or "") for p in command.params if p.required)
+        known = {option for p in command.params for option in p.opts}
+        assert {word for word in found[2].split() if word.startswith("-")} <= known

@@ -182,3 +182,42 @@ def test_a_plan_of_another_model_is_stale() -> None:
     (step,) = taken(Schedule(macs=0.5), other, other_inputs)
     with pytest.raises(StalePlan):
         next_step(Schedule(macs=0.1, steps=2), model, inputs, step.total)
+
+
+# -- by ratio --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["geometric", "linear"])
+@pytest.mark.parametrize("ranking", ["uniform", "global"])
+@pytest.mark.parametrize("name", ["residual", "dense", "vit", "grouped"])
+def test_a_ratio_is_reached_in_steps(name: str, ranking: Any, shape: Any) -> None:
+    model, inputs = build(name)
+    at_once = planc.compile(model, inputs, ratio=0.5, ranking=ranking)
+    steps = taken(Schedule(ratio=0.5, steps=3, shape=shape), model, inputs, ranking=ranking)
+    assert [step.number for step in steps] == [1, 2, 3]
+    removed = [sum(len(g.removed) for g in step.total.groups) for step in steps]
+    assert sorted(removed) == removed
+    wanted = sum(len(group.removed) for group in at_once.groups)
+    if ranking == "uniform" and name != "vit":
+        assert removed[-1] == wanted
+    assert removed[-1] <= wanted
+    planc.verify(steps[-1].total, model, planc.apply(steps[-1].total, model), inputs)
+
+
+def test_ratios_of_kinds_are_reached_in_steps_too() -> None:
+    model, inputs = build("attention")
+    kinds = {"heads": 0.5}
+    steps = taken(Schedule(ratio=0.5, steps=2, shape="linear"), model, inputs, kinds=kinds)
+    heads = [g for g in steps[-1].total.groups if g.kind == "heads"]
+    assert heads
+    at_once = planc.compile(model, inputs, ratio=0.5, kinds=kinds)
+    found = {g.name: len(g.removed) for g in steps[-1].total.groups if g.kind == "heads"}
+    assert found == {g.name: len(g.removed) for g in at_once.groups if g.kind == "heads"}
+
+
+def test_a_ratio_beside_a_budget_is_refused() -> None:
+    model, inputs = build("residual")
+    with pytest.raises(PolicyError, match=r"ratio=0\.5 and macs: a schedule has one of them"):
+        next_step(Schedule(ratio=0.5, macs=0.5), model, inputs)
+    with pytest.raises(PolicyError, match=r"ratio 1.5 is not in \[0, 1\)"):
+        next_step(Schedule(ratio=1.5), model, inputs)

@@ -101,3 +101,26 @@ def test_lamp_accepts_any_other_criterion() -> None:
         for u in range(len(square)):
             larger = sum(other for other in square if other >= square[u])
             assert own[u] == pytest.approx(square[u] / larger, rel=1e-9)
+
+
+class Scaled(nn.Module):
+    """A convolution whose channels are scaled by a parameter, directly or through views."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+        self.scale = nn.Parameter(torch.tensor([1.0, 2.0, 30.0, 4.0]).reshape(shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x) * self.scale.reshape(4, 1, 1))
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 1), (1, 4, 1, 1)])
+def test_a_scale_is_no_filter(shape: tuple[int, ...]) -> None:
+    model = Scaled(shape).eval()
+    analysis = planc.analyze(planc.trace(model, torch.randn(1, 3, 4, 4)))
+    weights = dict(model.named_parameters())
+    filters = model.first.weight.detach().flatten(1)
+    for found in GeometricMedian()(analysis, weights):
+        if found is not None:
+            np.testing.assert_allclose(found, torch.cdist(filters, filters).sum(1), rtol=1e-5)

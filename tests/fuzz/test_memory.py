@@ -77,9 +77,11 @@ def body_with_group(**fields: Any) -> dict[str, Any]:
     return body
 
 
-def one_group(units: int, runs: tuple[Run, ...], removed: tuple[int, ...]) -> bytes:
+def one_group(
+    units: int, runs: tuple[Run, ...], removed: tuple[int, ...], scores: bytes | None = None
+) -> bytes:
     """The body of a valid plan of one tensor, whose units lie in ``runs``."""
-    group = PlanGroup("w:0", "c", units, 1, (Member("w", 0, runs),), "", removed)
+    group = PlanGroup("w:0", "c", units, 1, (Member("w", 0, runs),), "", removed, scores)
     return to_body(complete((TensorSpec(("w",), (units,), "parameter"),), (), (group,), ()))
 
 
@@ -89,7 +91,18 @@ def member(runs: list[list[int]]) -> dict[str, Any]:
 
 def group_of(name: str, members: list[Any]) -> dict[str, Any]:
     empty = {"kind": "", "mixing": "", "name": name, "removed": b"\0", "rows": 1, "size": 1}
-    return dict(sorted({**empty, "members": members}.items()))
+    return dict(sorted({**empty, "members": members, "scores": None}.items()))
+
+
+def output(name: str) -> dict[str, Any]:
+    return {"dim": 0, "kept": b"\1", "name": name, "size": 2}
+
+
+def entry(**fields: Any) -> dict[str, Any]:
+    empty = {"criterion": "", "decisions": [], "origin": "", "policy": "", "seed": 0}
+    return dict(
+        sorted(({**empty, "statistics": None, "versions": [], "weights": None} | fields).items())
+    )
 
 
 def tensor(*names: str, shape: list[int]) -> dict[str, Any]:
@@ -101,7 +114,6 @@ def change(value: Any) -> dict[str, Any]:
 
 
 _UNIT = [0, 1, 0, 1, 1, 1, 0]
-_PROVENANCE = {"criterion": "", "policy": "", "seed": 0}
 PLANS: dict[str, Callable[[], Any]] = {
     "every unit but one": lambda: one_group(1 << 22, (Run(0, 1 << 22, 0, 1),), (*range(1 << 20),)),
     "rows of one unit": lambda: body_with_group(rows=MANY, size=MANY, removed=b"\1" * MANY),
@@ -142,8 +154,17 @@ PLANS: dict[str, Callable[[], Any]] = {
     "strings": lambda: body_with(structural=[[["a", ["a"] * MANY]]]),
     "changes": lambda: body_with(attributes=[change(0)] * MANY),
     "constraints": lambda: body_with(constraints=[{"reason": "", "text": ""}] * MANY),
-    "provenance": lambda: body_with(provenance=[{**_PROVENANCE, "versions": []}] * MANY),
-    "versions": lambda: body_with(provenance=[{**_PROVENANCE, "versions": [["", ""]] * MANY}]),
+    "provenance": lambda: body_with(provenance=[entry()] * MANY),
+    "versions": lambda: body_with(provenance=[entry(versions=[["", ""]] * MANY)]),
+    "decisions": lambda: body_with(provenance=[entry(decisions=[""] * MANY)]),
+    "outputs": lambda: body_with(outputs=[output(str(i)) for i in range(MANY)]),
+    "an output": lambda: body_with(
+        outputs=[output("") | {"kept": b"\1" + bytes((1 << 19) - 1), "size": 1 << 22}]
+    ),
+    "scores": lambda: one_group(MANY, (Run(0, MANY, 0, 1),), (), bytes(4 * MANY)),
+    "scores that are not finite": lambda: one_group(
+        MANY, (Run(0, MANY, 0, 1),), (), b"\0\0\xc0\x7f" * MANY
+    ),
     "requirements": lambda: body_with(requires=[""] * MANY),
     "inputs": lambda: body_with(inputs=[nested(30)] * MANY),
     "a little input": lambda: body_with(inputs=[nested(30)] * 1000),

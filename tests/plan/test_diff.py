@@ -52,8 +52,10 @@ def with_group(index: int, **changes: object) -> Plan:
 def test_units_are_sorted_into_those_of_one_and_of_both() -> None:
     difference = diff(PLAN, with_group(0, removed=(1, 2, 3)))
     assert difference.groups == (
-        GroupDiff("a.weight:0", "channels", 6, only_a=(4,), only_b=(2, 3), both=(1,)),
+        GroupDiff("a.weight:0", "channels", 6, (4,), (2, 3), both=(1,), kept=(4, 3)),
     )
+    assert difference.groups[0].overlap == 1 / 4
+    assert difference.to_json()["groups"][0]["overlap"] == 1 / 4
     assert difference.same_source
     assert difference.cost_after[1].params < difference.cost_after[0].params
 

@@ -25,24 +25,6 @@ def pruned(plan: Plan) -> set[str]:
 # -- patterns --------------------------------------------------------------------------------
 
 
-def test_keep_matches_a_group_a_tensor_or_a_module() -> None:
-    model, inputs = build("residual")
-    everything = {"stem.0.weight:0", "blocks.0.0.weight:0", "blocks.1.0.weight:0"}
-    for pattern, kept in (
-        ("stem.0.weight:0", {"stem.0.weight:0"}),
-        ("stem", {"stem.0.weight:0"}),
-        ("head", {"stem.0.weight:0"}),  # its input is the stream
-        ("blocks.?.1.running_mean", {"blocks.0.0.weight:0", "blocks.1.0.weight:0"}),
-        ("blocks.1.1", {"blocks.1.0.weight:0"}),
-        ("blocks*", everything),
-    ):
-        assert pruned(planc.compile(model, inputs, keep=[pattern])) == everything - kept
-        assert pruned(planc.compile(model, inputs, only=[pattern])) == kept
-    assert pruned(planc.compile(model, inputs, keep=["stem.0.weight:0", "blocks.0.1"])) == {
-        "blocks.1.0.weight:0"
-    }
-
-
 def test_keep_prevails_over_only() -> None:
     model, inputs = build("residual")
     plan = planc.compile(model, inputs, keep=["blocks.0.1"], only=["blocks.?.1"])

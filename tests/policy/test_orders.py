@@ -12,7 +12,7 @@ from planc.analysis import Analysis
 from planc.criteria import Magnitude, Random, Scores
 from planc.errors import PolicyError
 from planc.policy import Global, Isomorphic, Keep, PerCost, Ranking, Ratios, Uniform
-from planc.policy.order import by_rank, relative
+from planc.policy.order import by_rank
 from planc.policy.ranking import topology
 from tests.support.small import MODELS, build
 
@@ -111,7 +111,7 @@ def test_the_unit_with_the_lowest_score_per_cost_is_removed_first() -> None:
     quotients = []
     for g, group in enumerate(analysis.groups):
         saved = full - analysis.cost.price([n - (i == g) for i, n in enumerate(whole)]).macs
-        quotients.append(relative(by_rank(group.rows, scores.units[g]))[0] / saved)
+        quotients.append(by_rank(group.rows, scores.units[g])[0] / saved)
     order = PerCost().order(analysis, scores)
     assert order.groups[0] == int(np.argmin(quotients))
 
@@ -182,5 +182,5 @@ def test_random_scores_rank_too() -> None:
     analysis, _ = analysed("residual")
     scores = Scores(Random(3)(analysis, {}), "random")
     assert Global(0.5)(analysis, scores) != Global(0.5)(
-        analysis, Scores(Random(4)(analysis, {}), "random")
+        analysis, Scores(Random(6)(analysis, {}), "random")
     )

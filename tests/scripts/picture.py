@@ -16,7 +16,8 @@ from torchvision.models import resnet18
 import planc
 from planc.cli.report.charts import Segment, overview, stacked, widths
 from planc.cli.report.sides import Sides
-from planc.plan.head import change, counted, lead, short
+from planc.plan.head import change, counted, lead
+from planc.plan.review.figures import figure
 
 FILE = Path(__file__).parents[2] / "examples" / "report.svg"
 WIDTH, HEIGHT = 860, 500
@@ -53,6 +54,7 @@ def drawing(plan: planc.Plan, title: str) -> str:
     sides = Sides((plan,))
     channels = [sum(g.size for g in plan.groups), sum(g.kept for g in plan.groups)]
     before, after = plan.cost_before, plan.cost_after
+    params, macs = (before.params, after.params), (before.macs, after.macs)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>The report of {escape(title)}</title>",
@@ -61,8 +63,8 @@ def drawing(plan: planc.Plan, title: str) -> str:
         _text(LEFT, 44, title, "title"),
         _text(LEFT, 68, f"{lead(plan)}.", "soft"),
         *_figure(LEFT, "Channels", channels[0], channels[1], counted(channels[1])),
-        *_figure(LEFT + 276, "Parameters", before.params, after.params, short(after.params)),
-        *_figure(LEFT + 552, "MACs", before.macs, after.macs, short(after.macs)),
+        *_figure(LEFT + 276, "Parameters", *params, figure(*params[::-1])),
+        *_figure(LEFT + 552, "MACs", *macs, figure(*macs[::-1])),
         _text(LEFT, 184, "Where the parameters are", "heading"),
     ]
     modules = overview(sides.tensors)

@@ -69,13 +69,13 @@ PARTS: dict[str, Part] = {
         500_000,
         10_000_000,
     ),
-    "R2 plans": always("truncated golden plans, every length: refused", 39_000),
+    "R2 plans": always("truncated golden plans, every length: refused", 80_000),
     "R2 checkpoints": always(
         "truncated files of golden checkpoints, every length; larger shards at every length of the "
         "header, every 4 KiB of the data: refused",
         22_000,
     ),
-    "R3 plans": always("golden plans, every flipped bit: refused", 312_000),
+    "R3 plans": always("golden plans, every flipped bit: refused", 650_000),
     "R3 headers": always("a checkpoint, every flipped bit of its headers: refused", 60_000),
     "R3 tensors": always("a checkpoint of 64 KiB, every flipped bit of its data: refused", 524_288),
     "R4 kilobytes": Part(

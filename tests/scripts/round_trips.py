@@ -179,8 +179,9 @@ def _fill(model: nn.Module) -> nn.Module:
 
 def _write(model: nn.Module, path: Path) -> None:
     """A safetensors file, tensor by tensor: the package would hold all of them twice."""
-    from planc.files.checkpoint.elements import bytes_of, dtype_name
+    from planc.files.checkpoint.elements import dtype_name
     from planc.files.tensors.header import aligned, place, write_header
+    from planc.modules.memory import bytes_of
 
     state = model.state_dict()
     entries = place(aligned((n, dtype_name(t, n), tuple(t.shape)) for n, t in state.items()))

@@ -1,8 +1,7 @@
 """Golden files: files of every format version that was ever released, and what reading them gives.
 
-``python -m tests.support.golden_files`` adds those that ``tests/golden/v1``
-lacks. What is there is never
-written again; a new version gets a directory of its own.
+``python -m tests.support.golden_files`` adds those that ``tests/golden/v2`` lacks. What is there
+is never written again; a new version gets a directory of its own. Latency tables are of version 1.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,20 +26,19 @@ import planc
 from planc import masks
 from planc.files.formats import encode_plan
 from planc.files.formats.envelope import seal, unseal
-from planc.files.formats.latency import KIND as TIME
-from planc.files.formats.latency import to_body
 from planc.files.formats.masks import KIND as MASK
 from planc.files.formats.masks import encode_masks
 from planc.plan.masks import MaskPlan
 from tests.crash.test_crash import Net
 from tests.files.cut.test_files import PLAN, mlp_plan, sharded
-from tests.files.formats.test_latency_files import TABLE
 from tests.fuzz.test_plans import small_plan
 from tests.masks.test_files import FILE, MASKS
 from tests.support import small
-from tests.support.strategies import example_plan
+from tests.support.strategies import example_plan, full_plan
 
-DIRECTORY = Path(__file__).parents[1] / "golden" / "v1"
+ROOT = Path(__file__).parents[1] / "golden"
+VERSIONS = ("v1", "v2")
+DIRECTORY = ROOT / VERSIONS[-1]
 MANIFEST = DIRECTORY / "manifest.json"
 MODELS = ("residual", "grouped", "depthwise", "dense", "up", "tied", "attention", "shuffle")
 KIND = b"planc/plan"
@@ -50,9 +47,10 @@ KIND = b"planc/plan"
 def plans() -> dict[str, planc.Plan]:
     """Valid plans: hand-made ones, and those of small models."""
     found = {"example": example_plan(), "small": small_plan(), "mlp": mlp_plan()}
+    found["full"] = full_plan()
     for name in MODELS:
         model, args = small.build(name)
-        found[name] = planc.compile(model, args, ratio=0.5)
+        found[name] = planc.compile(model, args, ratio=0.5, scores=name == "residual")
     return found
 
 
@@ -73,7 +71,7 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], Any]:
 
 def malformed() -> dict[str, bytes]:
     """Files that must be refused, each for one reason."""
-    file = encode_plan(example_plan())
+    file = encode_plan(full_plan())
     body = unseal(KIND, file)
 
     def with_body(edit: Callable[[dict[str, Any]], Any]) -> bytes:
@@ -89,7 +87,17 @@ def malformed() -> dict[str, bytes]:
         "zip": b"PK\x03\x04" + bytes(60),
         "pickle": b"\x80\x04\x95cposix\nsystem\n",
         "checkpoint-record": seal(b"planc/ckpt", b""),
-        "version-2": file[:12] + b"\x02" + file[13:],
+        "version-3": file[:12] + b"\x03" + file[13:],
+        "version-1-with-later-fields": _of_version_1(body),
+        "no-outputs": with_body(lambda plan: {k: v for k, v in plan.items() if k != "outputs"}),
+        "short-scores": with_body(edited(groups__0__scores=bytes(20))),
+        "scores-not-finite": with_body(edited(groups__0__scores=b"\0\0\xc0\x7f" * 6)),
+        "whole-output": with_body(edited(outputs__0__kept=b"\x3f")),
+        "empty-output": with_body(edited(outputs__0__kept=b"\x00")),
+        "large-output": with_body(edited(outputs__0__size=1 << 40)),
+        "short-digest": with_body(edited(provenance__0__weights=bytes(31))),
+        "origin": with_body(edited(provenance__0__origin="disk")),
+        "hidden-decision": with_body(edited(provenance__0__decisions=["keep \u202e"])),
         "truncated-prefix": file[:30],
         "truncated-body": file[:-1],
         "trailing": file + b"\0",
@@ -115,19 +123,23 @@ def malformed() -> dict[str, bytes]:
     }
 
 
+def _of_version_1(body: bytes) -> bytes:
+    """A sealed body of the current version that says it is of version 1."""
+    start = b"\x94\xaa" + KIND + b"\x01"
+    length = b"\xc5" + struct.pack(">H", len(body))
+    return start + b"\xc4\x20" + sha256(start + body).digest() + length + body
+
+
 def others() -> dict[str, bytes]:
-    """Mask plans and latency tables, of each kind some that must be refused."""
+    """Mask plans, some of which must be refused."""
     model, _ = small.build("residual")
     half = encode_masks(masks.select(model, masks.NofM(1, 2), keep=("stem.0",)))
     tables = {
         "masks/example.masks": FILE,
         "masks/1-of-2.masks": half,
         "masks/nothing.masks": encode_masks(MaskPlan(MASKS.tensors, (), ())),
-        "latency/example.latency": seal(TIME, to_body(TABLE)),
-        "latency/unmeasured.latency": seal(TIME, to_body(replace(TABLE, grids=(), uses=()))),
     }
     body = msgpack.unpackb(unseal(MASK, FILE))
-    time = msgpack.unpackb(to_body(TABLE))
 
     def changed(kind: bytes, body: dict[str, Any], **changes: Any) -> bytes:
         return seal(kind, msgpack.packb(edited(**changes)(copy.deepcopy(body))))
@@ -140,10 +152,7 @@ def others() -> dict[str, bytes]:
         "masks/malformed-padding.masks": changed(MASK, body, masks__0__removed=b"\x49\x92"),
         "masks/malformed-length.masks": changed(MASK, body, masks__0__removed=b"\x49"),
         "masks/malformed-row.masks": changed(MASK, body, masks__1__tensor=9),
-        "latency/malformed-masks.latency": FILE,
-        "latency/malformed-times.latency": changed(TIME, time, grids__0__nanoseconds=[1]),
-        "latency/malformed-axes.latency": changed(TIME, time, grids__0__axes=[[8, 1], [2, 4, 16]]),
-        "latency/malformed-grid.latency": changed(TIME, time, uses__0__grid=3),
+        "masks/malformed-origin.masks": changed(MASK, body, provenance__0__origin="disk"),
     }
     return tables | refused
 

@@ -28,6 +28,18 @@ torch.set_num_threads(1)
 TOLERANCE = 1e-9
 TARGETS: tuple[Literal["module", "graph"], ...] = ("module", "graph")
 Counts = tuple[int, ...]
+IMAGES = torch.randn(2, 3, 6, 6)
+TOKENS = torch.randn(2, 5, 6)
+
+
+def conv(i: int, o: int, k: int = 1, **named: Any) -> nn.Conv2d:
+    """A convolution of ``i`` channels to ``o``, of one position unless said otherwise."""
+    return nn.Conv2d(i, o, k, **named)
+
+
+def sizes(analysis: Analysis) -> dict[str, int]:
+    """The number of units of each group, by name."""
+    return {group.name: group.size for group in analysis.groups}
 
 
 def prove(

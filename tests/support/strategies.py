@@ -9,7 +9,7 @@ beside coordinates that no group has); a ragged tensor has other cells in each h
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from planc.plan.plan import (
     Cut,
     Fingerprints,
     ModuleSpec,
+    OutputChange,
     Plan,
     PlanGroup,
     Provenance,
@@ -195,6 +196,28 @@ def example_plan() -> Plan:
         AttributeChange("a", "shape", (6, (1, 2)), (4, (1, 2))),
     )
     return complete(tensors, modules, groups, changes)
+
+
+def full_plan() -> Plan:
+    """The example plan with a value in each field of version 2."""
+    plan = example_plan()
+    scores = [np.arange(g.size, dtype="<f4").tobytes() for g in plan.groups]
+    entry = replace(
+        plan.provenance[0],
+        weights=b"w" * 32,
+        origin="file",
+        statistics=b"s" * 32,
+        decisions=("keep a.weight:0 1", "remove c.weight:0 0,5"),
+    )
+    return plan.replace(
+        provenance=(entry,),
+        groups=(
+            replace(plan.groups[0], scores=scores[0]),
+            plan.groups[1],
+            replace(plan.groups[2], scores=scores[2]),
+        ),
+        outputs=(OutputChange("", 1, 6, (0, 2, 3, 5)), OutputChange("states.0", 0, 9, (8,))),
+    )
 
 
 def cut_array(array: NDArray[Any], cut: Cut | None) -> NDArray[Any]:

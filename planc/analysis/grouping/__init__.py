@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from planc.analysis.grouping.classes import Occurrences, components, unit_classes
 from planc.analysis.grouping.grouped import PINNED, Grouping, UnitIndex, UnitMask
-from planc.analysis.grouping.kinds import kinds, mixing, names, rowed, tagged
+from planc.analysis.grouping.kinds import kinds, mixing, names, rowed, scaled_rows, tagged
 from planc.analysis.grouping.members import members
 from planc.analysis.grouping.unread import pin_unread
 from planc.analysis.walk import Walked
@@ -102,6 +102,7 @@ def _assemble(
         unit_of[units] = np.arange(len(units))
     atom_group, atom_unit = group_of[component], unit_of[component]
     tags = tagged(facts, atom_group)
+    tags["heads"] |= scaled_rows(graph, facts, atom_group)
     whole, with_cells = rowed(facts, atom_group, len(merged), tags["heads"])
     reasons = mixing(facts, atom_group, module_only=False)
     of_kind = kinds(facts, atom_group, whole, tags, len(merged))

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planc.analysis.grouping.grouped import PINNED
+from planc.analysis.uses import contracted
+from planc.ir.graph import Graph
 from planc.ir.groups import Member, joined
 from planc.rules.labels.facts import Facts
 
@@ -39,6 +41,30 @@ def _rows(
         if slot.rows is not None and cells.blocks == 1:
             where = np.flatnonzero(slot.rows)
             yield group[slot.first + slot.rows[where] - 1], group[cells.first + where]
+
+
+def scaled_rows(graph: Graph, facts: Facts, group: NDArray[np.int32]) -> set[int]:
+    """Groups of rows with prunable cells inside, whose own dimensions are of scales alone.
+
+    Such are the heads of an attention by a vector of shape (heads, dim): the rows of a projection,
+    and a dimension of a parameter that meets activations element by element.
+    """
+    if all(slot.rows is None for slot in facts.slots):
+        return set()
+    weights = contracted(graph)
+    rows, scales, own = set[int](), set[int](), set[int]()
+    for slot in facts.slots:
+        groups = {*np.unique(group[slot.first : slot.first + slot.count]).tolist()} - {PINNED}
+        if slot.rows is not None:
+            rows |= groups
+        elif graph.tensors[slot.tensor].value in weights:
+            own |= groups
+        else:
+            scales |= groups
+    found = rows & scales - own
+    if not found:
+        return found
+    return {int(g) for outer, cells in _rows(facts, group) for g in outer[cells != PINNED]} & found
 
 
 def tagged(facts: Facts, group: NDArray[np.int32]) -> dict[str, set[int]]:

@@ -66,6 +66,8 @@ def apply(
     another, whatever the total size; an interrupted run goes on where it was. Started by torchrun
     on every process, each process cuts its share of the shards. With MODEL, the smaller module is
     built and validated before the same is written.
+
+    Example: planc apply half.planc --weights resnet18.safetensors -o small.safetensors
     """
     source = given.weights if model is None else given.weights_of(model)
     if model is None and source is None:

@@ -2,38 +2,128 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
-from planc.cli.options import EXIT_CODES, FILE, json_option
-from planc.cli.terminal import print_json, show
+from planc.cli import terminal
+from planc.cli.options import FILE, json_option, screen_options, table_option
 from planc.errors import PlancError
 
-_DIFFER = 3
+_DIFFER, _ERROR = 1, 2
+_GIT = (7, 9)  # arguments of git to the command of a diff driver
+_EPILOG = """\b
+Examples:
+  planc diff before.planc after.planc --stat
+  git config diff.planc.command "planc diff"      and in .gitattributes: *.planc diff=planc
+
+\b
+Exit codes, those of diff:
+  0    the plans are equal, or git called
+  1    they differ
+  2    an error: the message on standard error says what and where
+"""
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("first", type=FILE)
-@click.argument("second", type=FILE)
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The form of the output."""
+
+    columns: int
+    full: bool
+    stat: bool
+    as_json: bool
+    latency_table: Path | None
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("plans", metavar="A B", nargs=-1, type=FILE)
+@click.option("--stat", is_flag=True, help="Sums and stages, in at most ten lines.")
+@table_option
+@screen_options("List every group with the units of only one plan, and every attribute.")
 @json_option
-def diff(first: Path, second: Path, as_json: bool) -> int:
-    """Compare two plans, or two mask plans; exit with 3 if they differ."""
+def diff(
+    plans: tuple[Path, ...],
+    stat: bool,
+    latency_table: Path | None,
+    full: bool,
+    width: int | None,
+    pager: bool,
+    as_json: bool,
+) -> int:
+    """Compare two plans, or two mask plans: what they were made from, widths, units.
+
+    With the seven arguments that git gives to a diff driver, show one changed file and exit with 0.
+    """
+    git = len(plans) in _GIT
+    if len(plans) != 2 and not git:
+        raise click.UsageError(f"name two plans to compare, not {len(plans)}")
+    files = (plans[1], plans[4]) if git else plans
+    names = _of_git(plans) if git else (str(files[0]), str(files[1]))
+    form = _Form(terminal.columns(width), full, stat, as_json, latency_table)
+    try:
+        shown, differ = _compared(files, names, form)
+    except (PlancError, OSError) as error:
+        terminal.note(terminal.problem(error))
+        return _ERROR
+    if as_json:
+        terminal.print_json(shown)
+    else:
+        terminal.show(shown, form.columns, pager and not git, _in_gits_pager(git))
+    return _DIFFER if differ and not git else 0
+
+
+def _in_gits_pager(git: bool) -> bool:
+    """True if git asked for the difference and shows it in its pager, in color."""
+    return git and os.environ.get("GIT_PAGER_IN_USE", "") in ("1", "true")
+
+
+def _compared(files: tuple[Path, ...], names: tuple[str, str], form: _Form) -> tuple[Any, bool]:
+    """The difference as plain data or as a renderable, and True if there is one."""
     import planc
-    from planc.cli.report.masks import masks_diff_table
-    from planc.cli.report.text import diff_table
-    from planc.files.formats.kinds import load_any
-    from planc.plan.latency import LatencyTable
+    from planc.cli.report.difference import Pair, diff_screen
+    from planc.cli.report.masks import masks_diff_screen
     from planc.plan.maskdiff import MaskPlanDiff
 
-    left, right = load_any(first), load_any(second)
-    if isinstance(left, LatencyTable) or isinstance(right, LatencyTable):
-        raise PlancError("diff compares plans, a latency table is none: name two plans")
-    differences = planc.diff(left, right)
-    if as_json:
-        print_json(differences.to_json())
-    elif isinstance(differences, MaskPlanDiff):
-        show(masks_diff_table(differences))
-    else:
-        show(diff_table(differences))
-    return _DIFFER if differences else 0
+    absent = [name for file, name in zip(files, names, strict=True) if str(file) == os.devnull]
+    if absent:  # git's name for a file that one side does not have
+        return _alone(next(file for file in files if str(file) != os.devnull), absent[0]), True
+    left, right = map(_plan, files)
+    found = planc.diff(left, right)
+    if form.as_json:
+        return {"a": names[0], "b": names[1], **found.to_json()}, bool(found)
+    if isinstance(found, MaskPlanDiff):
+        return masks_diff_screen(found, names, form.columns, form.full), bool(found)
+    timed = None if form.latency_table is None else planc.load_latency(form.latency_table)
+    pair = Pair(left, right, names, found, timed)
+    return diff_screen(pair, form.columns, form.full, form.stat), bool(found)
+
+
+def _plan(file: Path) -> Any:
+    from planc.files.formats.kinds import load_any
+    from planc.plan.latency import LatencyTable
+
+    loaded = load_any(file)
+    if isinstance(loaded, LatencyTable):
+        raise PlancError(f"{file}: diff compares plans, a latency table is none: name two plans")
+    return loaded
+
+
+def _alone(file: Path, absent: str) -> Any:
+    """The sum of a plan without another to compare it with."""
+    from rich.text import Text
+
+    from planc.plan.masks import MaskPlan
+    from planc.plan.review.summary import totals
+
+    loaded = _plan(file)
+    text = f"{loaded.removed:,} elements" if isinstance(loaded, MaskPlan) else totals(loaded)
+    return Text(f"no {absent}; the other: {text}")
+
+
+def _of_git(arguments: tuple[Path, ...]) -> tuple[str, str]:
+    """The names of the old and the new file, which git passes as temporary ones."""
+    return f"a/{arguments[0]}", f"b/{arguments[7] if len(arguments) > 7 else arguments[0]}"

@@ -26,6 +26,8 @@ def explain(model: str, given: Given, name: str | None, as_json: bool) -> None:
     NAME is a tensor of MODEL, one of its dimensions (conv1.weight:0), a group, a module, or a
     pattern such as 'layer4.*'. Without NAME, list all pins, each with the change that would free
     it, and all constraints on widths. Of a PLAN, list what it removes by group, without its model.
+
+    Example: planc explain torchvision:resnet18 layer1.0.conv1.weight:0
     """
     found = _of_plan(Path(model), name) if _is_plan(model) else _of_model(model, given, name)
     if as_json:

@@ -7,17 +7,20 @@ from pathlib import Path
 import click
 
 from planc.cli.options import FILE, json_option
-from planc.cli.terminal import print_json, say, show
+from planc.cli.terminal import columns, print_json, say, show
 
 
 @click.command()
 @click.argument("weights", type=FILE)
 @json_option
 def inspect(weights: Path, as_json: bool) -> None:
-    """List the contents of the checkpoint WEIGHTS, and show the plan in it."""
+    """List the contents of the checkpoint WEIGHTS, and show the plan in it.
+
+    Example: planc inspect small.safetensors
+    """
     import planc
     from planc.cli.report.plain import plan_json
-    from planc.cli.report.text import plan_table
+    from planc.cli.report.plan import plan_screen
 
     found = planc.inspect(weights)
     if as_json:
@@ -39,6 +42,6 @@ def inspect(weights: Path, as_json: bool) -> None:
             }
         )
         return
-    show(plan_table(found.plan))
+    show(plan_screen(found.plan, columns()))
     size = sum(shard.size for shard in found.shards)
     say(f"{len(found.tensors)} tensors in {len(found.shards)} files, {size:,} bytes")

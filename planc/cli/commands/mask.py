@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from planc.cli.models import MODEL, Given, model_options
-from planc.cli.options import n_of_m, name_options, output_option, ratio_option
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.options import (
+    FILE,
+    n_of_m,
+    name_options,
+    output_option,
+    ratio_option,
+    share,
+)
+from planc.cli.origin import warn_of_random
+from planc.cli.terminal import check_writable, columns, note, show, status
 
 
 @click.command()
@@ -26,17 +35,25 @@ from planc.cli.terminal import check_writable, note, show, status
 @click.option("--global", "all_together", is_flag=True, help="Elements of all tensors compete.")
 @click.option(
     "--largest",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
+    callback=share(above=True),
+    metavar="SHARE",
+    default="100%",
     show_default=True,
     help="Largest share of its elements that a tensor loses, with --global.",
 )
 @click.option(
     "--criterion",
-    type=click.Choice(["magnitude", "random"]),
+    type=click.Choice(["magnitude", "random", "taylor", "obd", "wanda"]),
     default="magnitude",
     show_default=True,
     help="Importance of an element.",
+)
+@click.option(
+    "--statistics",
+    "collected",
+    type=FILE,
+    metavar="FILE",
+    help="Statistics of planc.calibrate, for criteria from taylor on.",
 )
 @name_options("parameters")
 @model_options
@@ -50,6 +67,7 @@ def mask(
     all_together: bool,
     largest: float,
     criterion: str,
+    collected: Path | None,
     keep: tuple[str, ...],
     only: tuple[str, ...],
     output: Path | None,
@@ -57,6 +75,8 @@ def mask(
     """Make a mask plan for MODEL, which removes single elements; show it, and save it.
 
     planc apply sets the elements to zero; planc show, diff and restore accept mask plans, too.
+
+    Example: planc mask torchvision:resnet18 --n-of-m 2:4 --keep conv1 -o 2of4.masks
     """
     if n_of_m is not None and (ratio is not None or all_together):
         raise click.UsageError("--n-of-m says how many elements go: leave --ratio, --global out")
@@ -65,19 +85,28 @@ def mask(
     check_writable(output)
     import planc
     from planc import masks
-    from planc.cli.report.masks import masks_table
+    from planc.cli.report.masks import masks_screen
 
-    share = 0.5 if ratio is None else ratio
-    policy: masks.MaskPolicy = masks.PerTensor(share)
+    wanted = 0.5 if ratio is None else ratio
+    policy: masks.MaskPolicy = masks.PerTensor(wanted)
     if n_of_m is not None:
         policy = masks.NofM(*n_of_m, along)
     elif all_together:
-        policy = masks.GlobalElements(share, largest)
-    scorer = masks.RandomElements(given.seed) if criterion == "random" else masks.ElementMagnitude()
+        policy = masks.GlobalElements(wanted, largest)
+    statistics = None if collected is None else planc.load_statistics(collected)
     built = given.build(model)
     with status(f"choosing elements of {model}"):
-        result = masks.select(built, policy, scorer, only=only, keep=keep, seed=given.seed)
-    show(masks_table(result))
+        result = masks.select(
+            built,
+            policy,
+            criterion,
+            statistics=statistics,
+            only=only,
+            keep=keep,
+            seed=given.seed,
+        )
+    warn_of_random(given, result.removed > 0)
+    show(masks_screen(result, columns()))
     if output is not None:
         planc.save_masks(result, output)
-        note(f"wrote {output}")
+        note(f"wrote {output}\nnext: {shlex.join(['planc', 'show', str(output)])}")

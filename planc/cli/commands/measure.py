@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options, on_device
 from planc.cli.options import output_option
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.terminal import check_writable, columns, note, show, status
 
 
 @click.command()
@@ -27,10 +28,12 @@ def measure(
 
     Each operator runs by itself in several widths, which takes about a minute. The machine should
     be idle otherwise.
+
+    Example: planc measure torchvision:resnet18 --threads 1 -o resnet18.latency
     """
     check_writable(output)
     import planc
-    from planc.cli.report.latency import latency_table
+    from planc.cli.report.latency import latency_screen
 
     args = given.example_inputs(model)
     built = given.build(model)
@@ -38,7 +41,8 @@ def measure(
         analysis = planc.analyze(planc.trace(built, args))
         built, args = on_device(built, args, device)
         result = planc.measure_latency(analysis, lambda: built(*args), device, threads=threads)
-    show(latency_table(result))
+    show(latency_screen(result, columns()))
     if output is not None:
         planc.save_latency(result, output)
-        note(f"wrote {output}")
+        follow = ["planc", "plan", model, "--latency-table", str(output), "--latency", "50%"]
+        note(f"wrote {output}\nnext: {shlex.join(follow)}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from planc.cli.choices import chosen_units, edited_text
 from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
@@ -16,10 +18,13 @@ from planc.cli.options import (
     budget_options,
     name_options,
     output_option,
+    proportion,
     ratio_option,
     repeatable,
+    share,
 )
-from planc.cli.terminal import check_writable, note, show, status
+from planc.cli.origin import named_origin
+from planc.cli.terminal import check_writable, note, say, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -70,13 +75,18 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 )
 @click.option(
     "--cap",
-    type=click.FloatRange(0, 1, max_open=True),
+    callback=share(below=True),
+    metavar="SHARE",
     help="Largest share of its units that a group loses.",
 )
 @click.option("--equal", is_flag=True, help="Similar groups keep equally many units.")
 @name_options("groups")
 @repeatable(
-    "--kind", "KIND=RATIO", "Another ratio for groups of a kind, such as heads=0.5", "kinds", float
+    "--kind",
+    "KIND=RATIO",
+    "Another ratio for groups of a kind, such as heads=0.5",
+    "kinds",
+    proportion,
 )
 @repeatable(
     "--rows", "KIND", "Remove whole rows by the common ratio or budget, such as those of heads"
@@ -84,10 +94,14 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 @repeatable(
     "--ratio-of",
     "PATTERN=RATIO",
-    "Another ratio for groups of this name, such as layer1.*=0.2",
+    "Another ratio for groups of these parts, such as layer1.*=0.2",
     "ratios",
-    float,
+    proportion,
 )
+@repeatable("--remove", "NAME:UNITS", "Remove these units, such as conv1:2,6,9; nothing else alone")
+@repeatable("--keep-units", "NAME:UNITS", "Keep these units, such as conv1:0-7")
+@repeatable("--outputs", "NAME", "Only these results keep their size, such as logits or 0")
+@repeatable("--free-outputs", "NAME", "These results may shrink, such as hidden_states")
 @click.option(
     "--target",
     type=click.Choice(["module", "graph"]),
@@ -96,6 +110,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     help="Keep the model's class, or allow changes that only its rewritten graph supports.",
 )
 @click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+@click.option("--scores", is_flag=True, help="Write the scores of all units into the plan.")
 @input_option(DEFAULT_INPUT)
 @model_options
 @click.option(
@@ -107,7 +122,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     "--from-json",
     type=FILE,
     metavar="FILE",
-    help="Read the output of planc show --json instead of compiling a plan for MODEL.",
+    help="Read the output of planc show --json instead of compiling; with MODEL, an edited one.",
 )
 @click.option(
     "--from-masks",
@@ -115,7 +130,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     metavar="FILE",
     help="Remove the units covered by a mask plan instead of scoring, if they have no effect.",
 )
-@output_option("The plan file; without it, only show.")
+@output_option("The plan file; without it, only the summary.")
 def plan(
     model: str | None,
     given: Given,
@@ -127,10 +142,16 @@ def plan(
     from_masks: Path | None,
     output: Path | None,
     latency_table: Path | None,
+    remove: tuple[str, ...],
+    keep_units: tuple[str, ...],
+    outputs: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Compile a plan for MODEL, show it, and save it."""
-    if (model is None) == (from_json is None):
+    """Compile a plan for MODEL, sum it up, and save it.
+
+    Example: planc plan torchvision:resnet18 --ratio 0.5 --only 'layer4.*' -o half.planc
+    """
+    if model is None and from_json is None:
         raise click.UsageError("name a MODEL, or a file with --from-json")
     if meta and model is not None and given.weights_of(model) is None:
         raise click.UsageError("--meta reads the weights of MODEL from --weights: name them")
@@ -139,15 +160,19 @@ def plan(
         raise click.UsageError(f"--{asked[0]} and --from-masks: the masks say what goes")
     check_writable(output)
     import planc
-    from planc.cli.report.text import plan_table
+    from planc.plan.review.remarks import remarks
+    from planc.plan.review.summary import latency_text
 
-    if from_json is not None:
+    if model is None and from_json is not None:
         result = _plan_in(from_json)
+    elif model is not None and from_json is not None:
+        result = edited_text(_json_in(from_json), given.build(model), given.example_inputs(model))
     else:
         assert model is not None
         args = given.example_inputs(model)
         built = given.build(model, "meta" if meta else "cpu")
         stored = given.stored(model, built) if meta else None
+        ranks = {name: tensor.dim() for name, tensor in built.state_dict().items()}
         measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             if from_masks is not None:
@@ -161,6 +186,9 @@ def plan(
                     args,
                     kinds=dict(kinds),
                     ratios=dict(ratios),
+                    remove=chosen_units(remove, ranks),
+                    keep_units=chosen_units(keep_units, ranks),
+                    outputs=outputs or None,
                     seed=given.seed,
                     weights=stored,
                     statistics=None if collected is None else planc.load_statistics(collected),
@@ -169,15 +197,47 @@ def plan(
                 )
         if from_masks is not None:
             note(str(found))
-    show(plan_table(result))
-    if output is not None:
-        planc.save_plan(result, output)
-        note(f"wrote {output}")
+        result = named_origin(result, given)
+    say(result.summary())
+    if latency_table is not None:
+        say(latency_text(result, planc.load_latency(latency_table)))
+    for remark in remarks(result, {name: options[name] for name in _AMOUNTS}):
+        note(f"planc: note: {remark}")
+    bounds = ("keep", "only", "cap", "equal")  # where these keep all, a warning has said so
+    bounded = any(options[name] for name in bounds) or options["floor"] * options["round_to"] > 1
+    if result.groups and not bounded and not any(group.removed for group in result.groups):
+        note(
+            "nothing is removed: every group stays whole; planc explain MODEL lists what is pinned"
+        )
+    if output is None:
+        note("nothing is written: -o FILE saves the plan")
+        return
+    planc.save_plan(result, output)
+    note(f"wrote {output}\nnext: {_next(output, None if given.settings else model)}")
+
+
+def _next(output: Path, model: str | None) -> str:
+    """The commands that review and apply a plan."""
+    show = shlex.join(["planc", "show", str(output)])
+    if model is None:
+        return show
+    pruned = f"{output.with_suffix('')}-pruned.safetensors"
+    return f"{show}, then {shlex.join(['planc', 'apply', str(output), model, '-o', pruned])}"
 
 
 def _plan_in(path: Path) -> Plan:
     """Return the plan described by a JSON file."""
     from planc.cli.report.plain import plan_from_json
+
+    plain = _json_in(path)
+    try:
+        return plan_from_json(plain)
+    except PlancError as error:
+        raise PlancError(f"{path}: {error}") from None
+
+
+def _json_in(path: Path) -> dict[str, Any]:
+    """Return the plain data of a plan in a JSON file."""
     from planc.files.disk.atomic import read_file
     from planc.files.disk.limits import DEFAULT
     from planc.files.formats.nature import START, nature
@@ -192,7 +252,4 @@ def _plan_in(path: Path) -> Plan:
         raise PlancError(f"{path}: not JSON: {error}") from None
     if not isinstance(plain, dict):
         raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
-    try:
-        return plan_from_json(plain)
-    except PlancError as error:
-        raise PlancError(f"{path}: {error}") from None
+    return plain

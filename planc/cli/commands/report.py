@@ -67,9 +67,10 @@ def report(plan_files: tuple[Path, ...], out: Path | None, model: str | None, gi
 def _analysis(plan: Plan, model: str, given: Given) -> Analysis:
     """The analysis of a model on the inputs of a plan."""
     import planc
+    from planc.analysis.outputs import freed
     from planc.modules.inputs import materialise
 
     built = given.build(model)
     with status(f"analysing {model}"):
         args, kwargs = materialise(plan.inputs)
-        return planc.analyze(planc.trace(built, args, kwargs))
+        return planc.analyze(freed(planc.trace(built, args, kwargs), plan))

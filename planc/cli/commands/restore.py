@@ -25,6 +25,8 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
     """Undo planc apply on WEIGHTS: write the original, bit for bit.
 
     Weights trained since then keep their new values; the removed ones come back.
+
+    Example: planc restore small.safetensors --removed removed/ -o again.safetensors
     """
     check_writable(output, directories=True)
     import planc

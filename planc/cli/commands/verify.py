@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from planc.cli.models import MODEL, Given, input_option, model_options
 from planc.cli.options import FILE
 from planc.cli.terminal import say, status
+from planc.errors import PlancWarning
 
 
 @click.command()
@@ -23,6 +25,8 @@ def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> No
     """Prove PLAN on MODEL: apply it, run both models, compare with the masked original.
 
     A check mark stands before what was shown, a dash before what was not, with the reason.
+
+    Example: planc verify half.planc torchvision:resnet18
     """
     import planc
     from planc.cli.weights import assign_stored
@@ -31,7 +35,9 @@ def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> No
     args = given.example_inputs(model) if given.inputs else None  # None: those of the plan
     built = given.build(model)
     with status(f"verifying {plan_file}"):
-        smaller = planc.apply(loaded, built)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlancWarning)  # verify warns as well
+            smaller = planc.apply(loaded, built)
         if result is not None:
             assign_stored(smaller, result, given.trust_pickle)
         report = planc.verify(loaded, built, smaller, args)

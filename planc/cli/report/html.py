@@ -24,14 +24,15 @@ from planc.cli.report.charts import Bar, Part, overview, parts, stacked, widths
 from planc.cli.report.record import record
 from planc.cli.report.scores import BINS, Distribution
 from planc.cli.report.sides import Sides
-from planc.cli.report.text import provenance_text
 from planc.errors import PlancError
 from planc.errors.text import escaped
 from planc.files.disk.atomic import write_file
 from planc.plan.arguments import a_path, a_plan, described, optional, some_patterns, takes
 from planc.plan.diff import diff
-from planc.plan.head import LETTERS, STYLE, change, head_html, lead, short
+from planc.plan.head import LETTERS, STYLE, change, head_html, lead
 from planc.plan.plan import Plan, Provenance
+from planc.plan.review.figures import figure
+from planc.plan.review.summary import origin_text
 from planc.plan.specification import inputs_text
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "bars": _bars, "bare": _bare, "name": _name}
+    environment.filters |= {"short": figure, "bars": _bars, "bare": _bare, "name": _name}
     environment.globals |= {"change": change}
     return environment.get_template("plan.html")
 
@@ -210,7 +211,7 @@ def _bars(found: Distribution, removed: bool) -> str:
 def _facts(plans: Sequence[Plan], digests: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
     """Names and values for each plan, in the words of the plan."""
     facts = {
-        "made by": ["; ".join(map(provenance_text, plan.provenance)) for plan in plans],
+        "made by": ["; ".join(map(origin_text, plan.provenance)) for plan in plans],
         "weights": ["; ".join(filter(None, map(_weights, plan.provenance))) for plan in plans],
         "statistics": [
             "; ".join(entry.statistics.hex()[:16] for entry in plan.provenance if entry.statistics)

@@ -1,38 +1,49 @@
-"""Latency tables as terminal tables and as plain data."""
+"""Latency tables as a screen and as plain data."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group as Stack
 
-from planc.cli.report.text import escape, facts, share_text, spaced, titled
+from planc.cli.report.screen import CAUTION, STRONG, Piece, fact, hanging, screen
+from planc.cli.report.table import Column, Entry, table
 from planc.plan.latency import LatencyTable
+from planc.plan.review.figures import duration
 from planc.plan.specification import inputs_text
 
 
-def latency_table(table: LatencyTable) -> RenderableType:
-    """Return the table of ``planc show``: the machine, and the time of each operator."""
-    operators = latency_json(table)["operators"]
-    whole = table.rest + sum(entry["nanoseconds"] for entry in operators)
-    header = facts()
-    header.add_row("structure", table.structure.hex()[:16])
-    header.add_row("machine", escape(f"{table.machine}, threads: {table.threads}"))
-    header.add_row("inputs", escape(inputs_text(table.inputs)))
-    header.add_row("in all", f"{whole / 1e6:,.2f} ms")
-    header.add_row("beyond operators", f"{table.rest / 1e6:,.2f} ms")
-    if table.unmeasured:
-        header.add_row("unmeasured", escape(", ".join(table.unmeasured)))
-    rows = titled("operators", "operator", "nodes>", "ms>", "share>", "ms at least>")
-    for entry in operators:
-        rows.add_row(
-            escape(entry["operator"]),
-            str(entry["nodes"]),
-            f"{entry['nanoseconds'] / 1e6:,.3f}",
-            share_text(entry["nanoseconds"], whole),
-            f"{entry['least'] / 1e6:,.3f}",
+def latency_screen(measured: LatencyTable, width: int) -> Stack:
+    """Return the lines of ``planc show``: the machine, and the time of each operator."""
+    operators = latency_json(measured)["operators"]
+    whole = measured.rest + sum(entry["nanoseconds"] for entry in operators)
+    header = fact("structure", measured.structure.hex()[:16], width)
+    header += fact("machine", f"{measured.machine}, threads: {measured.threads}", width)
+    header += fact("inputs", inputs_text(measured.inputs), width)
+    if measured.unmeasured:
+        header += fact("unmeasured", ", ".join(measured.unmeasured), width, CAUTION)
+    total = f"{duration(whole)} for a run, {duration(measured.rest)} of it beyond operators"
+    columns = [Column("nodes"), Column("time"), Column("at least"), Column("share")]
+    entries = [
+        Entry(
+            entry["operator"],
+            (
+                str(entry["nodes"]),
+                duration(entry["nanoseconds"]),
+                duration(entry["least"]),
+                f"{100 * entry['nanoseconds'] / max(whole, 1):.1f} %",
+            ),
+            partial(_bar, entry["nanoseconds"] / max(whole, 1)),
         )
-    return spaced([header, rows])
+        for entry in operators
+    ]
+    rows = table("operator", columns, entries, width)
+    return screen([header, hanging(total, width, style=STRONG), rows])
+
+
+def _bar(part: float, width: int) -> list[Piece]:
+    return [("█" * round(part * width), "")]
 
 
 def latency_json(table: LatencyTable) -> dict[str, Any]:

@@ -1,42 +1,90 @@
-"""Mask plans and their differences as terminal tables and as plain data."""
+"""Mask plans and their differences as screens and as plain data."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group as Stack
 from rich.text import Text
 
 from planc.cli.report.plain import plain_data
-from planc.cli.report.text import escape, facts, provenance_text, share_text, spaced, titled
-from planc.plan.maskdiff import MaskPlanDiff
-from planc.plan.masks import MaskPlan
+from planc.cli.report.plan import origin_lines
+from planc.cli.report.screen import (
+    CAUTION,
+    KEPT,
+    REMOVED,
+    STRONG,
+    bar,
+    counted,
+    fact,
+    hanging,
+    line,
+    screen,
+)
+from planc.cli.report.table import Column, Entry, table
+from planc.plan.maskdiff import MaskPlanDiff, TensorMaskDiff
+from planc.plan.masks import MaskPlan, TensorMask
+from planc.plan.plan import Provenance
+from planc.plan.review.figures import figure, share
+from planc.plan.review.rows import series, staged
+from planc.plan.review.summary import origin_text
+
+_TABLE = 28
 
 
-def masks_table(masks: MaskPlan) -> RenderableType:
-    """Return the table of ``planc show``: the origin of a mask plan, and each tensor's losses."""
-    header = facts()
-    header.add_row("fingerprint", masks.fingerprint[:16])
+def masks_screen(masks: MaskPlan, width: int, full: bool = False) -> Stack:
+    """Return the lines of ``planc show``: the origin of a mask plan, and each tensor's losses.
+
+    Args:
+        full: one row for each tensor, also for like ones.
+    """
+    header = fact("fingerprint", masks.fingerprint[:16], width)
     for entry in masks.provenance:
-        header.add_row("made by", escape(provenance_text(entry)))
-    left = share_text(masks.size - masks.removed, masks.size)
-    header.add_row("removed", f"{masks.removed:,} of {masks.size:,} elements, {left} left")
+        header += origin_lines(entry, width)
     if masks.requires:
-        header.add_row("requires", escape(", ".join(masks.requires)))
-    title = f"tensors: {len(masks.masks)} of {len(masks.tensors)} lose elements"
-    table = titled(title, "tensor", "shape>", "elements>", "removed>", "left>")
-    for mask in masks.masks:
-        shape = masks.specs[mask.tensor].shape
-        size = math.prod(shape)
-        table.add_row(
-            escape(mask.tensor),
-            escape(str(list(shape))),
-            f"{size:,}",
-            f"{mask.count:,}",
-            share_text(size - mask.count, size),
-        )
-    return spaced([header, table])
+        header += fact("requires", ", ".join(masks.requires), width)
+    kept = masks.size - masks.removed
+    text = f"{masks}, {share(masks.size, kept)}"
+    entries = [_entry(masks, full, *row) for row in _rows(masks, full)]
+    columns = [Column("shape"), Column("elements"), Column("kept", arrow=True, style=KEPT)]
+    columns += [Column("removed", style=REMOVED)]
+    hidden = [] if full else entries[_TABLE:]
+    shown = table("tensor", columns, entries[: len(entries) - len(hidden)], width)
+    more = [line(f"and {counted(len(hidden), 'row')} more: --full lists all")] if hidden else []
+    return screen([header, hanging(text, width, style=STRONG), [*shown, *more]])
+
+
+def _rows(masks: MaskPlan, full: bool) -> list[tuple[str, str, list[TensorMask]]]:
+    """Stage, label and masks of each row; without ``full``, like tensors share one."""
+    if full:
+        return [("", mask.tensor, [mask]) for mask in masks.masks]
+    equal, like = (
+        [
+            (mask.tensor, (masks.specs[mask.tensor].shape, mask.count * counts), mask)
+            for mask in masks.masks
+        ]
+        for counts in (1, 0)
+    )
+    found = series(equal)
+    found = found if len(found) <= _TABLE else series(like)
+    stages = staged([label for label, *_ in found])
+    return [(stage, found[i][0], found[i][2]) for stage, i in stages]
+
+
+def _entry(
+    masks: MaskPlan, full: bool, stage: str, label: str, members: Sequence[TensorMask]
+) -> Entry:
+    """A row: the shape of each tensor, its elements and the mean number of those kept."""
+    shape = masks.specs[members[0].tensor].shape
+    size = math.prod(shape)
+    kept = round(size - sum(mask.count for mask in members) / len(members))
+    before, after = (f"{size:,}", f"{kept:,}") if full else (figure(size), figure(kept))
+    inner = label[len(stage) + 1 :] if stage else label
+    cells = (" × ".join(map(str, shape)), before, after, share(size, kept))
+    return Entry(inner, cells, partial(bar, kept, size), stage)
 
 
 def masks_json(masks: MaskPlan) -> dict[str, Any]:
@@ -59,24 +107,37 @@ def masks_json(masks: MaskPlan) -> dict[str, Any]:
     }
 
 
-def masks_diff_table(diff: MaskPlanDiff) -> RenderableType:
-    """Return the table of ``planc diff`` for two mask plans, with their differences only."""
+def masks_diff_screen(
+    diff: MaskPlanDiff, names: tuple[str, str], width: int, full: bool = False
+) -> Stack:
+    """Return the lines of ``planc diff`` for two mask plans, with their differences only."""
     if not diff:
-        return Text("the mask plans are equal")
-    header = facts()
+        return Stack(line(f"{names[0]} and {names[1]} are equal"))
+    header = [line((f"a  {names[0]}", REMOVED)), line((f"b  {names[1]}", KEPT))]
     if diff.source is not None:
-        header.add_row("made for", escape(f"different tensors: {diff.source}"))
+        header += fact("made for", f"different tensors: {diff.source}", width, CAUTION)
     for side, entries in zip("ab", diff.provenance or ((), ()), strict=True):
-        for entry in entries:
-            header.add_row(f"{side} made by", escape(provenance_text(entry)))
-    header.add_row("removed", f"{diff.removed[0]:,} elements in a, {diff.removed[1]:,} in b")
+        header += _origins(side, entries, width)
     if diff.others:
-        header.add_row("also differ", escape(", ".join(diff.others)))
-    parts: list[RenderableType] = [header]
-    if diff.tensors:
-        table = titled("tensors", "tensor", "removed in both>", "only in a>", "only in b>")
-        for tensor in diff.tensors:
-            counts = (f"{n:,}" for n in (tensor.both, tensor.only_a, tensor.only_b))
-            table.add_row(escape(tensor.name), *counts)
-        parts.append(table)
-    return spaced(parts)
+        header += fact("also differ", ", ".join(diff.others), width)
+    a, b = diff.removed
+    head = line((f"elements removed  {a:,} → {b:,}", STRONG))
+    return screen([header, [head], _differences(diff.tensors, width, full)])
+
+
+def _origins(side: str, entries: Sequence[Provenance], width: int) -> list[Text]:
+    return [part for e in entries for part in fact(f"{side} made by", origin_text(e), width)]
+
+
+def _differences(tensors: Sequence[TensorMaskDiff], width: int, full: bool) -> list[Text]:
+    """A row for each tensor: elements removed by both, and by only one; like names together."""
+    columns = [Column("in both"), Column("only in a", style=REMOVED), Column("only in b")]
+    items = [(t.name, t.name if full else "", t) for t in tensors]
+    entries = []
+    for label, _, members in series(items):
+        sums = (sum(getattr(t, side) for t in members) for side in ("both", "only_a", "only_b"))
+        entries.append(Entry(label, tuple(f"{n:,}" for n in sums)))
+    shown = entries if full else entries[:_TABLE]
+    more = len(entries) - len(shown)
+    rest = [line(f"and {counted(more, 'row')} more: --full lists all")] if more else []
+    return [*table("tensor", columns, shown, width), *rest]

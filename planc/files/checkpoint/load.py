@@ -20,7 +20,7 @@ from planc.apply.module import check_objects, named_tensors, rebuilt
 from planc.apply.renewal import Change, Renewal, cutting
 from planc.errors import CorruptFile, PlancError, StalePlan, VerificationError
 from planc.files.checkpoint.differences import differences, model_names
-from planc.files.checkpoint.elements import memory_of, torch_dtype
+from planc.files.checkpoint.elements import torch_dtype
 from planc.files.checkpoint.optimizers import OPTIMIZER
 from planc.files.checkpoint.values import decoded
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
@@ -29,6 +29,7 @@ from planc.files.tensors.opened import Opened, open_checkpoint, steady
 from planc.files.tensors.reader import TensorFile, open_tensors
 from planc.modules.attributes import set_attributes
 from planc.modules.given import device_given, module
+from planc.modules.memory import memory_of
 from planc.modules.tree import owned_tensors
 from planc.plan.arguments import a_flag, a_path, a_plan, optional, options, takes
 from planc.plan.plan import Cut, Plan, TensorSpec

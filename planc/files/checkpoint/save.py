@@ -19,7 +19,6 @@ from torch import nn
 from planc.apply.matching import result_difference
 from planc.errors import PlancError, StalePlan
 from planc.files.checkpoint.contents import Content, content_of
-from planc.files.checkpoint.elements import bytes_of
 from planc.files.checkpoint.extras import drop_old_extras, extra_name
 from planc.files.checkpoint.optimizers import OPTIMIZER, optimizer_contents
 from planc.files.checkpoint.values import encoded
@@ -50,6 +49,7 @@ from planc.files.tensors.shards import (
 )
 from planc.files.tensors.writer import TensorWriter
 from planc.modules.given import module
+from planc.modules.memory import bytes_of
 from planc.modules.tables import tensors_of
 from planc.modules.tree import owned_tensors
 from planc.plan.arguments import a_count, a_mapping, a_path, a_plan, instance, optional, takes

@@ -24,12 +24,13 @@ from planc.criteria.statistics import (
     Statistics,
 )
 from planc.errors import CorruptFile, MalformedFile, NotAPlancFile, UnsupportedVersion
-from planc.files.checkpoint.elements import bytes_of, dtype_name, memory_of, torch_dtype
+from planc.files.checkpoint.elements import dtype_name, torch_dtype
 from planc.files.disk.atomic import replacing
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.tensors.header import Entry, aligned, place, write_header
 from planc.files.tensors.reader import TensorFile, open_tensors
 from planc.files.tensors.writer import TensorWriter
+from planc.modules.memory import bytes_of, memory_of
 from planc.plan.arguments import a_path, instance, takes
 from planc.plan.fingerprint import canonical
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from planc.files.checkpoint.elements import memory_of, torch_dtype
+from planc.files.checkpoint.elements import torch_dtype
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.pickles.sources import find_source
 from planc.files.tensors.shards import open_shard
 from planc.modules.given import module
+from planc.modules.memory import memory_of
 from planc.modules.tables import tensors_of
 from planc.modules.wrappers import prefix_of
 from planc.plan.arguments import a_flag, a_path, optional, takes

@@ -8,7 +8,7 @@ the same plan and the same files continues from there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,6 +28,7 @@ from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.disk.staging import joining, staging
 from planc.files.formats.checkpoint import KEY, decode_checkpoint
 from planc.files.pickles.sources import find_source
+from planc.files.tensors.header import TORCH_NAMES
 from planc.files.tensors.indexing import write_index
 from planc.files.tensors.reader import is_directory
 from planc.files.tensors.shards import SUFFIX, ShardSet, check_apart
@@ -36,6 +37,7 @@ from planc.modules.wrappers import prefix_of
 from planc.plan.arguments import a_count, a_flag, a_path, a_plan, instance, optional, takes
 from planc.plan.fingerprint import check_state_dict
 from planc.plan.plan import Plan
+from planc.plan.weights import warn_if_different, weights_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ def apply_files(
         ShardMismatch: the files do not belong together.
         PlancError: the target exists, or another process writes it; another rank failed.
         FileError, OSError: a file is malformed or damaged, cannot be read or written.
+
+    Warns:
+        PlancWarning: the weights differ from those that the plan was computed from. They are not
+            compared if the source is larger than 1 GiB, which would double the time, or if shards
+            are left from an interrupted run.
     """
     source, target = Path(source), Path(os.path.realpath(target))
     ranks = ranks or Ranks()
@@ -118,12 +125,15 @@ def apply_files(
         place = Path(os.path.realpath(keep_removed))
         besides = [*task.besides]
         ranks.once(lambda: keep_removed_values(plan, task.found, place, besides, overwrite, limits))
+    done: dict[int, Done] = {}
     if task.single:
-        ranks.once(lambda: _write_file(task.layout, target))
+        ranks.once(lambda: done.update(_write_file(task.layout, target)))
         cut = 1
     else:
-        cut = _write_directory(task, target, overwrite, workers, ranks)
+        cut = _write_directory(task, target, overwrite, workers, ranks, done)
     found = task.found
+    if ranks.first:
+        warn_if_different(plan, _weights(plan, task.layout, done), str(source))
     before = sum(shard.header.size - shard.header.data for shard in found.shards)
     after = sum(entry.stop - entry.start for entry in task.layout.entries())
     described = configuration.FILE not in task.besides or configuration.describes(plan)
@@ -167,14 +177,34 @@ def _check_equal(task: _Task, ranks: Ranks) -> None:
         )
 
 
-def _write_file(layout: Layout, target: Path) -> None:
+def _weights(plan: Plan, layout: Layout, done: Mapping[int, Done]) -> bytes | None:
+    """Return the digest of the source's weights; None without those of all its parameters."""
+    digests = {name: digest for part in done.values() for name, digest in part.sources}
+    rows = {
+        entry.name: (TORCH_NAMES.get(entry.dtype, entry.dtype), entry.shape, digests[entry.name])
+        for cutting in layout.cutting
+        for entry in cutting.source.header.entries
+        if entry.name in digests
+    }
+    return weights_digest(plan.tensors, rows)
+
+
+def _write_file(layout: Layout, target: Path) -> dict[int, Done]:
     with replacing(target) as descriptor:
         done = [cut_shard(cutting, descriptor) for cutting in layout.cutting]  # a single one
         rewrite(descriptor, layout.first_header(done))
+    return dict(enumerate(done))
 
 
-def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, ranks: Ranks) -> int:
-    """Write the result; return the number of shards cut for it."""
+def _write_directory(
+    task: _Task,
+    target: Path,
+    overwrite: bool,
+    workers: int,
+    ranks: Ranks,
+    done: dict[int, Done],
+) -> int:
+    """Write the result; collect the finished shards, and return the number of those cut for it."""
     layout, found = task.layout, task.found
     with ExitStack() as held:
 
@@ -185,11 +215,12 @@ def _write_directory(task: _Task, target: Path, overwrite: bool, workers: int, r
 
         begun = ranks.results(lambda: begin() if ranks.first else None)[0]
         assert begun is not None
-        directory, done = begun
+        directory, earlier = begun
+        done.update(earlier)
         ranks.agree(lambda: None if ranks.first else held.enter_context(joining(target)))
         waiting = [number for number in range(len(layout.cutting)) if number not in done]
         for part in ranks.results(lambda: cut_shards(layout, directory, waiting, workers, ranks)):
-            done |= part
+            done.update(part)
 
         def finish() -> None:
             finish_first(layout, directory, [done[n] for n in range(len(layout.cutting))])

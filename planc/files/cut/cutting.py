@@ -25,6 +25,7 @@ from planc.files.tensors.pieces import JoinedFile
 from planc.files.tensors.reader import TensorFile
 from planc.ir.groups import Indices
 from planc.plan.plan import Cut, TensorSpec
+from planc.plan.weights import values_digest
 
 # Gaps of at most this many bytes between wanted rows are read instead of skipped: a disk delivers
 # about as many during a seek.
@@ -122,6 +123,23 @@ def copy_into(file: File, entry: Entry, space: Space) -> None:
     length = entry.stop - entry.start
     for start in range(0, length, stream.BLOCK):
         file.read_into(entry, start, space(min(stream.BLOCK, length - start)))
+
+
+def digest_of(file: File, entry: Entry, memory: Memory) -> bytes:
+    """Return the digest of a tensor's values (:mod:`planc.plan.weights`).
+
+    Raises:
+        TruncatedFile: the file has become shorter.
+    """
+    length = entry.stop - entry.start
+
+    def pieces() -> Iterator[Bytes]:
+        for start in range(0, length, memory.size):
+            piece = memory.array(0, (min(memory.size, length - start),), np.dtype("u1"))
+            file.read_into(entry, start, piece)
+            yield piece
+
+    return values_digest(pieces(), length)
 
 
 def cut_into(file: File, entry: Entry, cut: Cut, space: Space, memory: Memory) -> None:

@@ -31,8 +31,15 @@ from planc.files.tensors.opened import inspect
 from planc.files.tensors.shards import EXTRA_SUFFIX, Shard, ShardSet
 from planc.plan.compose import compose
 from planc.plan.plan import Cut, Plan
+from planc.plan.weights import expected_weights
 
 _NO_DIGEST = bytes(32)
+
+
+HASHED = 1 << 30
+"""Bytes of a source up to which its weights are compared with the plan's, which reads them once
+more: where the disk is the bound, that doubles the time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,9 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     cuts = by_every_name(plan.tensors, plan.cuts)
     content = encode_plan(recorded, limits=limits)
     digest = sha256(content).digest()
-    cutting = tuple(_cutting(shard, cuts, digest, limits) for shard in found.shards)
+    size = sum(shard.header.size - shard.header.data for shard in found.shards)
+    hashed = size <= HASHED and expected_weights(plan) is not None
+    cutting = tuple(_cutting(shard, cuts, digest, limits, hashed) for shard in found.shards)
     ties = _ties(plan, found.entries())
     tensors = tuple(
         StoredTensor((e.name, *ties.get(e.name, ())), e.dtype, e.shape, _NO_DIGEST, "state", number)
@@ -96,7 +105,9 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     return _with_record(Layout(cutting, draft, content, limits))
 
 
-def _cutting(shard: Shard, cuts: Mapping[str, Cut], digest: bytes, limits: Limits) -> Cutting:
+def _cutting(
+    shard: Shard, cuts: Mapping[str, Cut], digest: bytes, limits: Limits, hashed: bool
+) -> Cutting:
     own = {e.name: cuts[e.name] for e in shard.header.entries if e.name in cuts}
     entries = place(
         aligned(
@@ -106,7 +117,7 @@ def _cutting(shard: Shard, cuts: Mapping[str, Cut], digest: bytes, limits: Limit
     )
     part = Part(digest, shard.header.digest, tuple((e.name, _NO_DIGEST) for e in entries))
     metadata = dict(shard.header.metadata) | {KEY: encode_part(part)}
-    return Cutting(shard.name, shard, entries, metadata, part, own, limits)
+    return Cutting(shard.name, shard, entries, metadata, part, own, limits, hashed)
 
 
 def _header(cutting: Cutting) -> Header:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planc.errors import FileError, ShardMismatch
-from planc.files.cut.cutting import Memory, copy_into, cut_into
+from planc.files.cut.cutting import Memory, copy_into, cut_into, digest_of
 from planc.files.disk.limits import Limits
 from planc.files.formats.checkpoint import KEY, Part, decode_part, encode_part
 from planc.files.tensors.header import Entry
@@ -35,14 +35,20 @@ class Cutting:
     part: Part | None
     cuts: Mapping[str, Cut]
     limits: Limits
+    hashed: bool  # the digests of the source's values are wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished shard: the digests of its header and its tensors."""
+    """A finished shard: the digests of its header and its tensors.
+
+    ``sources`` are those of the values before (:mod:`planc.plan.weights`); empty if not wanted, or
+    unknown.
+    """
 
     header: bytes
     digests: tuple[tuple[str, bytes], ...]
+    sources: tuple[tuple[str, bytes], ...] = ()
 
 
 def cut_shard(cutting: Cutting, descriptor: int) -> Done:
@@ -57,8 +63,11 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
             raise ShardMismatch(f"{cutting.source.path}: was changed while it was read; run again")
         places = {entry.name: entry for entry in file.header.entries}
         memory, names = Memory(), [entry.name for entry in cutting.entries]
+        sources: list[tuple[str, bytes]] = []
         with TensorWriter(descriptor, cutting.entries, cutting.metadata) as writer:
             for entry in cutting.entries:
+                if cutting.hashed:
+                    sources.append((entry.name, digest_of(file, places[entry.name], memory)))
                 cut = cutting.cuts.get(entry.name)
                 with writer.adding(entry) as space:
                     if cut is None:
@@ -67,7 +76,7 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
                         cut_into(file, places[entry.name], cut, space, memory)
             digests = list(zip(names, writer.digests(), strict=True))
             header = writer.finish(_final(cutting, digests))
-    return Done(header.digest, tuple(digests))
+    return Done(header.digest, tuple(digests), tuple(sources))
 
 
 def finished(path: Path, cutting: Cutting) -> Done | None:

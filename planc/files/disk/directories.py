@@ -84,7 +84,10 @@ def check_free(target: Path, overwrite: bool) -> None:
     if not target.is_dir():
         raise PlancError(f"{target} exists and is no directory: name another, or a new one")
     if not overwrite:
-        raise PlancError(f"{target} exists: name a new directory, or allow to overwrite it")
+        raise PlancError(
+            f"{target} exists: name a new directory, or replace it with --overwrite, in Python "
+            "overwrite=True"
+        )
 
 
 def settle(directory: Path, target: Path, old: Path) -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import save
 from torch import nn
 
 from planc.errors import PlancError
-from planc.files.checkpoint.elements import bytes_of, dtype_name, dtypes_of, memory_of, torch_dtype
+from planc.files.checkpoint.elements import dtype_name, dtypes_of, torch_dtype
+from planc.modules.memory import bytes_of, memory_of
 
 
 @pytest.mark.parametrize(

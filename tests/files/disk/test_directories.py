@@ -63,7 +63,7 @@ def test_a_new_directory_appears_when_it_is_done(there: bool, tmp_path: Path) ->
 def test_what_is_there_is_replaced_only_on_request(tmp_path: Path) -> None:
     target = filled(tmp_path / "there", "old")
     with pytest.raises(
-        PlancError, match="there exists: name a new directory, or allow to overwrite"
+        PlancError, match="there exists: name a new directory, or replace it with --overwrite"
     ):
         write(target, "new")
     with pytest.raises(PlancError, match="there exists"), new_directory(target):

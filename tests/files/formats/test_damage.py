@@ -23,9 +23,13 @@ from planc.files.formats.checkpoint import StoredTensor
 from planc.files.tensors.opened import open_checkpoint
 from planc.files.tensors.reader import read_header
 from tests.scripts.promises import Goal
-from tests.support.golden_files import DIRECTORY
+from tests.support.golden_files import DIRECTORY, ROOT, VERSIONS
 
-PLANS = sorted(path.name for path in (DIRECTORY / "plans").iterdir())
+PLANS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for version in VERSIONS
+    for path in (ROOT / version / "plans").iterdir()
+)
 CHECKPOINTS = ["single/net.safetensors", "sharded", "bfloat16/net.safetensors", "applied"]
 FLIPPED = ["single/net.safetensors", "sharded"]
 SUFFIXES = (".safetensors", ".planc-extra")
@@ -50,7 +54,7 @@ def copied(name: str, to: Path) -> Iterator[Path]:
 @pytest.mark.promise("R2 plans")
 @pytest.mark.parametrize("name", PLANS)
 def test_a_golden_plan_is_refused_at_every_length_but_its_own(name: str, goal: Goal) -> None:
-    content = (DIRECTORY / "plans" / name).read_bytes()
+    content = (ROOT / name).read_bytes()
     for length in range(len(content)):
         with pytest.raises(FileError):
             decode_plan(content[:length])
@@ -60,7 +64,7 @@ def test_a_golden_plan_is_refused_at_every_length_but_its_own(name: str, goal: G
 @pytest.mark.promise("R3 plans")
 @pytest.mark.parametrize("name", PLANS)
 def test_a_golden_plan_is_refused_with_any_bit_flipped(name: str, goal: Goal) -> None:
-    content = bytearray((DIRECTORY / "plans" / name).read_bytes())
+    content = bytearray((ROOT / name).read_bytes())
     for bit in range(8 * len(content)):
         content[bit // 8] ^= 1 << bit % 8
         with pytest.raises(FileError):

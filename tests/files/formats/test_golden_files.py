@@ -24,32 +24,42 @@ from planc.files.formats.envelope import unseal
 from planc.files.tensors.opened import open_checkpoint
 from tests.crash.test_crash import Net
 from tests.scripts.promises import Goal
-from tests.support.golden_files import DIRECTORY, MANIFEST, malformed, others, outcome, plans
+from tests.support.golden_files import ROOT, VERSIONS, malformed, others, outcome, plans
 from tests.support.second_reader import read
 
-GOLDEN: dict[str, dict[str, str]] = json.loads(MANIFEST.read_text())
+GOLDEN: dict[str, dict[str, str]] = {
+    f"{version}/{name}": entry
+    for version in VERSIONS
+    for name, entry in json.loads((ROOT / version / "manifest.json").read_text()).items()
+}
 PLANS = [name for name, entry in GOLDEN.items() if entry["gives"].startswith("plan ")]
-MALFORMED = [name for name in GOLDEN if name.startswith("malformed/")]
-OTHERS = [name for name in GOLDEN if name.startswith(("masks/", "latency/"))]
-CHECKPOINTS = ["single/net.safetensors", "sharded", "bfloat16/net.safetensors", "applied"]
+MALFORMED = [name for name in GOLDEN if "/malformed/" in name]
+OTHERS = [name for name in GOLDEN if "/masks/" in name or "/latency/" in name]
+CHECKPOINTS = [
+    f"{version}/checkpoints/{name}"
+    for version in VERSIONS
+    for name in ("single/net.safetensors", "sharded", "bfloat16/net.safetensors", "applied")
+]
 
 
 def test_no_golden_file_was_changed_or_forgotten() -> None:
     found = {
-        path.relative_to(DIRECTORY).as_posix(): sha256(path.read_bytes()).hexdigest()
-        for path in DIRECTORY.rglob("*")
-        if path.is_file() and path != MANIFEST
+        path.relative_to(ROOT).as_posix(): sha256(path.read_bytes()).hexdigest()
+        for version in VERSIONS
+        for path in (ROOT / version).rglob("*")
+        if path.is_file() and path.name != "manifest.json"
     }
     assert found == {name: entry["sha256"] for name, entry in GOLDEN.items()}
-    assert len(PLANS) >= 10
-    assert len(MALFORMED) >= 20
-    assert "malformed/future.planc" in MALFORMED
+    for version in VERSIONS:
+        assert sum(name.startswith(version) for name in PLANS) >= 10
+        assert sum(name.startswith(version) for name in MALFORMED) >= 20
+        assert f"{version}/malformed/future.planc" in MALFORMED
 
 
 @pytest.mark.promise("R9 golden")
 @pytest.mark.parametrize("name", [*PLANS, *MALFORMED, *OTHERS])
 def test_a_golden_file_gives_what_it_gave(name: str) -> None:
-    assert outcome(DIRECTORY / name) == GOLDEN[name]["gives"]
+    assert outcome(ROOT / name) == GOLDEN[name]["gives"]
 
 
 def test_malformed_files_are_refused_by_many_classes() -> None:
@@ -60,11 +70,14 @@ def test_malformed_files_are_refused_by_many_classes() -> None:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_reading_and_writing_a_golden_plan_gives_its_bytes(name: str) -> None:
-    plan = planc.load_plan(DIRECTORY / name)
+    plan = planc.load_plan(ROOT / name)
     content = encode_plan(plan)
     assert decode_plan(content) == plan
+    if name.startswith("v2/"):
+        assert content == (ROOT / name).read_bytes()
+        return
     assert content[12] == 2
-    old = msgpack.unpackb(unseal(b"planc/plan", (DIRECTORY / name).read_bytes()))
+    old = msgpack.unpackb(unseal(b"planc/plan", (ROOT / name).read_bytes()))
     new = msgpack.unpackb(unseal(b"planc/plan", content))
     assert new.pop("outputs") == []
     assert all(group.pop("scores") is None for group in new["groups"])
@@ -80,21 +93,22 @@ def test_reading_and_writing_golden_masks_and_tables_gives_their_bytes(tmp_path:
         if "malformed" in name:
             assert issubclass(getattr(errors, GOLDEN[name]["gives"]), errors.FileError)
             continue
-        path, again = DIRECTORY / name, tmp_path / "again"
+        path, again = ROOT / name, tmp_path / "again"
         if path.suffix == ".masks":
             planc.save_masks(planc.load_masks(path), again)
             assert planc.load_masks(again) == planc.load_masks(path)
         else:
             planc.save_latency(planc.load_latency(path), again)
+        if not name.startswith("v1/masks/"):
             assert again.read_bytes() == path.read_bytes()
         seen[path.suffix] += 1
-    assert seen == {".masks": 3, ".latency": 2}
+    assert seen == {".masks": 6, ".latency": 2}
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_a_second_reader_finds_the_same_plan(name: str) -> None:
-    body = read(DIRECTORY / name)
-    plain = plan_json(planc.load_plan(DIRECTORY / name))
+    body = read(ROOT / name)
+    plain = plan_json(planc.load_plan(ROOT / name))
     for field in ("target", "attributes", "inputs", "outputs", "provenance", "requires"):
         assert body[field] == plain[field]
     assert body["cost"] == {"after": plain["cost_after"], "before": plain["cost_before"]}
@@ -113,7 +127,7 @@ def test_a_second_reader_finds_the_same_plan(name: str) -> None:
 @pytest.mark.promise("R9 golden")
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_golden_checkpoint_is_whole(name: str) -> None:
-    path = DIRECTORY / "checkpoints" / name
+    path = ROOT / name
     opened = open_checkpoint(path)
     for number, file in enumerate(opened.paths):
         tensors = load_file(file)
@@ -126,16 +140,18 @@ def test_a_golden_checkpoint_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["single/net.safetensors", "sharded"])
-def test_a_golden_checkpoint_loads_into_its_model(name: str) -> None:
-    loaded = planc.load(DIRECTORY / "checkpoints" / name, Net().eval())
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_golden_checkpoint_loads_into_its_model(version: str, name: str) -> None:
+    loaded = planc.load(ROOT / version / "checkpoints" / name, Net().eval())
     assert loaded.up.out_features == 4
     assert loaded.scale.tolist() == [1.0] * 4
 
 
 def test_the_script_makes_files_of_the_same_kinds() -> None:
-    assert {f"plans/{name}.planc" for name in plans()} == set(PLANS)
-    assert {f"malformed/{name}.planc" for name in malformed()} == set(MALFORMED)
-    assert set(others()) == set(OTHERS)
+    made = {f"plans/{name}.planc" for name in plans()}
+    made |= {f"malformed/{name}.planc" for name in malformed()} | set(others())
+    newest = [*PLANS, *MALFORMED, *OTHERS]
+    assert {f"v2/{name}" for name in made} == {n for n in newest if n.startswith("v2/")}
 
 
 # R15
@@ -164,12 +180,11 @@ sys.addaudithook(_hook)
 
 def read_everything() -> None:
     for name in GOLDEN:
-        outcome(DIRECTORY / name)
+        outcome(ROOT / name)
     for name in CHECKPOINTS:
-        path = DIRECTORY / "checkpoints" / name
-        planc.inspect(path)
-        open_checkpoint(path)
-    planc.load(DIRECTORY / "checkpoints" / "sharded", Net().eval())
+        planc.inspect(ROOT / name)
+        open_checkpoint(ROOT / name)
+    planc.load(ROOT / "v2" / "checkpoints" / "sharded", Net().eval())
 
 
 @pytest.mark.promise("R15 code")

@@ -17,34 +17,13 @@ from planc.files.formats import decode_plan, encode_plan
 from planc.files.formats.conversion import to_body
 from planc.files.formats.envelope import seal
 from planc.plan.plan import OutputChange, Plan
-from tests.support.strategies import example_plan
+from tests.support.strategies import example_plan, full_plan
 
 PLAN = example_plan()
 KIND = b"planc/plan"
 
 
-def with_everything() -> Plan:
-    """The example plan with a value in each field of version 2."""
-    scores = [np.arange(g.size, dtype="<f4").tobytes() for g in PLAN.groups]
-    entry = replace(
-        PLAN.provenance[0],
-        weights=b"w" * 32,
-        origin="file",
-        statistics=b"s" * 32,
-        decisions=("keep a.weight:0 1", "remove c.weight:0 0,5"),
-    )
-    return PLAN.replace(
-        provenance=(entry,),
-        groups=(
-            replace(PLAN.groups[0], scores=scores[0]),
-            PLAN.groups[1],
-            replace(PLAN.groups[2], scores=scores[2]),
-        ),
-        outputs=(OutputChange("", 1, 6, (0, 2, 3, 5)), OutputChange("states.0", 0, 9, (8,))),
-    )
-
-
-FULL = with_everything()
+FULL = full_plan()
 
 
 def refusal(plan: Plan) -> str:

@@ -1,0 +1,66 @@
+"""``planc edit``: a reviewer's decisions on a plan."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from planc.cli.choices import chosen_units, split_units
+from planc.cli.models import Given, input_option, model_options
+from planc.cli.options import EXIT_CODES, FILE, output_option, proportion, repeatable
+from planc.cli.terminal import check_writable, note, say, status
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("plan", type=FILE)
+@click.argument("model")
+@repeatable("--keep", "GROUP[:UNITS]", "Keep a group whole, or some of its units: conv1:2,6")
+@repeatable("--remove", "GROUP:UNITS", "Remove units of a group: conv1:2,6,9")
+@repeatable(
+    "--ratio-of", "PATTERN=RATIO", "Another ratio for groups of these parts", "ratios", proportion
+)
+@input_option("those of the plan")
+@model_options
+@output_option("The new plan file; without it, only show.")
+def edit(
+    plan: Path,
+    model: str,
+    given: Given,
+    keep: tuple[str, ...],
+    remove: tuple[str, ...],
+    ratios: tuple[tuple[str, float], ...],
+    output: Path | None,
+) -> None:
+    """Change PLAN, made for MODEL, by a reviewer's decisions; show the new plan, and save it.
+
+    Groups are named by any of their layers or tensors. All other groups lose the units of PLAN, as
+    far as the model's constraints allow. The decisions are recorded in the new plan.
+
+    Example: planc edit half.planc torchvision:resnet18 --keep conv1 --remove layer1.0.conv1:2,6
+    """
+    check_writable(output)
+    import planc
+
+    before = planc.load_plan(plan)
+    ranks = {name: len(spec.shape) for spec in before.tensors for name in spec.names}
+    whole = dict(split_units(text, ranks) for text in keep)
+    built = given.build(model)
+    args = given.example_inputs(model) if given.inputs else None
+    with status(f"editing {plan}"):
+        result = planc.edit(
+            before,
+            built,
+            args,
+            keep=whole,
+            remove=chosen_units(remove, ranks),
+            ratios=dict(ratios),
+        )
+    say(result.summary())
+    for decision in result.provenance[-1].decisions:
+        say(f"decision: {decision}")
+    if output is not None:
+        planc.save_plan(result, output)
+        shown = shlex.join(["planc", "diff", str(plan), str(output)])
+        note(f"wrote {output}\nnext: {shown}")

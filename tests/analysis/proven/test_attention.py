@@ -1,0 +1,372 @@
+"""Proven removals: gates and attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.support.proving import (
+    IMAGES,
+    TOKENS,
+    Net,
+    conv,
+    prove,
+    prunable,
+    reasons,
+    sizes,
+    together,
+)
+
+
+def test_experts_that_are_mixed_go_as_units() -> None:
+    def mix(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = m.embed(x)
+        hidden = torch.einsum("btd,edh->bteh", x, m.up).relu()
+        experts = torch.einsum("bteh,ehd->bted", hidden, m.down)
+        return m.head((m.gate(x).softmax(-1).unsqueeze(-1) * experts).sum(2))
+
+    net = Net(
+        mix,
+        embed=nn.Linear(3, 8),
+        gate=nn.Linear(8, 4),
+        up=torch.randn(4, 8, 6),
+        down=torch.randn(4, 6, 8),
+        head=nn.Linear(8, 2),
+    )
+    found = prove(net, torch.randn(2, 5, 3))
+    assert together(found, "up:0", "down:0", "gate.weight:0")
+    for target in ("module", "graph"):
+        assert prunable(found, target) == {group.name for group in found.groups}
+
+
+def test_squeeze_and_excitation() -> None:
+    net = Net(
+        lambda m, x: m.b(
+            (y := m.a(x)) * m.up(m.down(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        ),
+        a=conv(3, 6),
+        down=conv(6, 3),
+        up=conv(3, 6),
+        b=conv(6, 2),
+    )
+    found = prove(net, IMAGES)
+    assert together(found, "a.weight:0", "down.weight:1", "up.weight:0", "b.weight:1")
+    assert prunable(found, "module") == {"a.weight:0", "down.weight:0"}
+
+
+def test_efficient_channel_attention_pins() -> None:
+    """A convolution over the channels looks at neighbours: their order matters."""
+    net = Net(
+        lambda m, x: m.b(
+            (y := m.a(x)) * m.k(y.mean((2, 3))[:, None]).sigmoid()[:, 0, :, None, None]
+        ),
+        a=conv(3, 6),
+        k=nn.Conv1d(1, 1, 3, padding=1),
+        b=conv(6, 2),
+    )
+    found = prove(net, IMAGES)
+    assert "spatial dimension" in reasons(found, "a.weight", 0)
+
+
+def test_maxout() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.a(x)
+        return m.b(y.view(2, 5, y.shape[2] // m.pieces, m.pieces).amax(-1))
+
+    found = prove(Net(run, a=nn.Linear(6, 8), b=nn.Linear(4, 2), pieces=2), TOKENS)
+    assert together(found, "a.weight:0", "b.weight:1")
+
+
+def test_glu() -> None:
+    net = Net(lambda m, x: m.b(functional.glu(m.a(x), 1)), a=conv(3, 8), b=conv(4, 2))
+    assert sizes(prove(net, IMAGES)) == {"a.weight:0": 4}
+
+
+def test_swiglu_with_one_projection() -> None:
+    net = Net(
+        lambda m, x: m.b((pair := m.a(x).chunk(2, -1))[0] * functional.silu(pair[1])),
+        a=nn.Linear(6, 8),
+        b=nn.Linear(4, 2),
+    )
+    assert sizes(prove(net, TOKENS)) == {"a.weight:0": 4}
+
+
+def test_softmax_over_channels() -> None:
+    found = prove(Net(lambda m, x: m.b(m.a(x).softmax(1)), a=conv(3, 4), b=conv(4, 2)), IMAGES)
+    assert found.groups[0].mixing == "softmax over it"
+
+
+def test_mean_over_channels() -> None:
+    net = Net(
+        lambda m, x: m.b(m.a(x)) * m.a(x).mean(1, keepdim=True) + m.a(x).amax(1, keepdim=True),
+        a=conv(3, 4),
+        b=conv(4, 2),
+    )
+    assert prove(net, IMAGES).groups[0].mixing
+
+
+def test_cumulative_sum_over_channels_pins() -> None:
+    net = Net(lambda m, x: m.b(m.a(x).cumsum(1)), a=conv(3, 4), b=conv(4, 2))
+    assert "running sum" in reasons(prove(net, IMAGES), "a.weight", 0)
+
+
+@pytest.mark.parametrize("pick", ["topk", "argmax", "sort"])
+def test_picking_by_value_pins(pick: str) -> None:
+    def run(m: Any, x: Tensor) -> Any:
+        y = m.a(x)
+        if pick == "topk":
+            return m.b(y.topk(4, 1)[0])
+        if pick == "sort":
+            return m.b(y.sort(1)[0])
+        return y.argmax(1), m.b(y)
+
+    width = 4 if pick == "topk" else 6
+    found = prove(Net(run, a=conv(3, 6), b=conv(width, 2)), IMAGES)
+    assert not found.groups
+    assert any(w in reasons(found, "a.weight", 0) for w in ("order", "positions"))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_multi_head_attention_layer(same: bool) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = m.i(x)
+        z = y if same else m.j(x)
+        return m.o(y + m.a(y, z, z, need_weights=False)[0])
+
+    net = Net(
+        run,
+        i=nn.Linear(6, 8),
+        j=nn.Linear(6, 8),
+        o=nn.Linear(8, 2),
+        a=nn.MultiheadAttention(8, 2, batch_first=True),
+    )
+    found = prove(net, TOKENS)
+    assert any(group.kind == "heads" for group in found.groups)
+    assert prunable(found, "graph") == {group.name for group in found.groups}
+    assert prunable(found, "module")
+
+
+def test_attention_with_one_projection_and_permute() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        qkv = m.qkv(x).reshape(b, n, 3, m.heads, m.dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv[0], qkv[1], qkv[2]
+        y = (q @ k.transpose(-2, -1) * 0.5).softmax(-1) @ v
+        return m.o(y.transpose(1, 2).reshape(b, n, m.heads * m.dim))
+
+    found = prove(Net(run, qkv=nn.Linear(6, 24), o=nn.Linear(8, 2), heads=2, dim=4), TOKENS)
+    assert {group.kind for group in found.groups} == {"heads", "head_dim"}
+    assert prunable(found, "module") == {group.name for group in found.groups}
+
+
+def test_attention_with_chunks() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (t.view(b, n, m.heads, -1).transpose(1, 2) for t in m.qkv(x).chunk(3, -1))
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    found = prove(Net(run, qkv=nn.Linear(6, 24), o=nn.Linear(8, 2), heads=2), TOKENS)
+    assert {group.kind for group in found.groups} == {"heads", "head_dim"}
+    assert prunable(found, "graph") == {group.name for group in found.groups}
+
+
+def test_attention_with_separate_projections() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (p(x).view(b, n, m.heads, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
+        return m.o(y.transpose(1, 2).reshape(b, n, -1))
+
+    net = Net(
+        run,
+        q=nn.Linear(6, 8),
+        k=nn.Linear(6, 8),
+        v=nn.Linear(6, 8),
+        o=nn.Linear(8, 2),
+        heads=2,
+        dim=4,
+    )
+    found = prove(net, TOKENS)
+    assert together(found, "q.weight:0", "k.weight:0")
+    assert prunable(found, "module") == {group.name for group in found.groups}
+
+
+def test_a_head_dimension_used_as_a_number() -> None:
+    """The module divides by another number once the attribute has changed."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (p(x).view(b, n, m.heads, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
+        y = (q @ k.transpose(-2, -1) / m.dim**0.5).softmax(-1) @ v
+        return m.o(y.transpose(1, 2).reshape(b, n, m.heads * m.dim))
+
+    net = Net(
+        run,
+        q=nn.Linear(6, 8),
+        k=nn.Linear(6, 8),
+        v=nn.Linear(6, 8),
+        o=nn.Linear(8, 2),
+        heads=2,
+        dim=4,
+    )
+    found = prove(net, TOKENS)
+    at = next(g for g, group in enumerate(found.groups) if group.name == "q.weight:0")
+    assert found.mixing(at, "module")
+    assert not found.mixing(at, "graph")
+
+
+def test_grouped_queries_by_repeat_interleave() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q = m.q(x).view(b, n, -1, m.dim).transpose(1, 2)
+        k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.k, m.v))
+        k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    net = Net(
+        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
+    )
+    found = prove(net, TOKENS)
+    heads = next(group for group in found.groups if group.kind == "heads")
+    assert heads.size == 2
+    assert prunable(found, "module") == {group.name for group in found.groups}
+
+
+def test_grouped_queries_in_the_operator() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
+        y = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    net = Net(
+        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
+    )
+    found = prove(net, TOKENS)
+    assert next(group for group in found.groups if group.kind == "heads").size == 2
+
+
+def test_grouped_queries_by_expand() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
+        h = k.shape[1]
+        k, v = (t[:, :, None].expand(b, h, 2, n, m.dim).reshape(b, h * 2, n, m.dim) for t in (k, v))
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    net = Net(
+        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
+    )
+    found = prove(net, TOKENS)
+    assert next(group for group in found.groups if group.kind == "heads").size == 2
+
+
+def test_cross_attention() -> None:
+    def run(m: Any, x: Tensor, context: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q = m.q(x).view(b, n, m.heads, -1).transpose(1, 2)
+        k, v = m.kv(context).view(b, -1, 2, m.heads, m.dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=m.bias)
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    net = Net(
+        run,
+        q=nn.Linear(6, 8),
+        kv=nn.Linear(4, 16),
+        o=nn.Linear(8, 2),
+        heads=2,
+        dim=4,
+        bias=torch.ones(2, 5, 3),
+    )
+    found = prove(net, (TOKENS, torch.randn(2, 3, 4)))
+    assert together(found, "q.weight:0", "kv.weight:0")
+    assert together(found, "bias:0", "kv.weight:0", "o.weight:1")
+
+
+def rotated(x: Tensor, inverse: Tensor) -> Tensor:
+    """Rotary position embeddings, halves rotated against each other."""
+    angle = torch.arange(x.shape[-2])[:, None] * inverse[None]
+    angle = torch.cat([angle, angle], -1)
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], -1)
+    return x * angle.cos() + turned * angle.sin()
+
+
+def test_rotary_embeddings() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
+        y = functional.scaled_dot_product_attention(rotated(q, m.inv), rotated(k, m.inv), v)
+        return m.o(y.transpose(1, 2).flatten(2))
+
+    net = Net(
+        run,
+        q=nn.Linear(6, 12),
+        k=nn.Linear(6, 12),
+        v=nn.Linear(6, 12),
+        o=nn.Linear(12, 2),
+        dim=6,
+        inv=torch.ones(3),
+    )
+    found = prove(net, TOKENS)
+    assert together(found, "inv:0", "q.weight:0", "k.weight:0")
+    assert sizes(found)["inv:0"] == 3
+    assert "q.weight:0/heads" in prunable(found, "graph")
+
+
+EINSUMS = {
+    "bij,jk->bik": (6, 4),
+    "b i j , j k -> b k i": (6, 4),
+    "...j,jk->...k": (6, 4),
+    "bij,kj->bik": (4, 6),
+    "bij,jk": (6, 4),
+}
+
+
+@pytest.mark.parametrize("equation", EINSUMS)
+def test_einsum(equation: str) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = torch.einsum(equation, m.a(x), m.w)
+        return m.b(y.transpose(1, 2) if equation.endswith("b k i") else y)
+
+    net = Net(run, a=nn.Linear(6, 6), w=torch.ones(EINSUMS[equation]), b=nn.Linear(4, 2))
+    found = prove(net, TOKENS)
+    assert len(prunable(found, "module")) == 2
+
+
+def test_einsum_of_three_operands_with_heads() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        q, k, v = (torch.einsum("bni,hid->bhnd", x, w) for w in (m.q, m.k, m.v))
+        p = torch.einsum("bhnd,bhmd->bhnm", q, k).softmax(-1)
+        return torch.einsum("bhnm,bhmd,hdo->bno", p, v, m.o)
+
+    net = Net(
+        run,
+        q=torch.ones(2, 6, 3),
+        k=torch.ones(2, 6, 3),
+        v=torch.ones(2, 6, 4),
+        o=torch.ones(2, 4, 2),
+    )
+    found = prove(net, TOKENS)
+    assert together(found, "q:0", "k:0", "v:0", "o:0")
+    assert together(found, "q:2", "k:2")
+    assert together(found, "v:2", "o:1")
+
+
+def test_batched_products_with_broadcasting() -> None:
+    net = Net(
+        lambda m, x: (m.a(x)[:, None] @ m.w @ m.u).sum(1),
+        a=nn.Linear(6, 4),
+        w=torch.ones(3, 4, 5),
+        u=torch.ones(5, 2),
+    )
+    found = prove(net, TOKENS)
+    assert prunable(found, "module") == {"w:0/heads", "w:1", "w:2"}
+    assert together(found, "a.weight:0", "w:1")
