@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -124,7 +125,7 @@ def dressed(command: click.Command) -> Command:
         name=command.name,
         callback=command.callback,
         params=[*command.params, debug_option()],
-        help=command.help,
+        help=cleandoc(command.help or ""),
         epilog=(command.epilog or "").replace(EXIT_CODES, "").strip("\b\n ") or None,
         short_help=command.short_help,
         context_settings=command.context_settings,

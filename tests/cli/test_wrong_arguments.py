@@ -255,7 +255,7 @@ WRONG = """
 1 PLAN --machine abacus
 2 PLAN --ratio 1
 2 PLAN --ratio half
-1 PLAN --ratio nan
+2 PLAN --ratio nan
 1 PLAN --ratio 0.5 --macs 0.5
 2 PLAN --criterion l3
 1 PLAN --criterion taylor
@@ -263,14 +263,14 @@ WRONG = """
 1 PLAN --ranking isomorphic --global
 2 PLAN --round-to 0
 2 PLAN --cap 2
-1 PLAN --cap nan
+2 PLAN --cap nan
 1 PLAN --keep nothing*
 1 PLAN --keep [
 1 PLAN --only nothing
 1 PLAN --kind head=0.5
 2 PLAN --kind heads
 2 PLAN --kind heads=1e
-1 PLAN --kind channels=2
+2 PLAN --kind channels=2
 1 PLAN --rows nothing
 1 PLAN --ratio-of x=0.5
 2 PLAN --target onnx
@@ -293,7 +293,7 @@ WRONG = """
 1 PLAN -o no/such/directory/a.planc
 1 PLAN -o toy.py/a.planc
 2 PLAN --meta
-2 PLAN --from-json a.json
+1 PLAN --from-json a.json
 2 PLAN --from-masks a.masks --ratio 0.5
 2 plan toy:net
 1 plan toy:nett
@@ -336,7 +336,7 @@ WRONG = """
 1 mask toy:net --n-of-m 0:0
 1 mask toy:net --n-of-m 2:4 --along 9
 2 mask toy:net --ratio 1.5
-1 mask toy:net --ratio nan
+2 mask toy:net --ratio nan
 2 mask toy:net --largest 0.5
 1 mask toy:net --only nothing
 1 explain toy:net 0.weihgt --input 2x3x8x8
@@ -353,7 +353,7 @@ WRONG = """
 1 verify a.planc toy:net --input 2x4x8x8
 1 verify a.planc torchvision:squeezenet1_0
 1 verify a.planc toy:net --set width=24
-1 diff a.planc a.masks
+2 diff a.planc a.masks
 1 report a.planc -o a.planc
 1 report a.planc -o folder
 """

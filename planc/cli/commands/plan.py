@@ -172,7 +172,8 @@ def plan(
         args = given.example_inputs(model)
         built = given.build(model, "meta" if meta else "cpu")
         stored = given.stored(model, built) if meta else None
-        ranks = {name: tensor.dim() for name, tensor in built.state_dict().items()}
+        state = built.state_dict() if remove or keep_units else {}
+        ranks = {name: tensor.dim() for name, tensor in state.items()}
         measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             if from_masks is not None:
