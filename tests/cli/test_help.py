@@ -8,7 +8,7 @@ import click
 import pytest
 
 from planc.cli import cli, run
-from planc.cli.help import EXAMPLES, dressed
+from planc.cli.help import dressed
 
 
 def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -37,9 +37,10 @@ def test_a_command_has_an_example_that_it_understands(
     assert "\nExample" in text
     assert "--debug" in text
     command = cli.commands[name]
-    for example in EXAMPLES.get(name, ()):
-        assert f"  planc {example}\n" in text or "  planc" in text
-        first, *words = shlex.split(example)
+    examples = [line for line in text.splitlines() if line.startswith("  planc ")]
+    assert examples
+    for example in examples:
+        _, first, *words = shlex.split(example)
         assert first == name
         command.make_context(name, words)  # raises UsageError for what it does not know
     for param in command.params:

@@ -39,12 +39,12 @@ def nature(start: bytes) -> tuple[str, str]:
     kind = kind_of(start)
     if kind is not None:
         return KINDS[kind], _USES.get(kind, "name a file that planc wrote")
+    if start[8:9] == b"{" and start[5:8] == bytes(3):  # a header below a terabyte, of any length
+        return SAFETENSORS, f"planc inspect prints it, {_AS_WEIGHTS}"
     if start[:4] == b"PK\x03\x04":
         return _TORCH if b"data.pkl" in start else ("a zip archive", "unpack it first")
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         return _TORCH
-    if start[8:9] == b"{" and start[5:8] == bytes(3):  # a header below a terabyte
-        return SAFETENSORS, f"planc inspect prints it, {_AS_WEIGHTS}"
     for begin, name, use in _BEGINNINGS:
         if start.lstrip().startswith(begin):
             return name, use

@@ -89,6 +89,11 @@ def test_unknown_content_has_no_name(start: bytes) -> None:
     assert nature(start) == ("", "")
 
 
+@pytest.mark.parametrize("length", [0x280, 0x580, 0x8B1F, 0x4B50, 0x3C, 0x7B])
+def test_a_safetensors_file_is_one_whatever_its_length_looks_like(length: int) -> None:
+    assert nature(length.to_bytes(8, "little") + b'{"w":')[0] == "a safetensors file"
+
+
 def test_a_plan_is_read_as_before(tmp_path: Path) -> None:
     planc.save_plan(example_plan(), tmp_path / "p")
     assert planc.load_plan(tmp_path / "p") == example_plan()
