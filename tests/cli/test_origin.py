@@ -35,10 +35,11 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def errors(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
-    """The lines that a command prints to standard error."""
+    """The warnings that a command prints to standard error."""
     capsys.readouterr()
     assert run(list(arguments)) == 0
-    return [line for line in capsys.readouterr().err.splitlines() if "wrote" not in line]
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith("planc: warning: ")]
 
 
 def test_weights_of_a_factory_are_warned_about_and_those_of_a_file_are_not(

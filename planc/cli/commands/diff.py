@@ -16,11 +16,6 @@ from planc.errors import PlancError
 _DIFFER, _ERROR = 1, 2
 _GIT = (7, 9)  # arguments of git to the command of a diff driver
 _EPILOG = """\b
-Examples:
-  planc diff before.planc after.planc --stat
-  git config diff.planc.command "planc diff"      and in .gitattributes: *.planc diff=planc
-
-\b
 Exit codes, those of diff:
   0    the plans are equal, or git called
   1    they differ
@@ -56,7 +51,10 @@ def diff(
 ) -> int:
     """Compare two plans, or two mask plans: what they were made from, widths, units.
 
-    With the seven arguments that git gives to a diff driver, show one changed file and exit with 0.
+    With the seven arguments that git gives to a diff driver, show one changed file and exit with 0:
+    git config diff.planc.command "planc diff", and *.planc diff=planc in .gitattributes.
+
+    Example: planc diff before.planc after.planc --stat
     """
     git = len(plans) in _GIT
     if len(plans) != 2 and not git:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from planc.cli.choices import chosen_units, edited_text
+from planc.cli.ending import finish
 from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
@@ -24,7 +24,7 @@ from planc.cli.options import (
     share,
 )
 from planc.cli.origin import named_origin
-from planc.cli.terminal import check_writable, note, say, status
+from planc.cli.terminal import check_writable, note, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -160,8 +160,6 @@ def plan(
         raise click.UsageError(f"--{asked[0]} and --from-masks: the masks say what goes")
     check_writable(output)
     import planc
-    from planc.plan.review.remarks import remarks
-    from planc.plan.review.summary import latency_text
 
     if model is None and from_json is not None:
         result = _plan_in(from_json)
@@ -199,31 +197,16 @@ def plan(
         if from_masks is not None:
             note(str(found))
         result = named_origin(result, given)
-    say(result.summary())
-    if latency_table is not None:
-        say(latency_text(result, planc.load_latency(latency_table)))
-    for remark in remarks(result, {name: options[name] for name in _AMOUNTS}):
-        note(f"planc: note: {remark}")
     bounds = ("keep", "only", "cap", "equal")  # where these keep all, a warning has said so
     bounded = any(options[name] for name in bounds) or options["floor"] * options["round_to"] > 1
-    if result.groups and not bounded and not any(group.removed for group in result.groups):
-        note(
-            "nothing is removed: every group stays whole; planc explain MODEL lists what is pinned"
-        )
-    if output is None:
-        note("nothing is written: -o FILE saves the plan")
-        return
-    planc.save_plan(result, output)
-    note(f"wrote {output}\nnext: {_next(output, None if given.settings else model)}")
-
-
-def _next(output: Path, model: str | None) -> str:
-    """The commands that review and apply a plan."""
-    show = shlex.join(["planc", "show", str(output)])
-    if model is None:
-        return show
-    pruned = f"{output.with_suffix('')}-pruned.safetensors"
-    return f"{show}, then {shlex.join(['planc', 'apply', str(output), model, '-o', pruned])}"
+    finish(
+        result,
+        output,
+        None if given.settings else model,  # a factory's arguments are not in its name
+        latency_table,
+        {name: options[name] for name in _AMOUNTS},
+        told=bounded,
+    )
 
 
 def _plan_in(path: Path) -> Plan:

@@ -16,15 +16,8 @@ if TYPE_CHECKING:
     from planc.plan.masks import MaskPlan
     from planc.plan.plan import Plan
 
-_EXAMPLES = """\b
-Examples:
-  planc show model.planc
-  planc show model.planc --group layer1.0.conv1
-  git config diff.planc.textconv "planc show"     and in .gitattributes: *.planc diff=planc
-"""
 
-
-@click.command(epilog=_EXAMPLES + "\n" + EXIT_CODES)
+@click.command(epilog=EXIT_CODES)
 @click.argument("plan_file", metavar="PLAN", type=FILE)
 @click.option("--group", metavar="NAME", help="Show one group: members, removed units, scores.")
 @table_option
@@ -39,7 +32,10 @@ def show(
     pager: bool,
     as_json: bool,
 ) -> None:
-    """Show the removals of PLAN and its savings; PLAN may be a mask plan or a latency table."""
+    """Show the removals of PLAN and its savings; PLAN may be a mask plan or a latency table.
+
+    Example: planc show model.planc --group layer1.0.conv1
+    """
     import planc
     from planc.files.formats.kinds import load_any
     from planc.plan.latency import LatencyTable

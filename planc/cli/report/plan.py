@@ -39,6 +39,7 @@ from planc.plan.review.summary import (
     latency_text,
     not_from_widths,
     origin_text,
+    output_text,
     totals,
     weights_text,
 )
@@ -164,11 +165,8 @@ def _mixing(plan: Plan, width: int, full: bool) -> list[Text]:
 
 def _outputs(plan: Plan, width: int, full: bool) -> list[Text]:
     """The outputs that shrink."""
-    texts = [
-        f"{output.name or 'the result'}, dimension {output.dim}: {output.size} → {len(output.kept)}"
-        for output in plan.outputs
-    ]
-    head = f"{counted(len(texts), 'output')} of the model with fewer indices"
+    texts = [output_text(output) for output in plan.outputs]
+    head = f"outputs that shrink ({len(texts):,})"
     return [line((head, CAUTION)), *_list(texts, width, full)] if texts else []
 
 

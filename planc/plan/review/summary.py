@@ -9,7 +9,7 @@ import numpy as np
 
 from planc.errors.text import escaped
 from planc.plan.latency import LatencyTable
-from planc.plan.plan import AttributeChange, Plan, Provenance
+from planc.plan.plan import AttributeChange, OutputChange, Plan, Provenance
 from planc.plan.review.figures import change, duration, share
 from planc.plan.review.rows import collapsed
 
@@ -46,6 +46,8 @@ def summary(plan: Plan) -> str:
         f"parameters {change(before.params, after.params)}",
         f"MACs {change(before.macs, after.macs)}{batch_text(plan)}",
     ]
+    if plan.outputs:
+        lines.append(f"outputs that shrink: {'; '.join(map(output_text, plan.outputs))}")
     rows = collapsed(plan.groups)
     longest = max((len(row.label) for row in rows), default=0)
     if len(rows) <= _ROWS:
@@ -133,6 +135,12 @@ def weights_text(entry: Provenance) -> str:
     """The digest and the origin of the scored weights; empty if unknown."""
     digest = "" if entry.weights is None else entry.weights.hex()[:16]
     return ", ".join(filter(None, (digest, _ORIGINS.get(entry.origin, entry.origin))))
+
+
+def output_text(output: OutputChange) -> str:
+    """An output that shrinks, by its path in the result, and its dimension before and after."""
+    name = output.name or "the result"
+    return f"{name}, dimension {output.dim}: {output.size} → {len(output.kept)}"
 
 
 def attribute_name(module: str, name: str) -> str:

@@ -63,7 +63,7 @@ def test_the_short_form_takes_ten_lines(name: str, width: int) -> None:
     assert all(len(line) <= width for line in lines)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(plans(), plans())
 def test_every_difference_can_be_shown(a: Plan, b: Plan) -> None:
     for full, stat in ((False, False), (True, False), (False, True)):
@@ -74,7 +74,7 @@ def test_every_difference_can_be_shown(a: Plan, b: Plan) -> None:
         assert "new.planc" in found
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(plans(), plans())
 def test_the_full_form_lists_every_unit_of_only_one(a: Plan, b: Plan) -> None:
     found = shown(a, b, 160, full=True)

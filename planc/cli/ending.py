@@ -1,0 +1,59 @@
+"""The end of a command that makes a plan: its sum, remarks, the file, and the next command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from planc.cli.terminal import note, say
+
+if TYPE_CHECKING:
+    from planc.plan.plan import Plan
+
+
+def finish(
+    plan: Plan,
+    output: Path | None,
+    model: str | None = None,
+    latency_table: Path | None = None,
+    budgets: Mapping[str, float | None] | None = None,
+    told: bool = False,
+) -> None:
+    """Print what a plan does, write it, and name the commands that review and apply it.
+
+    Args:
+        output: the plan file; None to write nothing.
+        model: the name that builds the model again; None if more is needed.
+        latency_table: measured times, for the latency before and after.
+        budgets: the limits that were asked for, for remarks on them.
+        told: a warning has said why nothing is removed, where that is so.
+    """
+    import planc
+    from planc.plan.review.remarks import remarks
+    from planc.plan.review.summary import latency_text
+
+    say(plan.summary())
+    if latency_table is not None:
+        say(latency_text(plan, planc.load_latency(latency_table)))
+    for remark in remarks(plan, budgets or {}):
+        note(f"planc: note: {remark}")
+    if plan.groups and not told and not any(group.removed for group in plan.groups):
+        note(
+            "nothing is removed: every group stays whole; planc explain MODEL lists what is pinned"
+        )
+    if output is None:
+        note("nothing is written: -o FILE saves the plan")
+        return
+    planc.save_plan(plan, output)
+    note(f"wrote {output}\nnext: {_next(output, model)}")
+
+
+def _next(output: Path, model: str | None) -> str:
+    """The commands that review and apply a plan."""
+    show = shlex.join(["planc", "show", str(output)])
+    if model is None:
+        return show
+    pruned = f"{output.with_suffix('')}-pruned.safetensors"
+    return f"{show}, then {shlex.join(['planc', 'apply', str(output), model, '-o', pruned])}"
