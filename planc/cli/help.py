@@ -111,7 +111,8 @@ class Command(click.Command):
         if self.epilog:
             formatter.write_paragraph()
             formatter.write(f"{self.epilog}\n")
-            return
+            if "Example" in self.epilog:
+                return
         own = (self.help or "").partition(_EXAMPLE)[2]
         examples = [*filter(None, [own]), *EXAMPLES.get(self.name or "", ())]
         with formatter.section("Example" if len(examples) == 1 else "Examples"):
