@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import planc
-from planc.cli.named import assign_weights, load_model, read_weights
+from planc.cli.named import load_model
+from planc.cli.weights import check_weights
 from planc.errors import (
     CalibrationError,
     FileError,
@@ -272,7 +273,7 @@ def test_weights_whose_shapes_do_not_match_are_refused(case: Case) -> None:
             call(plan, state)
         assert "head.weight: expected shape (5, 32), found (5, 33)" in str(refusal.value)
     with pytest.raises(PlancError) as error:
-        assign_weights(model, state, "weights.safetensors")
+        check_weights(model, state, "weights.safetensors")
     assert "weights.safetensors: head.weight has shape (5, 33), the model's has (5, 32)" in str(
         error.value
     )
@@ -316,9 +317,9 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"not at all")
     with pytest.raises(FileError, match=r"weights\.safetensors: .*safetensors"):
-        read_weights(path)
+        planc.StoredWeights(path)
     with pytest.raises(FileNotFoundError):
-        read_weights(tmp_path / "missing.safetensors")
+        planc.StoredWeights(tmp_path / "missing.safetensors")
 
 
 def test_an_output_that_cannot_be_written_leaves_nothing_behind(case: Case, tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from planc.cli.options import FILE, Command, literal, pairs
 from planc.cli.terminal import status
@@ -19,8 +20,17 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from planc import StoredWeights
+
 Shape = tuple[str, tuple[int, ...], str]
 IMAGE = "1x3x224x224"
+DEFAULT_INPUT = f"{IMAGE} for torchvision:NAME, needed for others"
+
+
+class InputMissing(click.ClickException):
+    """The shape of an example input is needed and not given."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +41,82 @@ class Given:
     weights: Path | None
     seed: int
     inputs: tuple[Shape, ...] = ()
+    trust_pickle: bool = False
 
     def build(self, model: str, device: str = "cpu") -> nn.Module:
         """Build ``model`` with the given weights; on "meta", no weights are read."""
-        from planc.cli.named import assign_weights, load_model, read_weights
+        from planc.cli.named import load_model
+        from planc.cli.weights import assign_stored
 
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # like `python -m`, for package.module:factory
-        stored = None
-        if self.weights is not None and device != "meta":
-            stored = read_weights(self.weights)
+        weights = self.weights_of(model)
+        if weights is not None:
+            weights.stat()  # known before the work
         with status(f"building {model}"):
             built = load_model(model, dict(self.settings), self.seed, device)
-        if stored is not None:
-            assign_weights(built, stored, str(self.weights))
+        if weights is not None and device != "meta":
+            assign_stored(built, weights, self.trust_pickle)
         return built
 
-    def example_inputs(self) -> tuple[torch.Tensor, ...]:
-        """Return random example inputs of the given shapes, by default an image."""
+    def weights_of(self, model: str) -> Path | None:
+        """The weights given, else those in the directory that ``model`` names."""
+        from planc.cli.weights import weights_in
+
+        return weights_in(model) if self.weights is None else self.weights
+
+    def stored(self, model: str, built: nn.Module) -> StoredWeights | None:
+        """The weights of ``model`` for reading one by one, None where there are none."""
+        import planc
+        from planc.cli.weights import check_weights
+
+        path = self.weights_of(model)
+        if path is None:
+            return None
+        stored = planc.StoredWeights(path, model=built, trust_pickle=self.trust_pickle)
+        check_weights(built, stored.meta, str(path))
+        return stored
+
+    def example_inputs(self, model: str) -> tuple[torch.Tensor, ...]:
+        """Return random example inputs of the given shapes, for torchvision's models an image.
+
+        Raises:
+            InputMissing: no shapes are given, and the model is not torchvision's.
+            PlancError: there is no such model.
+        """
+        from planc.cli.named import find_factory
         from planc.modules.inputs import materialise
 
+        if not self.inputs and not model.startswith("torchvision:"):
+            find_factory(model)
+            raise InputMissing(
+                f"{model}: name the shape of its example input with --input, such as "
+                f"--input {IMAGE} for an image or --input 1x16:int64 for tokens"
+            )
         items = self.inputs or (shape(IMAGE),)
         args, _ = materialise(("tuple", ("tuple", *items), ("dict",)), seed=self.seed)
         return args
+
+
+class _Model(click.types.StringParamType):
+    """The name of a model; the shell completes those of torchvision and timm."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        library, colon, start = incomplete.partition(":")
+        if not colon:
+            libraries = (f"{name}:" for name in _LIBRARIES if name.startswith(library))
+            return [*map(CompletionItem, libraries), CompletionItem(incomplete, type="file")]
+        if library not in _LIBRARIES:
+            return []
+        try:
+            known = import_module(_LIBRARIES[library]).list_models()
+        except ImportError:  # timm is not installed everywhere
+            return []
+        return [CompletionItem(f"{library}:{name}") for name in known if name.startswith(start)]
+
+
+_LIBRARIES = {"torchvision": "torchvision.models", "timm": "timm"}
+MODEL = _Model()
 
 
 def model_options(command: Command) -> Callable[..., Any]:
@@ -64,10 +127,11 @@ def model_options(command: Command) -> Callable[..., Any]:
         settings: tuple[tuple[str, Any], ...],
         weights: Path | None,
         seed: int,
+        trust_pickle: bool,
         inputs: tuple[Shape, ...] = (),
         **options: Any,
     ) -> Any:
-        return command(given=Given(settings, weights, seed, inputs), **options)
+        return command(given=Given(settings, weights, seed, inputs, trust_pickle), **options)
 
     options = (
         click.option(
@@ -79,11 +143,20 @@ def model_options(command: Command) -> Callable[..., Any]:
             help="A keyword argument of MODEL, a Python literal; may be repeated.",
         ),
         click.option(
-            "--weights", type=FILE, metavar="FILE", help="Weights of MODEL, a safetensors file."
+            "--weights",
+            type=FILE,
+            metavar="PATH",
+            help="Weights: a safetensors file, a directory of shards, or a .pt or .bin file.",
+        ),
+        click.option(
+            "--trust-pickle",
+            is_flag=True,
+            help="Read weights that are pickles (.pt, .bin, native torch.distributed.checkpoint).",
         ),
         click.option(
             "--seed",
             type=click.IntRange(0),
+            callback=_seed,
             default=0,
             show_default=True,
             help="Of random weights (where none are given), inputs and scores.",
@@ -105,6 +178,12 @@ def shape(text: str) -> Shape:
     if not all(size.isdecimal() for size in sizes.split("x")):
         raise ValueError(f"{text!r}: write sizes with x between, as 1x3x224x224 or 2x16:int64")
     return "tensor", tuple(map(int, sizes.split("x"))), dtype or "float32"
+
+
+def _seed(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    if value >= 1 << 63:
+        raise click.BadParameter(f"{value}: write a number below 2**63", ctx, param)
+    return value
 
 
 def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> Any:

@@ -1,22 +1,40 @@
-"""Models by name, ``torchvision:resnet50`` or ``package.module:factory``, and their weights.
+"""Models by name: of torchvision and timm, from modules and files of Python, and from directories.
 
-Weights are read from safetensors files and checked against the model before any is assigned.
+torchvision:NAME, timm:NAME    a model of the library
+package.module:factory         a function, a class, or an instance; file.py:factory likewise
+DIRECTORY                      the config.json of transformers or timm in it
 """
 
 from __future__ import annotations
 
-import difflib
+import copy
 import importlib
+import importlib.util
+import json
+import re
+import sys
+import traceback
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from planc.errors import PlancError, StaleError
-from planc.files.checkpoint import StoredWeights
+from planc.cli.terminal import own_code
+from planc.errors import PlancError
+from planc.errors.text import near
+from planc.files.disk.atomic import read_file
+from planc.files.disk.limits import DEFAULT
+from planc.files.formats.nature import nature, start_of
+
+Factory = Callable[..., Any]
+_CONFIG = "config.json"
+FORMS = "torchvision:NAME, timm:NAME, package.module:factory, file.py:factory or a directory"
 
 
 def load_model(
@@ -25,7 +43,7 @@ def load_model(
     """Build the model ``name`` in eval mode, with weights initialised from ``seed``.
 
     Args:
-        name: ``torchvision:NAME`` or ``package.module:factory``.
+        name: a name in one of the forms of this module.
         kwargs: keyword arguments of the factory.
         seed: seed of torch's global generator, whose state is restored afterwards.
         device: device of the tensors; on "meta" they take no memory.
@@ -33,97 +51,258 @@ def load_model(
     Raises:
         PlancError: there is no such model, module or factory, or the factory failed.
     """
-    source, _, factory_name = name.partition(":")
-    if not factory_name:
-        raise PlancError(
-            f"{name!r} is no model: write torchvision:{name} or package.module:factory"
-        )
-    if source == "torchvision":
-        factory = _torchvision_factory(factory_name)
-    else:
-        factory = _imported_factory(source, factory_name)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.device(device):
+    given = ", ".join(f"{key}={value!r}" for key, value in (kwargs or {}).items())
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), own_code(name):
         warnings.simplefilter("ignore", FutureWarning)  # of googlenet and inception, about init
+        torch.manual_seed(seed)  # for an instance made by the import
+        factory = find_factory(name)
+        if isinstance(factory, nn.Module):
+            if given:
+                raise PlancError(f"{name} is a model, not a factory: leave --set {given} out")
+            factory = partial(_copied, factory, device)
         torch.manual_seed(seed)
         try:
-            model = factory(**(kwargs or {}))
+            with torch.device(device):
+                model = factory(**(kwargs or {}))
         except Exception as error:
-            given = ", ".join(f"{key}={value!r}" for key, value in (kwargs or {}).items())
             raise PlancError(
-                f"{name}({given}) failed: {type(error).__name__}: {error}; check the keyword "
-                "arguments"
+                f"{name}({given}) failed: {described(error)}; check the keyword arguments, or "
+                "see its traceback with --debug"
             ) from error
     if not isinstance(model, nn.Module):
         raise PlancError(f"{name} returned {type(model).__name__}, not an nn.Module")
     return model.eval()
 
 
-def _torchvision_factory(name: str) -> Any:
+def described(error: BaseException) -> str:
+    """An exception of other code in one line, with the place where it was raised."""
+    first = (str(error).strip() or "no message").splitlines()[0]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    own = last.filename == __file__ or isinstance(error, SyntaxError)  # says where by itself
+    where = "" if own else f" ({Path(last.filename).name}:{last.lineno})"
+    return f"{type(error).__name__}: {first}{where}"
+
+
+def find_factory(name: str) -> Factory:
+    """The function, class or module that ``name`` stands for; nothing is built.
+
+    Raises:
+        PlancError: there is none.
+    """
+    with own_code(f"importing {name}"):
+        return _factory(name)
+
+
+def _factory(name: str) -> Factory:
+    if name and Path(name).is_dir():
+        return _described_in(Path(name))
+    library, colon, model = name.partition(":")
+    if colon and library in _LIBRARIES:
+        return _LIBRARIES[library](model)
+    factory = _object(name)
+    if not callable(factory):
+        source, _, attribute = name.rpartition(":")
+        raise PlancError(f"module {source!r} cannot call {attribute!r}")
+    found: Factory = factory
+    return found
+
+
+def find_object(name: str) -> Any:
+    """The object that ``file.py:name`` or ``package.module:name`` stands for.
+
+    Raises:
+        PlancError: there is none.
+    """
+    if ":" not in name.strip(":"):
+        raise PlancError(f"{name!r} names no object: write file.py:NAME or package.module:NAME")
+    with own_code(f"importing {name}"):
+        return _object(name)
+
+
+def load_batches(name: str, seed: int = 0) -> Iterator[Any]:
+    """The batches of ``name``: an iterable, or what a function returns.
+
+    Raises:
+        PlancError: there is no such object, the function fails, or it gives no batches.
+    """
+    with torch.random.fork_rng(devices=[]), own_code(name):
+        torch.manual_seed(seed)
+        found = find_object(name)
+        try:
+            return iter(found() if callable(found) else found)
+        except Exception as error:
+            raise PlancError(
+                f"{name} gives no batches: {described(error)}; name a list, a data loader or a "
+                "function without arguments that returns one"
+            ) from error
+
+
+def find_loss(name: str | None) -> Callable[[nn.Module, Any], Any] | None:
+    """The loss of that name: a function of torch on pairs (inputs, targets), or an object's.
+
+    Raises:
+        PlancError: there is none.
+    """
+    if name not in ("cross_entropy", "mse_loss"):
+        return None if name is None else find_object(name)
+    measure = getattr(nn.functional, name)
+    return lambda model, batch: measure(model(batch[0]), batch[1])
+
+
+def _object(name: str) -> Any:
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise _no_model(name)
+    path = Path(source)
+    if path.suffix == ".py":
+        module = _module_in(path)
+    elif path.is_dir() and (path / "__init__.py").is_file() and path.name != source:
+        module = _module_in(path / "__init__.py")
+    else:
+        module = _imported(source)
+    return _attribute(module, source, attribute)
+
+
+def _no_model(name: str) -> PlancError:
+    """The error for a name without a source or a factory."""
+    path = Path(name)
+    if path.suffix == ".py":
+        return PlancError(f"{name!r} is no model: name the factory in it, such as {name}:build")
+    if path.is_file():
+        kind = nature(start_of(path))[0] or "a file"
+        return PlancError(
+            f"{name} is {kind}, not a model: MODEL is {FORMS}; weights are given with --weights"
+        )
+    bare = name.strip(":") or "NAME"
+    return PlancError(
+        f"{name!r} is no model: write torchvision:{bare} or package.module:factory, "
+        "file.py:factory, timm:NAME or a directory that is there"
+    )
+
+
+def _from_torchvision(name: str) -> Factory:
     from torchvision import models
 
     known = models.list_models()
     if name not in known:
         raise PlancError(f"torchvision has no model {name!r}{near(name, known)}")
-    return models.get_model_builder(name)
-
-
-def _imported_factory(source: str, name: str) -> Any:
-    try:
-        module = importlib.import_module(source)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{source}.".startswith(f"{error.name}."):
-            raise PlancError(f"importing {source} failed: {error}") from error
-        raise PlancError(
-            f"there is no module {source!r} (no {error.name!r} in this directory or among the "
-            "installed packages)"
-        ) from None
-    except Exception as error:
-        raise PlancError(f"importing {source} failed: {type(error).__name__}: {error}") from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        public = [n for n, value in vars(module).items() if callable(value) and n[:1] != "_"]
-        kind = "has no factory" if factory is None else "cannot call"
-        raise PlancError(f"module {source!r} {kind} {name!r}{near(name, public)}")
+    factory: Factory = models.get_model_builder(name)
     return factory
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message: names similar to ``name``."""
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    return f"; did you mean {', '.join(near)}?" if near else ""
+def _from_timm(name: str) -> Factory:
+    timm = _library("timm", f"timm:{name}")
+    if ":" not in name and not timm.is_model(name):
+        raise PlancError(f"timm has no model {name!r}{near(name, timm.list_models())}")
+    return partial(timm.create_model, name)
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a safetensors file, or of shards with an index.
-
-    Raises:
-        FileError: the file is malformed.
-        OSError: the file cannot be read.
-    """
-    return dict(StoredWeights(path))
+_LIBRARIES = {"torchvision": _from_torchvision, "timm": _from_timm}
 
 
-def assign_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Load ``weights`` into ``model`` by name; ``origin`` names them in messages.
-
-    Raises:
-        StaleError: a name is missing or unknown, or a shape differs; ``model`` is unchanged.
-    """
-    state = model.state_dict()
-    stored = {tensor.data_ptr() for name, tensor in state.items() if name in weights}
-    for name, tensor in state.items():
-        if name not in weights:
-            if tensor.data_ptr() in stored:  # tied to a stored one
-                continue
-            raise StaleError(
-                f"{origin} has no {name}{near(name, weights)}: other model or version?"
+def _described_in(directory: Path) -> Factory:
+    """The factory of the model that ``config.json`` describes."""
+    path = directory / _CONFIG
+    if not path.is_file():
+        raise PlancError(
+            f"{directory} is a directory without {_CONFIG}: name the code of its model, such as "
+            f"file.py:factory, and give the directory as --weights"
+        )
+    try:
+        config = json.loads(read_file(path, DEFAULT.index))
+    except (ValueError, RecursionError) as error:
+        raise PlancError(f"{path}: not JSON: {error}") from None
+    match config:
+        case {"architectures": [str(name), *_]}:
+            transformers = _library("transformers", str(directory))
+            kind = getattr(transformers, name, None)
+            if kind is None:
+                raise PlancError(
+                    f"{path}: transformers {transformers.__version__} has no {name!r}; name the "
+                    "code of the model, and give the directory as --weights"
+                )
+            return lambda **kwargs: kind(
+                transformers.AutoConfig.from_pretrained(directory, local_files_only=True, **kwargs)
             )
-        if weights[name].shape != tensor.shape:
-            raise StaleError(
-                f"{origin}: {name} has shape {tuple(weights[name].shape)}, the model's has "
-                f"{tuple(tensor.shape)}: other model, other keyword arguments, or pruned weights?"
-            )
-    for name in weights:
-        if name not in state:
-            raise StaleError(f"{origin} has {name}, which the model has not{near(name, state)}")
-    model.load_state_dict(dict(weights), strict=False)
+        case {"architecture": str(name)}:
+            sizes = {"num_classes": config["num_classes"]} if "num_classes" in config else {}
+            return partial(_from_timm(name), **{**sizes, **config.get("model_args", {})})
+    raise PlancError(
+        f"{path} names no architecture of transformers or timm; name the code of the model, and "
+        "give the directory as --weights"
+    )
+
+
+def _library(name: str, model: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise PlancError(f"{model} needs {name}: {error}; pip install {name}") from error
+
+
+def _module_in(path: Path) -> ModuleType:
+    """Import a file of Python under the name that it has from the root of its package."""
+    if not path.is_file():
+        raise PlancError(f"there is no file {path}")
+    path = path.resolve()
+    parts = [] if path.name == "__init__.py" else [path.stem]
+    root = path.parent
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))  # as `python file.py` does, for its own imports
+    name = ".".join(parts)
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    if len(parts) > 1:
+        return _imported(name)
+    if loaded is not None or not name.isidentifier():
+        name = "_" + re.sub(r"\W", "_", name)  # of another module, or no name of Python
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, Exception):
+            raise _unimported(path.name, error) from error
+        raise
+    return module
+
+
+def _imported(source: str) -> ModuleType:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # like `python -m`: the current directory
+    try:
+        return importlib.import_module(source)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{source}.".startswith(f"{error.name}."):
+            raise _unimported(source, error) from error
+        raise PlancError(
+            f"there is no module {source!r} (no {error.name!r} in this directory or among the "
+            f"installed packages); MODEL is {FORMS}"
+        ) from None
+    except Exception as error:
+        raise _unimported(source, error) from error
+
+
+def _unimported(source: str, error: Exception) -> PlancError:
+    return PlancError(f"importing {source} failed: {described(error)}; --debug shows where")
+
+
+def _attribute(module: ModuleType, source: str, name: str) -> Any:
+    try:
+        return attrgetter(name)(module)
+    except AttributeError:
+        public = [n for n, value in vars(module).items() if callable(value) and n[:1] != "_"]
+        raise PlancError(f"module {source!r} has no factory {name!r}{near(name, public)}") from None
+
+
+def _copied(model: nn.Module, device: str) -> nn.Module:
+    """A copy, so that weights read into it leave the imported instance as it is."""
+    made = copy.deepcopy(model)
+    return made.to(device) if device == "meta" else made

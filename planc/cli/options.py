@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +18,22 @@ Exit codes:
   4    verify: the smaller model is not what the plan promises
   130  interrupted
 """
-FILE = click.Path(path_type=Path)
+
+
+class _File(click.Path):
+    """A path; an empty one is a mistake, such as a variable of the shell without a value."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("an empty name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _File(path_type=Path)
 
 # the names in planc.criteria and planc.compile, repeated because importing those imports torch
-_CALIBRATED = ("taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "variance", "wanda")
-CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *_CALIBRATED)
+CALIBRATED = ("taylor", "taylor_unit", "obd", "obd_c", "activation", "apoz", "variance", "wanda")
+CRITERIA = ("l2", "l1", "random", "batch_norm", "fpgm", "lamp", *CALIBRATED)
 RANKINGS = ("uniform", "global", "isomorphic", "per_cost")
 
 _LARGE = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -41,7 +53,7 @@ def pairs(read: Callable[[str], Any]) -> Callable[..., tuple[tuple[str, Any], ..
                 raise click.BadParameter(f"{text!r}: write {param.metavar}", ctx, param)
             try:
                 result.append((key, read(value)))
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 raise click.BadParameter(f"{text!r}: {error}", ctx, param) from None
         return tuple(result)
 
@@ -167,7 +179,7 @@ def _read(read: Callable[[str], Any], advice: str) -> Callable[..., Any]:
     def value(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         try:
             return None if text is None else read(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise click.BadParameter(f"{text!r}: {advice}", ctx, param) from None
 
     return value
@@ -220,6 +232,13 @@ def name_options(kind: str) -> Callable[[Command], Command]:
         return repeatable("--keep", "PATTERN", f"Leave {kind} of these parts whole")(command)
 
     return both
+
+
+def sha256(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    """Check a digest in hexadecimal; a click callback."""
+    if text is not None and re.fullmatch("[0-9a-fA-F]{64}", text) is None:
+        raise click.BadParameter(f"{text!r}: write 64 hexadecimal digits", ctx, param)
+    return text
 
 
 def n_of_m(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:

@@ -25,6 +25,7 @@ from planc.errors.text import escaped
 _PIPED_WIDTH = 160
 _STAND_INS = str.maketrans(
     {"→": ">", "−": "-", "–": "-", "×": "x", "█": "#", "░": ".", "±": "~", "µ": "u", "…": "..."}
+    | {"\N{CHECK MARK}": "+"}
 )
 
 
@@ -153,8 +154,28 @@ def status(text: str) -> Iterator[None]:
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(escaped(text))):
+    with Console(stderr=True).status(escape(escaped(text))), own_code(text):
         yield
+
+
+@contextlib.contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Run code of a model: its prints go to standard error, its exit is an error.
+
+    Raises:
+        PlancError: the code raised SystemExit, or another exception that is no error; ``what`` was
+            being done.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise PlancError(
+            f"{what}: its code ended the program ({type(error).__name__}: {error}); remove the "
+            "call, or put it under if __name__ == '__main__'"
+        ) from error
 
 
 def check_writable(path: Path | None, directories: bool = False) -> None:

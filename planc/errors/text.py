@@ -6,7 +6,9 @@ like another. Names with such characters are refused; free text is shown with es
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # by Unicode: Cc, Cf, Cs, Zl, Zp, default-ignorable characters, and blank letters
 _HIDDEN = re.compile(
@@ -41,3 +43,9 @@ def hidden(text: str) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message: names similar to ``name``."""
+    found = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    return f"; did you mean {', '.join(found)}?" if found else ""

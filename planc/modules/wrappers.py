@@ -88,6 +88,15 @@ def _names(module: Any) -> Iterator[str]:
         yield f"{kind.__module__}.{kind.__qualname__}"
 
 
+def unprefixed(name: str, known: Container[str]) -> str:
+    """The known name left of ``name`` without prefixes of wrappers; empty if there is none."""
+    while name not in known:
+        outer, _, name = name.partition(".")
+        if outer not in _INSIDE.values():
+            return ""
+    return name
+
+
 def prefix_of(names: Iterable[str], known: Container[str]) -> str:
     """The wrappers' prefix of all names in a state dict, leading to ``known`` names once removed;
     empty if there is none.

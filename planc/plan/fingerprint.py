@@ -251,7 +251,7 @@ def _stale(difference: str) -> StalePlan:
 
 def _already_applied(difference: str) -> AlreadyApplied:
     return AlreadyApplied(
-        f"this is what the plan produces: {difference}; "
+        f"these are the shapes of the plan's result: {difference}; "
         "apply the plan to the original, or leave it as it is"
     )
 

@@ -27,7 +27,7 @@ from planc.plan.fingerprint import structure_digest
 from planc.plan.plan import Plan, PlanGroup
 from planc.trace import trace
 from planc.trace.decisions import Replay
-from planc.verify.configuration import check_configuration
+from planc.verify.configuration import OTHERWISE, check_configuration
 from planc.verify.outputs import (
     blind,
     compare_operands,
@@ -41,6 +41,7 @@ from planc.verify.outputs import (
     tolerance_of,
 )
 from planc.verify.rounding import Pair, Values, settled
+from planc.verify.sensitivity import sensitivity
 from planc.verify.sizes import check_other_sizes
 from planc.verify.structure import (
     as_planned,
@@ -60,11 +61,15 @@ _GRAPH, _MASKED = "the rewritten graph", "the masked original"
 
 
 class Check(NamedTuple):
-    """A comparison in words, with the differences from the masked original and the graph."""
+    """A comparison in words, with the differences from the masked original and the graph.
+
+    Not ``shown`` are comparisons left out, with the reason.
+    """
 
     text: str
     error: float | None = None
     graph_error: float = 0.0
+    shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +84,22 @@ class Report:
         graph_error: the same for the rewritten graph, which is a reference for every plan; 0 if no
             graph can express the model.
         mixing: names of the pruned groups that are mixing.
+        not_shown: the ``checks`` that show nothing, because a comparison was left out.
+        sensitivity: largest change of an output by other inputs, relative to its largest value.
+            None if outputs were not compared, or no other inputs are accepted. Within the tolerance
+            the proof by outputs is empty, and its checks are ``not_shown``.
     """
 
     checks: tuple[str, ...]
     error: float | None
     graph_error: float
     mixing: tuple[str, ...]
+    not_shown: tuple[str, ...] = ()
+    sensitivity: float | None = None
 
     def __str__(self) -> str:
-        return "\n".join(self.checks)
+        marks = {True: "\N{EN DASH}", False: "\N{CHECK MARK}"}
+        return "\n".join(f"{marks[check in self.not_shown]} {check}" for check in self.checks)
 
 
 @takes(plan=a_plan, tolerance=optional(a_number), other_sizes=a_flag)
@@ -153,12 +165,20 @@ def verify(
     allowed = tolerance or tolerance_of(model)
     models = _Models(plan, model, smaller, graph, call, allowed, analysis, gone, mixing)
     found = list(models.compared(other_sizes))
+    changes: float | None = None
+    told: list[Check] = []
+    if any(check.shown for check in found):
+        changes = sensitivity(smaller, call)
+        told = [_sensitive(changes, allowed)]
+    shows = changes is None or changes > allowed
     errors = (check.error for check in found if check.error is not None)
     return Report(
-        (*checks, *(check.text for check in found)),
+        (*checks, *(check.text for check in (*told, *found))),
         max(errors, default=None),
         max((check.graph_error for check in found), default=0.0),
         tuple(group.name for group in mixing),
+        tuple(check.text for check in (*told, *found) if not (shows and check.shown)),
+        changes,
     )
 
 
@@ -191,7 +211,7 @@ class _Models:
     def compared(self, other_sizes: bool) -> Iterator[Check]:
         """Compare outputs with the rewritten graph and the masked original."""
         if any(tensor.is_meta for tensor in named(self.model).values()):
-            yield Check("outputs not compared: on the meta device there are no numbers")
+            yield _left("outputs not compared: on the meta device there are no numbers")
         elif self.analysis.graph.data_dependent:
             yield from self._by_decisions()
         else:
@@ -200,7 +220,7 @@ class _Models:
     def _directly(self, other_sizes: bool) -> Iterator[Check]:
         outputs = run(self.smaller, self.call)
         if isinstance(self.graph, str):
-            yield Check(self.graph)
+            yield _left(self.graph)
         else:
             expected = run(self.graph, self.call)
             try:
@@ -208,19 +228,19 @@ class _Models:
             except VerificationError:
                 if not differ(run(self.model, self.call), run(self.model, self.call)):
                     raise
-                yield Check("outputs not compared: the original's are not the same twice")
+                yield _left("outputs not compared: the original's are not the same twice")
                 return
             yield Check(f"outputs equal the rewritten graph's: {text}", graph_error=error)
-            yield from map(Check, blind(expected))
-        described = self.plan.target == "module" and check_configuration(
+            yield from map(_left, blind(expected))
+        rebuilt = self.plan.target == "module" and check_configuration(
             self.smaller, self.call, self.allowed
         )
-        if described:
-            yield Check(described)
+        if rebuilt:
+            yield Check(rebuilt, shown=not rebuilt.startswith(OTHERWISE))
         if self.mixing:
-            yield Check(_mixed(self.mixing))
+            yield _left(_mixed(self.mixing))
             if other_sizes and not differ(outputs, run(self.smaller, self.call, seed=1)):
-                yield self._other_sizes(None)
+                yield from self._other_sizes(None)
             return
         masked = masked_original(self.analysis, self.gone, self.model)
         expected = run(masked, self.call)
@@ -230,11 +250,11 @@ class _Models:
             random = differing(expected, run(masked, self.call, seed=1))
             if not random:
                 raise
-            yield Check(_besides_random(outputs, expected, random, self.allowed))
+            yield _besides_random(outputs, expected, random, self.allowed)
             return
         yield Check(f"outputs equal the masked original's: {text}", error)
         if other_sizes:
-            yield self._other_sizes(masked)
+            yield from self._other_sizes(masked)
 
     def _by_decisions(self) -> Iterator[Check]:
         """Compare outputs under value-dependent control flow.
@@ -244,7 +264,7 @@ class _Models:
         """
         so = "outputs"
         if isinstance(self.graph, str):
-            yield Check(self.graph)
+            yield _left(self.graph)
         else:
             error, text = self._alike(self.graph, replay_pruned, _GRAPH, " behind {} decisions")
             told = "outputs equal the rewritten graph's where both decide as the original"
@@ -252,9 +272,9 @@ class _Models:
             so = "so do they"
         run(self.smaller, self.call)  # by its own decisions
         if missed := unreached(self.analysis):
-            yield Check(missed)
+            yield _left(missed)
         if self.mixing:
-            yield Check(_mixed(self.mixing))
+            yield _left(_mixed(self.mixing))
             return
         masked = masked_original(self.analysis, self.gone, self.model)
         error, text = self._alike(masked, replay_masked, _MASKED)
@@ -262,16 +282,18 @@ class _Models:
         other_path = analyze(freed(trace(masked, *self.call), self.plan))
         if structure_digest(other_path.groups) != structure_digest(self.analysis.groups):
             told = "not compared where both decide as the masked original: it takes another way"
-            yield Check(told)
+            yield _left(told)
             return
         gone = other_path.gone([group.removed for group in self.plan.groups])
         there = replace(self, analysis=other_path, gone=gone)
         error, text = there._alike(masked, replay_masked, _MASKED)
         yield Check(f"the same where both decide as the masked original: {text}", error)
 
-    def _other_sizes(self, masked: nn.Module | None) -> Check:
+    def _other_sizes(self, masked: nn.Module | None) -> Iterator[Check]:
         given = (self.plan, self.model, self.smaller, masked, self.call, self.allowed)
-        return Check(check_other_sizes(*given))
+        left, made = check_other_sizes(*given)
+        yield from map(_left, filter(None, [left]))
+        yield from map(Check, filter(None, [made]))
 
     def _agree(
         self, outputs: Values, expected: Values, reference: nn.Module, what: str
@@ -307,21 +329,37 @@ class _Models:
         return error, f"{error:.1e} relative, {values}{remark}"
 
 
+def _left(text: str) -> Check:
+    return Check(text, shown=False)
+
+
+def _sensitive(found: float | None, allowed: float) -> Check:
+    """Return the sensitivity in words; within the tolerance, outputs prove nothing."""
+    if found is None:
+        return _left("other inputs were not tried: the model accepts none of these shapes")
+    if found > allowed:
+        return Check(f"other inputs change the outputs by {found:.1e} relative, more than rounding")
+    return _left(
+        f"the proof by outputs is empty: other inputs change them by {found:.1e} relative, within "
+        f"the {allowed:g} allowed for rounding; verify with other inputs or with trained weights"
+    )
+
+
 def _mixed(groups: Sequence[PlanGroup]) -> str:
     """Return the reasons against a comparison with the masked original."""
     reasons = joined(part for group in groups for part in apart(group.mixing))
     return f"not compared with the masked original: {len(groups)} pruned groups mix ({reasons})"
 
 
-def _besides_random(outputs: Values, expected: Values, random: set[int], allowed: float) -> str:
+def _besides_random(outputs: Values, expected: Values, random: set[int], allowed: float) -> Check:
     """Compare the deterministic outputs with the masked original's."""
     told = "not compared with the masked original: its outputs are random"
     kept = [i for i in range(len(expected)) if i not in random]
     if not kept or len(outputs) != len(expected):
-        return told
+        return _left(told)
     ours, theirs = ([values[i] for i in kept] for values in (outputs, expected))
     error = difference(ours, theirs, allowed, _MASKED)
-    return (
+    return Check(
         f"{len(kept)} outputs equal the masked original's: {error:.1e} relative; the other "
         f"{len(random)} are not compared, because they are random"
     )

@@ -11,7 +11,7 @@ from planc.errors import VerificationError
 from planc.modules.construction import construction_of, tables
 from planc.verify.outputs import difference, run
 
-_OTHERWISE = "its configuration does not describe the pruned model"
+OTHERWISE = "its configuration does not describe the pruned model"
 
 
 def check_configuration(smaller: nn.Module, call: Call, allowed: float) -> str:
@@ -25,15 +25,15 @@ def check_configuration(smaller: nn.Module, call: Call, allowed: float) -> str:
     with torch.no_grad():
         anew = construction.model({})
     if anew is None:
-        return f"{_OTHERWISE}: the class makes no model from it"
+        return f"{OTHERWISE}: the class makes no model from it"
     differs = first_difference(tables(smaller), tables(anew))
     differs = differs or construction.content_differs({}, {})
     if differs:
-        return f"{_OTHERWISE}: {differs}"
+        return f"{OTHERWISE}: {differs}"
     try:
         anew.load_state_dict(smaller.state_dict(), assign=True)
         anew.train(smaller.training)
         error = difference(run(anew, call), run(smaller, call), allowed, "the pruned model")
     except (VerificationError, RuntimeError) as reason:
-        return f"{_OTHERWISE}: {reason.__cause__ or reason}"
+        return f"{OTHERWISE}: {reason.__cause__ or reason}"
     return f"made anew from its configuration, it gives the same outputs: {error:.1e}"

@@ -24,6 +24,7 @@ from planc.trace import trace
 from planc.verify.outputs import differ, difference, graph_or_reason, run
 from planc.verify.rounding import Pair, settled
 
+_EQUAL = "outputs equal those of"
 _ELSEWHERE = "with inputs of {} the model has other groups, for which this plan was not made"
 
 Change = tuple[bool, int, int]  # leading dimensions, or all others, of one size, and the new size
@@ -36,14 +37,14 @@ def check_other_sizes(
     masked: nn.Module | None,
     call: Call,
     allowed: float,
-) -> str:
+) -> tuple[str, str]:
     """Compare outputs on inputs of other sizes than those of ``call``.
 
     The reference is the masked original or, if a mixing group was pruned (``masked`` is None), the
     graph rewritten for each size.
 
     Returns:
-        The comparisons made, with the sizes, in words.
+        The sizes that were not compared, with reasons, and the comparisons made, both in words.
 
     Raises:
         VerificationError: the pruned model fails or differs on inputs for which the model has the
@@ -56,7 +57,10 @@ def check_other_sizes(
         found[text] = None
         if not taken:
             found |= {text: None for taken, text in map(compared, alone) if taken}
-    return "; ".join(found) or "no other sizes compared: the original takes none of those tried"
+    left, made = ([t for t in found if (_EQUAL in t) == equal] for equal in (False, True))
+    if not found:
+        left = ["no other sizes compared: the original takes none of those tried"]
+    return "; ".join(left), "; ".join(made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +122,7 @@ class _AtOtherSizes:
             if self._same_groups(analyze(freed(trace(self.model, *other), self.plan))):
                 raise
             return f"{_ELSEWHERE.format(sizes)} and the pruned model fails: {failure}"
-        return f"outputs equal those of {what}, too: {error:.1e} relative{remark}"
+        return f"{_EQUAL} {what}, too: {error:.1e} relative{remark}"
 
     def _same_groups(self, analysis: Analysis) -> bool:
         return structure_digest(analysis.groups) == self.plan.source.structure

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import planc
 from planc import masks
-from planc.cli import cli, run
+from planc.cli import run
 from planc.cli.named import load_model
 from planc.cli.options import CRITERIA, RANKINGS, amount, duration
 from planc.compile import RankingName
@@ -156,6 +154,50 @@ def test_statistics_decide_where_a_criterion_needs_them(fail: Run) -> None:
     assert found.provenance[0].criterion == "wanda"
     said = fail("plan", MODEL, *INPUT, "--criterion", "taylor", "--statistics", "s.safetensors")
     assert "needs statistics of squared_gradient, these have inputs over 1 batches" in said
+
+
+def test_calibrate_writes_what_the_library_collects(fail: Run, succeed: Run) -> None:
+    Path("data.py").write_text(
+        "import torch\n"
+        "torch.manual_seed(3)\n"
+        "loader = [[torch.randn(2, 3, 8, 8), torch.tensor([1, 0])] for _ in range(3)]\n"
+        "def images(): return (batch[0] for batch in loader)\n"
+        "def loss(model, batch): return model(batch[0]).square().mean()\n"
+    )
+    model = load_model(MODEL, {}, 0)
+    torch.manual_seed(3)
+    pairs = [(torch.randn(2, 3, 8, 8), torch.tensor([1, 0])) for _ in range(3)]
+    images = [batch[0] for batch in pairs]
+
+    def cross_entropy(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def square(model: torch.nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return model(batch[0]).square().mean()
+
+    for options, expected in (
+        (("data.py:images", "--criterion", "wanda"), planc.calibrate(model, images, "wanda")),
+        (
+            ("data:images", "--criterion", "wanda", "--batches", "2"),
+            planc.calibrate(model, images[:2], "wanda"),
+        ),
+        (
+            ("data:loader", "--criterion", "taylor", "--criterion", "obd", "--loss", "data:loss"),
+            planc.calibrate(model, pairs, ["taylor", "obd"], square),
+        ),
+        (
+            ("data:loader", "--criterion", "taylor", "--loss", "cross_entropy"),
+            planc.calibrate(model, pairs, "taylor", cross_entropy),
+        ),
+    ):
+        succeed("calibrate", MODEL, "--data", *options, "-o", "s.safetensors")
+        found = planc.load_statistics("s.safetensors")
+        assert found.batches == expected.batches
+        assert found.tensors.keys() == expected.tensors.keys()
+        for name, tensor in expected.tensors.items():
+            assert torch.equal(found.tensors[name], tensor)
+    plan = planned("t.planc", "--criterion", "taylor", "--statistics", "s.safetensors")
+    assert plan.provenance[0].criterion == "taylor per element, p=2"
 
 
 def test_options_reach_the_plan() -> None:
@@ -424,7 +466,7 @@ def test_verify_proves_a_plan_and_a_result(succeed: Run) -> None:
     assert "masked original" in succeed("verify", "a.planc", MODEL, "--weights", "in.safetensors")
     succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", "out.safetensors")
     stored = ("--weights", "in.safetensors", "--result", "out.safetensors")
-    assert "ok: " in succeed("verify", "a.planc", MODEL, *stored)
+    assert "\N{CHECK MARK} " in succeed("verify", "a.planc", MODEL, *stored)
 
 
 def test_verify_exits_with_4_when_two_rows_are_swapped(succeed: Run, fail: Run) -> None:
@@ -444,9 +486,9 @@ def test_unknown_models_are_named_with_near_misses(fail: Run) -> None:
     assert "net" in fail("plan", "toy_models:nett")
     assert "'no_such_module'" in fail("plan", "no_such_module:net")
     assert "WIDTH" in fail("plan", "toy_models:WIDTH")
-    assert "not an nn.Module" in fail("plan", "toy_models:word")
-    assert "no such luck" in fail("plan", "toy_models:broken")
-    assert "depth=3" in fail("plan", MODEL, "--set", "depth=3")
+    assert "not an nn.Module" in fail("plan", "toy_models:word", *INPUT)
+    assert "no such luck" in fail("plan", "toy_models:broken", *INPUT)
+    assert "depth=3" in fail("plan", MODEL, *INPUT, "--set", "depth=3")
 
 
 def test_a_command_line_that_makes_no_sense_exits_with_2(fail: Run) -> None:
@@ -542,6 +584,22 @@ def test_a_directory_is_replaced_on_request(succeed: Run, fail: Run) -> None:
         assert "0.0    " in succeed("inspect", "out")
 
 
+def test_only_the_result_of_the_same_plan_is_applied_already(succeed: Run, fail: Run) -> None:
+    planned("a.planc", "--criterion", "random", "--seed", "1")
+    planned("b.planc", "--criterion", "random", "--seed", "2")
+    weights("in.safetensors")
+    for name in ("out.safetensors", "out"):
+        succeed("apply", "a.planc", "--weights", "in.safetensors", "-o", name)
+        again = fail("apply", "a.planc", "--weights", name, "-o", "more.safetensors")
+        assert "these are the shapes of the plan's result" in again
+        other = fail("apply", "b.planc", "--weights", name, "-o", "more.safetensors")
+        assert "was pruned by another plan, to the same shapes" in other
+    save_file(load_file("out.safetensors"), "plain.safetensors")  # without planc's record
+    for plan in ("a.planc", "b.planc"):
+        plain = fail("apply", plan, "--weights", "plain.safetensors", "-o", "more.safetensors")
+        assert "these are the shapes of the plan's result" in plain
+
+
 def test_restore_gives_the_original_file_back(succeed: Run) -> None:
     planned("a.planc")
     weights("in.safetensors")
@@ -596,16 +654,3 @@ def test_slips_in_budgets_are_answered(fail: Run, capsys: pytest.CaptureFixture[
     assert run(["plan", MODEL, *INPUT, "--macs", "1.0"]) == 0
     assert "nothing is removed: every group stays whole" in capsys.readouterr().err
     assert amount("2e6") == 2_000_000
-
-
-def test_every_command_shows_an_example_that_its_options_allow(succeed: Run) -> None:
-    for name, command in cli.commands.items():
-        assert command.help is not None
-        found = re.search(r"Example: planc (\S+) (.*)", command.help)
-        assert found is not None, name
-        assert found[1] == name
-        assert "Example:" in succeed(name, "--help")
-        parsed = command.make_context(name, shlex.split(found[2]), resilient_parsing=True)
-        assert all(parsed.params.get(p.name or "") for p in command.params if p.required)
-        known = {option for p in command.params for option in p.opts}
-        assert {word for word in found[2].split() if word.startswith("-")} <= known

@@ -69,9 +69,9 @@ def test_files_of_each_kind_are_told_apart(tmp_path: Path) -> None:
     assert load_masks(tmp_path / "m", sha256=digest) == MASKS
     with pytest.raises(CorruptFile, match=digest):
         load_masks(tmp_path / "m", sha256="0" * 64)
-    with pytest.raises(NotAPlancFile, match="is a mask plan, a plan begins"):
+    with pytest.raises(NotAPlancFile, match="is a mask plan, not a plan; planc show prints it"):
         planc.load_plan(tmp_path / "m")
-    with pytest.raises(NotAPlancFile, match=r"is a plan, a mask plan begins .*planc\.save_masks"):
+    with pytest.raises(NotAPlancFile, match="is a plan, not a mask plan"):
         load_masks(tmp_path / "p")
 
 

@@ -159,7 +159,7 @@ def test_what_is_said_of_a_configuration_is_said_of_modules(
     checks = planc.verify(plan, model, planc.apply(plan, model), X, other_sizes=False).checks
     assert ("it describes it" in checks) == bool(target == "module" and words)
     assert "" not in checks
-    assert len(checks) == 6 + (target == "module" and bool(words))
+    assert len(checks) == 7 + (target == "module" and bool(words))
 
 
 def test_on_the_meta_device_there_is_no_error() -> None:
@@ -230,7 +230,7 @@ def test_where_decisions_are_by_values_the_larger_error_of_two_ways_counts(
     report, smaller, _ = verified(threshold())
     assert (report.graph_error, report.error, report.mixing) == (0.125, 0.5, ())
     first, second = (f"{error:.1e}" for error in errors[1:])
-    assert "\n".join(report.checks[4:]) == (
+    assert "\n".join(report.checks[5:]) == (
         "outputs equal the rewritten graph's where both decide as the original: 1.2e-01 relative, "
         "the values behind 1 decisions 1.0e+00\n"
         "2 tensors were not reached and stay whole (little.weight, little.bias): what runs on "

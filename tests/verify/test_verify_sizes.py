@@ -43,10 +43,14 @@ def mixing() -> nn.Module:
     return tokens(lambda y, x: nn.functional.layer_norm(y, y.shape[-1:]))
 
 
-def last_check(model: nn.Module, args: Any, **options: Any) -> str:
+def checks(model: nn.Module, args: Any, **options: Any) -> tuple[str, ...]:
     plan = planc.compile(model, args, ratio=0.5, **options)
     smaller = planc.apply(plan, model, args=args)
-    return planc.verify(plan, model, smaller, args).checks[-1]
+    return planc.verify(plan, model, smaller, args).checks
+
+
+def last_check(model: nn.Module, args: Any, **options: Any) -> str:
+    return checks(model, args, **options)[-1]
 
 
 def tried(model: nn.Module, *args: Any, **kwargs: Any) -> str:
@@ -100,10 +104,10 @@ def test_a_graph_is_compared_as_a_module_is() -> None:
 
 def test_what_a_graph_refuses_is_said_and_the_rest_compared() -> None:
     model = tokens(lambda y, x: sum(y.roll(t, -1) for t in range(x.shape[1])))
-    check = last_check(model, TOKENS, target="graph")
-    assert check.startswith("with inputs of 1x4x6 the graph refuses, as it says: ")
-    assert "has size 4 in dimension 1, traced with 5" in check
-    assert "outputs equal those of the masked original with inputs of 1x5x6, too" in check
+    left, made = checks(model, TOKENS, target="graph")[-2:]
+    assert left.startswith("with inputs of 1x4x6 the graph refuses, as it says: ")
+    assert "has size 4 in dimension 1, traced with 5" in left
+    assert "outputs equal those of the masked original with inputs of 1x5x6, too" in made
     alone = tokens(lambda y, x: sum(y.roll(t, -1) for t in range(x.shape[1])) + x.shape.numel())
     check = last_check(alone, TOKENS, target="graph")
     assert "the graph refuses" in check
@@ -160,7 +164,9 @@ def test_a_model_that_is_not_the_same_twice_at_other_sizes_is_not_compared_there
         return y if x.shape[0] == 3 else y + torch.tensor(float(time.perf_counter_ns() % 997))
 
     model = tokens(run)
-    check, _, _ = last_check(model, TOKENS).partition("; ")
+    left, made = checks(model, TOKENS)[-2:]
+    check, _, _ = left.partition("; ")
+    assert made.startswith("outputs equal")
     assert check == "not compared with inputs of 1x4x6: there the original is not the same twice"
 
 

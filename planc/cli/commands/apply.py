@@ -5,31 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from planc.cli.models import Given, model_options
-from planc.cli.options import EXIT_CODES, FILE, weights_output_option
+from planc.cli import options
+from planc.cli.models import MODEL, Given, model_options
+from planc.cli.options import FILE, weights_output_option
 from planc.cli.terminal import check_writable, note, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
     from planc.files.cut import Applied
     from planc.files.cut.ranks import Ranks
+    from planc.plan.masks import MaskPlan
+    from planc.plan.plan import Plan
 
 _MIB = 1 << 20
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.argument("model", required=False)
+@click.argument("model", type=MODEL, required=False)
 @model_options
 @weights_output_option("The smaller weights: a .safetensors file, or a new directory.")
 @click.option(
     "--sha256",
     metavar="HEX",
+    callback=options.sha256,
     help="Digest of the reviewed plan file; any other file is refused.",
 )
 @click.option(
@@ -44,11 +49,6 @@ _MIB = 1 << 20
     show_default="cores, 8 at most; 1 in a job",
     help="Processes that cut shards at the same time.",
 )
-@click.option(
-    "--trust-pickle",
-    is_flag=True,
-    help="Read weights that are pickles (.pt, .bin, a native torch.distributed.checkpoint).",
-)
 def apply(
     plan_file: Path,
     model: str | None,
@@ -57,7 +57,6 @@ def apply(
     sha256: str | None,
     keep_removed: Path | None,
     workers: int | None,
-    trust_pickle: bool,
     overwrite: bool,
 ) -> None:
     """Apply PLAN to weights; write the smaller ones as safetensors. A mask plan makes zeros.
@@ -66,17 +65,17 @@ def apply(
     one or of shards with their index. Without MODEL, tensors are cut by the plan alone, one after
     another, whatever the total size; an interrupted run goes on where it was. Started by torchrun
     on every process, each process cuts its share of the shards. With MODEL, the smaller module is
-    built and validated too.
+    built and validated before the same is written.
 
     Example: planc apply half.planc --weights resnet18.safetensors -o small.safetensors
     """
-    weights = given.weights
-    if model is None and weights is None:
+    source = given.weights if model is None else given.weights_of(model)
+    if model is None and source is None:
         raise click.UsageError("name a MODEL, or the weights with --weights, or both")
-    if keep_removed is not None and model is not None:
-        raise click.UsageError("--keep-removed is for --weights alone: leave MODEL out")
-    import planc
-    from planc.files.cut.masking import mask_files
+    if keep_removed is not None and source is None:
+        raise click.UsageError("--keep-removed keeps values of --weights: name them")
+    if keep_removed is not None and keep_removed.absolute() == output.absolute():
+        raise click.UsageError(f"--keep-removed and -o name {output} both: name two places")
     from planc.files.formats.kinds import load_any
     from planc.plan.masks import MaskPlan
     from planc.plan.plan import Plan
@@ -86,42 +85,84 @@ def apply(
             raise click.UsageError("a job of several processes cuts files: leave MODEL out")
         ranks.agree(lambda: check_writable(output, directories=True))
         loaded = ranks.agree(lambda: load_any(plan_file, sha256=sha256))
+        files = _Files(source, output, keep_removed, overwrite, given.trust_pickle, ranks)
         if isinstance(loaded, MaskPlan):
-            if weights is None or model is not None or trust_pickle or ranks.size > 1:
+            if model is not None or given.trust_pickle or ranks.size > 1:
                 raise click.UsageError(
                     f"{plan_file} is a mask plan: it applies to the safetensors of --weights, in "
                     "one process; leave MODEL and --trust-pickle out"
                 )
             with status(f"applying {plan_file}"):
-                count = mask_files(
-                    loaded, weights, output, keep_removed=keep_removed, overwrite=overwrite
-                )
-            note(f"wrote {output}: {count:,} elements are zero now")
+                files.mask(loaded)
             return
         if not isinstance(loaded, Plan):
             raise PlancError(f"{plan_file} is a latency table: it applies to nothing; name a plan")
-        if model is not None:
-            with status(f"applying {plan_file}"):
-                smaller = planc.apply(loaded, given.build(model))
-                planc.save(output, smaller, loaded, overwrite=overwrite)
-            before, after = loaded.cost_before.params, loaded.cost_after.params
-            note(f"wrote {output}: {before:,} parameters became {after:,}")
-            return
-        assert weights is not None
-        cores = min(os.cpu_count() or 1, 8) if ranks.size == 1 else 1
         with status(f"applying {plan_file}"):
-            done = planc.apply_files(
-                loaded,
-                weights,
-                output,
-                keep_removed=keep_removed,
-                overwrite=overwrite,
-                workers=workers or cores,
-                trust_pickle=trust_pickle,
-                ranks=ranks,
-            )
-        if ranks.first:
-            _report(done, output)
+            if model is None or not _save_module(loaded, model, given, files):
+                files.cut(loaded, workers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files that are read and written."""
+
+    source: Path | None
+    output: Path
+    keep_removed: Path | None
+    overwrite: bool
+    trust_pickle: bool
+    ranks: Ranks
+
+    def mask(self, plan: MaskPlan) -> None:
+        from planc.files.cut.masking import mask_files
+
+        assert self.source is not None
+        count = mask_files(
+            plan,
+            self.source,
+            self.output,
+            keep_removed=self.keep_removed,
+            overwrite=self.overwrite,
+        )
+        note(f"wrote {self.output}: {count:,} elements are zero now")
+
+    def cut(self, plan: Plan, workers: int | None) -> None:
+        import planc
+
+        assert self.source is not None
+        cores = min(os.cpu_count() or 1, 8) if self.ranks.size == 1 else 1
+        done = planc.apply_files(
+            plan,
+            self.source,
+            self.output,
+            keep_removed=self.keep_removed,
+            overwrite=self.overwrite,
+            workers=workers or cores,
+            trust_pickle=self.trust_pickle,
+            ranks=self.ranks,
+        )
+        if self.ranks.first:
+            _report(done, self.output)
+
+
+def _save_module(plan: Plan, model: str, given: Given, files: _Files) -> bool:
+    """Validate the smaller module; save it unless its weights can be cut from their files."""
+    import planc
+
+    built = given.build(model)
+    smaller = planc.apply(plan, built)
+    stored = given.stored(model, built)
+    if stored is not None and not stored.prefix and plan.target == "module":
+        return False
+    if files.keep_removed is not None:
+        raise PlancError(
+            "--keep-removed keeps values of weights under the model's own names, for a plan with "
+            "--target module: leave it out"
+        )
+    planc.save(files.output, smaller, plan, overwrite=files.overwrite)
+    before, after = plan.cost_before.params, plan.cost_after.params
+    note(f"wrote {files.output}: {before:,} parameters became {after:,}")
+    return True
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def edit(
     ranks = {name: len(spec.shape) for spec in before.tensors for name in spec.names}
     whole = dict(split_units(text, ranks) for text in keep)
     built = given.build(model)
-    args = given.example_inputs() if given.inputs else None
+    args = given.example_inputs(model) if given.inputs else None
     with status(f"editing {plan}"):
         result = planc.edit(
             before,

@@ -3,63 +3,105 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
-from planc.cli.models import IMAGE, Given, input_option, model_options
-from planc.cli.options import EXIT_CODES, json_option
+from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
+from planc.cli.options import json_option
 from planc.cli.terminal import print_json, say, status
 from planc.errors import PlancError
 
-if TYPE_CHECKING:
-    from planc.analysis import Analysis
 
-
-@click.command(epilog=EXIT_CODES)
-@click.argument("model")
-@click.argument("tensor", required=False)
-@input_option(IMAGE)
+@click.command()
+@click.argument("model", type=MODEL, metavar="MODEL|PLAN")
+@click.argument("name", required=False)
+@input_option(DEFAULT_INPUT)
 @model_options
 @json_option
-def explain(model: str, given: Given, tensor: str | None, as_json: bool) -> None:
-    """List the members removed together with TENSOR, or the reasons for its pins.
+def explain(model: str, given: Given, name: str | None, as_json: bool) -> None:
+    """Say why units are removed together, and what keeps others from being removed.
 
-    TENSOR is the full name of a parameter or buffer of MODEL; conv1.weight:0 asks about one
-    dimension, conv1.weight about all. Without TENSOR, list every pin, and every constraint on
-    widths in the module's code.
+    NAME is a tensor of MODEL, one of its dimensions (conv1.weight:0), a group, a module, or a
+    pattern such as 'layer4.*'. Without NAME, list all pins, each with the change that would free
+    it, and all constraints on widths. Of a PLAN, list what it removes by group, without its model.
 
     Example: planc explain torchvision:resnet18 layer1.0.conv1.weight:0
     """
-    import planc
+    found = _of_plan(Path(model), name) if _is_plan(model) else _of_model(model, given, name)
+    if as_json:
+        print_json([{k: v for k, v in entry.items() if k != "title"} for entry in found])
+        return
+    for entry in found:
+        say(entry["title"])
+        for line in entry.get("reasons", ()):
+            say(f"  {line}")
+        if entry.get("remedy"):
+            say(f"  to free it: {entry['remedy']}")
 
-    args = given.example_inputs()
+
+def _is_plan(text: str) -> bool:
+    from planc.files.formats.nature import nature, start_of
+
+    path = Path(text)
+    return path.is_file() and nature(start_of(path))[0] == "a plan"
+
+
+def _of_model(model: str, given: Given, name: str | None) -> list[dict[str, Any]]:
+    import planc
+    from planc.analysis.answers import answers, bound_remedy, real_pins, remedy
+
+    args = given.example_inputs(model)
     built = given.build(model)
     with status(f"analysing {model}"):
         analysis = planc.analyze(planc.trace(built, args))
-        if tensor is None:
-            found = [asdict(pin) for pin in analysis.pins]
-            bounds = [*map(str, analysis.bounds("module"))]
-        else:
-            found = _explained(analysis, tensor)
-    if as_json:
-        print_json(found)
-    elif tensor is None:
-        for line in (*analysis.pins, *bounds):
-            say(str(line))
-    else:
-        for entry in found:
-            say(f"{entry['tensor']}:{entry['dim']}")
-            for line in entry["reasons"]:
-                say(f"  {line}")
+        if name is not None:
+            return [
+                {"title": f"{answer.tensor}:{answer.dim}", **asdict(answer)}
+                for answer in answers(analysis, name)
+            ]
+        pins = [
+            {"title": str(pin), **asdict(pin), "remedy": remedy(pin.reason)}
+            for pin in real_pins(analysis)
+        ]
+        bounds = [
+            {
+                "title": str(bound),
+                "constraint": bound.text,
+                "reason": bound.reason,
+                "remedy": bound_remedy(analysis, bound),
+            }
+            for bound in analysis.bounds("module")
+        ]
+    return [*pins, *bounds]
 
 
-def _explained(analysis: Analysis, tensor: str) -> list[dict[str, Any]]:
-    """Return the reasons for one dimension of a tensor, or for all."""
-    name, colon, text = tensor.partition(":")
-    if colon and not text.isdecimal():
-        raise PlancError(f"{tensor!r}: write NAME:DIMENSION, as conv1.weight:0")
-    dims = [int(text or 0)]
-    if not colon and analysis.graph.has(name):
-        dims = list(range(len(analysis.graph.tensor(name).shape)))
-    return [{"tensor": name, "dim": dim, "reasons": analysis.explain(name, dim)} for dim in dims]
+def _of_plan(path: Path, name: str | None) -> list[dict[str, Any]]:
+    """The groups of a plan, with their members where a name is given."""
+    import planc
+    from planc.analysis.answers import groups_named
+    from planc.errors.text import near
+
+    plan = planc.load_plan(path)
+    chosen = range(len(plan.groups)) if name is None else groups_named(plan.groups, name)
+    if not chosen and name is not None:
+        known = [group.name for group in plan.groups]
+        raise PlancError(
+            f"{path}: no group has a tensor, module or name {name!r}{near(name, known)}; explain "
+            "MODEL gives the reasons of what is in no group"
+        )
+    made = "; ".join(f"{p.criterion}, {p.policy}, seed {p.seed}" for p in plan.provenance)
+    found = []
+    for group in (plan.groups[g] for g in chosen):
+        places = dict.fromkeys(f"{member.tensor}:{member.dim}" for member in group.members)
+        reasons = [f"{len(places)} members leave together:", *(f"  {p}" for p in places)]
+        if group.mixing:
+            reasons.append(f"mixing: {group.mixing}")
+        if not group.removed:
+            reasons.append(f"stays whole: by {made}")
+        title = f"{group}: {len(group.removed)} removed, {group.kept} kept"
+        entry: dict[str, Any] = {"title": title, "group": group.name, "size": group.size}
+        entry |= {"removed": [int(unit) for unit in group.removed], "members": [*places]}
+        found.append(entry | ({"reasons": reasons} if name is not None else {}))
+    return found

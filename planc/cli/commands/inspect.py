@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from planc.cli.options import EXIT_CODES, FILE, json_option
+from planc.cli.options import FILE, json_option
 from planc.cli.terminal import columns, print_json, say, show
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("weights", type=FILE)
 @json_option
 def inspect(weights: Path, as_json: bool) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from planc.cli.models import Given, model_options
+from planc.cli.models import MODEL, Given, model_options
 from planc.cli.options import (
-    EXIT_CODES,
     FILE,
     n_of_m,
     name_options,
@@ -21,8 +20,8 @@ from planc.cli.origin import warn_of_random
 from planc.cli.terminal import check_writable, columns, note, show, status
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("model")
+@click.command()
+@click.argument("model", type=MODEL)
 @ratio_option("Share of the elements to remove; a half where no pattern is given.")
 @click.option(
     "--n-of-m",

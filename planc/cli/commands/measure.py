@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from planc.cli.models import IMAGE, Given, input_option, model_options, on_device
-from planc.cli.options import EXIT_CODES, output_option
+from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options, on_device
+from planc.cli.options import output_option
 from planc.cli.terminal import check_writable, columns, note, show, status
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("model")
-@input_option(IMAGE)
+@click.command()
+@click.argument("model", type=MODEL)
+@input_option(DEFAULT_INPUT)
 @model_options
 @click.option(
     "--device", default="cpu", show_default=True, help="Device of MODEL, such as cpu or cuda:0."
@@ -35,7 +35,7 @@ def measure(
     import planc
     from planc.cli.report.latency import latency_screen
 
-    args = given.example_inputs()
+    args = given.example_inputs(model)
     built = given.build(model)
     with status(f"measuring {model}"):
         analysis = planc.analyze(planc.trace(built, args))

@@ -10,10 +10,9 @@ import click
 
 from planc.cli.choices import chosen_units, edited_text
 from planc.cli.ending import finish
-from planc.cli.models import IMAGE, Given, input_option, model_options
+from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
 from planc.cli.options import (
     CRITERIA,
-    EXIT_CODES,
     FILE,
     RANKINGS,
     budget_options,
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
 _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("model", required=False)
+@click.command()
+@click.argument("model", type=MODEL, required=False)
 @ratio_option("Share of the units to remove; a half where no budget is given.")
 @budget_options
 @click.option(
@@ -50,7 +49,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     "collected",
     type=FILE,
     metavar="FILE",
-    help="Statistics of planc.calibrate, for criteria from taylor on.",
+    help="Statistics of planc calibrate, for criteria from taylor on.",
 )
 @click.option(
     "--ranking",
@@ -112,7 +111,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 )
 @click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
 @click.option("--scores", is_flag=True, help="Write the scores of all units into the plan.")
-@input_option(IMAGE)
+@input_option(DEFAULT_INPUT)
 @model_options
 @click.option(
     "--meta",
@@ -154,7 +153,7 @@ def plan(
     """
     if model is None and from_json is None:
         raise click.UsageError("name a MODEL, or a file with --from-json")
-    if meta and given.weights is None:
+    if meta and model is not None and given.weights_of(model) is None:
         raise click.UsageError("--meta reads the weights of MODEL from --weights: name them")
     asked = [name for name in _AMOUNTS if options[name] is not None]
     if from_masks is not None and asked:
@@ -163,15 +162,16 @@ def plan(
     import planc
 
     if model is None and from_json is not None:
-        result = _plan_in(_json_in(from_json))
+        result = _plan_in(from_json)
     elif model is not None and from_json is not None:
-        result = edited_text(_json_in(from_json), given.build(model), given.example_inputs())
+        result = edited_text(_json_in(from_json), given.build(model), given.example_inputs(model))
     else:
         assert model is not None
-        args = given.example_inputs()
-        stored = planc.StoredWeights(given.weights) if meta and given.weights else None
+        args = given.example_inputs(model)
         built = given.build(model, "meta" if meta else "cpu")
-        ranks = {name: tensor.dim() for name, tensor in built.state_dict().items()}
+        stored = given.stored(model, built) if meta else None
+        state = built.state_dict() if remove or keep_units else {}
+        ranks = {name: tensor.dim() for name, tensor in state.items()}
         measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             if from_masks is not None:
@@ -209,20 +209,29 @@ def plan(
     )
 
 
-def _plan_in(plain: dict[str, Any]) -> Plan:
-    """Return the plan described by plain data."""
+def _plan_in(path: Path) -> Plan:
+    """Return the plan described by a JSON file."""
     from planc.cli.report.plain import plan_from_json
 
-    return plan_from_json(plain)
+    plain = _json_in(path)
+    try:
+        return plan_from_json(plain)
+    except PlancError as error:
+        raise PlancError(f"{path}: {error}") from None
 
 
 def _json_in(path: Path) -> dict[str, Any]:
     """Return the plain data of a plan in a JSON file."""
     from planc.files.disk.atomic import read_file
     from planc.files.disk.limits import DEFAULT
+    from planc.files.formats.nature import START, nature
 
     try:
-        plain = json.loads(read_file(path, DEFAULT.file))
+        content = read_file(path, DEFAULT.file)
+        name, use = nature(content[:START])
+        if name not in ("", "JSON", "text"):
+            raise PlancError(f"{path}: is {name}, not JSON of planc show --json; {use}")
+        plain = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise PlancError(f"{path}: not JSON: {error}") from None
     if not isinstance(plain, dict):

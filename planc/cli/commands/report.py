@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from planc.cli.models import Given, model_options
-from planc.cli.options import EXIT_CODES, FILE
+from planc.cli.models import MODEL, Given, model_options
+from planc.cli.options import FILE
 from planc.cli.terminal import check_writable, note, status
 from planc.errors import PlancError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from planc.plan.plan import Plan
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("plan_files", metavar="PLAN [OTHER [THIRD]]", nargs=-1, required=True, type=FILE)
 @click.option(
     "-o",
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--model",
+    type=MODEL,
     metavar="MODEL",
     help="The model of the plans, to show MACs by module; a plan holds their total.",
 )
@@ -37,18 +38,19 @@ def report(plan_files: tuple[Path, ...], out: Path | None, model: str | None, gi
     """Write a page for reviewers of PLAN, or of two or three plans side by side.
 
     The page is one HTML file for any browser. It fetches nothing; equal plans give equal pages.
-
-    Example: planc report small.planc other.planc -o page.html
     """
     from planc.cli.report.html import plans_html
     from planc.files.disk.atomic import read_file, write_file
     from planc.files.disk.limits import DEFAULT
-    from planc.files.formats import decode_plan
+    from planc.files.formats import PLANS, decode_plan
+    from planc.files.formats.nature import check_nature
 
     out = out or plan_files[0].with_suffix(".html")
     check_writable(out)
     if out.exists() and any(out.samefile(path) for path in plan_files):
         raise PlancError(f"the page would replace the plan {out}: name another file with -o")
+    for path in plan_files:
+        check_nature(path, PLANS.kind)
     contents = [read_file(path, DEFAULT.file) for path in plan_files]
     pairs = zip(contents, plan_files, strict=True)
     plans = [decode_plan(content, name=str(path)) for content, path in pairs]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from planc.cli.options import EXIT_CODES, FILE, weights_output_option
+from planc.cli.options import FILE, weights_output_option
 from planc.cli.terminal import check_writable, note, status
+from planc.errors import PlancError
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("weights", type=FILE)
 @click.option(
     "--removed",
@@ -31,6 +32,8 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
     import planc
     from planc.files.cut.masking import holds_masks, unmask_files
 
+    if not removed.is_dir():
+        raise PlancError(f"--removed {removed}: no directory; name that of apply --keep-removed")
     back = unmask_files if holds_masks(removed) else planc.restore_files
     with status(f"restoring {weights}"):
         exact = back(weights, removed, output, overwrite=overwrite)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from planc.cli.models import Given, input_option, model_options
-from planc.cli.options import EXIT_CODES, FILE
+from planc.cli.models import MODEL, Given, input_option, model_options
+from planc.cli.options import FILE
 from planc.cli.terminal import say, status
 from planc.errors import PlancWarning
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command()
 @click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.argument("model")
+@click.argument("model", type=MODEL)
 @click.option(
     "--result", type=FILE, metavar="FILE", help="Smaller weights to check, from planc apply."
 )
@@ -24,22 +24,23 @@ from planc.errors import PlancWarning
 def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> None:
     """Prove PLAN on MODEL: apply it, run both models, compare with the masked original.
 
+    A check mark stands before what was shown, a dash before what was not, with the reason.
+
     Example: planc verify half.planc torchvision:resnet18
     """
     import planc
-    from planc.cli.named import assign_weights, read_weights
+    from planc.cli.weights import assign_stored
 
     loaded = planc.load_plan(plan_file)
-    args = given.example_inputs() if given.inputs else None  # None: those of the plan
+    args = given.example_inputs(model) if given.inputs else None  # None: those of the plan
     built = given.build(model)
     with status(f"verifying {plan_file}"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PlancWarning)  # verify warns as well
             smaller = planc.apply(loaded, built)
         if result is not None:
-            assign_weights(smaller, read_weights(result), str(result))
+            assign_stored(smaller, result, given.trust_pickle)
         report = planc.verify(loaded, built, smaller, args)
-    for check in report.checks:
-        say(f"ok: {check}")
+    say(str(report))
     if report.error is not None:
         say(f"largest relative error against the masked original: {report.error:.2g}")

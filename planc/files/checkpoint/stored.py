@@ -11,35 +11,60 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from planc.files.checkpoint.elements import torch_dtype
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
-from planc.files.tensors.shards import find_shards, open_shard
+from planc.files.pickles.sources import find_source
+from planc.files.tensors.shards import open_shard
+from planc.modules.given import module
 from planc.modules.memory import memory_of
-from planc.plan.arguments import a_path, takes
+from planc.modules.tables import tensors_of
+from planc.modules.wrappers import prefix_of
+from planc.plan.arguments import a_flag, a_path, optional, takes
 
 
 class StoredWeights(Mapping[str, torch.Tensor]):
-    """The tensors of a safetensors file, or of shards with an index, read one at a time.
+    """The tensors of a file, or of shards with an index, read one at a time.
 
     A tensor is kept until the next one is read. ``meta`` has the same names with tensors on the
-    meta device: shapes and dtypes without values.
+    meta device: shapes and dtypes without values. ``prefix`` is a wrapper's, left out of the names.
     """
 
-    @takes(path=a_path, limits=limits_given)
-    def __init__(self, path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> None:
+    @takes(path=a_path, model=optional(module), trust_pickle=a_flag, limits=limits_given)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: nn.Module | None = None,
+        trust_pickle: bool = False,
+        limits: Limits = DEFAULT,
+    ) -> None:
         """Read the headers of the files at ``path``.
 
         Args:
-            path: a safetensors file, an index, or a directory of either.
+            path: a safetensors file, an index, or a directory of either; with ``trust_pickle`` also
+                a ``.pt`` or ``.bin`` file, an index or a directory of those, or a checkpoint of
+                torch.distributed.checkpoint.
+            model: the model of the weights. Its names find the state dict in a training
+                checkpoint, such as ``{"model": ..., "epoch": ...}``, and lose a wrapper's prefix.
+            trust_pickle: read pickles, although they can run code, with torch's ``weights_only``.
             limits: bounds on the headers and the index.
 
         Raises:
             FileError, ShardMismatch, OSError: a file is malformed or missing, or the files do not
-                belong together.
-            PlancError: this version of torch lacks a dtype of the files.
+                belong together; it is a pickle, and not trusted.
+            PlancError: this version of torch lacks a dtype of the files; several state dicts of a
+                checkpoint fit the model.
         """
-        self._entries = find_shards(Path(path), limits).entries()
+        tensors = () if model is None else tensors_of(model)
+        found = find_source(Path(path), tensors, trust_pickle, limits).entries()
+        self.prefix = prefix_of(found, {name for spec in tensors for name in spec.names})
+        self._entries = {
+            name.removeprefix(self.prefix): place
+            for name, place in found.items()
+            if name.startswith(self.prefix)
+        }
         self._limits = limits
         self._last: tuple[str, torch.Tensor] | None = None
         self.meta = {

@@ -14,19 +14,20 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from planc.errors import PlancError, StalePlan
+from planc.errors import AlreadyApplied, PlancError, StalePlan
 from planc.files.cut import configuration
 from planc.files.cut.besides import besides, copy_besides
 from planc.files.cut.layout import Layout, lay_out
 from planc.files.cut.ranks import Ranks
 from planc.files.cut.removed import keep_removed as keep_removed_values
 from planc.files.cut.shard import Done, cut_shard
-from planc.files.cut.sources import find_source
 from planc.files.cut.workers import cut_shards, finish_first, shards_done
 from planc.files.disk.atomic import read_file, replacing
 from planc.files.disk.directories import prepare
 from planc.files.disk.limits import DEFAULT, Limits, limits_given
 from planc.files.disk.staging import joining, staging
+from planc.files.formats.checkpoint import KEY, decode_checkpoint
+from planc.files.pickles.sources import find_source
 from planc.files.tensors.header import TORCH_NAMES
 from planc.files.tensors.indexing import write_index
 from planc.files.tensors.reader import is_directory
@@ -153,10 +154,10 @@ class _Task:
 def _task(
     plan: Plan, source: Path, target: Path, overwrite: bool, trust_pickle: bool, limits: Limits
 ) -> _Task:
-    found = find_source(source, plan, trust_pickle, limits)
+    found = find_source(source, plan.tensors, trust_pickle, limits)
     alone = found.index is None and not is_directory(source)
     single = alone and target.name.endswith(SUFFIX)
-    _check(plan, found, target)
+    _check(plan, found, target, limits)
     if not single:
         prepare(target, overwrite)
     besides = {} if alone else _changed_besides(plan, found, limits)
@@ -233,7 +234,7 @@ def _write_directory(
     return len(waiting)
 
 
-def _check(plan: Plan, found: ShardSet, target: Path) -> None:
+def _check(plan: Plan, found: ShardSet, target: Path, limits: Limits) -> None:
     """Check plan, tensors and target before anything is written."""
     if plan.target != "module":
         raise PlancError(
@@ -243,9 +244,20 @@ def _check(plan: Plan, found: ShardSet, target: Path) -> None:
     shapes = {name: entry.shape for name, (_, entry) in found.entries().items()}
     try:
         check_state_dict(plan, shapes)
-    except StalePlan as error:
-        raise StalePlan(f"{found.directory}: {error}{_wrapped(plan, shapes)}") from None
+    except (StalePlan, AlreadyApplied) as error:
+        if isinstance(error, AlreadyApplied) and _of_another_plan(found, plan, limits):
+            raise StalePlan(
+                f"{found.where}: was pruned by another plan, to the same shapes: apply this plan "
+                "to the original, or compare the plans with planc diff"
+            ) from None
+        raise type(error)(f"{found.where}: {error}{_wrapped(plan, shapes)}") from None
     check_apart(found, target)
+
+
+def _of_another_plan(found: ShardSet, plan: Plan, limits: Limits) -> bool:
+    """True if the files are a checkpoint of planc made by a plan other than ``plan``."""
+    metadata = found.shards[0].header.metadata
+    return KEY in metadata and decode_checkpoint(metadata, limits=limits).plan != plan
 
 
 def _wrapped(plan: Plan, names: Iterable[str]) -> str:

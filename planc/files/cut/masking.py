@@ -189,7 +189,7 @@ def _check(masks: MaskPlan, found: ShardSet, target: Path) -> None:
     entries = found.entries()
     difference = shape_difference(masks.tensors, {n: e.shape for n, (_, e) in entries.items()})
     if difference is not None:
-        raise stale_masks(f"{found.directory}: {difference}")
+        raise stale_masks(f"{found.where}: {difference}")
     for shard in found.shards:
         if KEY in shard.header.metadata:
             raise PlancError(

@@ -17,6 +17,7 @@ from planc.errors import CorruptFile, FileError, MalformedFile
 from planc.files.disk.atomic import read_file, write_file
 from planc.files.disk.limits import DEFAULT, Limits
 from planc.files.formats.envelope import seal, unseal, version_of
+from planc.files.formats.nature import check_nature
 
 Value = TypeVar("Value")
 Path = str | os.PathLike[str]
@@ -46,6 +47,7 @@ class Format(Generic[Value]):
 
     def load(self, path: Path, sha256: str | None, limits: Limits) -> Value:
         """Read a regular file."""
+        check_nature(path, self.kind)
         content = read_file(path, limits.file)
         return self.decode(content, name=os.fspath(path), sha256=sha256, limits=limits)
 

@@ -12,6 +12,7 @@ from planc.files.formats.envelope import kind_of
 from planc.files.formats.formats import Format, Path
 from planc.files.formats.latency import LATENCIES
 from planc.files.formats.masks import MASKS
+from planc.files.formats.nature import check_nature, start_of
 from planc.plan.latency import LatencyTable
 from planc.plan.masks import MaskPlan
 from planc.plan.plan import Plan
@@ -27,8 +28,9 @@ def load_any(
     Raises:
         FileError, OSError: as for :func:`planc.files.formats.load_plan`.
     """
+    kind = _FORMATS.get(kind_of(start_of(path)), PLANS)
+    check_nature(path, kind.kind)
     content = read_file(path, limits.file)
-    kind = _FORMATS.get(kind_of(content), PLANS)
     loaded: Plan | MaskPlan | LatencyTable = kind.decode(
         content, name=os.fspath(path), sha256=sha256, limits=limits
     )

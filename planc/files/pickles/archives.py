@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,7 @@ DAMAGED = (
     TypeError,
     ValueError,
 )
+_GLOBAL = re.compile(r"Unsupported global: GLOBAL (\S+)")  # in torch's messages
 # of a record in a zip file; last come the lengths of the name and of the extra field
 _LOCAL_HEADER = struct.Struct("<26x2H")
 
@@ -98,10 +100,9 @@ def read_archive(path: Path, descriptor: int, start: int, length: int) -> list[S
         with io.BufferedReader(_Range(descriptor, start, length)) as file:
             value = torch.load(file, map_location="meta", weights_only=True)
     except DAMAGED as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MalformedFile(
-            f"{path}: not tensors in an archive of torch.save that weights_only reads: {first}; "
-            "load it with the torch that wrote it, and save its state_dict()"
+            f"{path}: not tensors in an archive of torch.save that weights_only reads: "
+            f"{_cause(error)}; load it with the torch that wrote it, and save its state_dict()"
         ) from None
     return [
         Stored(at, _whole(path, start, records, ".".join(at), found), "tensor")
@@ -109,6 +110,14 @@ def read_archive(path: Path, descriptor: int, start: int, length: int) -> list[S
         else Stored(at, None, type(found).__name__)
         for at, found in _entries(value, ())
     ]
+
+
+def _cause(error: Exception) -> str:
+    """One line of torch's message: the class of an object that is none of weights_only's."""
+    found = _GLOBAL.search(str(error))
+    if found:
+        return f"it names {found[1]}, as models that were pickled whole do"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _entries(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -128,6 +137,8 @@ def _records(file: Any) -> dict[int, int]:
     found = {}
     with zipfile.ZipFile(file) as archive:
         for record in archive.infolist():
+            if "/code/__torch__" in record.filename:
+                raise ValueError("it is a program of TorchScript")
             if record.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{record.filename} is compressed")
             if record.filename.endswith("/byteorder") and archive.read(record) != b"little":

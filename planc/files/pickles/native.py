@@ -12,7 +12,7 @@ import io
 import os
 import pickle
 import pickletools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from operator import index
@@ -30,7 +30,7 @@ from planc.files.pickles.chosen import state_dict_in
 from planc.files.tensors.links import inside
 from planc.files.tensors.pieces import Piece, Shape, Whole, join
 from planc.files.tensors.shards import NATIVE, ShardSet, check_names, joined_set
-from planc.plan.plan import Plan
+from planc.plan.plan import TensorSpec
 
 _DCP = "torch.distributed.checkpoint"
 _SHARDED = "torch.distributed._shard.sharded_tensor.metadata"  # in older versions
@@ -71,18 +71,18 @@ class _Place:
 _Places = Mapping[tuple[str, Shape], _Place]
 
 
-def find_native(directory: Path, plan: Plan, limits: Limits) -> ShardSet:
+def find_native(directory: Path, tensors: Sequence[TensorSpec], limits: Limits) -> ShardSet:
     """Return the files for a directory: ``model.safetensors``, or several and their index.
 
     Raises:
         MalformedFile: the metadata was not written by torch, or an entry is not a tensor.
         ShardMismatch: a piece is missing, doubled or different from the metadata.
-        PlancError: the directory holds several state dicts fitting the plan.
+        PlancError: the directory holds several state dicts fitting the tensors.
     """
     where = inside(directory / NATIVE)
     entries, places = _read(where, limits)
     kinds = [(e.path, "pickled value" if e.dtype is None else "tensor") for e in entries.values()]
-    outer, outside = state_dict_in(kinds, plan, str(where))
+    outer, outside = state_dict_in(kinds, tensors, str(where))
     check_names({place.file for place in places.values()}, str(where), (".distcp",))
     wholes = {}
     with ExitStack() as opened:

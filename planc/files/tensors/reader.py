@@ -18,11 +18,12 @@ from random import random
 
 import numpy as np
 
-from planc.errors import TruncatedFile
+from planc.errors import MalformedFile, TruncatedFile
 from planc.files.disk.atomic import naming, open_regular
 from planc.files.disk.limits import DEFAULT, Limits
 from planc.files.disk.stream import Bytes
 from planc.files.formats.formats import named
+from planc.files.formats.nature import SAFETENSORS, START, nature
 from planc.files.tensors.header import LENGTH, Entry, Header, parse_header, text_length
 
 _LONG = 64 << 20  # bytes; shorter files may stay in the page cache
@@ -95,7 +96,11 @@ class TensorFile(Readable):
         size = os.fstat(descriptor).st_size
         self._file = OpenFile(self.path, descriptor, once)
         with named(str(path)), os.fdopen(descriptor, "rb", closefd=False) as file:
-            length = text_length(file.read(LENGTH + 1), size, limits)
+            start = file.read(START)
+            name, use = nature(start)
+            if name and name != SAFETENSORS:
+                raise MalformedFile(f"is {name}, not {SAFETENSORS}; {use}")
+            length = text_length(start[: LENGTH + 1], size, limits)
             file.seek(0)
             self.header: Header = parse_header(file.read(LENGTH + length), size, limits)
 

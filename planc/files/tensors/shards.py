@@ -74,6 +74,11 @@ class ShardSet:
     index: Index | None
     outside: tuple[str, ...] = ()  # contents of a training checkpoint beside the state dict
 
+    @property
+    def where(self) -> Path:
+        """The single file, else the directory of the files."""
+        return self.directory if self.index is not None else self.shards[0].path
+
     def entries(self) -> dict[str, tuple[Shard, Entry]]:
         """The shard and place of each tensor."""
         return {e.name: (shard, e) for shard in self.shards for e in shard.header.entries}

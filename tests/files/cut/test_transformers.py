@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import planc
+from planc.cli import run
 
 transformers = pytest.importorskip("transformers")
 
@@ -167,3 +168,27 @@ def as_pickles(directory: Path) -> None:
 
 def as_bin(name: str) -> str:
     return f"pytorch_{name.removesuffix('.safetensors')}.bin"
+
+
+def test_a_directory_is_a_model_with_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=40,
+        tie_word_embeddings=True,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained("llama", max_shard_size="10KB")
+    assert run(["plan", "llama", "--input", "1x4:int64", "-o", "a.planc"]) == 0
+    written = []
+    for command in (("llama",), ("llama", "--weights", "llama"), ("--weights", "llama")):
+        assert run(["apply", "a.planc", *command, "-o", "out", "--overwrite"]) == 0
+        written.append({path.name: path.read_bytes() for path in Path("out").iterdir()})
+    assert written[0].keys() >= {"config.json", "model.safetensors.index.json"}
+    assert written[0] == written[1] == written[2]
+    assert run(["verify", "a.planc", "llama", "--result", "out"]) == 0

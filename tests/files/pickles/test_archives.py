@@ -104,7 +104,7 @@ REFUSED: list[tuple[bytes, type[PlancError], str]] = [
     (b"", MalformedFile, r"f: not tensors in an archive of torch\.save"),
     (saved(STATE)[:-1], MalformedFile, "not tensors in an archive"),
     (saved(STATE)[5:], MalformedFile, "not tensors in an archive"),
-    (saved(Bomb()), MalformedFile, "reads: Weights only load failed.*; load it with the torch"),
+    (saved(Bomb()), MalformedFile, "reads: it names .*; load it with the torch"),
     (saved(SPARSE), MalformedFile, "weights_only reads"),
     (saved(CONJUGATED), PlancError, "no plain dense tensor cannot be cut; make it one"),
     (saved({"a": {"b": NEGATED}}), PlancError, r"f: a\.b: a Tensor .* cannot be cut"),
@@ -147,6 +147,15 @@ def test_torch_is_told_to_run_nothing_whatever_its_version_does_by_itself(
     monkeypatch.setattr(torch, "load", noted)
     assert len(stored(tmp_path / "f")) == len(STATE)
     assert told == [{"map_location": "meta", "weights_only": True}]
+
+
+def test_an_archive_of_more_than_tensors_says_what_it_holds(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "a.pt")
+    with pytest.raises(MalformedFile, match=r"it names torch\.nn\.modules\.linear\.Linear, as m"):
+        stored(tmp_path / "a.pt")
+    torch.jit.script(torch.nn.Linear(2, 3)).save(str(tmp_path / "b.pt"))
+    with pytest.raises(MalformedFile, match="it is a program of TorchScript; load it with"):
+        stored(tmp_path / "b.pt")
 
 
 class Own(torch.Tensor):
@@ -211,7 +220,7 @@ def test_no_edit_of_an_archive_gives_another_error(tmp_path: Path) -> None:
             edit[chance.randrange(700)] = chance.choice([*b"rqQR(.b\x8e", chance.randrange(256)])
         (tmp_path / "a.pt").write_bytes(edit)
         with suppress(PlancError):
-            find_pickled(tmp_path / "a.pt", PLAN, DEFAULT)
+            find_pickled(tmp_path / "a.pt", PLAN.tensors, DEFAULT)
 
 
 # sets of them
@@ -229,14 +238,14 @@ def sharded(directory: Path, names: tuple[str, ...] = ("a", "b"), suffix: str = 
 
 
 def test_pickles_get_the_names_of_safetensors_files(tmp_path: Path) -> None:
-    found = find_pickled(sharded(tmp_path), PLAN, DEFAULT)
+    found = find_pickled(sharded(tmp_path), PLAN.tensors, DEFAULT)
     assert found.index is not None
     assert found.index.name == "model.safetensors.index.json"
     assert found.index.rest == {"metadata": {"total_size": 3}}
     assert [shard.name for shard in found.shards] == ["a.safetensors", "b.safetensors"]
     assert {n: shard.name for n, (shard, _) in found.entries().items()} == found.index.shards
     assert found.entries().keys() == STATE.keys()
-    alone = find_pickled(tmp_path / "pytorch_a.bin", PLAN, DEFAULT)
+    alone = find_pickled(tmp_path / "pytorch_a.bin", PLAN.tensors, DEFAULT)
     assert [shard.name for shard in alone.shards] == ["a.safetensors"]
     assert alone.index is None
 
@@ -247,7 +256,7 @@ def test_of_names_that_are_tied_in_plan_and_file_one_stays(tmp_path: Path, tied:
     first, second = PLAN.tensors[0].names
     tensor = STATE[first]
     torch.save({**STATE, second: tensor if tied else tensor.clone()}, tmp_path / "a.pt")
-    found = find_pickled(tmp_path / "a.pt", PLAN, DEFAULT).entries().keys()
+    found = find_pickled(tmp_path / "a.pt", PLAN.tensors, DEFAULT).entries().keys()
     assert found == STATE.keys() | (set() if tied else {second})
 
 
@@ -259,7 +268,7 @@ def test_an_index_lists_the_names_that_stay(tmp_path: Path) -> None:
     listed = json.loads(index.read_text())
     listed["weight_map"][second] = "pytorch_a.bin"
     index.write_text(json.dumps(listed))
-    found = find_pickled(index, PLAN, DEFAULT)
+    found = find_pickled(index, PLAN.tensors, DEFAULT)
     assert found.index is not None
     assert found.index.shards.keys() == found.entries().keys() == STATE.keys()
 
@@ -268,7 +277,7 @@ def test_of_a_training_checkpoint_the_state_dict_alone_is_taken(tmp_path: Path) 
     held = {"model": STATE, "optimizer": {"momentum": torch.zeros(3), "lr": 0.1}, "step": 3}
     torch.save(held, tmp_path / "a.pt")
     before = open_files()
-    found = find_pickled(tmp_path / "a.pt", PLAN, DEFAULT)
+    found = find_pickled(tmp_path / "a.pt", PLAN.tensors, DEFAULT)
     assert open_files() == before
     assert found.entries().keys() == STATE.keys()
     assert found.outside == ("optimizer", "step")
@@ -287,7 +296,7 @@ def test_a_pickle_alone_gets_the_name_of_a_safetensors_file(
     tmp_path: Path, name: str, renamed: str
 ) -> None:
     torch.save(STATE, tmp_path / name)
-    found = find_pickled(tmp_path / name, PLAN, DEFAULT)
+    found = find_pickled(tmp_path / name, PLAN.tensors, DEFAULT)
     assert [shard.name for shard in found.shards] == [renamed]
 
 
@@ -318,4 +327,4 @@ def test_a_set_of_pickles_that_is_wrong_is_refused(
     index = sharded(tmp_path)
     edit(tmp_path)
     with pytest.raises(kind, match=words):
-        find_pickled(index, PLAN, DEFAULT)
+        find_pickled(index, PLAN.tensors, DEFAULT)

@@ -1,5 +1,5 @@
 """Claims of finding a model's state dict in a training checkpoint: the dict that has most of the
-plan's names; two that fit alike are refused, and so is what is no tensor in it.
+model's names; two that fit alike are refused, and so is what is no tensor in it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ LOSSES = [(("losses", "first"), "float"), (("losses", "last"), "float")]
 def test_the_dict_with_most_of_the_names_is_the_models(
     entries: list[tuple[Path, str]], best: Path, outside: tuple[str, ...]
 ) -> None:
-    assert state_dict_in(entries, PLAN, "here") == (best, outside)
-    assert state_dict_in(iter(entries), PLAN, "here") == (best, outside)
+    assert state_dict_in(entries, PLAN.tensors, "here") == (best, outside)
+    assert state_dict_in(iter(entries), PLAN.tensors, "here") == (best, outside)
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_what_is_no_choice_is_refused(
     entries: list[tuple[Path, str]], kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        state_dict_in(entries, PLAN, "here")
+        state_dict_in(entries, PLAN.tensors, "here")

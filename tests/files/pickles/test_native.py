@@ -84,7 +84,7 @@ def written(directory: Path, outer: tuple[str, ...] = ()) -> Path:
 def test_pieces_by_hand_are_the_tensors(tmp_path: Path, outer: tuple[str, ...]) -> None:
     directory = written(tmp_path / "in", outer)
     before = open_files()
-    found = find_native(directory, PLAN, DEFAULT)
+    found = find_native(directory, PLAN.tensors, DEFAULT)
     assert open_files() == before
     assert found.outside == (("trainer.step",) if outer[:1] == ("trainer",) else ("trainer",))
     [shard] = found.shards
@@ -215,7 +215,7 @@ def test_each_wrong_word_is_refused_by_name_and_runs_nothing(
     monkeypatch.chdir(tmp_path)
     edit(written(tmp_path / "in"))
     with pytest.raises(kind, match=words):
-        find_native(tmp_path / "in", PLAN, DEFAULT)
+        find_native(tmp_path / "in", PLAN.tensors, DEFAULT)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -223,7 +223,7 @@ def test_each_wrong_word_is_refused_by_name_and_runs_nothing(
 def test_metadata_in_any_form_that_torch_may_write_is_read(tmp_path: Path, protocol: int) -> None:
     path = written(tmp_path / "in") / ".metadata"
     path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()), protocol))
-    assert find_native(tmp_path / "in", PLAN, DEFAULT).entries().keys() == STATE.keys()
+    assert find_native(tmp_path / "in", PLAN.tensors, DEFAULT).entries().keys() == STATE.keys()
 
 
 SHARDED = "torch.distributed._shard.sharded_tensor.metadata"
@@ -258,7 +258,7 @@ def test_a_pickle_names_what_metadata_is_made_of_and_nothing_else(
 ) -> None:
     (tmp_path / ".metadata").write_bytes(f"c{module}\n{name}\n.".encode())
     with pytest.raises(MalformedFile, match=NOT_WRITTEN) as caught:
-        find_native(tmp_path, PLAN, DEFAULT)
+        find_native(tmp_path, PLAN.tensors, DEFAULT)
     assert (f"it names {module}.{name}" in str(caught.value)) is not known
     assert ("planner_data" in str(caught.value)) is known
 
@@ -267,7 +267,7 @@ def test_limits_hold_for_the_metadata_and_what_it_lists(tmp_path: Path) -> None:
     directory = written(tmp_path / "in")
     for limits, words in ((Limits(index=20), "of 20;"), (Limits(tensors=4), "5 exceeds .* 4 tens")):
         with pytest.raises(LimitExceeded, match=words):
-            find_native(directory, PLAN, limits)
+            find_native(directory, PLAN.tensors, limits)
 
 
 def test_metadata_without_the_keys_that_lead_to_its_entries_has_flat_names(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_metadata_without_the_keys_that_lead_to_its_entries_has_flat_names(tmp_p
     edited(lambda m: (setattr(m, "planner_data", None), m.state_dict_metadata.pop("step")))(
         directory
     )
-    found = find_native(directory, PLAN, DEFAULT)
+    found = find_native(directory, PLAN.tensors, DEFAULT)
     assert found.entries().keys() == STATE.keys()
     assert found.outside == ()
 
@@ -289,4 +289,4 @@ def test_no_edit_of_the_metadata_gives_another_error(tmp_path: Path) -> None:
             edit[chance.randrange(len(edit))] = chance.randrange(256)
         (directory / ".metadata").write_bytes(edit)
         with suppress(PlancError):
-            find_native(directory, PLAN, DEFAULT)
+            find_native(directory, PLAN.tensors, DEFAULT)

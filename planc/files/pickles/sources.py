@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from planc.errors import FileError
 from planc.files.disk.limits import Limits
+from planc.files.formats.nature import is_pickle
 from planc.files.tensors.reader import is_directory
 from planc.files.tensors.shards import (
     NATIVE,
@@ -16,11 +18,16 @@ from planc.files.tensors.shards import (
     find_shards,
     only,
 )
-from planc.plan.plan import Plan
+from planc.plan.plan import TensorSpec
 
 
-def find_source(path: Path, plan: Plan, trust_pickle: bool, limits: Limits) -> ShardSet:
+def find_source(
+    path: Path, tensors: Sequence[TensorSpec], trust_pickle: bool, limits: Limits
+) -> ShardSet:
     """Return the set of shards at a path: safetensors files, or pickles presented as such.
+
+    Args:
+        tensors: those of the model, to find its state dict in a training checkpoint.
 
     Raises:
         FileError: it is a pickle, and not trusted.
@@ -37,16 +44,17 @@ def find_source(path: Path, plan: Plan, trust_pickle: bool, limits: Limits) -> S
     if pickled.name == NATIVE:
         from planc.files.pickles.native import find_native  # torch is needed for pickles only
 
-        return find_native(pickled.parent, plan, limits)
+        return find_native(pickled.parent, tensors, limits)
     from planc.files.pickles.pickled import find_pickled
 
-    return find_pickled(pickled, plan, limits)
+    return find_pickled(pickled, tensors, limits)
 
 
 def _pickle_at(path: Path) -> Path | None:
     """Return the pickle at a path, None for other files."""
     if not is_directory(path):
-        return path if path.name.endswith((*PICKLES, PICKLED_INDEX)) else None
+        named = path.name.endswith((*PICKLES, PICKLED_INDEX))
+        return path if named or is_pickle(path) else None
     names = sorted(inner.name for inner in path.iterdir())
     if any(name.endswith(SUFFIX) and name[:1] != "." for name in names):
         return None

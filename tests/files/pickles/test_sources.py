@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from planc.errors import FileError, PlancError
-from planc.files.cut.sources import find_source
 from planc.files.disk.limits import DEFAULT
+from planc.files.pickles.sources import find_source
 from tests.support.strategies import example_plan
 
 PLAN = example_plan()
@@ -52,7 +52,7 @@ def test_a_pickle_is_found_and_not_read_without_trust(
             with pytest.raises(
                 FileError, match=r"is a pickle.*code.*pass --trust-pickle"
             ) as caught:
-                find_source(path, PLAN, False, DEFAULT)
+                find_source(path, PLAN.tensors, False, DEFAULT)
             assert str(caught.value).startswith(f"{directory / meant}: ")
 
 
@@ -75,8 +75,8 @@ def test_a_pickle_that_is_trusted_is_read_by_who_can(
     directory = filled(tmp_path / "in", names)
     fake: Any = SimpleNamespace(**{reader: lambda *arguments: arguments})
     monkeypatch.setitem(sys.modules, f"planc.files.pickles.{module}", fake)
-    expected = (directory / given, PLAN, DEFAULT)
-    assert tuple(find_source(directory, PLAN, True, DEFAULT)) == expected  # type: ignore[arg-type]
+    expected = (directory / given, PLAN.tensors, DEFAULT)
+    assert tuple(find_source(directory, PLAN.tensors, True, DEFAULT)) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trust", [False, True])
@@ -84,7 +84,7 @@ def test_safetensors_are_read_sooner_than_pickles(tmp_path: Path, trust: bool) -
     directory = filled(tmp_path / "in", ["a.bin", "b.bin", ".metadata", INDEX])
     save_file({"w": np.zeros(3, "f4")}, directory / "a.safetensors")
     for path in (directory, directory / "a.safetensors"):
-        found = find_source(path, PLAN, trust, DEFAULT)
+        found = find_source(path, PLAN.tensors, trust, DEFAULT)
         assert [shard.path for shard in found.shards] == [directory / "a.safetensors"]
 
 
@@ -100,10 +100,10 @@ def test_two_pickles_that_may_be_meant_are_named(
 ) -> None:
     directory = filled(tmp_path / "in", names)
     with pytest.raises(PlancError, match=f"{directory} {words}"):
-        find_source(directory, PLAN, True, DEFAULT)
+        find_source(directory, PLAN.tensors, True, DEFAULT)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
     directory = filled(tmp_path / "in", ["config.json", ".a.bin"])
     with pytest.raises(PlancError, match=r"in holds neither \*\.safetensors\.index\.json nor"):
-        find_source(directory, PLAN, True, DEFAULT)
+        find_source(directory, PLAN.tensors, True, DEFAULT)
