@@ -64,7 +64,7 @@ def test_literals_in_forward_pin_the_module_alone() -> None:
     assert not prunable(found, "module")
     assert prunable(found, "graph") == {"a.weight:0"}
     constraint = found.equations("module").constraints[0]
-    assert "test_adversarial.py:" in constraint.reason
+    assert "test_computed.py:" in constraint.reason
     assert "aten.view" in constraint.reason
 
 

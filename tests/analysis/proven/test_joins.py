@@ -87,7 +87,7 @@ def test_literal_slices_pin_the_module_with_file_and_line() -> None:
     assert sizes(found) == {"a.weight:0": 2, "a.weight:0#2": 3, "a.weight:0#3": 3}
     assert prunable(found, "module") == {"a.weight:0#3"}
     assert prunable(found, "graph") == {group.name for group in found.groups}
-    assert any("test_adversarial.py:" in c.reason for c in found.equations("module").constraints)
+    assert any("test_joins.py:" in c.reason for c in found.equations("module").constraints)
 
 
 def test_slices_at_computed_places() -> None:
