@@ -62,7 +62,7 @@ def score(
     """
     criterion = named(criterion)
     given = bare(weights)
-    if isinstance(given, Unread):
+    if not isinstance(given, nn.Module) and isinstance(given, Unread):  # graphs have a meta, too
         given = HashedReads(given)
     weights = values_as_used(given) if isinstance(given, nn.Module) else given
     if not isinstance(weights, Mapping):

@@ -114,6 +114,13 @@ def test_stored_weights_are_applied_to_and_compared_one_by_one(tmp_path: Path) -
         planc.apply(plan, planc.StoredWeights(tmp_path / "other.safetensors"))
 
 
+def test_a_rewritten_graph_is_a_module_although_it_has_a_meta_attribute() -> None:
+    graph = planc.apply(planc.compile(net(), X, ratio=0.25, target="graph"), net())
+    made = planc.compile(graph, X, target="graph").provenance[0]
+    assert made.weights is not None
+    assert made.origin == "model"
+
+
 def test_stored_weights_without_values_have_no_digest(tmp_path: Path) -> None:
     model = net()
     hidden = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
