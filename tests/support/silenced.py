@@ -90,7 +90,8 @@ def _wanted(model: nn.Module, analysis: Analysis, member: Member, way: str) -> b
     if way == "scale":
         norm = isinstance(model.get_submodule(_owner(member)), _BatchNorm)
         return norm and member.tensor.endswith("weight")
-    reads = _rank(analysis, member) > 1 and member.dim == roles(analysis.graph)[tensor.value].into
+    role = roles(analysis.graph).get(tensor.value)
+    reads = role is not None and member.dim == role.into
     return {"zero": True, "made": not reads, "factor": not reads, "unread": reads}[way]
 
 
