@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def finish(
     plan: Plan,
     output: Path | None,
-    model: str | None = None,
+    model: Sequence[str] = (),
     latency_table: Path | None = None,
     budgets: Mapping[str, float | None] | None = None,
     told: bool = False,
@@ -25,7 +25,7 @@ def finish(
 
     Args:
         output: the plan file; None to write nothing.
-        model: the name that builds the model again; None if more is needed.
+        model: the words that name the model and its weights again; none if more is needed.
         latency_table: measured times, for the latency before and after.
         budgets: the limits that were asked for, for remarks on them.
         told: a warning has said why nothing is removed, where that is so.
@@ -50,10 +50,10 @@ def finish(
     note(f"wrote {output}\nnext: {_next(output, model)}")
 
 
-def _next(output: Path, model: str | None) -> str:
+def _next(output: Path, model: Sequence[str]) -> str:
     """The commands that review and apply a plan."""
     show = shlex.join(["planc", "show", str(output)])
-    if model is None:
+    if not model:
         return show
     pruned = f"{output.with_suffix('')}-pruned.safetensors"
-    return f"{show}, then {shlex.join(['planc', 'apply', str(output), model, '-o', pruned])}"
+    return f"{show}, then {shlex.join(['planc', 'apply', str(output), *model, '-o', pruned])}"

@@ -57,6 +57,15 @@ class Given:
             assign_stored(built, weights, self.trust_pickle)
         return built
 
+    def words(self, model: str) -> tuple[str, ...]:
+        """The words of a command that name the same model and weights; none for a factory with
+        arguments.
+        """
+        if self.settings:
+            return ()
+        weights = () if self.weights is None else ("--weights", str(self.weights))
+        return (model, *weights, *(["--trust-pickle"] if self.trust_pickle else []))
+
     def weights_of(self, model: str) -> Path | None:
         """The weights given, else those in the directory that ``model`` names."""
         from planc.cli.weights import weights_in

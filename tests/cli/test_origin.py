@@ -72,16 +72,16 @@ def test_apply_and_verify_print_one_line_about_other_weights(
 ) -> None:
     errors(capsys, "plan", MODEL, *INPUT, "--weights", "a.safetensors", "-o", "a.planc")
     commands = {
-        "b.safetensors: ": ("apply", "a.planc", "--out", "1", "--weights"),
-        "apply: ": ("apply", "a.planc", MODEL, "--out", "2.safetensors", "--weights"),
-        "verify: ": ("verify", "a.planc", MODEL, "--weights"),
+        ("apply", "a.planc", "--out", "1", "--weights"): "b.safetensors: ",
+        ("apply", "a.planc", MODEL, "--out", "2.safetensors", "--weights"): "b.safetensors: ",
+        ("verify", "a.planc", MODEL, "--weights"): "verify: ",
     }
-    for start, command in commands.items():
+    for command, start in commands.items():
         (line,) = errors(capsys, *command, "b.safetensors")
         assert line.startswith(
             f"planc: warning: {start}the weights differ from those that the plan"
         )
-    for command in commands.values():
+    for command in commands:
         again = [argument.replace("1", "3").replace("2", "4") for argument in command]
         assert not errors(capsys, *again, "a.safetensors")
 

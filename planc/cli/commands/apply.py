@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from planc.cli import options
 from planc.cli.models import MODEL, Given, model_options
 from planc.cli.options import FILE, weights_output_option
 from planc.cli.terminal import check_writable, note, status
-from planc.errors import PlancError
+from planc.errors import PlancError, PlancWarning
 
 if TYPE_CHECKING:
     from planc.files.cut import Applied
@@ -150,9 +151,13 @@ def _save_module(plan: Plan, model: str, given: Given, files: _Files) -> bool:
     import planc
 
     built = given.build(model)
-    smaller = planc.apply(plan, built)
     stored = given.stored(model, built)
-    if stored is not None and not stored.prefix and plan.target == "module":
+    from_files = stored is not None and not stored.prefix and plan.target == "module"
+    with warnings.catch_warnings():
+        if from_files:
+            warnings.simplefilter("ignore", PlancWarning)  # it is said of the files
+        smaller = planc.apply(plan, built)
+    if from_files:
         return False
     if files.keep_removed is not None:
         raise PlancError(

@@ -105,7 +105,7 @@ def mask(
             keep=keep,
             seed=given.seed,
         )
-    warn_of_random(given, result.removed > 0)
+    warn_of_random(given, model, result.removed > 0)
     show(masks_screen(result, columns()))
     if output is not None:
         planc.save_masks(result, output)

@@ -196,13 +196,13 @@ def plan(
                 )
         if from_masks is not None:
             note(str(found))
-        result = named_origin(result, given)
+        result = named_origin(result, given, model)
     bounds = ("keep", "only", "cap", "equal")  # where these keep all, a warning has said so
     bounded = any(options[name] for name in bounds) or options["floor"] * options["round_to"] > 1
     finish(
         result,
         output,
-        None if given.settings else model,  # a factory's arguments are not in its name
+        () if model is None else given.words(model),
         latency_table,
         {name: options[name] for name in _AMOUNTS},
         told=bounded,

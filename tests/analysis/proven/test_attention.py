@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import planc
 from tests.support.proving import (
     IMAGES,
     TOKENS,
@@ -119,15 +120,21 @@ def test_picking_by_value_pins(pick: str) -> None:
     def run(m: Any, x: Tensor) -> Any:
         y = m.a(x)
         if pick == "topk":
-            return m.b(y.topk(4, 1)[0])
+            return y.topk(4, 1)[1], m.b(y)
         if pick == "sort":
             return m.b(y.sort(1)[0])
         return y.argmax(1), m.b(y)
 
-    width = 4 if pick == "topk" else 6
-    found = prove(Net(run, a=conv(3, 6), b=conv(width, 2)), IMAGES)
+    found = prove(Net(run, a=conv(3, 6), b=conv(6, 2)), IMAGES)
     assert not found.groups
     assert any(w in reasons(found, "a.weight", 0) for w in ("order", "positions"))
+
+
+def test_the_largest_channels_without_their_positions_leave_as_many() -> None:
+    net = Net(lambda m, x: m.b(m.a(x).topk(4, 1)[0]), a=conv(3, 6), b=conv(4, 2))
+    found = prove(net, IMAGES)
+    assert found.groups[0].mixing == "its largest values are picked"
+    assert planc.compile(net, IMAGES.double(), ratio=0.9).groups[0].kept == 4
 
 
 @pytest.mark.parametrize("same", [True, False])
