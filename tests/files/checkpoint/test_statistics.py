@@ -112,7 +112,7 @@ def test_other_files_are_refused(
 
 def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"not a tensor in here")
-    with pytest.raises(MalformedFile, match="byte 8: 6e where a safetensors header begins"):
+    with pytest.raises(MalformedFile, match="is text, not a safetensors file"):
         planc.load_statistics(tmp_path / "s")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UnsafePath, match="not a regular file"):
