@@ -42,7 +42,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/plan/fingerprint.py": ("tests/plan/test_fingerprint.py",),
     "planc/files/pickles": ("tests/files/pickles",),
     **_each("files/pickles", archives="archives native", chosen="chosen archives native"),
-    **_each("files/pickles", native="native", pickled="archives"),
+    **_each("files/pickles", native="native", pickled="archives", sources="sources"),
     "planc/files/checkpoint": ("tests/files/checkpoint", "tests/trace/test_sparse.py"),
     **_each(
         "files/checkpoint", differences="differences checkpoint load save", elements="elements load"
@@ -59,12 +59,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/files/tensors/shards.py": (
         "tests/files/tensors/test_pieces.py",
         "tests/files/tensors/test_sets.py",
-        "tests/files/cut/test_sources.py",
+        "tests/files/pickles/test_sources.py",
     ),
     "planc/files/cut": ("tests/files/cut",),
     **_each("files/cut", besides="besides", configuration="besides"),
     **_each("files/cut", cutting="cutting uncutting", uncutting="uncutting", ranks="agreeing"),
-    **_each("files/cut", sources="sources"),
     **_each("files/cut", apply="apply besides", layout="layout", removed="restore besides"),
     **_each("files/cut", restore="restore besides", shard="workers", workers="workers cutting"),
     "planc/files/cut/masking.py": ("tests/masks/test_masking_files.py",),
