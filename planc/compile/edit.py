@@ -19,7 +19,7 @@ from planc.criteria import NAMES, Criterion, Scores, Statistics, Weights, named,
 from planc.criteria.statistics import needs_of
 from planc.errors import PolicyError, StalePlan
 from planc.modules.given import module
-from planc.plan.arguments import a_mapping, a_plan, optional, takes
+from planc.plan.arguments import a_mapping, a_plan, optional, some_patterns, takes
 from planc.plan.plan import Plan, Provenance
 from planc.policy.decisions import Decisions, Exactly, decided, marks
 from planc.policy.patterns import kept, matching
@@ -30,7 +30,14 @@ Kept = str | Sequence[str] | Mapping[str, Sequence[int] | None]
 """Patterns of groups to keep whole, or the units to keep of each; None for all."""
 
 
-@takes(plan=a_plan, model=module, remove=optional(a_mapping), ratios=optional(a_mapping))
+def _kept(name: str, value: Any) -> Kept:
+    """Patterns of groups, or a mapping from names to the units to keep."""
+    return a_mapping(name, value) if isinstance(value, Mapping) else some_patterns(name, value)
+
+
+@takes(
+    plan=a_plan, model=module, keep=_kept, remove=optional(a_mapping), ratios=optional(a_mapping)
+)
 def edit(
     plan: Plan,
     model: nn.Module,
@@ -128,7 +135,7 @@ def _decisions(
         patterns = tuple(name for name, units in keep.items() if units is None)
         units = {name: own for name, own in keep.items() if own is not None}
     else:
-        patterns, units = (keep,) if isinstance(keep, str) else tuple(keep), {}
+        patterns, units = tuple(keep), {}
     found = decided(analysis, remove, units)
     whole = kept(analysis, patterns)
     texts = [f"keep {analysis.groups[g].name}" for g in sorted(whole)]

@@ -37,6 +37,9 @@ Target = Literal["module", "graph"]
     target=options("module", "graph", error=PolicyError),
     keep_scores=a_flag,
     budget=optional(instance("a planc.Budget", Budget, advice="give planc.Budget(macs=0.5)")),
+    decisions=optional(
+        instance("Decisions", Decisions, advice="give what planc.policy.decided returns")
+    ),
 )
 def select(
     analysis: Analysis,

@@ -8,6 +8,7 @@ followed.
 """
 
 from planc.policy.budget import Budget
+from planc.policy.decisions import Decisions, decided
 from planc.policy.feasible import feasible
 from planc.policy.marginal import PerCost
 from planc.policy.modifiers import Capped, Equal, Floor, Keep, Modifier, Only
@@ -22,6 +23,7 @@ __all__ = [
     "Budget",
     "Capped",
     "Counts",
+    "Decisions",
     "Equal",
     "Floor",
     "Global",
@@ -37,6 +39,7 @@ __all__ = [
     "Rounded",
     "Uniform",
     "Zeros",
+    "decided",
     "feasible",
     "matching",
 ]
