@@ -85,6 +85,7 @@ KEEPS_ZERO: dict[str, Unary] = {
     ]
 }
 KEEPS_ZERO |= {
+    "imaginary part": lambda y: torch.complex(y, y.sin()).imag,
     "arcsin of tanh": lambda y: ops.arcsin(y.tanh()),
     "asin of tanh": lambda y: y.tanh().asin(),
     "atanh of tanh": lambda y: y.tanh().atanh(),

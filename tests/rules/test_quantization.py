@@ -187,7 +187,7 @@ FACTORS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = {
     "masked_fill with ones": (lambda y, m: y.masked_fill(m, 1.0), BOOL),
     "masked_fill in place": (lambda y, m: y.clone().masked_fill_(m[None], 0.0), BOOL),
     "compared": (lambda y, m: y * (m > 0).float() + y * (m == 3), BYTES),
-    "several": (lambda y, m: torch.where(m & ~m.roll(1, 0) | m, y, -y), BOOL),
+    "several": (lambda y, m: torch.where(m & ~m.flip(0) | m, y, -y), BOOL),
 }
 POSITIONS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = {
     "an index": (lambda y, m: y[..., m], torch.tensor([1, 1, 2, 3])),
