@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from planc.cli.report.html import report
     from planc.compile import compile
     from planc.compile.edit import edit
+    from planc.compile.history import from_history
     from planc.compile.lossless import fold, lossless
     from planc.compile.schedule import Schedule, Step, next_step
     from planc.compile.select import select
@@ -98,6 +99,7 @@ __all__ = [
     "diff",
     "edit",
     "fold",
+    "from_history",
     "from_masks",
     "inspect",
     "job",
@@ -145,6 +147,7 @@ _HOMES = {
     "diff": "planc.plan.diff",
     "edit": "planc.compile.edit",
     "fold": "planc.compile.lossless",
+    "from_history": "planc.compile.history",
     "from_masks": "planc.masks",
     "inspect": "planc.files.tensors.opened",
     "job": "planc.files.cut.job",

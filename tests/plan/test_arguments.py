@@ -111,6 +111,7 @@ def calls(place: Path) -> Iterator[Call]:
         "edit": {"plan": plan, "model": model, "args": inputs, "kwargs": {}, "keep": (),
                  "remove": {}, "ratios": {}, "criterion": "l2", "weights": None},
         "fold": {"model": model, "args": inputs, "kwargs": {}},
+        "from_history": {"model": model, "args": inputs, "history": [["stem.0", True, [0]]]},
         "from_masks": {"model": model, "args": inputs, "masks": v["masks"]},
         "inspect": {"path": place / "w.safetensors"},
         "load": {"path": place / "w.safetensors", "model": model, "mode": "replay", "plan": plan},
