@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from planc.compile.edit import edit
     from planc.compile.history import from_history
     from planc.compile.lossless import fold, lossless
+    from planc.compile.recover import recover
     from planc.compile.schedule import Schedule, Step, next_step
     from planc.compile.select import select
     from planc.criteria import score
@@ -113,6 +114,7 @@ __all__ = [
     "mask",
     "measure_latency",
     "next_step",
+    "recover",
     "report",
     "restore",
     "restore_files",
@@ -161,6 +163,7 @@ _HOMES = {
     "mask": "planc.apply",
     "measure_latency": "planc.policy.latency.measure",
     "next_step": "planc.compile.schedule",
+    "recover": "planc.compile.recover",
     "report": "planc.cli.report.html",
     "restore": "planc.apply",
     "restore_files": "planc.files.cut",

@@ -124,6 +124,7 @@ def calls(place: Path) -> Iterator[Call]:
         "mask": {"plan": plan, "target": model},
         "measure_latency": {"analysis": analysis, "timed": lambda calls: [1000] * len(calls)},
         "next_step": {"schedule": planc.Schedule(macs=0.5), "model": model, "args": inputs},
+        "recover": {"original": model, "pruned": v["smaller"], "args": inputs, "weights": None},
         "restore": {"plan": plan, "smaller": v["smaller"], "removed": v["removed"]},
         "restore_files": {"smaller": out, "removed": place / "removed", "target": place / "back",
                           "overwrite": True},
