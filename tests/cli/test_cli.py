@@ -371,6 +371,18 @@ def test_masked_units_become_a_plan(succeed: Run, fail: Run) -> None:
     assert "--ratio and --from-masks" in fail(*command, "--ratio", "0.5", code=2)
 
 
+def test_a_history_of_torch_pruning_becomes_a_plan(succeed: Run, fail: Run) -> None:
+    history = [["0.0", True, [2, 5]], ["0.0", True, [0]], ["0.9", True, [0]]]
+    Path("a.json").write_text(json.dumps(history[:2]))
+    command = ("plan", MODEL, *INPUT, "--from-history", "a.json")
+    assert "3 removed" in succeed(*command, "-o", "a.planc")
+    removed = {group.name: group.removed for group in planc.load_plan(Path("a.planc")).groups}
+    assert removed["0.0.weight:0"] == (0, 2, 5)
+    assert "the history says what goes" in fail(*command, "--macs", "50%", code=2)
+    Path("a.json").write_text(json.dumps(history))
+    assert "history[2]: the model has no layer '0.9'" in fail(*command)
+
+
 def test_mask_requests_that_mean_nothing_are_refused(fail: Run, succeed: Run) -> None:
     assert "0.0.weight" in fail("mask", MODEL, "--keep", "0.0.weihgt")
     assert "write 2:4" in fail("mask", MODEL, "--n-of-m", "two", code=2)

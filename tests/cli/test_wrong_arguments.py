@@ -160,6 +160,7 @@ PLACES: list[tuple[str, str]] = [
     ),
     ("plan --from-json FILE -o out", ""),
     ("plan toy:net --input 2x3x8x8 --from-masks FILE -o out", "a.masks"),
+    ("plan toy:net --input 2x3x8x8 --from-history FILE -o out", ""),
     ("mask FILE -o out", "toy:net"),
     ("measure FILE --input 2x3x8x8 -o out", "toy:net"),
     ("calibrate FILE --data toy:batches --criterion wanda -o out", "toy:net"),
@@ -295,6 +296,8 @@ WRONG = """
 2 PLAN --meta
 1 PLAN --from-json a.json
 2 PLAN --from-masks a.masks --ratio 0.5
+2 PLAN --from-history a.json --ratio 0.5
+2 PLAN --from-history a.json --from-masks a.masks
 2 plan toy:net
 1 plan toy:nett
 1 plan tow:net

@@ -130,6 +130,12 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     metavar="FILE",
     help="Remove the units covered by a mask plan instead of scoring, if they have no effect.",
 )
+@click.option(
+    "--from-history",
+    type=FILE,
+    metavar="FILE",
+    help="Read what Torch-Pruning's pruning_history() returned, as JSON, instead of scoring.",
+)
 @output_option("The plan file; without it, only the summary.")
 def plan(
     model: str | None,
@@ -140,6 +146,7 @@ def plan(
     collected: Path | None,
     from_json: Path | None,
     from_masks: Path | None,
+    from_history: Path | None,
     output: Path | None,
     latency_table: Path | None,
     remove: tuple[str, ...],
@@ -158,6 +165,9 @@ def plan(
     asked = [name for name in _AMOUNTS if options[name] is not None]
     if from_masks is not None and asked:
         raise click.UsageError(f"--{asked[0]} and --from-masks: the masks say what goes")
+    if from_history is not None and (asked or from_masks is not None):
+        other = asked[0] if asked else "from-masks"
+        raise click.UsageError(f"--{other} and --from-history: the history says what goes")
     check_writable(output)
     import planc
 
@@ -174,11 +184,14 @@ def plan(
         ranks = {name: tensor.dim() for name, tensor in state.items()}
         measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
+            chosen = {name: options[name] for name in ("target", "strict")}
             if from_masks is not None:
                 masks = planc.load_masks(from_masks)
-                chosen = {name: options[name] for name in ("target", "strict")}
                 found = planc.from_masks(built, args, masks=masks, **chosen)
                 result = found.plan
+            elif from_history is not None:
+                chosen["free_outputs"] = options["free_outputs"]
+                result = _plan_of_history(from_history, built, args, chosen)
             else:
                 result = planc.compile(
                     built,
@@ -209,6 +222,17 @@ def plan(
     )
 
 
+def _plan_of_history(path: Path, model: Any, args: Any, chosen: dict[str, Any]) -> Plan:
+    """Return the plan of a history in a JSON file."""
+    import planc
+
+    steps = _json(path, "JSON of pruning_history()")
+    try:
+        return planc.from_history(model, args, history=steps, **chosen)
+    except planc.PolicyError as error:
+        raise planc.PolicyError(f"{path}: {error}") from None
+
+
 def _plan_in(path: Path) -> Plan:
     """Return the plan described by a JSON file."""
     from planc.cli.report.plain import plan_from_json
@@ -222,6 +246,14 @@ def _plan_in(path: Path) -> Plan:
 
 def _json_in(path: Path) -> dict[str, Any]:
     """Return the plain data of a plan in a JSON file."""
+    plain = _json(path, "JSON of planc show --json")
+    if not isinstance(plain, dict):
+        raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
+    return plain
+
+
+def _json(path: Path, expected: str) -> Any:
+    """Return the content of a JSON file."""
     from planc.files.disk.atomic import read_file
     from planc.files.disk.limits import DEFAULT
     from planc.files.formats.nature import START, nature
@@ -230,10 +262,7 @@ def _json_in(path: Path) -> dict[str, Any]:
         content = read_file(path, DEFAULT.file)
         name, use = nature(content[:START])
         if name not in ("", "JSON", "text"):
-            raise PlancError(f"{path}: is {name}, not JSON of planc show --json; {use}")
-        plain = json.loads(content)
+            raise PlancError(f"{path}: is {name}, not {expected}; {use}")
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise PlancError(f"{path}: not JSON: {error}") from None
-    if not isinstance(plain, dict):
-        raise PlancError(f"{path}: not a JSON object; name what planc show --json printed")
-    return plain
