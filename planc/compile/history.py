@@ -93,6 +93,9 @@ def from_history(
         history = pruner.pruning_history()  # or json.load of what was stored
         plan = planc.from_history(original, images, history=history)
 
+    The plan follows the history. Where Torch-Pruning has cut a tensor otherwise, its own model is
+    broken; :func:`planc.recover` compares the tensors of the two.
+
     Args:
         model: the module before Torch-Pruning has pruned it.
         args, kwargs: example inputs, as for :func:`planc.compile`.
@@ -258,6 +261,7 @@ class _Replay:
         index, groups = self.analysis.grouping.index, self.analysis.groups
         for g, own in enumerate(index.split(gone)):
             self._check_rows(g, own)
+        self._check_groups_of_convolutions()
         try:
             return write_plan(self.analysis, index.removed(gone), target, "history", "from_history")
         except PolicyError as error:
@@ -268,6 +272,25 @@ class _Replay:
                 raise
             step, given = self.removed_by[removed[0]]
             raise PolicyError(f"{step.at(given)}: {error}") from None
+
+    def _check_groups_of_convolutions(self) -> None:
+        """Raise PolicyError if groups of a convolution lose inputs at different positions."""
+        for tensor in self.analysis.graph.tensors:
+            overs = self._places.ranges(tensor.name, 1)
+            lines = [self._places.line(tensor.name, 1, over) for over in overs]
+            lost = [self._gone[line] for line in lines]
+            units = {
+                int(unit)
+                for line, own in zip(lines, lost, strict=True)
+                for unit in line[own & ~lost[0]]
+            }
+            if (first := next((u for u in self.removed_by if u in units), None)) is not None:
+                step, given = self.removed_by[first]
+                raise PolicyError(
+                    f"{step.at(given)}: Torch-Pruning cuts {tensor.name} in all groups at the "
+                    "positions of the first group, and this one stays there; "
+                    "planc.compile(..., remove=) takes other positions"
+                )
 
     def _of(self, groups: Iterable[int]) -> list[int]:
         """The removed units of groups, in the order of their removal."""

@@ -216,3 +216,14 @@ def unequal(model: nn.Module) -> list[int]:
     """The first dimension of every head."""
     first = next(m for m in model.modules() if isinstance(m, nn.MultiheadAttention))
     return list(range(0, first.embed_dim, first.embed_dim // first.num_heads))
+
+
+def test_groups_of_a_convolution_lose_the_same_positions() -> None:
+    model, inputs = build("grouped")
+    plan = planc.from_history(model, inputs, history=[["first", True, [1, 5, 9]]])
+    assert [group.removed for group in plan.groups if group.removed] == [(1, 5, 9)]
+    with pytest.raises(PolicyError, match=r"index 10: .*grouped.weight in all groups"):
+        planc.from_history(model, inputs, history=[["first", True, [1, 5, 10]]])
+    rows = [["first", True, [1, 5, 9]], ["first", True, [0, 4]]]
+    with pytest.raises(PolicyError, match=r"history\[1\].*index 0: row 0 of first.weight:0"):
+        planc.from_history(model, inputs, history=rows)
