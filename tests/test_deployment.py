@@ -112,6 +112,7 @@ def test_commands_on_files_need_only_the_documented_packages(weights: Path) -> N
     assert set(named) <= set(loaded), "a package that no command on files needs"
 
 
+@pytest.mark.long
 def test_the_documented_line_installs_a_build_without_torch(weights: Path) -> None:
     line = documented().replace("pip install -q --no-deps .", f"pip install -q --no-deps {ROOT}")
     done = subprocess.run(["bash", "-c", line], cwd=weights, capture_output=True, text=True)

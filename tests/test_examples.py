@@ -15,6 +15,7 @@ EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 OPTIONAL = ("transformers",)  # what only some of them need
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_run(name: str) -> None:
     text = (ROOT / "examples" / name).read_text()

@@ -92,6 +92,7 @@ def in_a_process(seed: str, threads: int) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 @pytest.mark.promise("R10 processes")
 @pytest.mark.parametrize("part", range(PROCESSES // 5))
 def test_fresh_processes_and_threads_give_equal_bytes(part: int, goal: Goal) -> None:
@@ -125,6 +126,7 @@ def test_a_plan_that_was_saved_is_loaded_as_it_was(name: str, target: Any, tmp_p
 # -- the original ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_original_is_left_alone_and_shares_nothing(name: str, target: Any) -> None:
@@ -170,6 +172,7 @@ def test_a_model_with_nothing_to_remove_stays_whole(target: Any, options: Any) -
 # -- composition -----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_composed_plan_does_what_its_parts_do_in_turn(name: str, target: Any) -> None:
@@ -556,6 +559,7 @@ def test_a_graph_trains_as_its_original_would(name: str) -> None:
     assert not torch.equal(outputs(smaller, inputs), before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_state_of_a_graph_has_the_names_of_the_original(name: str) -> None:
     model, inputs, plan = compiled(name, "graph")

@@ -13,6 +13,7 @@ PARTS = 10
 LENGTH = 6
 
 
+@pytest.mark.long
 @pytest.mark.promise("R7 models")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_random_models_are_proven(part: int, goal: Goal) -> None:

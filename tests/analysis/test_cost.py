@@ -34,6 +34,7 @@ def check(model: nn.Module, inputs: Inputs, **options: Any) -> None:
     assert plan.cost_after.params < plan.cost_before.params
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["module", "graph"])
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", MODELS)
@@ -157,6 +158,7 @@ def test_nested_inputs_and_keywords_are_priced() -> None:
     assert plan.cost_after.macs == macs(lambda *a: smaller(*a, **kwargs), *args)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "size"),
     [

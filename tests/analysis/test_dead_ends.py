@@ -105,6 +105,7 @@ def tensors(result: Any) -> list[torch.Tensor]:
     return list(result.values()) if isinstance(result, dict) else [result]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("confident", CONFIDENT)
 @pytest.mark.parametrize("kind", [Early, Deep, Several])
 def test_the_branch_that_was_not_taken_returns_what_it_did(kind: Any, confident: str) -> None:
@@ -187,6 +188,7 @@ class Remembering(nn.Module):
         return y
 
 
+@pytest.mark.long
 def test_what_is_written_to_a_buffer_flows_on() -> None:
     model = Remembering().eval()
     found = planc.analyze(planc.trace(model, X))

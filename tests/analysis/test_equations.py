@@ -243,6 +243,7 @@ BOUNDS: dict[str, tuple[Any, set[int]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BOUNDS)
 def test_control_flow_that_asks_for_a_width_keeps_its_answer(name: str) -> None:
     check, allowed = BOUNDS[name]

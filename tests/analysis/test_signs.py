@@ -57,6 +57,7 @@ UNSURE: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ABOVE)
 def test_zero_divided_by_a_value_above_zero_stays_zero(name: str) -> None:
     found = prove(Divided(ABOVE[name]), TOKENS)

@@ -148,6 +148,7 @@ class Anchored(nn.Module):
         return y + self.points.view(-1, 1) if self.kind == "points" else y
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["points", "table", "none"])
 @pytest.mark.parametrize("size", [IMAGES, OTHERS])
 def test_a_plan_does_not_depend_on_what_ran_before(kind: str, size: torch.Tensor) -> None:
@@ -289,6 +290,7 @@ def test_an_older_plan_for_a_model_that_does_not_run_is_refused() -> None:
         planc.apply(old, other)
 
 
+@pytest.mark.long
 def test_composed_plans_list_what_each_part_depends_on() -> None:
     torch.manual_seed(0)
     model = Listed().eval()
@@ -400,6 +402,7 @@ def otherwise(draw: st.DrawFn, drawn: Drawn) -> Drawn:
     return Drawn(tuple(parts))
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_another_width_depth_or_class_is_refused_and_named(data: Any) -> None:
@@ -443,6 +446,7 @@ def leave(data: Any, model: nn.Module) -> None:
     vars(module)[data.draw(st.sampled_from(["left", "_left", "name_or_path", "step"]))] = value
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_what_runs_leave_is_never_refused(data: Any) -> None:

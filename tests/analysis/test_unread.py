@@ -172,6 +172,7 @@ def test_plans_do_not_depend_on_the_length_of_the_example(name: str) -> None:
         assert groups(plans[0]) == groups(plans[1]) == groups(plans[2])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TABLES)
 def test_a_plan_of_a_short_example_holds_for_long_ones(name: str) -> None:
     model = TABLES[name]()

@@ -61,6 +61,7 @@ def test_rows_that_are_not_given_in_time_stay(monkeypatch: pytest.MonkeyPatch) -
         walking.walk(found.graph, strict=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(8))
 def test_too_few_walks_are_sound(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(walking, "_MOST_WALKS", 1 + seed % 2)

@@ -152,6 +152,7 @@ TOKENS: dict[str, Forward] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TOKENS)
 def test_a_graph_takes_other_batches_and_lengths(name: str) -> None:
     model = net(TOKENS[name])

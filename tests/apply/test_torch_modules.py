@@ -83,6 +83,7 @@ def compiled(name: str) -> Plan:
     return plan
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:The PyTorch API of nested")
 @pytest.mark.parametrize("name", MODELS)
 def test_plans_for_modules_of_torch_apply_and_verify(name: str) -> None:

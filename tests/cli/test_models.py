@@ -289,6 +289,7 @@ def test_removed_values_are_kept_of_given_weights_only(capsys: pytest.CaptureFix
     assert "under the model's own names" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_print_to_the_original_standard_output_is_all_that_a_model_can_do() -> None:
     Path("loud.py").write_text(SOURCE.replace("from parts import block", PARTS))
     command = [sys.executable, "-m", "planc", "explain", "loud.py:build", *INPUT, "--json"]

@@ -18,6 +18,7 @@ from tests.support.proving import Net
 from tests.support.small import MODELS, build
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_compile_is_the_four_steps_in_one(name: str) -> None:
     model, inputs = build(name)

@@ -56,6 +56,7 @@ def share(plan: Plan) -> float:
     return plan.cost_after.params / plan.cost_before.params
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("form", "kind"), [*((form, nn.LSTM) for form in FORMS), ("tuple", nn.GRU), ("dict", nn.RNN)]
 )

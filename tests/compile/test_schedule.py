@@ -187,6 +187,7 @@ def test_a_plan_of_another_model_is_stale() -> None:
 # -- by ratio --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", ["geometric", "linear"])
 @pytest.mark.parametrize("ranking", ["uniform", "global"])
 @pytest.mark.parametrize("name", ["residual", "dense", "vit", "grouped"])

@@ -141,6 +141,7 @@ def loadable(found: Contents, directory: Path) -> Contents:
     return {path: content for path, content in found.items() if path in names}
 
 
+@pytest.mark.long
 @pytest.mark.promise("R5 faults")
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("case", CASES)

@@ -132,6 +132,7 @@ def test_killed_at_every_event_in_turn_it_still_gets_to_the_end(tmp_path: Path) 
     assert contents(place) == contents(whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["kill", "kill after"])
 def test_killed_at_any_write_it_ends_as_if_it_had_not_been(fault: str, tmp_path: Path) -> None:
     (whole := tmp_path / "whole").mkdir()

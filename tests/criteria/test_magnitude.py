@@ -23,6 +23,7 @@ def brute_force(analysis: Analysis, model: nn.Module, p: float) -> list[np.ndarr
     return brute.whole(analysis, tensors, powers, lambda total: total ** (1 / p))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("p", [0.5, 1, 2, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_the_norm_of_the_unit_removed(name: str, p: float) -> None:

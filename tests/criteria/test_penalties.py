@@ -130,6 +130,7 @@ def test_units_driven_to_zero_by_growing_regularisation_are_removed_losslessly()
     without_zeros(model, inputs, sum(len(group.removed) for group in plan.groups))
 
 
+@pytest.mark.long
 def test_units_driven_to_zero_by_the_group_norm_are_removed_losslessly() -> None:
     model, inputs = build("residual")
     analysis = planc.analyze(planc.trace(model, inputs))

@@ -40,6 +40,7 @@ def parse(content: bytes) -> Header:
     return parse_header(content[: 8 + length], len(content), DEFAULT)
 
 
+@pytest.mark.long
 @pytest.mark.promise("R1 headers")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_mutants_are_refused_or_read_as_safetensors_reads_them(part: int, goal: Goal) -> None:

@@ -185,6 +185,7 @@ NESTED: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.promise("R4 sizes")
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_costs_memory_as_its_size_does(name: str) -> None:

@@ -78,6 +78,7 @@ def fuzz(file: bytes, seed: int, cases: int) -> Counter[str]:
     return outcomes
 
 
+@pytest.mark.long
 @pytest.mark.promise("R1 plans")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_mutants_with_a_right_digest_are_refused_or_harmless(part: int, goal: Goal) -> None:

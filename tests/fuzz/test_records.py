@@ -110,6 +110,7 @@ KINDS: dict[str, tuple[Callable[[], bytes], Read]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.promise("R1 records")
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutants_of_records_are_refused_or_canonical(kind: str, goal: Goal) -> None:

@@ -221,12 +221,14 @@ def proves(
     return sum(len(group.removed) for group in found.plan.groups)
 
 
+@pytest.mark.long
 @given(st.sampled_from(sorted(MODELS)), st.integers(0, 999), st.sampled_from(["module", "graph"]))
 @settings(max_examples=25)
 def test_nobody_notices_what_goes(name: str, seed: int, target: Literal["module", "graph"]) -> None:
     proves(*build(name, torch.float64, seed), target, seed)
 
 
+@pytest.mark.long
 @given(st.integers(0, 500), st.sampled_from(["module", "graph"]))
 @settings(max_examples=15)
 def test_nobody_notices_what_goes_from_programs(

@@ -148,6 +148,7 @@ def test_a_smaller_model_can_be_pruned_again() -> None:
     assert isinstance(smaller[3].weight, nn.Parameter)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"vit", "swin"}))
 def test_models_with_a_mask_on_every_parameter_are_pruned_as_without(name: str) -> None:
     model, inputs = build(name)

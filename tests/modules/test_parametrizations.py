@@ -59,6 +59,7 @@ def inputs(kind: type[nn.Module]) -> torch.Tensor:
     return X[:, :, 0, 0] if kind is nn.Linear else torch.randn(2, 3, 8, 8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d])
 @pytest.mark.parametrize("name", NORMS)
 def test_a_normed_layer_is_pruned_like_any_other(name: str, kind: type[nn.Module]) -> None:
@@ -96,6 +97,7 @@ def agree(model: nn.Module, x: torch.Tensor) -> planc.Plan:
     return plan
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d, nn.ConvTranspose2d])
 @pytest.mark.parametrize("name", NORMS)
 def test_a_mask_of_a_normed_layer_is_what_the_pruned_model_computes(

@@ -82,7 +82,7 @@ def _chosen(known: list[Mutant], options: argparse.Namespace) -> list[Mutant]:
 def _tried(chosen: list[Mutant], tests: dict[str, list[str]], minutes: float) -> Results:
     """Tries mutants with the test files of their modules."""
     until = time.time() + 60 * minutes
-    options = ["-q", "-n", "0", "-s", *PLUGINS, *left_out()]
+    options = ["-q", "-m", "", "-n", "0", "-s", *PLUGINS, *left_out()]
     with tempfile.TemporaryDirectory() as folder:
         with_torch = any("import torch" in (ROOT / path).read_text() for path in tests)
         bare = BareServer(Path(folder) / "fresh", with_torch)

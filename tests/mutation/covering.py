@@ -106,7 +106,7 @@ def left_out() -> list[str]:
 
 
 def main() -> int:
-    options = ["--cov", "--cov-report=term-missing:skip-covered"]
+    options = ["-m", "", "--cov", "--cov-report=term-missing:skip-covered"]
     return int(pytest.main([*options, *left_out(), *sys.argv[1:], *files_for(modules())]))
 
 

@@ -182,6 +182,7 @@ def leaks(call: Call) -> Iterator[str]:
                 yield f"{call.name}({name}={wrong!r:.60}): {told}"
 
 
+@pytest.mark.long
 def test_no_wrong_argument_ends_in_a_bare_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def unpruned(plan: Plan) -> Plan:
     return empty.replace(provenance=(), cost_before=plan.cost_after, shapes=plan.shapes)
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=200)
 def test_a_composed_plan_cuts_as_its_parts_do_in_turn(data: st.DataObject) -> None:
@@ -51,6 +52,7 @@ def test_a_composed_plan_cuts_as_its_parts_do_in_turn(data: st.DataObject) -> No
     assert (composed.cost_before, composed.cost_after) == (first.cost_before, second.cost_after)
 
 
+@pytest.mark.long
 @given(st.data())
 @settings(max_examples=200)
 def test_composition_is_associative(data: st.DataObject) -> None:

@@ -209,6 +209,7 @@ def test_plan_is_independent_of_the_numbering_of_groups(
 # -- what a budget means ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["residual", "grouped", "vit", "swin", "shuffle", "dense"])
 def test_plans_within_budgets_are_verified(name: str) -> None:
     model, inputs = build(name)

@@ -20,6 +20,7 @@ def kept(plan: Plan, prefix: str, kind: str) -> list[int]:
     return [g.kept for g in plan.groups if g.name.startswith(prefix) and g.kind == kind]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ratio", [0.2, 0.25, 0.5, 0.7, 0.75, 0.9])
 @pytest.mark.parametrize("heads", [0.0, 0.5])
 def test_heads_times_their_size_is_the_width_of_the_stream(ratio: float, heads: float) -> None:
@@ -35,6 +36,7 @@ def test_heads_times_their_size_is_the_width_of_the_stream(ratio: float, heads: 
     planc.verify(plan, model, smaller, inputs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("heads", [0.0, 0.5])
 def test_each_stage_of_swin_obeys_its_own_width(ratio: float, heads: float) -> None:
@@ -59,6 +61,7 @@ def test_the_graph_is_not_bound() -> None:
     assert not any(group.removed for group in whole.groups)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ratio", [0.25, 0.3, 0.5, 0.75])
 def test_the_halves_of_a_shuffled_stream_stay_equal(ratio: float) -> None:
     model, inputs = build("shuffle")
@@ -98,6 +101,7 @@ def test_no_feasible_plan_is_nearer_to_the_request(name: str, target: str) -> No
         assert sum(counts[g] / cells[g] for g in bound) == pytest.approx(best)
 
 
+@pytest.mark.long
 def test_products_of_quotients_do_not_keep_groups_whole() -> None:
     from torchvision.models import SwinTransformer
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2

@@ -64,6 +64,7 @@ def test_a_floor_below_one_is_refused() -> None:
 # -- rounding --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["module", "graph"])
 @pytest.mark.parametrize("to", [2, 4, 3])
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "dense"])

@@ -43,6 +43,7 @@ MASKS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MASKS)
 def test_heads_and_what_is_inside(name: str) -> None:
     found = prove(attention(**MASKS[name]), TOKENS, seeds=(0,))
@@ -57,6 +58,7 @@ def test_heads_and_what_is_inside(name: str) -> None:
     assert ("mask:0" in {f"{m.tensor}:{m.dim}" for m in heads.members}) == (name == "mask per head")
 
 
+@pytest.mark.long
 def test_the_default_scale_mixes_in_the_module_alone() -> None:
     found = prove(attention(), TOKENS, seeds=(0,))
     at = next(g for g, group in enumerate(found.groups) if group.name == "q.weight:0")
@@ -86,6 +88,7 @@ def test_learned_keys_mix() -> None:
     assert found.groups[0].mixing == "softmax over it"
 
 
+@pytest.mark.long
 def test_what_multihead_attention_asserts_of_its_widths_holds() -> None:
     """Its inner width is its queries', which nothing else ties to that of its result."""
 

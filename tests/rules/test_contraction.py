@@ -215,6 +215,7 @@ def test_every_operator_is_exercised() -> None:
     assert left <= {"aten._cdist_forward", "aten._grouped_mm", "aten._weight_int8pack_mm"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_letters_shrink_together(name: str) -> None:
     one, coupled = CASES[name]

@@ -58,6 +58,7 @@ def direct(transposed: bool, groups: int) -> Net:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -68,6 +69,7 @@ def test_channels_go_on_both_sides(rank: int, transposed: bool, groups: int) -> 
     assert "kernel" in reasons(found, "1.weight", 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_operator_behind_them(transposed: bool, groups: int) -> None:
@@ -139,6 +141,7 @@ def deformable(groups: int = 1, offset_groups: int = 1, mask: bool = False) -> N
 DEFORMABLE = [(1, 1, False), (1, 1, True), (2, 1, False), (1, 2, False), (2, 2, True), (4, 2, True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("groups", "offset_groups", "mask"), DEFORMABLE)
 def test_channels_of_a_deformable_convolution_shrink_and_its_offsets_stay(
     groups: int, offset_groups: int, mask: bool

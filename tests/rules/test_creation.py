@@ -54,6 +54,7 @@ def tokens(op: Run, combine: Any = torch.add) -> Net:
     return Net(lambda m, x: m.b(combine(y := m.a(x), op(y))), a=nn.Linear(6, 8), b=nn.Linear(8, 2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("combine", [torch.add, torch.mul])
 @pytest.mark.parametrize("name", FILLED)
 def test_filled_tensors_follow(name: str, combine: Any) -> None:

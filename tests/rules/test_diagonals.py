@@ -92,6 +92,7 @@ PINNED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FREE)
 def test_diagonals_shrink_with_their_vectors(name: str) -> None:
     one, coupled = FREE[name]

@@ -300,6 +300,7 @@ def test_operators_of_the_table_have_no_rule_by_hand() -> None:
     assert not by_hand
 
 
+@pytest.mark.long
 def test_zero_stays_zero() -> None:
     """All at once: sums over channels, equal to those of the masked original."""
 
@@ -316,6 +317,7 @@ def test_a_sum_sees_what_is_not_zero(name: str) -> None:
     assert "not zero when masked" in found.groups[0].mixing
 
 
+@pytest.mark.long
 def test_a_convolution_does_not_see_what_is_not_zero() -> None:
     found = prove(consumed(LOSES_ZERO), IMAGES)
     assert [group.mixing for group in found.groups] == [""]

@@ -39,6 +39,7 @@ def transformed(op: Op, dim: int) -> Net:
     return Net(lambda m, x: m.b(op(m.a(x), dim)), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_other_dimensions_stay_free(name: str) -> None:
     found = prove(transformed(CASES[name], 2), IMAGES, seeds=(0,))

@@ -112,6 +112,7 @@ def write(y: Tensor) -> Tensor:
     return z
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FREE)
 def test_other_dimensions_stay_free(name: str) -> None:
     found = prove(FREE[name], TOKENS, seeds=(0,))
@@ -140,6 +141,7 @@ def test_embeddings_keep_rows_and_free_features() -> None:
     assert "rows are picked by index" in reasons(found, "e.weight", 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_bags_of_embeddings_keep_rows_and_free_features(mode: str) -> None:
     net = Net(lambda m, x: m.b(m.e(x)), e=nn.EmbeddingBag(9, 6, mode=mode), b=nn.Linear(6, 2))
@@ -148,6 +150,7 @@ def test_bags_of_embeddings_keep_rows_and_free_features(mode: str) -> None:
     assert "rows are picked by index" in reasons(found, "e.weight", 0)
 
 
+@pytest.mark.long
 def test_a_table_of_relative_positions() -> None:
     places = (torch.arange(3)[:, None] - torch.arange(3)[None] + 2).flatten()
 

@@ -179,6 +179,7 @@ def test_every_operator_is_exercised() -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MOVED)
 def test_labels_move_along(name: str) -> None:
     found = prove(MOVED[name], pair(name))
@@ -249,6 +250,7 @@ LITERAL: dict[str, tuple[Net, int]] = {  # how many channels the module can lose
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LITERAL)
 def test_literals_bind_the_module_alone(name: str) -> None:
     net, loose = LITERAL[name]
@@ -268,6 +270,7 @@ UNEVEN: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", UNEVEN)
 def test_uneven_parts_shrink_as_the_operator_measures_them(name: str) -> None:
     """13 channels: the parts of the pruned module are those that the operator makes."""

@@ -98,6 +98,7 @@ def net(kind: type[Opaque] = Opaque, run: Any = None) -> Net:
     return Net(run or (lambda m, x: m.b(m.leaf(m.a(x)))), **parts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [Opaque, Same, Valued])
 def test_a_leaf_is_pruned_as_its_rule_says_in_both_targets(kind: type[Opaque]) -> None:
     found = prove(net(kind), TOKENS)

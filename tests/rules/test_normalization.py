@@ -98,6 +98,7 @@ CASES: dict[str, tuple[Net, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_norms(name: str) -> None:
     net, mixing = CASES[name]

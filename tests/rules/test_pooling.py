@@ -89,6 +89,7 @@ def inputs(net: Net) -> Tensor:
     return torch.randn(2, 3, *[4] * net.rank)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_channels_pass_through(name: str) -> None:
     net = CASES[name]
@@ -114,6 +115,7 @@ def test_a_window_with_steps_or_a_rim_is_wider_than_one_position() -> None:
         assert "spatial dimension" in reasons(prove(net, torch.randn(2, 3, 6)), "a.weight", 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("channels", [None, 1, 4])
 @pytest.mark.parametrize("size", [tuple, list, torch.Size])
 def test_a_grid_does_not_read_the_number_of_channels(channels: int | None, size: Any) -> None:

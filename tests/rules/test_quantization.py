@@ -58,6 +58,7 @@ FAKES: dict[str, Callable[[Any, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAKES)
 def test_fake_quantisation_passes_channels_through(name: str) -> None:
     found = prove(Fake(FAKES[name]), IMAGES, double=False, seeds=(0,), tolerance=1e-5)
@@ -93,6 +94,7 @@ def config(kind: str) -> Any:
     return ao.QConfig(activation=ao.default_fake_quant, weight=weight)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("observed", [False, True])
 @pytest.mark.parametrize("kind", ["tensor", "channel", "default"])
 @pytest.mark.filterwarnings("ignore")
@@ -138,6 +140,7 @@ class Codes(nn.Module):
         return functional.linear(x, shifted * self.scales[:, None], self.bias)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["scaled afterwards", "scaled before", "promoted", "shifted"])
 def test_weights_of_8_bits_shrink_with_their_scales(form: str) -> None:
     torch.manual_seed(0)
@@ -197,6 +200,7 @@ POSITIONS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FACTORS)
 def test_masks_and_codes_shrink_with_their_factors(name: str) -> None:
     found = prove(Masked(*FACTORS[name]), torch.randn(2, 3, 6))

@@ -107,6 +107,7 @@ LAYERS: dict[str, Net] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAYERS)
 def test_recurrent_layers(name: str) -> None:
     found = prove(LAYERS[name], SEQUENCE)
@@ -123,6 +124,7 @@ def sizes(found: Analysis) -> dict[str, int]:
     return {group.name: group.size for group in found.groups}
 
 
+@pytest.mark.long
 def test_each_layer_and_direction_has_units_of_its_own() -> None:
     found = prove(LAYERS["lstm in both directions"], SEQUENCE)
     assert sizes(found) == {
@@ -184,6 +186,7 @@ def test_a_state_that_is_an_input_keeps_the_units() -> None:
     assert "the other operand cannot shrink" in reasons(found, "l.weight_hh_l0", 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("own", [nn.LSTM(6, 5, 2, proj_size=3), nn.GRU(6, 5, 2), nn.RNN(6, 5, 2)])
 def test_a_learned_state_loses_its_units_line_by_line(own: nn.RNNBase) -> None:
     out = own.proj_size or 5
@@ -219,6 +222,7 @@ def test_ones_to_start_from_are_not_zero_when_masked() -> None:
     assert {group.name: bool(group.mixing) for group in found.groups}["l.weight_ih_l0:0"]
 
 
+@pytest.mark.long
 def test_a_state_written_into_zeros_is_not_blank() -> None:
     def run(m: Net, x: Tensor) -> Tensor:
         state = torch.zeros(2, x.shape[1], m.l.hidden_size, dtype=x.dtype)
@@ -257,6 +261,7 @@ class Tagger(nn.Module):
         return self.out(self.lstm(self.embed(tokens))[0])
 
 
+@pytest.mark.long
 def test_embedding_lstm_linear() -> None:
     found = prove(Tagger(), torch.arange(8).reshape(2, 4))
     assert together(found, "embed.weight:1", "lstm.weight_ih_l0:1", "lstm.weight_ih_l0_reverse:1")

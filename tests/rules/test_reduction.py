@@ -82,6 +82,7 @@ def test_sums_over_channels_do_not_mix(name: str) -> None:
     assert [group.mixing for group in found.groups] == [""]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MIXING)
 def test_other_reductions_over_channels_mix(name: str) -> None:
     found = prove(reduced(MIXING[name], 1), IMAGES, seeds=(0,))
@@ -102,6 +103,7 @@ def test_an_extreme_with_positions_that_nobody_reads_mixes(name: str) -> None:
     assert found.groups[0].mixing
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*SUMS, *MIXING, *PINNING])
 def test_reductions_over_positions_leave_channels_apart(name: str) -> None:
     op = {**SUMS, **MIXING, **PINNING}[name]

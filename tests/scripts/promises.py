@@ -6,8 +6,8 @@ runs the tests that show the promises and prints, for each part of one, how many
 and how many there have to be; it exits with 1 if a test fails or cases are missing. A test says
 which part it shows by ``@pytest.mark.promise("R1 plans")``, and how many cases it tried through the
 fixture ``goal`` (one, if it does not say); ``goal.cases`` is how many are asked of it. ``--beyond
-pr`` leaves out what has no more cases than at that tier. The default ``pytest`` runs all of it at
-tier "pr".
+pr`` leaves out what has no more cases than at that tier. The default ``pytest`` runs the quick ones
+at tier "pr", ``pytest -m ''`` all.
 
 R12 and R16 have programs of their own, too: ``python -m tests.bench.streaming`` measures memory and
 rate on checkpoints of any size, ``python -m tests.mutation`` coverage by mutants.
@@ -249,7 +249,7 @@ def main() -> int:
     if unknown := set(options.promises) - set(names):
         parser.error(f"no promise {', '.join(sorted(unknown))}: there are {', '.join(names)}")
     asked = ",".join(options.promises or names)
-    arguments = ["-q", "-n", options.jobs, "--tier", options.tier, "--promises", asked]
+    arguments = ["-q", "-m", "", "-n", options.jobs, "--tier", options.tier, "--promises", asked]
     arguments += ["--beyond", options.beyond] if options.beyond else []
     return int(pytest.main([*arguments, str(Path(__file__).parents[1])]))
 

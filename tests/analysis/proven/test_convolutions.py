@@ -19,6 +19,7 @@ from tests.support.proving import (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("groups", "inner", "outer"), [(2, 4, 6), (3, 9, 6), (4, 8, 8), (8, 16, 8), (2, 2, 6)]
 )
@@ -119,6 +120,7 @@ WORKED: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WORKED)
 def test_a_grouped_kernel_that_is_worked_on(name: str) -> None:
     net = Net(

@@ -14,6 +14,7 @@ from tests.support.proving import (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("norm", "mixing"),
     [

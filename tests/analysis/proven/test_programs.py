@@ -10,6 +10,7 @@ from tests.support.proving import (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(24))
 def test_random_programs(seed: int) -> None:
     program = write(seed, length=5)

@@ -30,6 +30,7 @@ def test_one_layer_registered_twice() -> None:
     assert together(found, "0.weight:0", "1.weight:0", "1.weight:1", "4.weight:1")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_transformer_encoder_layer(norm_first: bool) -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 7, batch_first=True, norm_first=norm_first)

@@ -72,6 +72,7 @@ def alone(batches: int = 5) -> Statistics:
     return planc.calibrate(model, own, CRITERIA, loss)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_rank_compiles_the_same_bytes(count: int, tmp_path: Path) -> None:
     run(tmp_path, count)
@@ -97,6 +98,7 @@ def test_every_rank_compiles_the_same_bytes(count: int, tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.long
 def test_a_rank_without_batches_gets_the_sums_of_the_others(tmp_path: Path) -> None:
     run(tmp_path, 2, "idle")
     files = {(tmp_path / f"statistics{number}").read_bytes() for number in range(2)}
@@ -104,11 +106,13 @@ def test_a_rank_without_batches_gets_the_sums_of_the_others(tmp_path: Path) -> N
     assert planc.load_statistics(tmp_path / "statistics0").batches == 2  # the second rank's
 
 
+@pytest.mark.long
 def test_a_failure_on_one_rank_is_reported_on_all_ranks(tmp_path: Path) -> None:
     for answer in run(tmp_path, 2, "failure"):
         assert answer.startswith("rank 1: batch 0: loss(model, batch) fails: RuntimeError")
 
 
+@pytest.mark.long
 def test_ranks_with_different_models_are_refused(tmp_path: Path) -> None:
     for answer in run(tmp_path, 2, "models"):
         assert answer.startswith("rank 1: ")

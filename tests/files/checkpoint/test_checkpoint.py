@@ -322,6 +322,7 @@ def test_a_buffer_with_values_nowhere_is_named(saved: Saved, tmp_path: Path) -> 
         planc.load(tmp_path / "b.safetensors", built(device="meta"))
 
 
+@pytest.mark.long
 def test_equal_models_give_equal_bytes_in_every_process(saved: Saved, tmp_path: Path) -> None:
     """R10: other hash seeds, other threads."""
     path, _, plan = saved

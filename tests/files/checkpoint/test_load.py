@@ -166,6 +166,7 @@ def test_an_object_that_a_copy_shares_is_named_as_the_copy_has_it(tmp_path: Path
 # -- what is read ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_tensor_is_read_in_pieces_of_sixteen_mebibytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

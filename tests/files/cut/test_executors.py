@@ -35,6 +35,7 @@ def no_flush() -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @given(st.integers(0, 10**6), st.sampled_from(DTYPES))
 @settings(max_examples=40)
 def test_executors_agree_on_random_models(
@@ -62,6 +63,7 @@ def test_executors_agree_on_random_models(
         same_in_files(plan, state, expected, directory, form, seed)
 
 
+@pytest.mark.long
 @given(plans().filter(lambda plan: plan.cuts), st.integers(0, 10**6))
 @settings(max_examples=25)
 def test_executors_agree_on_random_plans(

@@ -80,6 +80,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["hf", "flat", "training"])
 def test_what_ranks_wrote_is_cut_as_the_whole(written: Path, tmp_path: Path, form: str) -> None:
     model = build()
@@ -128,6 +129,7 @@ raise SystemExit(max(forked(3, work)))
 """
 
 
+@pytest.mark.long
 def test_torch_reads_the_result_on_another_number_of_ranks(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

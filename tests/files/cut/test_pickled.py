@@ -354,6 +354,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_a_pickle(tmp_path: Path) -> None:
     """R12, by the peak of a process of its own: 192 MiB of tensors in a .bin file."""
     script = """

@@ -86,6 +86,7 @@ def codes(prepared: Path) -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_ranks_write_the_bytes_that_one_process_writes(
     prepared: Path, codes: dict[str, list[int]], size: int
@@ -117,6 +118,7 @@ def test_a_rank_that_fails_fails_all_and_the_next_run_goes_on(
     assert not list(prepared.glob(f".{target.name}*"))
 
 
+@pytest.mark.long
 def test_torchrun_starts_the_command(prepared: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command = ["apply", "p.planc", "--weights", "in", "--out", "torchrun"]

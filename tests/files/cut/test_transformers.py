@@ -16,6 +16,7 @@ from planc.cli import run
 transformers = pytest.importorskip("transformers")
 
 
+@pytest.mark.long
 def test_from_pretrained_reads_what_was_cut_and_restored(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
@@ -127,6 +128,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 @pytest.mark.parametrize(("build", "auto", "kinds", "fields"), FAMILIES)
 def test_the_result_is_a_checkpoint_of_its_family(
@@ -170,6 +172,7 @@ def as_bin(name: str) -> str:
     return f"pytorch_{name.removesuffix('.safetensors')}.bin"
 
 
+@pytest.mark.long
 def test_a_directory_is_a_model_with_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_golden_plan_is_refused_at_every_length_but_its_own(name: str, goal: G
     goal.count(len(content))
 
 
+@pytest.mark.long
 @pytest.mark.promise("R3 plans")
 @pytest.mark.parametrize("name", PLANS)
 def test_a_golden_plan_is_refused_with_any_bit_flipped(name: str, goal: Goal) -> None:
@@ -74,6 +75,7 @@ def test_a_golden_plan_is_refused_with_any_bit_flipped(name: str, goal: Goal) ->
     goal.count(8 * len(content))
 
 
+@pytest.mark.long
 @pytest.mark.promise("R2 checkpoints")
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_golden_checkpoint_is_refused_with_a_file_cut_short(
@@ -139,6 +141,7 @@ def flips(file: Path, start: int, stop: int) -> Iterator[Iterator[int]]:
         os.close(descriptor)
 
 
+@pytest.mark.long
 @pytest.mark.promise("R3 headers")
 @pytest.mark.parametrize("name", FLIPPED)
 def test_a_checkpoint_is_refused_with_any_bit_of_a_header_flipped(
@@ -156,6 +159,7 @@ def test_a_checkpoint_is_refused_with_any_bit_of_a_header_flipped(
     goal.count(cases)
 
 
+@pytest.mark.long
 @pytest.mark.promise("R3 tensors")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_checkpoint_is_refused_with_any_bit_of_a_tensor_flipped(
