@@ -226,11 +226,11 @@ class Fixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
-        self.constants = torch.linspace(0.5, 2, 8)
+        self.constants = [torch.linspace(0.5, 2, 8)]
         self.inner = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.last(self.first(self.inner(x)) * self.constants)
+        result: torch.Tensor = self.last(self.first(self.inner(x)) * self.constants[0])
         return result
 
 

@@ -18,6 +18,7 @@ class Random:
 
     seed: int = 0
     relative: ClassVar[bool] = True
+    weightless: ClassVar[bool] = True  # no weight enters the scores
 
     def __str__(self) -> str:
         return "random"

@@ -90,14 +90,24 @@ def score(
             f"{criterion}: group {group} has scores that are not finite: "
             f"{_culprit(group, weights, analysis, statistics)}"
         )
-    stored, tensors = isinstance(given, HashedReads), analysis.graph.tensors
-    digest = given.digest(tensors) if stored else digest_of(tensors, given)
-    origin = "file" if stored else "model"
+    digest, origin = _digest(criterion, analysis, given)
     used = statistics.digest if statistics is not None and needs_of(criterion) else None
     unspoken = zip(analysis.groups, units, strict=True)
     scored = tuple(np.full(g.size, np.nan) if own is None else own for g, own in unspoken)
-    made_of = digest, origin if digest else "", used
-    return Scores(scored, str(criterion), is_relative(criterion), *made_of)
+    return Scores(scored, str(criterion), is_relative(criterion), digest, origin, used)
+
+
+def _digest(
+    criterion: Criterion, analysis: Analysis, given: nn.Module | Weights | HashedReads
+) -> tuple[bytes | None, str]:
+    """The digest of the weights behind the scores, and their origin; none if no weight counts."""
+    if getattr(criterion, "weightless", False):
+        return None, ""
+    tensors = analysis.graph.tensors
+    if isinstance(given, HashedReads):
+        return given.digest(tensors), "file"
+    digest = digest_of(tensors, given)
+    return digest, "model" if digest else ""
 
 
 def _culprit(

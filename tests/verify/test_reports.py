@@ -193,10 +193,10 @@ class Shifted(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
-        self.shift = torch.arange(8.0)
+        self.shift = [torch.arange(8.0)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.last(torch.relu(self.first(x)) + self.shift)
+        y: torch.Tensor = self.last(torch.relu(self.first(x)) + self.shift[0])
         return y
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,7 @@ def kinds(
     count: int,
 ) -> dict[int, str]:
     heads = tagged["heads"] & whole
+    queries = _inside_others(facts, group, heads)
     in_heads: set[int] = set()
     for rows, cells in _rows(facts, group):
         in_heads.update(np.unique(cells[np.isin(rows, list(heads))]).tolist())
@@ -99,11 +101,47 @@ def kinds(
     for g in range(count):
         if g in whole:
             kinds[g] = "heads" if g in heads else "groups" if g in tagged["groups"] else "rows"
+            kinds[g] = "query_heads" if g in queries else kinds[g]
         elif g in in_heads:
             kinds[g] = "head_dim"
         else:
             kinds[g] = "channels" if g in tagged["channels"] else "features"
     return kinds
+
+
+def _inside_others(
+    facts: Facts, group: NDArray[np.int32], heads: AbstractSet[int]
+) -> frozenset[int]:
+    """Groups of heads inside other heads: the queries of each key and value.
+
+    The outer heads cover the same indices of the same dimensions, and others.
+    """
+    covered: dict[int, dict[tuple[int, int], int]] = {g: {} for g in heads}
+    for slot in facts.slots:
+        rows = group[slot.first : slot.first + slot.count]
+        found = rows if slot.rows is None else rows[slot.rows[slot.rows > 0] - 1]
+        for g, count in zip(
+            *map(np.ndarray.tolist, np.unique(found, return_counts=True)), strict=True
+        ):
+            if g in heads:
+                covered[g][slot.tensor, slot.dim] = (
+                    covered[g].get((slot.tensor, slot.dim), 0) + count
+                )
+
+    def inside(inner: dict[tuple[int, int], int], outer: dict[tuple[int, int], int]) -> bool:
+        within = all(count <= outer.get(place, 0) for place, count in inner.items())
+        return within and sum(inner.values()) < sum(outer.values())
+
+    by_place: dict[tuple[int, int], list[int]] = {}
+    for g, places in covered.items():
+        for place in places:
+            by_place.setdefault(place, []).append(g)
+    return frozenset(
+        g
+        for together in by_place.values()
+        for g in together
+        if any(inside(covered[g], covered[other]) for other in together)
+    )
 
 
 def names(firsts: Sequence[Member], whole: frozenset[int], kinds: dict[int, str]) -> list[str]:
