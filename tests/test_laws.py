@@ -203,6 +203,7 @@ def same_result(left: nn.Module, right: nn.Module, inputs: Inputs) -> bool:
     return bits(outputs(left, inputs)) == bits(outputs(right, inputs))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 20_000), st.sampled_from(TARGETS))
 def test_plans_of_random_models_compose(seed: int, target: Any) -> None:
@@ -311,6 +312,7 @@ def test_a_graph_is_restored_through_its_state_dict_only() -> None:
 # -- types, formats, marks -------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["residual", "grouped", "tied", "attention", "vit"])
 def test_every_floating_type_is_pruned_restored_and_verified(name: str, dtype: torch.dtype) -> None:
@@ -394,6 +396,7 @@ def test_a_module_that_is_called_twice_stays_one() -> None:
     planc.verify(plan, model, smaller, inputs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
 def test_models_in_training_mode_keep_it(name: str, target: Any) -> None:
@@ -410,6 +413,7 @@ def test_models_in_training_mode_keep_it(name: str, target: Any) -> None:
 # -- the specification -----------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("seed", [1, 2])

@@ -43,6 +43,7 @@ def sizes(plan: Plan, kind: str) -> set[tuple[int, int]]:
     return {(group.size, group.kept) for group in plan.groups if group.kind == kind}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TYPES)
 def test_stream_and_mlps_lose_half_and_heads_on_request(name: str) -> None:
     _, plan, smaller, _ = pruned(name, kinds={"heads": 0.5})
@@ -55,6 +56,7 @@ def test_stream_and_mlps_lose_half_and_heads_on_request(name: str) -> None:
     assert sum(p.numel() for p in smaller.parameters()) == plan.cost_after.params
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TYPES)
 def test_generation_with_a_cache_is_that_without(name: str) -> None:
     _, _, smaller, _ = pruned(name, kinds={"heads": 0.5})
@@ -71,6 +73,7 @@ def test_generation_with_a_cache_is_that_without(name: str) -> None:
     assert generated(True).equal(generated(False))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TYPES)
 def test_other_batches_and_lengths_than_the_traced_ones(name: str) -> None:
     model, plan, smaller, _ = pruned(name)
@@ -82,6 +85,7 @@ def test_other_batches_and_lengths_than_the_traced_ones(name: str) -> None:
     assert report.graph_error <= 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
 def test_the_library_loads_what_it_saved_of_a_pruned_model(name: str, tmp_path: Path) -> None:
     _, plan, smaller, inputs = pruned(name, kinds=WHOLE_HEAD_DIM)
@@ -94,12 +98,14 @@ def test_the_library_loads_what_it_saved_of_a_pruned_model(name: str, tmp_path: 
         assert loaded(**inputs).logits.equal(smaller(**inputs).logits)
 
 
+@pytest.mark.long
 def test_verification_makes_the_model_anew_from_its_configuration() -> None:
     model, plan, smaller, inputs = pruned(LLAMA, kinds=WHOLE_HEAD_DIM)
     report = planc.verify(plan, model, smaller, (), inputs)
     assert any("made anew from its configuration" in line for line in report.checks)
 
 
+@pytest.mark.long
 def test_what_no_configuration_describes_is_said() -> None:
     """The library computes rotary frequencies from the width of a head: not those that stay."""
     model, plan, smaller, inputs = pruned(LLAMA)
@@ -110,12 +116,14 @@ def test_what_no_configuration_describes_is_said() -> None:
     assert not unread
 
 
+@pytest.mark.long
 def test_layers_that_end_unequally_wide_leave_the_configuration() -> None:
     first = "model.layers.0.mlp.*"
     _, plan, _, _ = pruned(LLAMA, kinds=WHOLE_HEAD_DIM, keep=first)
     assert not [change for change in plan.attributes if change.name.startswith("config.")]
 
 
+@pytest.mark.long
 def test_fields_that_the_forward_reads_follow_the_widths() -> None:
     """Phi-3 cuts its fused projection where the configuration says: both layers lose alike."""
     model, plan, smaller, _ = pruned("phi3", kinds={"heads": 0.5})
@@ -138,6 +146,7 @@ def test_one_configuration_stays_one_and_the_original_keeps_its_own() -> None:
     assert vars(restored)["config"].to_dict() == before
 
 
+@pytest.mark.long
 def test_plans_with_fields_are_read_as_they_were_written(tmp_path: Path) -> None:
     _, plan, _, _ = pruned(LLAMA, kinds=WHOLE_HEAD_DIM)
     planc.save_plan(plan, tmp_path / "llama.planc")

@@ -80,6 +80,7 @@ HALVES: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", HALVES)
 def test_half_of_each_width_goes(name: str) -> None:
     plan, smaller = pruned(zoo.build(name), zoo.example_inputs(name))
@@ -87,6 +88,7 @@ def test_half_of_each_width_goes(name: str) -> None:
     assert plan.cost_after.params == sum(p.numel() for p in smaller.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_heads_go_where_they_are_asked_for(name: str) -> None:
     plan, _ = pruned(zoo.build(name), zoo.example_inputs(name), kinds={"heads": 0.5})

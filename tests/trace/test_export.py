@@ -67,6 +67,7 @@ def exported(model: nn.Module, *args: Any, **named: Any) -> torch.export.Exporte
 # -- the differential test ---------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_both_front_ends_find_the_groups_of_small_models(name: str) -> None:
     model, args = build(name)
@@ -81,6 +82,7 @@ def test_both_front_ends_find_the_groups_of_random_programs(seed: int) -> None:
     assert difference(*both(program.model(), program.inputs())) == "", program.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "raft_small"])
 def test_both_front_ends_find_the_groups_of_the_zoo(name: str) -> None:
     recorded, found = both(zoo.unweighted(name).eval(), zoo.example_inputs(name))

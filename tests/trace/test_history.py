@@ -297,6 +297,7 @@ def test_a_plan_does_not_depend_on_runs_before_it(kind: type[Stateful]) -> None:
         assert encode_plan(again) == encode_plan(first)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plan_has_the_same_bytes_after_every_step(kind: type[Stateful], tmp_path: Path) -> None:
     life = Life(kind, tmp_path)
@@ -309,6 +310,7 @@ def test_a_plan_has_the_same_bytes_after_every_step(kind: type[Stateful], tmp_pa
         assert encode_plan(planc.compile(fresh(kind), X, ratio=0.5)) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_steps_does_not_matter(

@@ -151,6 +151,7 @@ def model_of(wrap: Wrap) -> nn.Module:
     return head(lambda self, h: (wrap(self.scores(h)), self.value(h)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*REBUILT, *SEEN])
 def test_scores_stay_whole_in_any_object(name: str) -> None:
     _, smaller, report = pruned(model_of((REBUILT | SEEN)[name]))
@@ -158,6 +159,7 @@ def test_scores_stay_whole_in_any_object(name: str) -> None:
     assert report.error is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*REBUILT, *SEEN])
 def test_an_output_that_is_cut_by_hand_is_found_in_any_object(name: str) -> None:
     model = model_of((REBUILT | SEEN)[name])
@@ -168,6 +170,7 @@ def test_an_output_that_is_cut_by_hand_is_found_in_any_object(name: str) -> None
         difference(outputs, expected, 10.0, "the original")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REBUILT)
 def test_the_rewritten_graph_returns_the_same_object(name: str) -> None:
     _, smaller, report = pruned(model_of(REBUILT[name]), target="graph")
@@ -274,6 +277,7 @@ class Configured(nn.Module):
         return Plain(settings=self.settings, y=self.last(y))
 
 
+@pytest.mark.long
 def test_a_configuration_in_a_result_is_the_models_own() -> None:
     model = Configured().eval()
     _, smaller, report = pruned(model)
@@ -354,6 +358,7 @@ TREES = st.recursive(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(TREES)
 def test_whatever_tensor_a_result_holds_is_an_output(tree: Any) -> None:

@@ -162,6 +162,7 @@ def made(install: Callable[[Net, Store], None], kind: Callable[[], Any]) -> tupl
     return net, store
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("install", INSTALL)
 @pytest.mark.parametrize("kind", [list, dict, set, deque])
 def test_a_shared_store_works_in_the_pruned_model_and_stays_empty_in_the_original(

@@ -66,6 +66,7 @@ def seen_through(model: nn.Module, wrapped: Any, inputs: Any) -> None:
     assert planc.masks.select(wrapped, policy) == planc.masks.select(model, policy)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrap", WRAPPERS)
 def test_a_wrapper_is_seen_through(wrap: Callable[[nn.Module], Any]) -> None:
     model, inputs = build("residual")

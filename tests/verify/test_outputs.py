@@ -188,6 +188,7 @@ class Padded(nn.Module):
         return y
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["module", "graph"])
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_padded_encoders_are_verified_with_the_fast_path_on(depth: int, target: Any) -> None:

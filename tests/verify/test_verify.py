@@ -52,6 +52,7 @@ def refused(plan: Plan, case: Case, smaller: nn.Module) -> bool:
     return False
 
 
+@pytest.mark.long
 @pytest.mark.promise("R8 faults")
 @pytest.mark.parametrize("name", PLANS)
 def test_every_fault_in_a_plan_is_refused(name: str, goal: Goal) -> None:
@@ -72,6 +73,7 @@ def test_every_fault_in_a_plan_is_refused(name: str, goal: Goal) -> None:
     goal.count(tried)
 
 
+@pytest.mark.long
 @pytest.mark.promise("R8 faults")
 @pytest.mark.parametrize("name", RESULTS)
 def test_every_fault_in_a_result_is_refused(name: str, goal: Goal) -> None:
@@ -82,6 +84,7 @@ def test_every_fault_in_a_result_is_refused(name: str, goal: Goal) -> None:
     goal.count(tried)
 
 
+@pytest.mark.long
 @pytest.mark.promise("R8 faults")
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_fault_in_a_graph_is_refused(name: str, goal: Goal) -> None:
@@ -132,6 +135,7 @@ def contents_of_original(model: nn.Module) -> dict[str, Any]:
 # -- what is accepted ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["module", "graph"])
 @pytest.mark.parametrize("name", MODELS)
 def test_what_apply_makes_is_accepted(name: str, target: Any) -> None:

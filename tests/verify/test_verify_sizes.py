@@ -175,6 +175,7 @@ def test_sizes_that_are_refused_are_refused_in_silence(caplog: pytest.LogCapture
     assert not caplog.records
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
 def test_models_of_the_zoo_work_at_other_resolutions(name: str) -> None:
     model, args = zoo.build(name), zoo.example_inputs(name)
