@@ -158,3 +158,17 @@ def test_experts_stay_for_a_router_picks_them_by_position() -> None:
     analysis = planc.analyze(planc.trace(model, (), inputs))
     lines = analysis.explain("model.layers.0.mlp.experts.gate_up_proj", 0)
     assert any("picked by position" in line for line in lines)
+
+
+def test_query_heads_go_apart_from_keys_and_values_where_attention_repeats_these() -> None:
+    config = copy.deepcopy(zoo.build(LLAMA).config)
+    config.num_attention_heads, config.num_key_value_heads = 8, 2
+    config.head_dim, config._attn_implementation = 8, "eager"
+    model, inputs = type(zoo.build(LLAMA))(config).eval(), zoo.example_inputs(LLAMA)
+    plan = planc.compile(model, (), inputs, ratio=0.0, kinds={"query_heads": 0.5})
+    smaller = planc.apply(plan, model)
+    assert planc.verify(plan, model, smaller, (), inputs).graph_error <= 1e-5
+    assert sizes(plan, "query_heads") == {(4, 2)}
+    assert sizes(plan, "heads") == {(2, 2)}
+    assert smaller.config.num_attention_heads == 4
+    assert smaller.config.num_key_value_heads == 2

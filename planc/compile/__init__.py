@@ -151,7 +151,9 @@ def compile(
         keep: a pattern, or several, of parts or groups to keep whole (``"layer4.*"``): their
             outputs, and their inputs on request (``"fc:in"``); see :mod:`planc.policy.patterns`.
         only: patterns of the parts or groups allowed to shrink; all others stay whole.
-        kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``.
+        kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``. Under grouped-query
+            attention "heads" are keys and values with their queries, "query_heads" the queries of
+            each.
         rows: kinds of whole rows under the common ratio or budget, e.g. ``["heads"]``.
         ratios: ratios for parts of the model by patterns, e.g. ``{"layer1.*": 0.2}``.
         remove: units to remove whatever their scores, by a layer, tensor, dimension or group and
