@@ -16,6 +16,7 @@ _FORMATS = ("tests/files/formats", "tests/errors/test_text.py", "tests/modules/t
 _VERIFY = (
     "tests/verify",
     "tests/compile/test_configuration.py",
+    "tests/compile/test_outputs.py",
     "tests/trace/test_data_dependent.py",
     "tests/rules/test_leaf.py",
     "tests/modules/test_kept_inputs.py",

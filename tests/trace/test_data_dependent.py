@@ -308,6 +308,28 @@ def test_a_model_that_has_run_is_proven_as_one_that_has_not() -> None:
     planc.verify(plan, model, result, X)
 
 
+class Selective(Loop):
+    """Keeps what it finds in larger batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.levels is None and len(x) > len(X):
+            self.levels = len(x)
+        return super().forward(x) * (self.levels or 1)
+
+
+def test_state_of_an_earlier_run_counts_where_this_run_would_leave_none() -> None:
+    model = Selective()
+    randomise(model, 0)
+    model(torch.cat([X, X]))
+    plan = planc.compile(model, X, ratio=0.5)
+    planc.verify(plan, model, planc.apply(plan, model, args=X), X)
+    assert model.levels == 2 * len(X)
+
+
 class Prepared(Remembering):
     """Must be called twice: the first call only prepares it."""
 

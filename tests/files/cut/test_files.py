@@ -227,6 +227,9 @@ def test_a_second_plan_makes_a_checkpoint_of_the_composed_one(tmp_path: Path) ->
     assert planc.inspect(tmp_path / "b").plan == planc.compose(first, second)
     with pytest.raises(AlreadyApplied):
         planc.apply_files(first, tmp_path / "a", tmp_path / "c")
+    other = planc.compile(model, args, ratio=0.5, criterion="random", seed=1)
+    with pytest.raises(StalePlan, match="was pruned by another plan, to the same shapes"):
+        planc.apply_files(other, tmp_path / "a", tmp_path / "c")
 
 
 # interruptions
