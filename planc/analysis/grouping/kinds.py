@@ -120,9 +120,8 @@ def _inside_others(
     for slot in facts.slots:
         rows = group[slot.first : slot.first + slot.count]
         found = rows if slot.rows is None else rows[slot.rows[slot.rows > 0] - 1]
-        for g, count in zip(
-            *map(np.ndarray.tolist, np.unique(found, return_counts=True)), strict=True
-        ):
+        groups, counts = np.unique(found, return_counts=True)
+        for g, count in zip(groups.tolist(), counts.tolist(), strict=True):
             if g in heads:
                 covered[g][slot.tensor, slot.dim] = (
                     covered[g].get((slot.tensor, slot.dim), 0) + count
