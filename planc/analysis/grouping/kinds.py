@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -116,21 +117,16 @@ def _inside_others(
 
     The outer heads cover the same indices of the same dimensions, and others.
     """
-    covered: dict[int, dict[tuple[int, int], int]] = {g: {} for g in heads}
+    if len(heads) < 2:
+        return frozenset()
+    covered: dict[int, Counter[tuple[int, int]]] = {g: Counter() for g in heads}
     for slot in facts.slots:
         rows = group[slot.first : slot.first + slot.count]
         found = rows if slot.rows is None else rows[slot.rows[slot.rows > 0] - 1]
         groups, counts = np.unique(found, return_counts=True)
         for g, count in zip(groups.tolist(), counts.tolist(), strict=True):
             if g in heads:
-                covered[g][slot.tensor, slot.dim] = (
-                    covered[g].get((slot.tensor, slot.dim), 0) + count
-                )
-
-    def inside(inner: dict[tuple[int, int], int], outer: dict[tuple[int, int], int]) -> bool:
-        within = all(count <= outer.get(place, 0) for place, count in inner.items())
-        return within and sum(inner.values()) < sum(outer.values())
-
+                covered[g][slot.tensor, slot.dim] += count
     by_place: dict[tuple[int, int], list[int]] = {}
     for g, places in covered.items():
         for place in places:
@@ -139,7 +135,7 @@ def _inside_others(
         g
         for together in by_place.values()
         for g in together
-        if any(inside(covered[g], covered[other]) for other in together)
+        if any(covered[g] < covered[other] for other in together)
     )
 
 
