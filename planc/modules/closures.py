@@ -12,8 +12,8 @@ import dis
 import functools
 import operator
 import types
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -23,12 +23,16 @@ Memo = dict[int, Any]
 CACHED: type = type(functools.lru_cache(len))
 _FIXED = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType, torch.dtype)
 _SCALARS = (int, float, complex, str, bytes, type(None), torch.device, *_FIXED)
+_EMPTIES = frozenset({bool, OrderedDict, dict, list, tuple, set, type(None)})
+_UNBOUND = frozenset({torch.Tensor, nn.Parameter, int, float, bool, str, type(None)})
 _DEPTH = 6  # levels of nested objects searched for tensors
 
 
 def attribute_values(module: nn.Module) -> Iterator[Any]:
     """The attributes of a module, without scalars, empty containers and submodules."""
     for name, value in vars(module).items():
+        if type(value) in _EMPTIES and not value:
+            continue
         empty = isinstance(value, dict | list | tuple | set) and not value
         if name != "_modules" and not empty and not isinstance(value, _SCALARS):
             yield value
@@ -103,16 +107,17 @@ class Bindings:
         self._in_use: set[int] = set()  # copies with a reference to them
         self._seen: set[int] = set()
 
-    def bind(self, copied: nn.Module) -> None:
-        """Replace the functions held by ``copied`` and by the objects of the copy."""
-        for module in copied.modules():
+    def bind(self, modules: Collection[nn.Module]) -> None:
+        """Replace the functions held by the modules and other objects of the copy."""
+        for module in modules:
             self._attributes(module)
         self._in_hooks = True
-        for module in copied.modules():
+        for module in modules:
             for name, value in vars(module).items():
                 if is_hooks(name, value):
                     self._renew(value, value.items())
-        for tensor in (*copied.parameters(), *copied.buffers()):
+        held = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))
+        for tensor in {id(tensor): tensor for tensor in held if tensor is not None}.values():
             for hooks in filter(None, tensor_hooks(tensor)):
                 self._renew(hooks, hooks.items())
 
@@ -120,6 +125,8 @@ class Bindings:
         """``value``, an object of the copy, bound to the functions of the copy; containers change
         in place.
         """
+        if type(value) in _UNBOUND:
+            return value
         if isinstance(value, types.FunctionType):
             return self._function(value)
         if isinstance(value, types.MethodType):
@@ -150,12 +157,11 @@ class Bindings:
             self._attributes(value)
 
     def _attributes(self, holder: Any) -> None:
-        attributes = vars(holder)
+        attributes, is_module = vars(holder), isinstance(holder, nn.Module)
         for name, value in list(attributes.items()):
-            if (
-                not (isinstance(holder, nn.Module) and is_hooks(name, value))
-                and (new := self.bound(value)) is not value
-            ):
+            if type(value) in _UNBOUND or (is_module and is_hooks(name, value)):
+                continue
+            if (new := self.bound(value)) is not value:
                 attributes[name] = new
 
     def _renew(self, holder: Any, items: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from planc.modules.closures import Bindings, Memo, attribute_values, inner_tensors, is_hooks
+from planc.modules.deep import deep_copy
 from planc.modules.forgetting import forget_properties
 from planc.modules.hooks import compute_again
 
@@ -28,19 +28,21 @@ def clone(
     alone; otherwise the copy goes on to write to these.
     """
     memo: Memo = {}
-    for module in model.modules():
+    modules = dict(model.named_modules())
+    for module in modules.values():
         for value in attribute_values(module):
             for tensor in inner_tensors(value):
                 if id(tensor) not in memo:
                     memo[id(tensor)] = replace(tensor)
-    copied: nn.Module = copy.deepcopy(model, memo)
+    copied: nn.Module = deep_copy(model, memo)
     copies = dict(copied.named_modules())
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         if copies.get(path, module) is not module:
             _complete(module, copies[path], memo)
-    forget_properties(copied)
-    compute_again(model, copied)
-    Bindings(memo, replace, apart).bind(copied)
+    forget_properties(copies.values())
+    if any(module._forward_pre_hooks for module in copies.values()):
+        compute_again(model, copied)
+    Bindings(memo, replace, apart).bind(copies.values())
     return copied
 
 
@@ -62,11 +64,11 @@ def _complete(old: nn.Module, new: nn.Module, memo: Memo) -> None:
     for name, value in vars(old).items():
         hooks = is_hooks(name, value) and value
         if (hooks and not vars(new).get(name)) or (whole and name not in vars(new)):
-            vars(new)[name] = copy.deepcopy(value, memo)
+            vars(new)[name] = deep_copy(value, memo)
 
 
 def _complete_part(mine: dict[str, Any], others: dict[str, Any], memo: Memo) -> None:
-    found = {name: copy.deepcopy(value, memo) for name, value in others.items()}
+    found = {name: deep_copy(value, memo) for name, value in others.items()}
     if list(mine) != list(found) or any(mine[name] is not found[name] for name in mine):
         mine.clear()
         mine.update(found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dis
 import types
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -114,10 +114,10 @@ def left_by_runs(module: nn.Module, reach: Reach) -> Iterator[tuple[str, Any]]:
             yield name, first
 
 
-def forget_properties(model: nn.Module) -> None:
+def forget_properties(modules: Iterable[nn.Module]) -> None:
     """Drop the values of cached properties; they are computed again on access."""
-    for module in model.modules():
-        for name in [name for name in vars(module) if is_cached(module, name)]:
+    for module in modules:
+        for name in [name for name in vars(module).keys() - _OWN if is_cached(module, name)]:
             del vars(module)[name]
 
 

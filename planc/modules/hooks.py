@@ -156,11 +156,16 @@ class Masked:
 
 def masked_tensors(model: nn.Module) -> tuple[Masked, ...]:
     """All tensors of ``model`` computed by hooks of torch.nn.utils.prune."""
-    refreshed = _refreshed(model)
+    found = [
+        (path, module, hook)
+        for path, module in model.named_modules()
+        if module._forward_pre_hooks
+        for hook in _hooks(module, BasePruningMethod)
+    ]
+    refreshed = _refreshed(model) if found else set()
     return tuple(
         Masked(path, module, hook._tensor_name, hook, path in refreshed)
-        for path, module in model.named_modules()
-        for hook in _hooks(module, BasePruningMethod)
+        for path, module, hook in found
     )
 
 
@@ -179,8 +184,9 @@ def compute_again(model: nn.Module, copied: nn.Module) -> None:
         if copy.shape != value.shape or old.up_to_date:
             vars(new.module)[new.name] = value
     for module in copied.modules():
-        for hook in _hooks(module, WeightNorm, SpectralNorm):
-            _norm_again(module, hook)
+        if module._forward_pre_hooks:
+            for hook in _hooks(module, WeightNorm, SpectralNorm):
+                _norm_again(module, hook)
 
 
 def _norm_again(module: nn.Module, hook: WeightNorm | SpectralNorm) -> None:
