@@ -17,7 +17,6 @@ def finish(
     plan: Plan,
     output: Path | None,
     model: Sequence[str] = (),
-    latency_table: Path | None = None,
     budgets: Mapping[str, float | None] | None = None,
     told: bool = False,
 ) -> None:
@@ -26,17 +25,13 @@ def finish(
     Args:
         output: the plan file; None to write nothing.
         model: the words that name the model and its weights again; none if more is needed.
-        latency_table: measured times, for the latency before and after.
         budgets: the limits that were asked for, for remarks on them.
         told: a warning has said why nothing is removed, where that is so.
     """
     import planc
     from planc.plan.review.remarks import remarks
-    from planc.plan.review.summary import latency_text
 
     say(plan.summary())
-    if latency_table is not None:
-        say(latency_text(plan, planc.load_latency(latency_table)))
     for remark in remarks(plan, budgets or {}):
         note(f"planc: note: {remark}")
     if plan.groups and not told and not any(group.removed for group in plan.groups):

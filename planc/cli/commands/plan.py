@@ -170,7 +170,9 @@ def plan(
         raise click.UsageError(f"--{other} and --from-history: the history says what goes")
     check_writable(output)
     import planc
+    from planc.plan.review.summary import timed
 
+    measured = None if latency_table is None else planc.load_latency(latency_table)
     if model is None and from_json is not None:
         result = _plan_in(from_json)
     elif model is not None and from_json is not None:
@@ -182,7 +184,6 @@ def plan(
         stored = given.stored(model, built) if meta else None
         state = built.state_dict() if remove or keep_units else {}
         ranks = {name: tensor.dim() for name, tensor in state.items()}
-        measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             chosen = {name: options[name] for name in ("target", "strict")}
             if from_masks is not None:
@@ -210,13 +211,14 @@ def plan(
         if from_masks is not None:
             note(str(found))
         result = named_origin(result, given, model)
+    if result.latency is None:  # of a plan that was not compiled
+        result = timed(result, measured)
     bounds = ("keep", "only", "cap", "equal")  # where these keep all, a warning has said so
     bounded = any(options[name] for name in bounds) or options["floor"] * options["round_to"] > 1
     finish(
         result,
         output,
         () if model is None else given.words(model),
-        latency_table,
         {name: options[name] for name in _AMOUNTS},
         told=bounded,
     )
