@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planc.cli.terminal import note, say
+from planc.cli.terminal import note, print_json, say
 
 if TYPE_CHECKING:
     from planc.plan.plan import Plan
@@ -19,6 +19,7 @@ def finish(
     model: Sequence[str] = (),
     budgets: Mapping[str, float | None] | None = None,
     told: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Print what a plan does, write it, and name the commands that review and apply it.
 
@@ -27,11 +28,16 @@ def finish(
         model: the words that name the model and its weights again; none if more is needed.
         budgets: the limits that were asked for, for remarks on them.
         told: a warning has said why nothing is removed, where that is so.
+        as_json: print the whole plan as JSON, as planc show does.
     """
     import planc
+    from planc.cli.report.plain import plan_json
     from planc.plan.review.remarks import remarks
 
-    say(plan.summary())
+    if as_json:
+        print_json(plan_json(plan))
+    else:
+        say(plan.summary())
     for remark in remarks(plan, budgets or {}):
         note(f"planc: note: {remark}")
     if plan.groups and not told and not any(group.removed for group in plan.groups):

@@ -16,8 +16,7 @@ from torch import nn
 import planc
 from planc.compile.schedule import Schedule, Step, next_step
 from planc.errors import InfeasibleBudget, PolicyError, StalePlan
-from planc.plan.plan import Cost
-from planc.plan.plan import Latency
+from planc.plan.plan import Cost, Latency
 from planc.policy.latency.carried import Carried
 from tests.policy.latency.test_latency import macs
 from tests.support.small import build

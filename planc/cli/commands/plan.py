@@ -16,6 +16,7 @@ from planc.cli.options import (
     FILE,
     RANKINGS,
     budget_options,
+    json_option,
     name_options,
     output_option,
     proportion,
@@ -137,6 +138,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     help="Read what Torch-Pruning's pruning_history() returned, as JSON, instead of scoring.",
 )
 @output_option("The plan file; without it, only the summary.")
+@json_option
 def plan(
     model: str | None,
     given: Given,
@@ -152,6 +154,7 @@ def plan(
     remove: tuple[str, ...],
     keep_units: tuple[str, ...],
     outputs: tuple[str, ...],
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Compile a plan for MODEL, sum it up, and save it.
@@ -221,6 +224,7 @@ def plan(
         () if model is None else given.words(model),
         {name: options[name] for name in _AMOUNTS},
         told=bounded,
+        as_json=as_json,
     )
 
 
