@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import re
 import shlex
@@ -150,11 +151,24 @@ def test_the_commands_of_the_landing_page_print_their_output(
             assert agree(shown(output), shown(found)), f"{command}\n{found}"
 
 
+@pytest.mark.long  # trains
 def test_the_lines_of_the_landing_page_run(directory: Path, names: dict[str, Any]) -> None:
-    torch.save(Net().state_dict(), "net.pt")
     execute(README, names)
-    assert type(names["deployed"]) is Net
-    assert names["deployed"].conv1.out_channels < 64
+    deployed, accuracy = names["deployed"], names["accuracy"]
+    assert type(deployed) is names["Net"]
+    assert deployed.conv1.out_channels < 32
+    assert accuracy(deployed) == accuracy(names["smaller"]) > 0.95
+
+
+@pytest.mark.long  # trains
+def test_the_second_minute_ends_with_the_accuracy_of_the_example(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, output = (text for mark, _, text in blocks(README) if mark == "digits")
+    module = importlib.import_module(command.split()[-1].removesuffix(".py").replace("/", "."))
+    module.main()
+    found = [re.sub(r"\d+\.\d%", "N%", text) for text in (output, capsys.readouterr().out)]
+    assert found[0] == found[1]
 
 
 def test_the_picture_is_drawn_from_the_plan() -> None:

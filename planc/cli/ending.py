@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planc.cli.terminal import note, say
+from planc.cli.terminal import note, print_json, say
 
 if TYPE_CHECKING:
     from planc.plan.plan import Plan
@@ -17,26 +17,27 @@ def finish(
     plan: Plan,
     output: Path | None,
     model: Sequence[str] = (),
-    latency_table: Path | None = None,
     budgets: Mapping[str, float | None] | None = None,
     told: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Print what a plan does, write it, and name the commands that review and apply it.
 
     Args:
         output: the plan file; None to write nothing.
         model: the words that name the model and its weights again; none if more is needed.
-        latency_table: measured times, for the latency before and after.
         budgets: the limits that were asked for, for remarks on them.
         told: a warning has said why nothing is removed, where that is so.
+        as_json: print the whole plan as JSON, as planc show does.
     """
     import planc
+    from planc.cli.report.plain import plan_json
     from planc.plan.review.remarks import remarks
-    from planc.plan.review.summary import latency_text
 
-    say(plan.summary())
-    if latency_table is not None:
-        say(latency_text(plan, planc.load_latency(latency_table)))
+    if as_json:
+        print_json(plan_json(plan))
+    else:
+        say(plan.summary())
     for remark in remarks(plan, budgets or {}):
         note(f"planc: note: {remark}")
     if plan.groups and not told and not any(group.removed for group in plan.groups):

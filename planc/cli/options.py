@@ -251,7 +251,7 @@ def n_of_m(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
     return int(n), int(m)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def table_option(command: Command) -> Command:

@@ -29,6 +29,7 @@ from planc.plan.arguments import (
 )
 from planc.plan.latency import Prediction
 from planc.plan.plan import Plan
+from planc.plan.review.summary import with_latency
 from planc.policy import (
     Budget,
     Capped,
@@ -132,7 +133,8 @@ def compile(
         macs, params, bytes: budgets instead of a ratio, each a figure (an ``int``) or a share of
             the original's cost (a ``float`` up to 1): as much is kept as all of them allow.
         latency: a further budget, in nanoseconds or as a share, by ``latency_table``.
-        latency_table: the table of the model (:func:`planc.measure_latency`).
+        latency_table: the table of the model (:func:`planc.measure_latency`); the plan records the
+            latency before and after.
         machine: the machine the table was measured on, if the plan is made on another.
         criterion: a name ("l2", "l1", "random", "taylor", ...) or a function (see
             :mod:`planc.criteria`).
@@ -180,12 +182,11 @@ def compile(
     """
     budget = Budget(macs, params, bytes, latency, latency_table)
     limited = budget != Budget(table=latency_table)
-    if latency is not None and latency_table is not None:
+    if latency_table is not None:
         check_machine(latency_table, machine)
-    elif latency_table is not None or machine is not None:
+    elif machine is not None and latency_table is None:
         raise PolicyError(
-            f"{'machine' if latency_table is None else 'latency_table'} is given, but no latency "
-            "that it bounds: say how much of it may stay, as latency=0.5"
+            f"machine={machine!r} is given, but no latency_table: give the table measured there"
         )
     if limited and ratio is not None:
         raise PolicyError(
@@ -232,7 +233,10 @@ def compile(
         chosen_units = remove or {}, keep_units or {}
         decisions = decided(analysis, *chosen_units) if any(chosen_units) else None
         limit = budget if limited else None
-        return select(analysis, found, chosen, target, seed, limit, decisions, keep_scores=scores)
+        plan = select(analysis, found, chosen, target, seed, limit, decisions, keep_scores=scores)
+        if limited or latency_table is None:
+            return plan
+        return with_latency(plan, latency_table.prediction(analysis), latency_table.machine)
 
     while True:  # a plan lists the outputs that shrink, and is made for these alone
         plan = compiled(free)

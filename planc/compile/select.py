@@ -20,6 +20,7 @@ from planc.errors import PolicyError
 from planc.plan import fingerprint
 from planc.plan.arguments import a_flag, function_of, instance, optional, options, takes
 from planc.plan.plan import Fingerprints, Plan, Provenance
+from planc.plan.review.summary import with_latency
 from planc.plan.specification import features
 from planc.policy.budget import Budget, within
 from planc.policy.closure import closed
@@ -97,6 +98,8 @@ def select(
         texts,
     )
     plan = _written(analysis, gone, target, provenance)
+    if budget is not None and budget.table is not None:
+        plan = with_latency(plan, budget.table.prediction(analysis), budget.table.machine)
     return with_scores(plan, scores) if keep_scores else plan
 
 

@@ -35,6 +35,7 @@ from planc.plan.plan import (
     CLASS,
     AttributeChange,
     Cut,
+    Latency,
     ModuleSpec,
     OutputChange,
     Plan,
@@ -90,10 +91,18 @@ def compose(first: Plan, second: Plan) -> Plan:
         outputs=_outputs(first.outputs, second.outputs),
         provenance=first.provenance + second.provenance,
         cost_after=second.cost_after,
+        latency=_latency(first.latency, second.latency),
         shapes=second.shapes,
     )
     _check_cuts(first, second, composed, origin)
     return composed if first.target == "module" else _of_the_original(composed)
+
+
+def _latency(first: Latency | None, second: Latency | None) -> Latency | None:
+    """The latency before the first plan and after the second; None unless on one machine."""
+    if first is None or second is None or first.machine != second.machine:
+        return None
+    return replace(second, before=first.before)
 
 
 def _of_the_original(composed: Plan) -> Plan:

@@ -13,10 +13,11 @@ from planc.plan.arguments import a_plan, takes
 from planc.plan.fingerprint import canonical, first_difference, shared
 from planc.plan.maskdiff import MaskPlanDiff, diff_masks, plain
 from planc.plan.masks import MaskPlan
-from planc.plan.plan import Cost, Plan, PlanGroup, Provenance
+from planc.plan.plan import Cost, Latency, Plan, PlanGroup, Provenance
 from planc.plan.review.scores import rank_correlation
 
-_SHOWN = {"source", "groups", "attributes", "target", "provenance", "cost_before", "cost_after"}
+_COSTS = ("cost_before", "cost_after", "latency")
+_SHOWN = {"source", "groups", "attributes", "target", "provenance", *_COSTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class PlanDiff:
     provenance: tuple[tuple[Provenance, ...], tuple[Provenance, ...]] | None
     cost_before: tuple[Cost, Cost]
     cost_after: tuple[Cost, Cost]
+    latency: tuple[Latency | None, Latency | None]
     others: tuple[str, ...]
 
     @property
@@ -81,8 +83,8 @@ class PlanDiff:
         return self.source is None
 
     def __bool__(self) -> bool:
-        costs_differ = any(a != b for a, b in (self.cost_before, self.cost_after))
-        others = (f.name for f in fields(self) if f.name not in ("cost_before", "cost_after"))
+        costs_differ = any(a != b for a, b in (getattr(self, name) for name in _COSTS))
+        others = (f.name for f in fields(self) if f.name not in _COSTS)
         return costs_differ or any(getattr(self, name) for name in others)
 
     def to_json(self) -> dict[str, Any]:
@@ -150,6 +152,7 @@ def diff(plan_a: Plan | MaskPlan, plan_b: Plan | MaskPlan) -> PlanDiff | MaskPla
         provenance=_pair(plan_a.provenance, plan_b.provenance),
         cost_before=(plan_a.cost_before, plan_b.cost_before),
         cost_after=(plan_a.cost_after, plan_b.cost_after),
+        latency=(plan_a.latency, plan_b.latency),
         others=_others(plan_a, plan_b),
     )
 

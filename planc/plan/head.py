@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from planc.errors.text import escaped
-from planc.plan.review.figures import figure, share
+from planc.plan.review.figures import duration, figure, share
 
 if TYPE_CHECKING:
     from planc.plan.plan import Plan
@@ -49,6 +49,10 @@ def _size(number: int, like: int | None = None) -> str:
     return f"{figure(number, like)}B" if number >= 1000 else f"{number} B"
 
 
+def _time(nanoseconds: int, like: int | None = None) -> str:
+    return duration(nanoseconds)
+
+
 def change(before: int, after: int) -> str:
     """Format a change in percent, such as ``−73 %``; a dash where nothing changes."""
     return "–" if before == after or not before else share(before, after)
@@ -76,6 +80,10 @@ def head_html(*plans: Plan) -> str:
         ("MACs of the example run", [(a.macs, b.macs) for a, b in costs], figure),
         ("size of the parameters", [(a.bytes, b.bytes) for a, b in costs], _size),
     ]
+    times = [plan.latency for plan in plans if plan.latency is not None]
+    if len(times) == len(plans):
+        machine = " and ".join(dict.fromkeys(time.machine for time in times))
+        blocks.append((f"latency on {machine}", [(t.before, t.after) for t in times], _time))
     return f'<div class="planc-head">{"".join(_block(*block) for block in blocks)}</div>'
 
 
@@ -91,7 +99,7 @@ def _units(plan: Plan) -> tuple[int, int]:
 
 def _block(name: str, sides: Sequence[tuple[int, int]], shown: Shown) -> str:
     """A figure before and after: one large line, or a line for each plan."""
-    title = f'<p class="name">{escape(name[:1].upper() + name[1:])}</p>'
+    title = f'<p class="name">{escape(escaped(name[:1].upper() + name[1:]))}</p>'
     if len(sides) == 1:
         before, after = sides[0]
         exact = f' title="{before:,} to {after:,}"'

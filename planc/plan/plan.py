@@ -1,7 +1,7 @@
 """The plan: all removals as one immutable value, the only input of ``apply`` beside the model.
 
-Everything here is plain frozen data. ``provenance``, ``outputs``, the costs, and ``mixing``,
-``kind`` and ``scores`` of groups exist for people and never influence ``apply``.
+Everything here is plain frozen data. ``provenance``, ``outputs``, the costs and the latency, and
+``mixing``, ``kind`` and ``scores`` of groups exist for people and never influence ``apply``.
 """
 
 from __future__ import annotations
@@ -97,6 +97,15 @@ class Cost:
     macs: Natural
     params: Natural
     bytes: Natural
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Nanoseconds of a run before and after, as predicted for a machine by a latency table."""
+
+    after: Natural
+    before: Natural
+    machine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +209,7 @@ class Plan:
     constraints: tuple[WidthConstraint, ...] = ()
     requires: tuple[str, ...] = ()
     outputs: tuple[OutputChange, ...] = ()  # those that shrink, for consumers
+    latency: Latency | None = None  # where a table was given
 
     @property
     def fingerprint(self) -> str:

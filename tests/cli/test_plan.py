@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -84,16 +85,30 @@ def test_odd_plans_get_a_note(
     assert said in "".join(notes)
 
 
-def test_latency_is_shown_where_a_table_was_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_latency_is_in_the_plan_and_on_every_screen(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["measure", *PLAN[1:], "-o", "a.latency"]) == 0
-    given = ("--macs", "50%", "--latency", "100%", "--latency-table", "a.latency")
-    output, _ = ended(capsys, *given, "-o", "a.planc")
-    assert re.match(r"latency [\d.]+ [µm]s → [\d.]+ [µm]s \(", output[-1])
-    assert run(["show", "a.planc", "--latency-table", "a.latency", "--width", "400"]) == 0
-    assert output[-1] in capsys.readouterr().out
-    ended(capsys, "--ratio", "25%", "-o", "b.planc")
-    assert run(["diff", "a.planc", "b.planc", "--latency-table", "a.latency"]) == 1
-    assert re.search(r"^latency +[\d.]+ .s \(", capsys.readouterr().out, re.MULTILINE)
+    capsys.readouterr()
+    for name, amounts in (("a", ("--macs", "50%", "--latency", "100%")), ("b", ("--ratio", "25%"))):
+        output, _ = ended(capsys, *amounts, "--latency-table", "a.latency", "-o", f"{name}.planc")
+        (line,) = (text for text in output if text.startswith("latency"))
+        assert re.fullmatch(r"latency [\d.]+ [µm]s → [\d.]+ [µm]s \(.\d+ %\) on .+", line)
+        assert run(["show", f"{name}.planc", "--width", "400"]) == 0
+        assert line in capsys.readouterr().out
+        assert run(["report", f"{name}.planc"]) == 0
+        page = Path(f"{name}.html").read_text()
+        assert line.partition(" on ")[0] in page
+        assert f"Latency on {line.partition(' on ')[2]}" in page
+    ended(capsys, "--ratio", "25%", "-o", "c.planc")
+    for other, shown in (("b.planc", r"[\d.]+ .s \("), ("c.planc", "unknown")):
+        assert run(["diff", "a.planc", other, "--stat"]) == 1
+        assert re.search(rf"latency [\d.]+ .s \(.*→ {shown}", capsys.readouterr().out)
+    assert run(["diff", "b.planc", "c.planc"]) == 1  # by latency alone
+    assert run(["diff", "b.planc", "c.planc", "--latency-table", "a.latency"]) == 0
+    capsys.readouterr()
+    assert run(["show", "c.planc", "--latency-table", "a.latency", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["latency"]
+    assert 0 < found["after"] < found["before"]
+    assert f"on {found['machine']}" in line
 
 
 def test_shares_are_written_alike_in_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -252,7 +252,7 @@ WRONG = """
 1 PLAN --macs 0
 1 PLAN --latency -5ms --latency-table a.latency
 1 PLAN --latency 0.5
-1 PLAN --latency-table a.latency
+1 PLAN --latency-table a.planc
 1 PLAN --machine abacus
 2 PLAN --ratio 1
 2 PLAN --ratio half

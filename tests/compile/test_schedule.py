@@ -16,7 +16,7 @@ from torch import nn
 import planc
 from planc.compile.schedule import Schedule, Step, next_step
 from planc.errors import InfeasibleBudget, PolicyError, StalePlan
-from planc.plan.plan import Cost
+from planc.plan.plan import Cost, Latency
 from planc.policy.latency.carried import Carried
 from tests.policy.latency.test_latency import macs
 from tests.support.small import build
@@ -73,6 +73,7 @@ def test_one_latency_table_serves_all_steps(name: str) -> None:
         limit = schedule.figures(step.total.cost_before, full)[step.number - 1]["latency"]
         assert predict(kept) <= limit
         assert f"latency={limit}" in step.plan.provenance[0].policy
+        assert step.total.latency == Latency(predict(kept), full, table.machine)
     assert len(steps) > 1  # small models come down in large steps, and may pass a budget
     smallest = planc.apply(steps[-1].total, model)
     planc.verify(steps[-1].total, model, smallest, inputs)

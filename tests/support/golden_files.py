@@ -29,6 +29,7 @@ from planc.files.formats.envelope import seal, unseal
 from planc.files.formats.masks import KIND as MASK
 from planc.files.formats.masks import encode_masks
 from planc.plan.masks import MaskPlan
+from planc.plan.plan import Latency
 from tests.crash.test_crash import Net
 from tests.files.cut.test_files import PLAN, mlp_plan, sharded
 from tests.fuzz.test_plans import small_plan
@@ -48,6 +49,7 @@ def plans() -> dict[str, planc.Plan]:
     """Valid plans: hand-made ones, and those of small models."""
     found = {"example": example_plan(), "small": small_plan(), "mlp": mlp_plan()}
     found["full"] = full_plan()
+    found["timed"] = full_plan().replace(latency=Latency(700, 1_000, "abacus"))
     for name in MODELS:
         model, args = small.build(name)
         found[name] = planc.compile(model, args, ratio=0.5, scores=name == "residual")
@@ -97,6 +99,9 @@ def malformed() -> dict[str, bytes]:
         "large-output": with_body(edited(outputs__0__size=1 << 40)),
         "short-digest": with_body(edited(provenance__0__weights=bytes(31))),
         "origin": with_body(edited(provenance__0__origin="disk")),
+        "latency-without-machine": with_body(
+            lambda plan: dict(sorted({**plan, "latency": {"after": 1, "before": 2}}.items()))
+        ),
         "hidden-decision": with_body(edited(provenance__0__decisions=["keep \u202e"])),
         "truncated-prefix": file[:30],
         "truncated-body": file[:-1],

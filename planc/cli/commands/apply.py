@@ -6,16 +6,16 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from planc.cli import options
 from planc.cli.models import MODEL, Given, model_options
-from planc.cli.options import FILE, weights_output_option
-from planc.cli.terminal import check_writable, note, status
+from planc.cli.options import FILE, json_option, weights_output_option
+from planc.cli.terminal import check_writable, note, print_json, status
 from planc.errors import PlancError, PlancWarning
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from planc.plan.plan import Plan
 
 _MIB = 1 << 20
+_Done = dict[str, Any]
+"""What was done, as plain data."""
 
 
 @click.command()
@@ -50,6 +52,7 @@ _MIB = 1 << 20
     show_default="cores, 8 at most; 1 in a job",
     help="Processes that cut shards at the same time.",
 )
+@json_option
 def apply(
     plan_file: Path,
     model: str | None,
@@ -59,6 +62,7 @@ def apply(
     keep_removed: Path | None,
     workers: int | None,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Apply PLAN to weights; write the smaller ones as safetensors. A mask plan makes zeros.
 
@@ -87,20 +91,23 @@ def apply(
         ranks.agree(lambda: check_writable(output, directories=True))
         loaded = ranks.agree(lambda: load_any(plan_file, sha256=sha256))
         files = _Files(source, output, keep_removed, overwrite, given.trust_pickle, ranks)
-        if isinstance(loaded, MaskPlan):
-            if model is not None or given.trust_pickle or ranks.size > 1:
-                raise click.UsageError(
-                    f"{plan_file} is a mask plan: it applies to the safetensors of --weights, in "
-                    "one process; leave MODEL and --trust-pickle out"
-                )
-            with status(f"applying {plan_file}"):
-                files.mask(loaded)
-            return
-        if not isinstance(loaded, Plan):
+        given_more = model is not None or given.trust_pickle or ranks.size > 1
+        if isinstance(loaded, MaskPlan) and given_more:
+            raise click.UsageError(
+                f"{plan_file} is a mask plan: it applies to the safetensors of --weights, in one "
+                "process; leave MODEL and --trust-pickle out"
+            )
+        if not isinstance(loaded, Plan | MaskPlan):
             raise PlancError(f"{plan_file} is a latency table: it applies to nothing; name a plan")
         with status(f"applying {plan_file}"):
-            if model is None or not _save_module(loaded, model, given, files):
-                files.cut(loaded, workers)
+            if isinstance(loaded, MaskPlan):
+                done = files.mask(loaded)
+            elif model is None:
+                done = files.cut(loaded, workers)
+            else:
+                done = _save_module(loaded, model, given, files) or files.cut(loaded, workers)
+        if as_json and ranks.first:
+            print_json({"output": str(output), **done})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ class _Files:
     trust_pickle: bool
     ranks: Ranks
 
-    def mask(self, plan: MaskPlan) -> None:
+    def mask(self, plan: MaskPlan) -> _Done:
         from planc.files.cut.masking import mask_files
 
         assert self.source is not None
@@ -126,8 +133,9 @@ class _Files:
             overwrite=self.overwrite,
         )
         note(f"wrote {self.output}: {count:,} elements are zero now")
+        return {"zeros": count}
 
-    def cut(self, plan: Plan, workers: int | None) -> None:
+    def cut(self, plan: Plan, workers: int | None) -> _Done:
         import planc
 
         assert self.source is not None
@@ -144,10 +152,11 @@ class _Files:
         )
         if self.ranks.first:
             _report(done, self.output)
+        return asdict(done)
 
 
-def _save_module(plan: Plan, model: str, given: Given, files: _Files) -> bool:
-    """Validate the smaller module; save it unless its weights can be cut from their files."""
+def _save_module(plan: Plan, model: str, given: Given, files: _Files) -> _Done | None:
+    """Validate the smaller module; save it, or return None if its weights are cut from files."""
     import planc
 
     built = given.build(model)
@@ -158,7 +167,7 @@ def _save_module(plan: Plan, model: str, given: Given, files: _Files) -> bool:
             warnings.simplefilter("ignore", PlancWarning)  # it is said of the files
         smaller = planc.apply(plan, built)
     if from_files:
-        return False
+        return None
     if files.keep_removed is not None:
         raise PlancError(
             "--keep-removed keeps values of weights under the model's own names, for a plan with "
@@ -167,7 +176,7 @@ def _save_module(plan: Plan, model: str, given: Given, files: _Files) -> bool:
     planc.save(files.output, smaller, plan, overwrite=files.overwrite)
     before, after = plan.cost_before.params, plan.cost_after.params
     note(f"wrote {files.output}: {before:,} parameters became {after:,}")
-    return True
+    return {"parameters": {"before": before, "after": after}}
 
 
 @contextmanager

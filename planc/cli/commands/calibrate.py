@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from planc.cli.models import MODEL, Given, model_options, on_device
-from planc.cli.options import CALIBRATED, FILE
-from planc.cli.terminal import check_writable, note, status
+from planc.cli.options import CALIBRATED, FILE, json_option
+from planc.cli.terminal import check_writable, note, print_json, status
 
 
 @click.command()
@@ -41,6 +41,7 @@ from planc.cli.terminal import check_writable, note, status
 @click.option(
     "-o", "--output", type=FILE, metavar="FILE", required=True, help="The file of statistics."
 )
+@json_option
 def calibrate(
     model: str,
     given: Given,
@@ -50,6 +51,7 @@ def calibrate(
     batches: int | None,
     device: str,
     output: Path,
+    as_json: bool,
 ) -> None:
     """Collect the statistics of MODEL on your data, for planc plan --statistics.
 
@@ -68,6 +70,9 @@ def calibrate(
         collected = planc.calibrate(built, moved, list(criteria), find_loss(loss))
     planc.save_statistics(collected, output)
     wanted = f"planc plan {model} --criterion {criteria[0]} --statistics {output}"
+    if as_json:
+        quantities = list(collected.quantities)
+        print_json({"output": str(output), "batches": collected.batches, "quantities": quantities})
     note(f"wrote {output}: statistics of {collected.batches} batches; {wanted} reads them")
 
 

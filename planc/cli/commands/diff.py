@@ -85,18 +85,22 @@ def _compared(files: tuple[Path, ...], names: tuple[str, str], form: _Form) -> t
     from planc.cli.report.difference import Pair, diff_screen
     from planc.cli.report.masks import masks_diff_screen
     from planc.plan.maskdiff import MaskPlanDiff
+    from planc.plan.plan import Plan
+    from planc.plan.review.summary import timed
 
     absent = [name for file, name in zip(files, names, strict=True) if str(file) == os.devnull]
     if absent:  # git's name for a file that one side does not have
         return _alone(next(file for file in files if str(file) != os.devnull), absent[0]), True
     left, right = map(_plan, files)
+    if form.latency_table is not None and isinstance(left, Plan) and isinstance(right, Plan):
+        table = planc.load_latency(form.latency_table)
+        left, right = timed(left, table), timed(right, table)
     found = planc.diff(left, right)
     if form.as_json:
         return {"a": names[0], "b": names[1], **found.to_json()}, bool(found)
     if isinstance(found, MaskPlanDiff):
         return masks_diff_screen(found, names, form.columns, form.full), bool(found)
-    timed = None if form.latency_table is None else planc.load_latency(form.latency_table)
-    pair = Pair(left, right, names, found, timed)
+    pair = Pair(left, right, names, found)
     return diff_screen(pair, form.columns, form.full, form.stat), bool(found)
 
 

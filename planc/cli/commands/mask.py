@@ -10,6 +10,7 @@ import click
 from planc.cli.models import MODEL, Given, model_options
 from planc.cli.options import (
     FILE,
+    json_option,
     n_of_m,
     name_options,
     output_option,
@@ -17,7 +18,7 @@ from planc.cli.options import (
     share,
 )
 from planc.cli.origin import warn_of_random
-from planc.cli.terminal import check_writable, columns, note, show, status
+from planc.cli.terminal import check_writable, columns, note, print_json, show, status
 
 
 @click.command()
@@ -58,6 +59,7 @@ from planc.cli.terminal import check_writable, columns, note, show, status
 @name_options("parameters")
 @model_options
 @output_option("The mask plan's file; without it, only show.")
+@json_option
 def mask(
     model: str,
     given: Given,
@@ -71,6 +73,7 @@ def mask(
     keep: tuple[str, ...],
     only: tuple[str, ...],
     output: Path | None,
+    as_json: bool,
 ) -> None:
     """Make a mask plan for MODEL, which removes single elements; show it, and save it.
 
@@ -85,7 +88,7 @@ def mask(
     check_writable(output)
     import planc
     from planc import masks
-    from planc.cli.report.masks import masks_screen
+    from planc.cli.report.masks import masks_json, masks_screen
 
     wanted = 0.5 if ratio is None else ratio
     policy: masks.MaskPolicy = masks.PerTensor(wanted)
@@ -106,7 +109,10 @@ def mask(
             seed=given.seed,
         )
     warn_of_random(given, model, result.removed > 0)
-    show(masks_screen(result, columns()))
+    if as_json:
+        print_json(masks_json(result))
+    else:
+        show(masks_screen(result, columns()))
     if output is not None:
         planc.save_masks(result, output)
         note(f"wrote {output}\nnext: {shlex.join(['planc', 'show', str(output)])}")

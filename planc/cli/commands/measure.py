@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options, on_device
-from planc.cli.options import output_option
-from planc.cli.terminal import check_writable, columns, note, show, status
+from planc.cli.options import json_option, output_option
+from planc.cli.terminal import check_writable, columns, note, print_json, show, status
 
 
 @click.command()
@@ -21,8 +21,14 @@ from planc.cli.terminal import check_writable, columns, note, show, status
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads that MODEL will have.")
 @output_option("The latency table's file; without it, only show.")
+@json_option
 def measure(
-    model: str, given: Given, device: str, threads: int | None, output: Path | None
+    model: str,
+    given: Given,
+    device: str,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure the time of MODEL's operators on this machine, for planc plan --latency.
 
@@ -33,7 +39,7 @@ def measure(
     """
     check_writable(output)
     import planc
-    from planc.cli.report.latency import latency_screen
+    from planc.cli.report.latency import latency_json, latency_screen
 
     args = given.example_inputs(model)
     built = given.build(model)
@@ -41,7 +47,10 @@ def measure(
         analysis = planc.analyze(planc.trace(built, args))
         built, args = on_device(built, args, device)
         result = planc.measure_latency(analysis, lambda: built(*args), device, threads=threads)
-    show(latency_screen(result, columns()))
+    if as_json:
+        print_json(latency_json(result))
+    else:
+        show(latency_screen(result, columns()))
     if output is not None:
         planc.save_latency(result, output)
         follow = ["planc", "plan", model, "--latency-table", str(output), "--latency", "50%"]

@@ -16,6 +16,7 @@ from planc.cli.options import (
     FILE,
     RANKINGS,
     budget_options,
+    json_option,
     name_options,
     output_option,
     proportion,
@@ -137,6 +138,7 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     help="Read what Torch-Pruning's pruning_history() returned, as JSON, instead of scoring.",
 )
 @output_option("The plan file; without it, only the summary.")
+@json_option
 def plan(
     model: str | None,
     given: Given,
@@ -152,6 +154,7 @@ def plan(
     remove: tuple[str, ...],
     keep_units: tuple[str, ...],
     outputs: tuple[str, ...],
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Compile a plan for MODEL, sum it up, and save it.
@@ -170,7 +173,9 @@ def plan(
         raise click.UsageError(f"--{other} and --from-history: the history says what goes")
     check_writable(output)
     import planc
+    from planc.plan.review.summary import timed
 
+    measured = None if latency_table is None else planc.load_latency(latency_table)
     if model is None and from_json is not None:
         result = _plan_in(from_json)
     elif model is not None and from_json is not None:
@@ -182,7 +187,6 @@ def plan(
         stored = given.stored(model, built) if meta else None
         state = built.state_dict() if remove or keep_units else {}
         ranks = {name: tensor.dim() for name, tensor in state.items()}
-        measured = None if latency_table is None else planc.load_latency(latency_table)
         with status(f"compiling a plan for {model}"):
             chosen = {name: options[name] for name in ("target", "strict")}
             if from_masks is not None:
@@ -210,15 +214,17 @@ def plan(
         if from_masks is not None:
             note(str(found))
         result = named_origin(result, given, model)
+    if result.latency is None:  # of a plan that was not compiled
+        result = timed(result, measured)
     bounds = ("keep", "only", "cap", "equal")  # where these keep all, a warning has said so
     bounded = any(options[name] for name in bounds) or options["floor"] * options["round_to"] > 1
     finish(
         result,
         output,
         () if model is None else given.words(model),
-        latency_table,
         {name: options[name] for name in _AMOUNTS},
         told=bounded,
+        as_json=as_json,
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from planc.cli.models import MODEL, Given, model_options
-from planc.cli.options import FILE
-from planc.cli.terminal import check_writable, note, status
+from planc.cli.options import FILE, json_option
+from planc.cli.terminal import check_writable, note, print_json, status
 from planc.errors import PlancError
 
 if TYPE_CHECKING:
@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     help="The model of the plans, to show MACs by module; a plan holds their total.",
 )
 @model_options
-def report(plan_files: tuple[Path, ...], out: Path | None, model: str | None, given: Given) -> None:
+@json_option
+def report(
+    plan_files: tuple[Path, ...],
+    out: Path | None,
+    model: str | None,
+    given: Given,
+    as_json: bool,
+) -> None:
     """Write a page for reviewers of PLAN, or of two or three plans side by side.
 
     The page is one HTML file for any browser. It fetches nothing; equal plans give equal pages.
@@ -61,6 +68,8 @@ def report(plan_files: tuple[Path, ...], out: Path | None, model: str | None, gi
         None if model is None else _analysis(plans[0], model, given),
     )
     write_file(out, page.encode())
+    if as_json:
+        print_json({"output": str(out), "plans": [str(path) for path in plan_files]})
     note(f"wrote {out}")
 
 

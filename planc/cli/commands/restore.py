@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from planc.cli.options import FILE, weights_output_option
-from planc.cli.terminal import check_writable, note, status
+from planc.cli.options import FILE, json_option, weights_output_option
+from planc.cli.terminal import check_writable, note, print_json, status
 from planc.errors import PlancError
 
 
@@ -21,7 +21,8 @@ from planc.errors import PlancError
     help="The directory written by planc apply --keep-removed.",
 )
 @weights_output_option("The original.")
-def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None:
+@json_option
+def restore(weights: Path, removed: Path, output: Path, overwrite: bool, as_json: bool) -> None:
     """Undo planc apply on WEIGHTS: write the original, bit for bit.
 
     Weights trained since then keep their new values; the removed ones come back.
@@ -37,5 +38,7 @@ def restore(weights: Path, removed: Path, output: Path, overwrite: bool) -> None
     back = unmask_files if holds_masks(removed) else planc.restore_files
     with status(f"restoring {weights}"):
         exact = back(weights, removed, output, overwrite=overwrite)
+    if as_json:
+        print_json({"output": str(output), "exact": exact})
     same = "the original, byte for byte" if exact else "kept values have changed since"
     note(f"wrote {output}: {same}")

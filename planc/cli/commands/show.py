@@ -40,6 +40,7 @@ def show(
     from planc.files.formats.kinds import load_any
     from planc.plan.latency import LatencyTable
     from planc.plan.masks import MaskPlan
+    from planc.plan.review.summary import timed
 
     loaded = load_any(plan_file)
     columns = terminal.columns(width)
@@ -49,11 +50,9 @@ def show(
             raise PlancError(f"{plan_file}: --group {group}: only a plan has groups")
         shown = _other(loaded, as_json, columns, full)
     else:
-        timed = None if latency_table is None else planc.load_latency(latency_table)
-        if as_json:
-            shown = _plain(loaded, group, timed)
-        else:
-            shown = _screen(loaded, group, timed, columns, full)
+        table = None if latency_table is None else planc.load_latency(latency_table)
+        loaded = timed(loaded, table)
+        shown = _plain(loaded, group) if as_json else _screen(loaded, group, columns, full)
     if as_json:
         terminal.print_json(shown)
     else:
@@ -71,30 +70,24 @@ def _other(loaded: MaskPlan | LatencyTable, as_json: bool, columns: int, full: b
     return latency_json(loaded) if as_json else latency_screen(loaded, columns)
 
 
-def _plain(plan: Plan, group: str | None, timed: LatencyTable | None) -> dict[str, Any]:
+def _plain(plan: Plan, group: str | None) -> dict[str, Any]:
     """The plan as plain data, or the groups of a name."""
     from planc.cli.report.plain import plain_data, plan_json
     from planc.plan.review.find import groups_named
-    from planc.plan.review.summary import latency
 
     if group is not None:
         found = groups_named(plan, group)
         return {"fingerprint": plan.fingerprint, "groups": plain_data(found)}
-    plain = plan_json(plan)
-    if timed is not None:
-        plain["latency"] = dict(zip(("before", "after"), latency(plan, timed), strict=True))
-    return plain
+    return plan_json(plan)
 
 
-def _screen(
-    plan: Plan, group: str | None, timed: LatencyTable | None, columns: int, full: bool
-) -> Any:
+def _screen(plan: Plan, group: str | None, columns: int, full: bool) -> Any:
     from planc.cli.report.group import group_lines
     from planc.cli.report.plan import plan_screen
     from planc.cli.report.screen import screen
     from planc.plan.review.find import groups_named
 
     if group is None:
-        return plan_screen(plan, columns, full, timed)
+        return plan_screen(plan, columns, full)
     found = groups_named(plan, group)
     return screen(part for entry in found for part in group_lines(plan, entry, columns, full))

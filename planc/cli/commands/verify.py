@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from planc.cli.models import MODEL, Given, input_option, model_options
-from planc.cli.options import FILE
-from planc.cli.terminal import say, status
+from planc.cli.options import FILE, json_option
+from planc.cli.terminal import print_json, say, status
 from planc.errors import PlancWarning
 
 
@@ -21,7 +22,8 @@ from planc.errors import PlancWarning
 )
 @input_option("those the plan was made with")
 @model_options
-def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> None:
+@json_option
+def verify(plan_file: Path, model: str, given: Given, result: Path | None, as_json: bool) -> None:
     """Prove PLAN on MODEL: apply it, run both models, compare with the masked original.
 
     A check mark stands before what was shown, a dash before what was not, with the reason.
@@ -41,6 +43,9 @@ def verify(plan_file: Path, model: str, given: Given, result: Path | None) -> No
         if result is not None:
             assign_stored(smaller, result, given.trust_pickle)
         report = planc.verify(loaded, built, smaller, args)
+    if as_json:
+        print_json(asdict(report))
+        return
     say(str(report))
     if report.error is not None:
         say(f"largest relative error against the masked original: {report.error:.2g}")

@@ -30,14 +30,12 @@ from planc.cli.report.screen import (
 )
 from planc.cli.report.table import Column, Entry, table
 from planc.plan.diff import GroupDiff, PlanDiff
-from planc.plan.latency import LatencyTable
-from planc.plan.plan import AttributeChange, Plan, PlanGroup, Provenance
+from planc.plan.plan import AttributeChange, Latency, Plan, PlanGroup, Provenance
 from planc.plan.review import rows as tables
 from planc.plan.review.figures import duration, figure, share
 from planc.plan.review.rows import Row
 from planc.plan.review.summary import (
     attribute_name,
-    latency,
     made_by,
     not_from_widths,
     origin_text,
@@ -51,13 +49,12 @@ _FOLLOWING = ("result", "shapes")  # digests of what the groups say
 
 @dataclass(frozen=True)
 class Pair:
-    """Two plans, their names for the reader, their differences, and times of their operators."""
+    """Two plans, their names for the reader, and their differences."""
 
     a: Plan
     b: Plan
     names: tuple[str, str]
     diff: PlanDiff
-    timed: LatencyTable | None = None
 
     @cached_property
     def found(self) -> dict[str, GroupDiff]:
@@ -131,6 +128,9 @@ def _facts(pair: Pair, width: int) -> list[Text]:
     lines += _origins("weights", [_texts(plan, weights_text) for plan in (pair.a, pair.b)], width)
     lines += _origins("statistics", [_texts(plan, _statistics) for plan in (pair.a, pair.b)], width)
     lines += _origins("decisions", [_texts(plan, _decisions) for plan in (pair.a, pair.b)], width)
+    machines = [plan.latency.machine if plan.latency else "" for plan in (pair.a, pair.b)]
+    if all(machines) and len(set(machines)) > 1:
+        lines += _origins("machine", machines, width)
     if diff.target is not None:
         lines += fact("target", " → ".join(diff.target), width)
     others = [name for name in diff.others if not (pair.found and name in _FOLLOWING)]
@@ -170,14 +170,16 @@ def _sums(pair: Pair) -> list[tuple[str, str, str]]:
             for plan in plans
         )
         cells.append((name, a, b))
-    if pair.timed is not None:
-        a, b = (_time(*latency(plan, pair.timed)) for plan in plans)
+    if any(plan.latency is not None for plan in plans):
+        a, b = (_time(plan.latency) for plan in plans)
         cells.append(("latency", a, b))
     return cells
 
 
-def _time(before: int, after: int) -> str:
-    return f"{duration(after)} ({share(before, after)})"
+def _time(latency: Latency | None) -> str:
+    if latency is None:
+        return "unknown"
+    return f"{duration(latency.after)} ({share(latency.before, latency.after)})"
 
 
 def _sum_lines(pair: Pair) -> list[Text]:

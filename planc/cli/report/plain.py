@@ -19,7 +19,7 @@ from planc.ir.groups import Over
 from planc.ir.units import Units
 from planc.plan.plan import Plan
 
-_SINCE_2 = {"decisions", "origin", "outputs", "scores", "statistics", "weights"}
+_SINCE_2 = {"decisions", "latency", "origin", "outputs", "scores", "statistics", "weights"}
 """Fields of format version 2; texts of version 1 have none."""
 _FIRST = ("target", "source", "result", "cost_before", "cost_after")
 

@@ -28,7 +28,6 @@ from planc.cli.report.screen import (
 )
 from planc.cli.report.table import Column, Entry, table
 from planc.ir.groups import apart
-from planc.plan.latency import LatencyTable
 from planc.plan.plan import AttributeChange, Plan, Provenance
 from planc.plan.review import rows as tables
 from planc.plan.review.constraints import binding, statements
@@ -36,7 +35,6 @@ from planc.plan.review.figures import share
 from planc.plan.review.rows import Row, series
 from planc.plan.review.summary import (
     attribute_name,
-    latency_text,
     not_from_widths,
     origin_text,
     output_text,
@@ -51,14 +49,11 @@ _NOTES = 4
 _HINT = "--full lists every group, attribute and constraint; --group NAME shows one"
 
 
-def plan_screen(
-    plan: Plan, width: int, full: bool = False, timed: LatencyTable | None = None
-) -> Stack:
+def plan_screen(plan: Plan, width: int, full: bool = False) -> Stack:
     """Return the lines of ``planc show``, of at most ``width`` characters each.
 
     Args:
         full: list every group, attribute and constraint under its full name.
-        timed: measured times of the model's operators, for the latency before and after.
     """
     rows = tables.single(plan.groups) if full else tables.fitting(plan.groups, _TABLE)
     hidden = [] if full else rows[_TABLE:]
@@ -69,7 +64,7 @@ def plan_screen(
     return screen(
         [
             header(plan, width),
-            [*_sum(plan, timed, width), *(_costs(plan) if full else [])],
+            [*hanging(totals(plan), width, style=STRONG), *(_costs(plan) if full else [])],
             groups_table(rows[: len(rows) - len(hidden)], width) + _beyond(hidden),
             notes,
             hanging(_HINT, width, style=FAINT) if shortened else [],
@@ -107,11 +102,6 @@ def origin_lines(entry: Provenance, width: int) -> list[Text]:
     if entry.decisions:
         lines += fact("decisions", "; ".join(entry.decisions), width)
     return lines
-
-
-def _sum(plan: Plan, timed: LatencyTable | None, width: int) -> list[Text]:
-    times = "" if timed is None else f"; {latency_text(plan, timed)}"
-    return hanging(f"{totals(plan)}{times}", width, style=STRONG)
 
 
 def _costs(plan: Plan) -> list[Text]:

@@ -69,6 +69,8 @@ def check_plan(plan: Plan, limits: Limits) -> None:
             f"requires: {list(plan.requires)}, inputs: {list(features(plan.inputs))}; {_AGAIN}"
         )
     check_provenance(plan.provenance, limits)
+    if plan.latency is not None:
+        limits.check_name(plan.latency.machine, "latency.machine")
     _check_outputs(plan.outputs, limits)
     tables = _check_groups(plan, limits)
     after = shapes_after(plan, tables)

@@ -46,6 +46,7 @@ def to_body(plan: Plan) -> bytes:
             "cost": {"after": plan.cost_after, "before": plan.cost_before},
             "groups": [_group(group, row) for group in plan.groups],
             "inputs": plan.inputs,
+            **({} if plan.latency is None else {"latency": plan.latency}),
             "modules": [
                 {"attributes": number, "path": module.path}
                 for number, module in zip(numbers, plan.modules, strict=True)
@@ -97,6 +98,7 @@ def to_plan(record: PlanRecord, limits: Limits) -> Plan:
         constraints=record.constraints,
         requires=record.requires,
         outputs=tuple(_from_output(o, f"outputs[{i}].kept") for i, o in enumerate(record.outputs)),
+        latency=record.latency or None,
     )
 
 

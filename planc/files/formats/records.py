@@ -12,6 +12,7 @@ The body is one msgpack map, every map in it with sorted keys, every value in it
                          bit first, the bits after the last unit zero; rows lose equally many
                 scores   nil, or a finite little-endian float32 for each unit, for people
     inputs      the specification of the example inputs (planc.plan.specification)
+    latency     {after, before, machine}    predicted nanoseconds; absent without a latency table
     modules     [{attributes, path}]    attributes: row of ``structural``, in order of first use
     outputs     [{dim, kept, name, size}]    outputs that shrink; kept: a bitmap like removed
     provenance  [{criterion, decisions: [str], origin, policy, seed, statistics, versions:
@@ -24,8 +25,8 @@ The body is one msgpack map, every map in it with sorted keys, every value in it
     target      "module" or "graph"
     tensors     [{kind, names, shape}]    parameters, then buffers; tied names share a row
 
-This is format version 2. Version 1 has no ``scores``, no ``outputs``, and of ``provenance``
-criterion, policy, seed and versions.
+This is format version 2. Version 1 has no ``latency``, no ``scores``, no ``outputs``, and of
+``provenance`` criterion, policy, seed and versions.
 
 Decoding is strict: it stops at the first field with an unknown name, missing value or wrong type.
 Nesting is bounded by the types, so memory stays proportional to the bytes.
@@ -51,6 +52,7 @@ from planc.plan.plan import (
     Cost,
     Digest,
     Fingerprints,
+    Latency,
     Natural,
     Provenance,
     TensorSpec,
@@ -185,6 +187,7 @@ class PlanRecord(PlanRecord1):
     groups: tuple[GroupRecord, ...]
     outputs: tuple[OutputRecord, ...]
     provenance: tuple[Provenance, ...]  # type: ignore[assignment]  # with more fields
+    latency: Latency | msgspec.UnsetType = msgspec.UNSET
 
 
 def encode_body(body: Any) -> bytes:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from planc.errors.text import escaped
-from planc.plan.latency import LatencyTable
-from planc.plan.plan import AttributeChange, OutputChange, Plan, Provenance
+from planc.plan.latency import Kept, LatencyTable
+from planc.plan.plan import AttributeChange, Latency, OutputChange, Plan, Provenance
 from planc.plan.review.figures import change, duration, share
 from planc.plan.review.rows import collapsed
 
@@ -27,6 +27,8 @@ def line(plan: Plan) -> str:
     saved = (
         f"parameters {share(before.params, after.params)}, MACs {share(before.macs, after.macs)}"
     )
+    if plan.latency is not None:
+        saved += f", latency {share(plan.latency.before, plan.latency.after)}"
     return f"<Plan {plan.fingerprint[:8]} for a {plan.target}: {removals(plan)}; {saved}>"
 
 
@@ -46,6 +48,8 @@ def summary(plan: Plan) -> str:
         f"parameters {change(before.params, after.params)}",
         f"MACs {change(before.macs, after.macs)}{batch_text(plan)}",
     ]
+    if plan.latency is not None:
+        lines.append(latency_text(plan.latency))
     if plan.outputs:
         lines.append(f"outputs that shrink: {'; '.join(map(output_text, plan.outputs))}")
     rows = collapsed(plan.groups)
@@ -58,37 +62,44 @@ def summary(plan: Plan) -> str:
     return "\n".join(map(escaped, lines))
 
 
-def latency(plan: Plan, table: LatencyTable) -> tuple[int, int]:
-    """The predicted nanoseconds of a run of the original and of the result.
+def with_latency(plan: Plan, predict: Callable[[Kept], int], machine: str) -> Plan:
+    """The plan with its latency: nanoseconds as a function of the units of a row kept by groups."""
+    whole = np.array([group.cells for group in plan.groups], dtype=np.int64)
+    kept = np.array([group.kept // group.rows for group in plan.groups], dtype=np.int64)
+    return plan.replace(latency=Latency(predict(kept), predict(whole), machine))
+
+
+def timed(plan: Plan, table: LatencyTable | None) -> Plan:
+    """The plan with the latency predicted by a table, or with its own one without a table.
 
     Raises:
         PolicyError: the table was measured for another structure, or for other inputs.
     """
-    predict = table.function(plan.source.structure, len(plan.groups))
+    if table is None:
+        return plan
     if plan.inputs:
         table.check_inputs(plan.inputs)
-    whole, kept = (
-        np.array(units, dtype=np.int64)
-        for units in (
-            [group.cells for group in plan.groups],
-            [group.kept // group.rows for group in plan.groups],
-        )
+    return with_latency(
+        plan, table.function(plan.source.structure, len(plan.groups)), table.machine
     )
-    return predict(whole), predict(kept)
 
 
-def latency_text(plan: Plan, table: LatencyTable) -> str:
+def latency_text(latency: Latency) -> str:
     """Latency before and after, and the machine that it is predicted for."""
-    before, after = latency(plan, table)
+    before, after = latency.before, latency.after
     times = f"{duration(before)} → {duration(after)} ({share(before, after)})"
-    return f"latency {times} on {table.machine}"
+    return f"latency {times} on {latency.machine}"
 
 
 def totals(plan: Plan) -> str:
-    """The sum of a plan in one sentence: groups, units, parameters and MACs."""
+    """The sum of a plan in one sentence: groups, units, parameters, MACs, and latency if known."""
     before, after = plan.cost_before, plan.cost_after
-    costs = f"parameters {change(before.params, after.params)}"
-    return f"{removals(plan)}; {costs}; MACs {change(before.macs, after.macs)}{batch_text(plan)}"
+    parts = [
+        removals(plan),
+        f"parameters {change(before.params, after.params)}",
+        f"MACs {change(before.macs, after.macs)}{batch_text(plan)}",
+    ]
+    return "; ".join(parts if plan.latency is None else [*parts, latency_text(plan.latency)])
 
 
 def removals(plan: Plan) -> str:

@@ -12,11 +12,11 @@ import pytest
 import planc
 from planc.cli.report.plain import plan_from_json, plan_json
 from planc.errors import FileError, LimitExceeded
-from planc.files.disk.limits import Limits
+from planc.files.disk.limits import DEFAULT, Limits
 from planc.files.formats import decode_plan, encode_plan
 from planc.files.formats.conversion import to_body
 from planc.files.formats.envelope import seal
-from planc.plan.plan import OutputChange, Plan
+from planc.plan.plan import Latency, OutputChange, Plan
 from tests.support.strategies import example_plan, full_plan
 
 PLAN = example_plan()
@@ -141,6 +141,38 @@ def test_a_bitmap_of_an_output_has_the_length_of_its_size() -> None:
     body["outputs"][1]["size"] = 1 << 20
     with pytest.raises(FileError, match=r"outputs\[1\].kept: 2 bytes"):
         decode_plan(seal(KIND, msgpack.packb(body)))
+
+
+LATENCY = Latency(after=700, before=1_000, machine="abacus")
+
+
+def test_a_latency_is_read_as_it_was_written_and_takes_no_room_where_there_is_none() -> None:
+    timed = FULL.replace(latency=LATENCY)
+    read = decode_plan(encode_plan(timed))
+    assert read == timed != FULL
+    assert encode_plan(read) == encode_plan(timed)
+    assert plan_from_json(plan_json(timed)) == timed
+    assert "latency" not in body_of(FULL)
+    assert decode_plan(encode_plan(FULL)).latency is None
+
+
+@pytest.mark.parametrize(
+    "latency",
+    [
+        None,
+        {},
+        {"after": 700, "before": 1_000},
+        {"after": 700, "before": -1, "machine": "abacus"},
+        {"after": 0.5, "before": 1, "machine": "abacus"},
+        {"after": 700, "before": 1_000, "machine": "abacus", "name": ""},
+        {"after": 700, "before": 1_000, "machine": "aba\u202ecus"},
+        {"after": 700, "before": 1_000, "machine": "a" * (DEFAULT.string + 1)},
+    ],
+)
+def test_a_latency_that_cannot_be_is_refused(latency: Any) -> None:
+    body = body_of(FULL) | {"latency": latency}
+    with pytest.raises(FileError, match=r"latency|canonical"):
+        decode_plan(seal(KIND, msgpack.packb(dict(sorted(body.items())))))
 
 
 def test_scores_outputs_and_provenance_are_not_part_of_what_a_plan_does() -> None:

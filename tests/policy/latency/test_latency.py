@@ -21,6 +21,8 @@ from planc.errors import CorruptFile, InfeasibleBudget, MalformedFile, NotAPlanc
 from planc.files.disk.limits import DEFAULT
 from planc.files.formats.latency import from_body, to_body
 from planc.plan.latency import Grid, LatencyTable, Use
+from planc.plan.plan import Latency
+from planc.plan.review.figures import duration
 from planc.policy import Budget, Global, Rounded, Uniform
 from planc.policy.latency.clock import Timer, timer
 from planc.policy.latency.measure import measure_latency
@@ -180,6 +182,29 @@ def test_a_latency_needs_a_table_of_the_model() -> None:
         planc.compile(model, images, latency=0.5, latency_table=forged)
 
 
+def test_a_table_without_a_latency_is_recorded_and_bounds_nothing() -> None:
+    model, images = chain()
+    plan = planc.compile(model, images, ratio=0.5)
+    timed = planc.compile(model, images, ratio=0.5, latency_table=TABLE)
+    assert plan.latency is None
+    assert timed.latency == Latency(timed.cost_after.macs, timed.cost_before.macs, TABLE.machine)
+    assert timed.replace(latency=None) == plan
+    assert f"latency {duration(timed.cost_before.macs)}" in str(timed)
+    assert ", latency −" in repr(timed)
+
+
+def test_a_composed_plan_has_a_latency_where_both_are_for_one_machine() -> None:
+    model, images = chain()
+    first = planc.compile(model, images, ratio=0.25, latency_table=TABLE)
+    second = planc.compile(planc.apply(first, model), images, ratio=0.25)
+    assert planc.compose(first, second).latency is None
+    assert first.latency is not None
+    later = second.replace(latency=replace(first.latency, before=7, after=5))
+    assert planc.compose(first, later).latency == replace(first.latency, after=5)
+    elsewhere = second.replace(latency=Latency(5, 7, "abacus"))
+    assert planc.compose(first, elsewhere).latency is None
+
+
 def test_a_table_of_another_machine_is_refused_by_name() -> None:
     model, images = chain()
     there = replace(TABLE, machine="abacus")
@@ -188,7 +213,9 @@ def test_a_table_of_another_machine_is_refused_by_name() -> None:
     for said in ("measured on 'abacus'", repr(TABLE.machine), "machine='abacus'"):
         assert said in str(refusal.value)
     plan = planc.compile(model, images, latency=0.5, latency_table=there, machine="abacus")
-    assert plan == planc.compile(model, images, latency=0.5, latency_table=TABLE)
+    here = planc.compile(model, images, latency=0.5, latency_table=TABLE)
+    assert here.latency is not None
+    assert plan == here.replace(latency=replace(here.latency, machine="abacus"))
     with pytest.raises(PolicyError, match="measured on 'abacus', the plan is for machine 'sum'"):
         planc.compile(model, images, latency=0.5, latency_table=there, machine="sum")
 
