@@ -160,10 +160,12 @@ def test_experts_stay_for_a_router_picks_them_by_position() -> None:
     assert any("picked by position" in line for line in lines)
 
 
-def test_query_heads_go_apart_from_keys_and_values_where_attention_repeats_these() -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_query_heads_go_apart_from_keys_and_values(attention: str, tmp_path: Path) -> None:
     config = copy.deepcopy(zoo.build(LLAMA).config)
     config.num_attention_heads, config.num_key_value_heads = 8, 2
-    config.head_dim, config._attn_implementation = 8, "eager"
+    config.head_dim, config._attn_implementation = 8, attention
     model, inputs = type(zoo.build(LLAMA))(config).eval(), zoo.example_inputs(LLAMA)
     plan = planc.compile(model, (), inputs, ratio=0.0, kinds={"query_heads": 0.5})
     smaller = planc.apply(plan, model)
@@ -172,3 +174,8 @@ def test_query_heads_go_apart_from_keys_and_values_where_attention_repeats_these
     assert sizes(plan, "heads") == {(2, 2)}
     assert smaller.config.num_attention_heads == 4
     assert smaller.config.num_key_value_heads == 2
+    held = [m.num_key_value_groups for m in smaller.modules() if hasattr(m, "num_key_value_groups")]
+    assert set(held) == {2}
+    smaller.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, attn_implementation=attention).eval()
+    assert torch.equal(again(**inputs).logits, smaller(**inputs).logits)

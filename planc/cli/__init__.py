@@ -24,6 +24,7 @@ from planc.cli.commands.inspect import inspect
 from planc.cli.commands.mask import mask
 from planc.cli.commands.measure import measure
 from planc.cli.commands.plan import plan
+from planc.cli.commands.recover import recover
 from planc.cli.commands.report import report
 from planc.cli.commands.restore import restore
 from planc.cli.commands.show import show
@@ -49,7 +50,7 @@ def cli() -> None:
 cli.params.append(debug_option())
 
 
-_MADE, _REVIEWED = (plan, edit, mask, calibrate, measure), (show, explain, diff, report)
+_MADE, _REVIEWED = (plan, edit, recover, mask, calibrate, measure), (show, explain, diff, report)
 for _command in (*_MADE, *_REVIEWED, apply, inspect, restore, verify):
     cli.add_command(dressed(_command))
 

@@ -62,7 +62,7 @@ MODEL is one of:
 
 
 _SECTIONS = {
-    "Make": ("plan", "mask", "calibrate", "measure", "edit"),
+    "Make": ("plan", "mask", "calibrate", "measure", "edit", "recover"),
     "Review": ("show", "explain", "diff", "report"),
     "Apply": ("apply", "inspect", "restore", "verify"),
 }

@@ -10,15 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
+from operator import getitem
 from typing import Any
 
 from planc.ir.construction import NAME, Construction, Field, Kept, Tables
-from planc.ir.graph import Graph, attributes_read
+from planc.ir.expressions import Attribute, SizeOf, evaluate
+from planc.ir.graph import Comparison, Graph, attributes_read
+from planc.ir.guards import RELATIONS
 from planc.plan.plan import AttributeChange, Cut, TensorSpec
 
 _CHOICES = 3  # new values of one number; with more of them, parts of the model differ
 _PAIRED = 12  # the most steps tried in pairs
+_Found = dict[tuple[str, str], tuple[Any, Any]]  # attributes, each before and after
 _MISSING = 10.0  # the distance between a tensor and none: more than from 1 to 20,000
 
 
@@ -86,33 +91,64 @@ def with_configuration(
     if construction is None or original is None:
         return changes
     new = {(change.module, change.name): change.after for change in changes}
-    read = attributes_read(graph.nodes, graph.numbers.values(), graph.comparisons)
-    decided = read | new.keys()
-    unread = {
-        key: value
-        for key, value in original.attributes.items()
-        if key not in decided and _whole(value)
-    }
-    matched = {
-        key: new.get(key, value) for key, value in original.attributes.items() if key not in unread
-    }
-    description = describe(
-        construction,
-        wanted=Tables({name: spec.shape for spec in after for name in spec.names}, matched),
-        kept={name: cut.kept for name, cut in cuts.items()},
-        given={field: value for key, value in new.items() if (field := _field(*key))},
-        fixed=frozenset(field for key in read if (field := _field(*key))),
-        sizes=_sizes(graph, changes, shapes),
-    )
-    fields = {("", f"{NAME}.{field}"): value for field, value in description.fields.items()}
-    before = {key: construction.fields[_field(*key)] for key in fields} | unread
-    found = fields | {key: description.attributes.get(key, unread[key]) for key in unread}
+    comparisons = [c for c in graph.comparisons if c.relation in RELATIONS]
+    others = [c for c in graph.comparisons if c.relation not in RELATIONS]
+    read = attributes_read(graph.nodes, graph.numbers.values(), others)
+    compared = attributes_read((), (), comparisons) - read
+    found: _Found = {}
+    for decided in (read, read | compared) if compared else (read,):
+        unread = {
+            key: value
+            for key, value in original.attributes.items()
+            if key not in decided | new.keys() and _whole(value)
+        }
+        rest = {k: new.get(k, v) for k, v in original.attributes.items() if k not in unread}
+        description = describe(
+            construction,
+            wanted=Tables({name: spec.shape for spec in after for name in spec.names}, rest),
+            kept={name: cut.kept for name, cut in cuts.items()},
+            given={field: value for key, value in new.items() if (field := _field(*key))},
+            fixed=frozenset(field for key in decided if (field := _field(*key))),
+            sizes=_sizes(graph, changes, shapes),
+        )
+        found = _found(description, construction, unread)
+        later = new | {key: value for key, (_, value) in found.items()}
+        if _come_out_alike(comparisons, shapes, later):
+            break
     added = tuple(
-        AttributeChange(*key, before[key], value)
-        for key, value in found.items()
-        if key not in new and value != before[key] and _alike(before[key], value)
+        AttributeChange(*key, old, value)
+        for key, (old, value) in found.items()
+        if key not in new and value != old and _alike(old, value)
     )
     return tuple(sorted((*changes, *added), key=lambda change: (change.module, change.name)))
+
+
+def _found(
+    description: Description, construction: Construction, unread: Mapping[tuple[str, str], Any]
+) -> _Found:
+    """The fields and the unread attributes of a description, each before and after."""
+    fields = {("", f"{NAME}.{field}"): value for field, value in description.fields.items()}
+    before = {key: construction.fields[_field(*key)] for key in fields} | dict(unread)
+    after = fields | {key: description.attributes.get(key, unread[key]) for key in unread}
+    return {key: (before[key], value) for key, value in after.items()}
+
+
+def _come_out_alike(
+    comparisons: Sequence[Comparison],
+    shapes: Sequence[tuple[int, ...]],
+    new: Mapping[tuple[str, str], Any],
+) -> bool:
+    """True if comparisons hold with the sizes and attributes of the pruned model."""
+
+    def leaf(of: Attribute | SizeOf) -> Any:
+        if isinstance(of, SizeOf):
+            return shapes[of.value][of.dim]
+        value = new.get((of.module, of.name))
+        return of.value if value is None else reduce(getitem, of.index, value)
+
+    return all(
+        RELATIONS[c.relation](evaluate(c.left, leaf), evaluate(c.right, leaf)) for c in comparisons
+    )
 
 
 def _field(path: str, name: str) -> Field:

@@ -319,6 +319,13 @@ WRONG = """
 1 mask toy:odd
 1 measure toy:net --input 2x3x8x8 --device nonsense
 2 measure toy:net --input 2x3x8x8 --threads 0
+2 recover toy:net
+1 recover toy:net no.safetensors --input 2x3x8x8
+2 recover toy:net s.safetensors
+1 recover toy:net w.safetensors --input 2x4x8x8
+2 recover toy:net w.safetensors --input 2x3x8x8 --least 2
+1 recover toy:net a.planc --input 2x3x8x8
+1 recover toy:net w.safetensors --input 2x3x8x8 -o folder
 2 calibrate
 2 calibrate toy:net --criterion wanda -o out
 2 calibrate toy:net --data toy:batches -o out

@@ -476,3 +476,31 @@ def test_small_models_with_zeros_strewn_in_compute_the_same(name: str) -> None:
     for seed in range(3):
         model, inputs = build(name, torch.float64)
         removed(sparsified(model, seed), inputs)
+
+
+class Grouped(nn.Module):
+    """Attention of 8 queries in 2 groups, each with a key and a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(6, 24), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.o = nn.Linear(24, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (p(x).unflatten(-1, (-1, 3)).transpose(1, 2) for p in (self.q, self.k, self.v))
+        y = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.o(y.transpose(1, 2).flatten(2))
+
+
+def test_dead_query_heads_go_and_others_may_go_before() -> None:
+    torch.manual_seed(0)
+    model, tokens = Grouped().eval(), torch.randn(2, 5, 6)
+    with torch.no_grad():
+        for start in (3, 15):  # the second query of both keys is not read
+            model.o.weight[:, start : start + 3] = 0
+    first = planc.compile(model, tokens, ratio=0.0, remove={"q.weight:0/query_heads": [3]})
+    for pruned in (model, planc.apply(first, model)):
+        ready, plan = planc.lossless(pruned, tokens)
+        removed = {group.name: tuple(group.removed) for group in plan.groups if group.removed}
+        assert removed == {"q.weight:0/query_heads": (1,)}
+        assert torch.allclose(planc.apply(plan, ready)(tokens), pruned(tokens), atol=1e-6)

@@ -76,10 +76,7 @@ MOVED: dict[str, Net] = {
     "repeat channels": images(lambda y: y.repeat(1, 2, 1, 1), out=16),
     "repeat with a new dimension": tokens(lambda y: y.repeat(2, 1, 1, 2), out=16),
     "tile": images(lambda y: torch.tile(y, (3, 1, 1)), out=24),
-    "repeat_interleave": images(lambda y: y.repeat_interleave(2, 1), out=16),
-    "repeat_interleave of all": Net(
-        lambda m, x: m.b(m.a(x)[0, 0].repeat_interleave(2)), a=nn.Linear(6, 4), b=nn.Linear(8, 2)
-    ),
+    "repeat_interleave": tokens(lambda y: y[:, :1].repeat_interleave(y.shape[1], 1) + y),
     "cat": images(lambda y: torch.cat([y, y.sin()], 1), out=16),
     "cat of positions": tokens(lambda y: torch.cat([y, y.sin()], 1)),
     "cat with an empty one": tokens(lambda y: torch.cat([torch.zeros(0), y], -2)),
@@ -186,6 +183,29 @@ def test_labels_move_along(name: str) -> None:
     assert free(found, "a.weight", 0), reasons(found, "a.weight", 0)
     assert prunable(found, "module") == prunable(found, "graph") == {g.name for g in found.groups}
     assert together(found, "a.weight:0", "b.weight:1")
+
+
+EACH_REPEATED = {
+    "channels": images(lambda y: y.repeat_interleave(2, 1), out=16),
+    "all": Net(
+        lambda m, x: m.b(m.a(x)[0, 0].repeat_interleave(2)), a=nn.Linear(6, 4), b=nn.Linear(8, 2)
+    ),
+    "by an attribute": Net(
+        lambda m, x: m.b(m.a(x).repeat_interleave(m.times, -1)),
+        a=nn.Linear(6, 4),
+        b=nn.Linear(8, 2),
+        times=2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EACH_REPEATED)
+def test_copies_of_each_channel_go_as_their_number_allows(name: str) -> None:
+    found = prove(EACH_REPEATED[name], IMAGES if name == "channels" else TOKENS, seeds=(0,))
+    assert together(found, "a.weight:0", "b.weight:1")
+    copies = {"a.weight:0", "b.weight:1/rows"}
+    assert prunable(found, "graph") == copies
+    assert prunable(found, "module") == (copies if "attribute" in name else {"a.weight:0"})
 
 
 @pytest.mark.parametrize("name", PINNED)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import string
 
-import numpy as np
-
+from planc.rules.families.layout import each_repeated
 from planc.rules.families.normalization import softmax
-from planc.rules.labels import Labelled, contract, take, unify
+from planc.rules.labels import Labelled, contract, unify
 from planc.rules.labels.facts import Facts
 from planc.rules.registry import rule
 
@@ -28,9 +27,7 @@ def attention(
     rank = query.rank
     if enable_gqa:
         times = query.shape[-3] // key.shape[-3]
-        heads = np.repeat(np.arange(key.shape[-3]), times)
-        if times > 1:
-            key, value = take(facts, key, rank - 3, heads), take(facts, value, rank - 3, heads)
+        key, value = (each_repeated(facts, x, rank - 3, times) for x in (key, value))
     if scale is None:
         features = query.targeting(rank - 1)
         facts.mix(features, "the default scale is 1 / sqrt of its width", module_only=True)

@@ -186,8 +186,21 @@ def repeat_interleave(
 ) -> Labelled:
     if dim is None:
         x, dim = labels.reshape(facts, x, (labels.volume(x.shape),)), 0
-    dim = axis(x, dim)
-    return take(facts, x, dim, np.repeat(np.arange(x.shape[dim]), repeats))
+    return each_repeated(facts, x, axis(x, dim), repeats)
+
+
+def each_repeated(facts: Facts, x: Labelled, dim: int, repeats: int) -> Labelled:
+    """Each coordinate ``repeats`` times in a row: their number follows the argument ``repeats``, if
+    the operator has one, or the width of another operand.
+    """
+    if repeats == 1:
+        return x
+    y = insert(x, dim + 1)
+    y = Labelled((*y.shape[: dim + 1], repeats, *y.shape[dim + 2 :]), y.layers)
+    y = fresh(facts, y, (dim + 1,), zero=False)
+    facts.demand("repeats", None, y, dim + 1)
+    merged = (*x.shape[:dim], x.shape[dim] * repeats, *x.shape[dim + 1 :])
+    return labels.reshape(facts, y, merged)
 
 
 # -- order -----------------------------------------------------------------------------------------

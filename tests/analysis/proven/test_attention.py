@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -227,36 +228,40 @@ def test_a_head_dimension_used_as_a_number() -> None:
     assert not found.mixing(at, "graph")
 
 
-def test_grouped_queries_by_repeat_interleave() -> None:
-    def run(m: Any, x: Tensor) -> Tensor:
-        b, n, _ = x.shape
-        q = m.q(x).view(b, n, -1, m.dim).transpose(1, 2)
-        k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.k, m.v))
-        k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
-        y = functional.scaled_dot_product_attention(q, k, v)
-        return m.o(y.transpose(1, 2).flatten(2))
+def grouped(repeat: Callable[[Any, Tensor], Tensor], **attention: bool) -> Net:
+    """Attention of 8 queries in 2 groups, each with a key and a value."""
 
-    net = Net(
-        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
-    )
-    found = prove(net, TOKENS)
-    heads = next(group for group in found.groups if group.kind == "heads")
-    assert heads.size == 2
-    assert prunable(found, "module") == {group.name for group in found.groups}
-
-
-def test_grouped_queries_in_the_operator() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q, k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
-        y = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        k, v = repeat(m, k), repeat(m, v)
+        y = functional.scaled_dot_product_attention(q, k, v, **attention)
         return m.o(y.transpose(1, 2).flatten(2))
 
-    net = Net(
-        run, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), o=nn.Linear(12, 2), dim=3
-    )
-    found = prove(net, TOKENS)
-    assert next(group for group in found.groups if group.kind == "heads").size == 2
+    layers = {"q": nn.Linear(6, 24), "k": nn.Linear(6, 6), "v": nn.Linear(6, 6)}
+    return Net(run, **layers, o=nn.Linear(24, 2), dim=3, times=4)
+
+
+GROUPED = {
+    "in the operator": grouped(lambda m, k: k, enable_gqa=True),
+    "repeat_interleave": grouped(lambda m, k: k.repeat_interleave(m.times, 1)),
+    "repeat_interleave of a literal": grouped(lambda m, k: torch.repeat_interleave(k, 4, dim=1)),
+    "expand": grouped(lambda m, k: k[:, :, None].expand(-1, -1, m.times, -1, -1).flatten(1, 2)),
+    "repeat": grouped(lambda m, k: k[:, :, None].repeat(1, 1, m.times, 1, 1).flatten(1, 2)),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", GROUPED)
+def test_queries_of_a_key_are_heads_of_their_own(name: str) -> None:
+    found = prove(GROUPED[name], TOKENS, seeds=(0,))
+    sizes = {group.kind: group.size for group in found.groups if "heads" in group.kind}
+    assert sizes == {"heads": 2, "query_heads": 4}
+    fixed = {group.name for group in found.groups if group.kind == "query_heads"}
+    everything = {group.name for group in found.groups}
+    literal = name == "repeat_interleave of a literal"
+    assert prunable(found, "module") == (everything - fixed if literal else everything)
+    assert prunable(found, "graph") >= everything - fixed
 
 
 def test_grouped_queries_by_expand() -> None:
