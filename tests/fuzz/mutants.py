@@ -1,4 +1,4 @@
-"""Mutants of canonical msgpack: a body in, bodies with random edits out.
+"""Mutants of canonical msgpack: a body in, bodies with random edits out, no two alike.
 
 Where every value of the body lies is found once, so that an edit is a splice of bytes: values are
 exchanged for others of the same body or for hostile ones, elements of arrays and maps are deleted
@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgpack
 
+T = TypeVar("T")
+Edit = tuple[int, int, bytes]  # the bytes from one place to another are exchanged for these
 _SPECIAL = b"\x80\x90\xc0\xc1\xc2\xc4\xc6\xca\xcf\xd3\xdc\xdd\xde\xdf\xff\x01\x00\x7f"
 _HOSTILE = [
     msgpack.packb(value)
@@ -24,6 +28,9 @@ _HOSTILE = [
         b"\xff" * 32, b"\0" * 31, [], {}, [0], [[]], [[[[[[1]]]]]], {"a": 1}, {1: 2},
     )
 ]  # fmt: skip
+
+
+_TWICE = 0.9  # of the bodies have two edits: of one edit there are but some ten thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class Value:
 
 
 class Mutants:
-    """Random edits of one body."""
+    """Bodies with random edits of one body, each of them another one."""
 
     def __init__(self, body: bytes, chance: random.Random) -> None:
         self.body, self.chance = body, chance
@@ -51,9 +58,31 @@ class Mutants:
             for value in self.values
             if value.stop == value.start + 1 and body[value.start] < 128
         ]
+        self._made = {hash(body)}
 
     def one(self) -> bytes:
-        """A body with one edit."""
+        """A body with one edit or two; with more where what they give was made before."""
+        edits = [self._edit()]
+        if self.chance.random() < _TWICE:
+            edits.append(self._edit())
+        while (body := self._with(edits)) is None or (mark := hash(body)) in self._made:
+            if body is None:
+                edits.pop()  # it overlaps another
+            edits.append(self._edit())
+        self._made.add(mark)
+        return body
+
+    def _with(self, edits: list[Edit]) -> bytes | None:
+        """The body with edits; None where they overlap."""
+        body, end = self.body, len(self.body)
+        for start, stop, part in sorted(edits, reverse=True):
+            if stop > end:
+                return None
+            body = body[:start] + part + body[stop:]
+            end = start
+        return body
+
+    def _edit(self) -> Edit:
         kind = self.chance.random()
         if kind < 0.45:
             return self._exchanged()
@@ -65,54 +94,53 @@ class Mutants:
             return self._long_form()
         return self._spliced()
 
-    def _exchanged(self) -> bytes:
-        value = self.chance.choice(self.values)
-        part = self.chance.choice(self.parts)
-        return self.body[: value.start] + part + self.body[value.stop :]
+    def _exchanged(self) -> Edit:
+        value = self._any(self.values)
+        return value.start, value.stop, self._any(self.parts)
 
-    def _resized(self) -> bytes:
+    def _resized(self) -> Edit:
         """An element less, or one twice, with a header that says so."""
-        holder = self.chance.choice(self.holders)
-        start, stop = self.chance.choice(holder.children)
+        holder = self._any(self.holders)
+        start, stop = self._any(holder.children)
         more = self.chance.random() < 0.5
-        count = len(holder.children) + (1 if more else -1)
-        elements = self.body[holder.start + holder.head : holder.stop]
-        at, to = start - holder.start - holder.head, stop - holder.start - holder.head
-        own = elements[at:to]
-        elements = elements[:at] + (own + own if more else b"") + elements[to:]
-        head = self._header(holder, count)
-        return self.body[: holder.start] + head + elements + self.body[holder.stop :]
+        head = self._header(holder, len(holder.children) + (1 if more else -1))
+        between = self.body[holder.start + holder.head : start]
+        return holder.start, stop, head + between + self.body[start:stop] * 2 * more
 
-    def _counted(self) -> bytes:
+    def _counted(self) -> Edit:
         """A header that lies about how many elements follow."""
-        holder = self.chance.choice(self.holders)
-        count = self.chance.choice([0, 1, 2, 15, 16, 255, 65_535, 1 << 20, (1 << 32) - 1])
-        head = self._header(holder, count)
-        return self.body[: holder.start] + head + self.body[holder.start + holder.head :]
+        holder = self._any(self.holders)
+        count = self._any([0, 1, 2, 15, 16, 255, 65_535, 1 << 20, (1 << 32) - 1])
+        return holder.start, holder.start + holder.head, self._header(holder, count)
 
-    def _long_form(self) -> bytes:
-        value = self.chance.choice(self.integers)
-        number = self.body[value.start]
-        mark, form = self.chance.choice(
+    def _long_form(self) -> Edit:
+        value = self._any(self.integers)
+        mark, form = self._any(
             [(0xCC, ">B"), (0xCD, ">H"), (0xCE, ">I"), (0xCF, ">Q"), (0xD0, ">b"), (0xD3, ">q")]
         )
-        part = bytes([mark]) + struct.pack(form, number)
-        return self.body[: value.start] + part + self.body[value.stop :]
+        part = bytes([mark]) + struct.pack(form, self.body[value.start])
+        return value.start, value.stop, part
 
-    def _spliced(self) -> bytes:
-        body, chance = self.body, self.chance
-        at = chance.randrange(len(body))
-        kind = chance.randrange(5)
+    def _spliced(self) -> Edit:
+        body = self.body
+        at = self._below(len(body))
+        kind = self._below(5)
         if kind == 0:
-            return body[:at] + bytes([body[at] ^ 1 << chance.randrange(8)]) + body[at + 1 :]
+            return at, at + 1, bytes([body[at] ^ 1 << self._below(8)])
         if kind == 1:
-            return body[:at] + bytes([chance.choice(_SPECIAL)]) + body[at + 1 :]
-        to = min(len(body), at + chance.randrange(1, 40))
+            return at, at + 1, bytes([self._any(_SPECIAL)])
+        to = min(len(body), at + 1 + self._below(39))
         if kind == 2:
-            return body[:at] + body[to:]
+            return at, to, b""
         if kind == 3:
-            return body[:to] + body[at:]
-        return body[:at] + bytes(chance.choices(_SPECIAL, k=3)) + body[at:]
+            return to, to, body[at:to]
+        return at, at, bytes(self.chance.choices(_SPECIAL, k=3))
+
+    def _below(self, count: int) -> int:
+        return int(self.chance.random() * count)  # in a third of ``randrange``'s time
+
+    def _any(self, among: Sequence[T]) -> T:
+        return among[self._below(len(among))]
 
     def _header(self, holder: Value, count: int) -> bytes:
         is_map = self.body[holder.start] & 0xF0 == 0x80 or self.body[holder.start] in (0xDE, 0xDF)

@@ -47,20 +47,20 @@ def of_version_1() -> bytes:
     return (ROOT / "v1" / "plans" / "small.planc").read_bytes()
 
 
-def resealed(file: bytes, body: bytes) -> bytes:
-    """Another body in a file of the same version, with its digest."""
-    sealed = seal(KIND, body)
-    start = file[:13]
-    return start + sealed[13:15] + sha256(start + body).digest() + sealed[47:]
+def resealed(start: bytes, body: bytes) -> bytes:
+    """A file of a body, with its digest: seal() for the kind and version that ``start`` says."""
+    length = len(body).to_bytes(2, "big") if len(body) > 255 else bytes([len(body)])
+    mark = b"\xc4\x20" + sha256(start + body).digest() + bytes([0xC4 + len(length) - 1])
+    return b"".join((start, mark, length, body))
 
 
 def fuzz(file: bytes, seed: int, cases: int) -> Counter[str]:
     """Outcomes by name; raises what must not happen."""
     mutants = Mutants(unseal(KIND, file), random.Random(seed))
-    outcomes = Counter[str]()
+    start, outcomes = file[:13], Counter[str]()
     for _ in range(cases):
         body = mutants.one()
-        sealed = resealed(file, body)
+        sealed = resealed(start, body)
         began = time.perf_counter()
         try:
             accepted = decode_plan(sealed)
@@ -88,7 +88,7 @@ def test_mutants_with_a_right_digest_are_refused_or_harmless(part: int, goal: Go
     assert not outcomes["slow"]
     assert sum(outcomes.values()) == cases
     assert outcomes["MalformedFile"] > cases // 2
-    assert outcomes["accepted"] > cases // 200
+    assert outcomes["accepted"] > cases // 500
     assert outcomes["LimitExceeded"] > 0
     goal.count(cases)
 

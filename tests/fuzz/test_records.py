@@ -129,7 +129,7 @@ def test_mutants_of_records_are_refused_or_canonical(kind: str, goal: Goal) -> N
             assert msgpack.packb(msgpack.unpackb(body)) == body
         assert time.perf_counter() - began < _SLOW
     assert outcomes["MalformedFile"] > cases // 2
-    assert outcomes["accepted"] > cases // 200
+    assert outcomes["accepted"] > cases // 500
     goal.count(cases)
 
 
