@@ -4,9 +4,21 @@
     smaller = planc.apply(plan, model)  # a new module of the same class
     planc.verify(plan, model, smaller, images)  # raises VerificationError
 
+By task::
+
+    make a plan      compile, or its steps trace, analyze, score, select; lossless, edit
+                     Budget, Schedule, Step, next_step, compose; calibrate, measure_latency
+    of other tools   from_masks, from_history, recover
+    review a plan    print(plan), diff, report, planc.plot
+    carry it out     apply, restore, mask, bake, fold; on files: apply_files, restore_files, job
+    prove it         verify
+    plans on disk    save_plan, load_plan; save_masks, load_masks; save_latency, load_latency
+    models on disk   save, load, load_optimizer, inspect, StoredWeights
+    operators        rule
+
 Policies are in :mod:`planc.policy`, criteria in :mod:`planc.criteria`, element-wise plans in
-:mod:`planc.masks`, training penalties in :mod:`planc.penalties`, pictures on axes of matplotlib in
-``planc.plot``.
+:mod:`planc.masks`, training penalties in :mod:`planc.penalties`, labels for rules of your own in
+:mod:`planc.labels`. All other packages below are planc's own and may change; its README shows them.
 
 Each public name is imported on first use, so ``import planc`` imports neither torch nor NumPy.
 """

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from planc.ir.graph import Graph
+from planc.rules.families import elementwise
 from planc.rules.registry import find
-
-_ELEMENTWISE = "planc.rules.families.elementwise"
 
 
 def fed_values(graph: Graph) -> frozenset[int]:
@@ -37,4 +36,4 @@ def contracted(graph: Graph) -> frozenset[int]:
 
 def _elementwise(op: str) -> bool:
     rule = find(op)
-    return rule is not None and rule.__module__ == _ELEMENTWISE
+    return rule is not None and rule.__module__ == elementwise.__name__

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dis
 import types
-from collections.abc import Hashable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,27 +28,39 @@ _OWN = frozenset(vars(nn.Module()))
 _BUILDS = frozenset({"BUILD_MAP", "BUILD_LIST", "BUILD_SET"})
 _LITERALS = frozenset({"LOAD_CONST", "LOAD_SMALL_INT"})
 _SIZES = (int, float, tuple, list, str, type(None))
+T = TypeVar("T")
 
 
 class Forgetting:
-    """The state hidden from the runs of one trace; state found necessary is shown to the next run.
-
-    ``hidden`` is True if anything was hidden from the last run.
-    """
+    """The state hidden from the runs of one trace; what a run needs of it is shown to the next."""
 
     def __init__(self) -> None:
         self._kept: set[Hashable] = set()
+        self._all_kept = self._complete = False
         self._attributes: list[tuple[Hashable, dict[str, Any], str, Any, Any]] = []
         self._containers: list[tuple[Any, dict[Any, Any]]] = []
 
-    @property
-    def hidden(self) -> bool:
-        return bool(self._attributes or self._containers)
+    def repeated(self, run: Callable[[], T], failure: type[Exception] | tuple[()] = ()) -> T:
+        """Return the result of the first run that stores all hidden state again.
+
+        A ``run`` calls ``begin`` and, at its end, ``check``. After a ``failure`` it is repeated with
+        nothing hidden.
+        """
+        try:
+            while True:
+                result = run()
+                if self._complete:
+                    return result
+        except failure:
+            if not (self._attributes or self._containers):
+                raise
+        self._all_kept = True
+        return self.repeated(run, failure)
 
     def begin(self, model: nn.Module, reach: Reach) -> None:
         """Reset the attributes of a copy to their values before any run."""
         self._attributes, self._containers = [], []
-        for path, module in model.named_modules():
+        for path, module in () if self._all_kept else model.named_modules():
             for name, first in left_by_runs(module, reach):
                 if (path, name) not in self._kept:
                     held = vars(module)
@@ -57,7 +69,7 @@ class Forgetting:
 
     def hide(self, reach: Reach) -> None:
         """Remove remembered tensors and sizes from the dictionaries written to by code."""
-        for held in reach.written:
+        for held in () if self._all_kept else reach.written:
             if isinstance(held, dict) and id(held) not in self._kept:
                 found = {key: value for key, value in held.items() if _is_memory(key, value)}
                 for key in found:
@@ -65,8 +77,8 @@ class Forgetting:
                 if found:
                     self._containers.append((held, found))
 
-    def is_stored_again(self) -> bool:
-        """True if the run stored all hidden state again; the rest is shown from now on."""
+    def check(self) -> None:
+        """Find the hidden state that the run stored again; the rest is shown from now on."""
         missed: set[Hashable] = set()
         for place, held, name, old, first in self._attributes:
             now = held.get(name, _ABSENT)
@@ -76,12 +88,7 @@ class Forgetting:
             if not held or not all(_alike(found[key], held[key]) for key in found if key in held):
                 missed.add(id(held))
         self._kept |= missed
-        return not missed
-
-    def remember(self) -> None:
-        """Show everything from now on."""
-        self._kept.update(place for place, *_ in self._attributes)
-        self._kept.update(id(held) for held, _ in self._containers)
+        self._complete = not missed
 
 
 def forget_tensors(model: nn.Module) -> None:

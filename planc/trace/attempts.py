@@ -42,14 +42,8 @@ def record(
             module, the line and the reason.
     """
     attempt = _Attempt(model, args, kwargs, Forgetting(), replay)
-    with one_at_a_time:
-        try:
-            return _sure(attempt)
-        except TraceError:
-            if not attempt.forgetting.hidden:
-                raise
-            attempt.forgetting.remember()  # the model needs state of earlier runs
-            return _sure(attempt)
+    with one_at_a_time:  # after an error again, because a model may need state of earlier runs
+        return attempt.forgetting.repeated(lambda: _sure(attempt), TraceError)
 
 
 def _sure(attempt: _Attempt) -> Graph:
@@ -74,13 +68,14 @@ class _Attempt:
 
     def graph(self, kind: Kind, chance: Chance) -> Graph:
         """The graph of a run in which all hidden state was stored again."""
-        while True:
-            run = Run(self.model, kind, self.forgetting, chance, self.replay)
-            graph = run.graph(self.args, self.kwargs)
-            if not run.again:
-                return graph
+
+        def once() -> Graph:
             if self.replay is not None:
                 self.replay.begin()
+            run = Run(self.model, kind, self.forgetting, chance, self.replay)
+            return run.graph(self.args, self.kwargs)
+
+        return self.forgetting.repeated(once)
 
 
 def _recorded(attempt: _Attempt, chance: Chance) -> Graph:

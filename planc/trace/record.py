@@ -60,7 +60,7 @@ def front_end(kind: Kind) -> str:
 
 
 class Run:
-    """One recorded run, on tensors of one kind; ``again`` is True if the run must be repeated."""
+    """One recorded run, on tensors of one kind."""
 
     def __init__(
         self,
@@ -73,7 +73,6 @@ class Run:
         self.model = model
         self.forgetting = forgetting
         self.chance = chance
-        self.again = False
         device = next((p.device for p in model.parameters()), CPU)
         self.recording = Recording(kind, CPU if device.type == "meta" else device, replay)
 
@@ -182,7 +181,7 @@ class Run:
                     recording.sizes,
                 ):
                     result = result_of(model, model(*args, **kwargs), own)
-                self.again = not self.forgetting.is_stored_again()
+                self.forgetting.check()
                 arguments = bound(model, args, kwargs)
                 recording.departures.kept(
                     model, arguments, recording.nodes, recording.inputs, Recording

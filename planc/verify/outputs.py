@@ -125,18 +125,10 @@ def run(
         VerificationError: the run fails, or has other decisions than ``replay``.
     """
     forgetting = Forgetting()
-    while replay is not None:  # the traced run decided as a model does on its first run
-        try:
-            found = _run(model, call, seed, replay, dtype, forgetting)
-        except VerificationError:
-            if not forgetting.hidden:
-                raise
-            forgetting.remember()
-        else:
-            if forgetting.is_stored_again():
-                return found
-        replay.begin()
-    return _run(model, call, seed, None, dtype, forgetting)
+    once = partial(_run, model, call, seed, replay, dtype, forgetting)
+    if replay is None:
+        return once()
+    return forgetting.repeated(once, VerificationError)  # a trace decides as on the first run
 
 
 def _run(
@@ -151,13 +143,16 @@ def _run(
     precision = Precision(dtype) if dtype else nullcontext()
     chance = Chance(seed)
     if replay is not None:
+        replay.begin()
         with one_at_a_time:
             forgetting.begin(copied, reach_of(copied))
     with unfused(), chance.seeded(), torch.no_grad(), precision, _deciding(replay):
         torch.manual_seed(seed)
         args, kwargs = map_leaves(partial(_own, dtype=dtype), call)  # the model may write to them
         try:
-            return contents(copied, copied(*args, **kwargs))
+            found = contents(copied, copied(*args, **kwargs))
+            forgetting.check()
+            return found
         except PlancError:
             raise
         except Exception as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,36 +17,11 @@ from torchvision.models.densenet import DenseNet
 import planc
 from planc.errors import PolicyError
 from planc.plan.plan import Plan
+from tests.support.peers import pruned
 from tests.support.small import build, randomised
 
 IMAGES = torch.zeros(1, 3, 16, 16)
 SMALL = torch.zeros(1, 3, 32, 32)
-
-
-def pruned(
-    model: nn.Module, last: str, images: torch.Tensor = SMALL, steps: int = 1, **options: Any
-) -> tuple[nn.Module, Any]:
-    """The model pruned by Torch-Pruning, and the history as JSON holds it."""
-    tp = pytest.importorskip("torch_pruning")
-    smaller = copy.deepcopy(model)
-    for option in ("channel_groups", "num_heads"):
-        if option in options:
-            heads = options[option]
-            options[option] = {smaller.get_submodule(name): n for name, n in heads.items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pruner = tp.pruner.BasePruner(
-            smaller,
-            images,
-            importance=tp.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=0.5,
-            iterative_steps=steps,
-            ignored_layers=[smaller.get_submodule(last)],
-            **options,
-        )
-        for _ in range(steps):
-            pruner.step()
-    return smaller, json.loads(json.dumps(pruner.pruning_history()))
 
 
 def check_tensors(plan: Plan, model: nn.Module, smaller: nn.Module) -> None:
@@ -84,7 +57,7 @@ def test_a_history_gives_the_tensors_of_its_model(
     make: Callable[[], nn.Module], last: str, options: dict[str, Any]
 ) -> None:
     model = randomised(make().eval())
-    smaller, history = pruned(model, last, **options)
+    smaller, history = pruned(model, last, SMALL, **options)
     check_tensors(planc.from_history(model, SMALL, history=history), model, smaller)
 
 

@@ -9,11 +9,8 @@ Torch-Pruning (none), the seconds of ``planc.from_history``, and the least confi
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
-import warnings
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +18,7 @@ from torchvision import models
 
 import planc
 from planc.errors import PolicyError
+from tests.support.peers import pruned
 
 SIZES = {"resnet50": 64, "densenet121": 64, "vit_b_16": 224}
 LAST = {"resnet50": "fc", "densenet121": "classifier", "vit_b_16": "heads.head"}
@@ -41,7 +39,9 @@ def main(names: list[str]) -> None:
 def _row(
     title: str, name: str, model: nn.Module, images: torch.Tensor, steps: int, heads: bool
 ) -> None:
-    smaller, history = _pruned(model, LAST[name], images, steps, heads)
+    parts = {n: m for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
+    groups = {n: part.num_heads for n, part in parts.items()} if heads else {}
+    smaller, history = pruned(model, LAST[name], images, steps, channel_groups=groups)
     start = time.perf_counter()
     try:
         plan = planc.from_history(model, images, history=history)
@@ -59,29 +59,6 @@ def _row(
         f"{took:.1f} s; recovered in {time.perf_counter() - start:.1f} s, the same units: {same}, "
         f"confidence from {min(group.confidence for group in recovered.groups):.2f}"
     )
-
-
-def _pruned(
-    model: nn.Module, last: str, images: torch.Tensor, steps: int, heads: bool
-) -> tuple[nn.Module, list[Any]]:
-    import torch_pruning as tp
-
-    smaller = copy.deepcopy(model)
-    attention = [part for part in smaller.modules() if isinstance(part, nn.MultiheadAttention)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pruner = tp.pruner.BasePruner(
-            smaller,
-            images,
-            importance=tp.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=0.5,
-            iterative_steps=steps,
-            ignored_layers=[smaller.get_submodule(last)],
-            channel_groups={part: part.num_heads for part in attention} if heads else {},
-        )
-        for _ in range(steps):
-            pruner.step()
-    return smaller, pruner.pruning_history()
 
 
 if __name__ == "__main__":

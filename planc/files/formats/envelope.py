@@ -12,6 +12,7 @@ before anything is decoded::
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 
 from planc.errors import (
@@ -24,25 +25,27 @@ from planc.errors import (
     UnsupportedVersion,
 )
 
-VERSIONS = {
-    b"planc/plan": 2,
-    b"planc/mask": 2,
-    b"planc/ckpt": 1,
-    b"planc/part": 1,
-    b"planc/time": 1,
-}
-"""The current format version of each kind: the one written. All from 1 up are read."""
+_SHOWN = "planc show prints it, planc apply takes it as PLAN"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of file: name, version written (all from 1 up are read), writer and use."""
+
+    name: str
+    version: int
+    writer: str = "planc"
+    use: str = "name a file that planc wrote"
+
+
 KINDS = {
-    b"planc/plan": "a plan",
-    b"planc/mask": "a mask plan",
-    b"planc/ckpt": "the record of a checkpoint",
-    b"planc/part": "the record of one shard of a checkpoint",
-    b"planc/time": "a latency table",
-}
-_WRITERS = {
-    b"planc/plan": "planc.save_plan",
-    b"planc/mask": "planc.save_masks",
-    b"planc/time": "planc.save_latency",
+    b"planc/plan": Kind("a plan", 2, "planc.save_plan", _SHOWN),
+    b"planc/mask": Kind("a mask plan", 2, "planc.save_masks", _SHOWN),
+    b"planc/ckpt": Kind("the record of a checkpoint", 1),
+    b"planc/part": Kind("the record of one shard of a checkpoint", 1),
+    b"planc/time": Kind(
+        "a latency table", 1, "planc.save_latency", "planc plan takes it as --latency-table"
+    ),
 }
 _KIND = slice(2, 12)
 _HEADER = 13  # hashed bytes before the digest
@@ -62,7 +65,7 @@ def seal(kind: bytes, body: bytes) -> bytes:
         raise LimitExceeded(
             f"a body of {len(body)} bytes, the format ends below {_MOST}; split the model"
         )
-    header = b"\x94\xaa" + kind + bytes([VERSIONS[kind]])
+    header = b"\x94\xaa" + kind + bytes([KINDS[kind].version])
     digest = sha256(header + body).digest()
     return header + b"\xc4\x20" + digest + _bin_header(len(body)) + body
 
@@ -99,15 +102,14 @@ def _check_prefix(kind: bytes, sealed: bytes) -> None:
     start, expected = sealed[:12], b"\x94\xaa" + kind
     if start != expected[: len(start)] or not start:
         found = KINDS.get(start[_KIND]) if start[:2] == b"\x94\xaa" else None
-        what = f"is {found}" if found else f"begins with {start.hex(' ') or 'nothing'}"
-        writer = _WRITERS.get(kind, "planc")
+        what = f"is {found.name}" if found else f"begins with {start.hex(' ') or 'nothing'}"
         raise NotAPlancFile(
-            f"byte 0: the file {what}, {KINDS[kind]} begins with {expected.hex(' ')}; "
-            f"name a file that {writer} wrote"
+            f"byte 0: the file {what}, {KINDS[kind].name} begins with {expected.hex(' ')}; "
+            f"name a file that {KINDS[kind].writer} wrote"
         )
     if len(sealed) < _HEADER:
         raise _truncated(len(sealed), _BODY)
-    found_version, newest = version_of(sealed), VERSIONS[kind]
+    found_version, newest = version_of(sealed), KINDS[kind].version
     if not 1 <= found_version <= newest:
         known = "1 is known" if newest == 1 else f"1 to {newest} are known"
         raise UnsupportedVersion(

@@ -14,11 +14,6 @@ START = 512  # bytes that are looked at
 _AS_WEIGHTS = "planc plan, apply and verify take it as --weights"
 SAFETENSORS = "a safetensors file"
 _CONVERT = "convert it to safetensors"
-_USES = {
-    b"planc/time": "planc plan takes it as --latency-table",
-    b"planc/plan": "planc show prints it, planc apply takes it as PLAN",
-    b"planc/mask": "planc show prints it, planc apply takes it as PLAN",
-}
 _TORCH = "a PyTorch file (.pt)", f"{_AS_WEIGHTS}, with --trust-pickle"
 _BEGINNINGS = (
     (b"version https://git-lfs", "a pointer of Git LFS", "run git lfs pull"),
@@ -38,7 +33,7 @@ def nature(start: bytes) -> tuple[str, str]:
     """
     kind = kind_of(start)
     if kind is not None:
-        return KINDS[kind], _USES.get(kind, "name a file that planc wrote")
+        return KINDS[kind].name, KINDS[kind].use
     if start[8:9] == b"{" and start[5:8] == bytes(3):  # a header below a terabyte, of any length
         return SAFETENSORS, f"planc inspect prints it, {_AS_WEIGHTS}"
     if start[:4] == b"PK\x03\x04":
@@ -85,7 +80,7 @@ def check_nature(path: str | os.PathLike[str], kind: bytes) -> None:
     start = start_of(path)
     name, use = nature(start)
     if name and kind_of(start) != kind:
-        raise NotAPlancFile(f"{path}: is {name}, not {KINDS[kind]}; {use}")
+        raise NotAPlancFile(f"{path}: is {name}, not {KINDS[kind].name}; {use}")
 
 
 def is_pickle(path: Path) -> bool:

@@ -80,7 +80,7 @@ def test_planc_files_are_named_where_others_are_read(kind: bytes, tmp_path: Path
     with pytest.raises(FileError, match="not a safetensors file"):
         planc.StoredWeights(tmp_path / "a")
     if kind != b"planc/plan":
-        with pytest.raises(NotAPlancFile, match=f"is {KINDS[kind]}, not a plan; "):
+        with pytest.raises(NotAPlancFile, match=f"is {KINDS[kind].name}, not a plan; "):
             planc.load_plan(tmp_path / "a")
 
 
