@@ -31,166 +31,110 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from planc.analysis import analyze
-    from planc.apply import apply, mask, restore
-    from planc.cli.report.html import report
-    from planc.compile import compile
-    from planc.compile.edit import edit
-    from planc.compile.history import from_history
-    from planc.compile.lossless import fold, lossless
-    from planc.compile.recover import recover
-    from planc.compile.schedule import Schedule, Step, next_step
-    from planc.compile.select import select
-    from planc.criteria import score
-    from planc.criteria.calibration import calibrate
-    from planc.errors import (
-        AlreadyApplied,
-        AnalysisError,
-        CalibrationError,
-        FileError,
-        InfeasibleBudget,
-        PlancError,
-        PolicyError,
-        ShardMismatch,
-        StaleError,
-        StalePlan,
-        TraceError,
-        VerificationError,
-    )
-    from planc.files.checkpoint.load import load, load_optimizer
-    from planc.files.checkpoint.save import save
-    from planc.files.checkpoint.statistics import load_statistics, save_statistics
-    from planc.files.checkpoint.stored import StoredWeights
-    from planc.files.cut import apply_files, restore_files
-    from planc.files.cut.job import job
-    from planc.files.disk.limits import Limits
-    from planc.files.formats import load_plan, save_plan
-    from planc.files.formats.masks import load_masks, save_masks
-    from planc.files.tensors.opened import inspect
-    from planc.masks import bake, from_masks
-    from planc.plan.compose import compose
-    from planc.plan.diff import diff
-    from planc.plan.latency import LatencyTable
-    from planc.plan.masks import MaskPlan
-    from planc.plan.plan import Plan
-    from planc.policy.budget import Budget
-    from planc.policy.latency.measure import measure_latency
-    from planc.rules import rule
-    from planc.trace import trace
-    from planc.verify import verify
+    from planc.analysis import analyze as analyze
+    from planc.apply import apply as apply
+    from planc.apply import mask as mask
+    from planc.apply import restore as restore
+    from planc.cli.report.html import report as report
+    from planc.compile import compile as compile
+    from planc.compile.edit import edit as edit
+    from planc.compile.history import from_history as from_history
+    from planc.compile.lossless import fold as fold
+    from planc.compile.lossless import lossless as lossless
+    from planc.compile.recover import recover as recover
+    from planc.compile.schedule import Schedule as Schedule
+    from planc.compile.schedule import Step as Step
+    from planc.compile.schedule import next_step as next_step
+    from planc.compile.select import select as select
+    from planc.criteria import score as score
+    from planc.criteria.calibration import calibrate as calibrate
+    from planc.errors import AlreadyApplied as AlreadyApplied
+    from planc.errors import AnalysisError as AnalysisError
+    from planc.errors import CalibrationError as CalibrationError
+    from planc.errors import FileError as FileError
+    from planc.errors import InfeasibleBudget as InfeasibleBudget
+    from planc.errors import PlancError as PlancError
+    from planc.errors import PolicyError as PolicyError
+    from planc.errors import ShardMismatch as ShardMismatch
+    from planc.errors import StaleError as StaleError
+    from planc.errors import StalePlan as StalePlan
+    from planc.errors import TraceError as TraceError
+    from planc.errors import VerificationError as VerificationError
+    from planc.files.checkpoint.load import load as load
+    from planc.files.checkpoint.load import load_optimizer as load_optimizer
+    from planc.files.checkpoint.save import save as save
+    from planc.files.checkpoint.statistics import load_statistics as load_statistics
+    from planc.files.checkpoint.statistics import save_statistics as save_statistics
+    from planc.files.checkpoint.stored import StoredWeights as StoredWeights
+    from planc.files.cut import apply_files as apply_files
+    from planc.files.cut import restore_files as restore_files
+    from planc.files.cut.job import job as job
+    from planc.files.disk.limits import Limits as Limits
+    from planc.files.formats import load_plan as load_plan
+    from planc.files.formats import save_plan as save_plan
+    from planc.files.formats.latency import load_latency as load_latency
+    from planc.files.formats.latency import save_latency as save_latency
+    from planc.files.formats.masks import load_masks as load_masks
+    from planc.files.formats.masks import save_masks as save_masks
+    from planc.files.tensors.opened import inspect as inspect
+    from planc.masks import bake as bake
+    from planc.masks import from_masks as from_masks
+    from planc.plan.compose import compose as compose
+    from planc.plan.diff import diff as diff
+    from planc.plan.latency import LatencyTable as LatencyTable
+    from planc.plan.masks import MaskPlan as MaskPlan
+    from planc.plan.plan import Plan as Plan
+    from planc.policy.budget import Budget as Budget
+    from planc.policy.latency.measure import measure_latency as measure_latency
+    from planc.rules import rule as rule
+    from planc.trace import trace as trace
+    from planc.verify import verify as verify
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AlreadyApplied",
-    "AnalysisError",
-    "Budget",
-    "CalibrationError",
-    "FileError",
-    "InfeasibleBudget",
-    "LatencyTable",
-    "Limits",
-    "MaskPlan",
-    "Plan",
-    "PlancError",
-    "PolicyError",
-    "Schedule",
-    "ShardMismatch",
-    "StaleError",
-    "StalePlan",
-    "Step",
-    "StoredWeights",
-    "TraceError",
-    "VerificationError",
-    "analyze",
-    "apply",
-    "apply_files",
-    "bake",
-    "calibrate",
-    "compile",
-    "compose",
-    "diff",
-    "edit",
-    "fold",
-    "from_history",
-    "from_masks",
-    "inspect",
-    "job",
-    "load",
-    "load_latency",
-    "load_masks",
-    "load_optimizer",
-    "load_plan",
-    "load_statistics",
-    "lossless",
-    "mask",
-    "measure_latency",
-    "next_step",
-    "recover",
-    "report",
-    "restore",
-    "restore_files",
-    "rule",
-    "save",
-    "save_latency",
-    "save_masks",
-    "save_plan",
-    "save_statistics",
-    "score",
-    "select",
-    "trace",
-    "verify",
-]
-
 _HOMES = {
-    "StoredWeights": "planc.files.checkpoint",
-    "Budget": "planc.policy.budget",
-    "LatencyTable": "planc.plan.latency",
-    "Limits": "planc.files.disk.limits",
-    "MaskPlan": "planc.plan.masks",
-    "Plan": "planc.plan.plan",
-    "Schedule": "planc.compile.schedule",
-    "Step": "planc.compile.schedule",
-    "analyze": "planc.analysis",
-    "apply": "planc.apply",
-    "apply_files": "planc.files.cut",
-    "bake": "planc.masks",
-    "calibrate": "planc.criteria.calibration",
-    "compile": "planc.compile",
-    "compose": "planc.plan.compose",
-    "diff": "planc.plan.diff",
-    "edit": "planc.compile.edit",
-    "fold": "planc.compile.lossless",
-    "from_history": "planc.compile.history",
-    "from_masks": "planc.masks",
-    "inspect": "planc.files.tensors.opened",
-    "job": "planc.files.cut.job",
-    "load": "planc.files.checkpoint",
-    "load_masks": "planc.files.formats.masks",
-    "load_optimizer": "planc.files.checkpoint",
-    "load_latency": "planc.files.formats.latency",
-    "load_plan": "planc.files.formats",
-    "load_statistics": "planc.files.checkpoint.statistics",
-    "lossless": "planc.compile.lossless",
-    "mask": "planc.apply",
-    "measure_latency": "planc.policy.latency.measure",
-    "next_step": "planc.compile.schedule",
-    "recover": "planc.compile.recover",
-    "report": "planc.cli.report.html",
-    "restore": "planc.apply",
-    "restore_files": "planc.files.cut",
-    "rule": "planc.rules",
-    "save": "planc.files.checkpoint",
-    "save_masks": "planc.files.formats.masks",
-    "save_latency": "planc.files.formats.latency",
-    "save_plan": "planc.files.formats",
-    "save_statistics": "planc.files.checkpoint.statistics",
-    "score": "planc.criteria",
-    "select": "planc.compile.select",
-    "trace": "planc.trace",
-    "verify": "planc.verify",
+    name: f"planc.{home}"
+    for home, names in {
+        "analysis": "analyze",
+        "apply": "apply mask restore",
+        "cli.report.html": "report",
+        "compile": "compile",
+        "compile.edit": "edit",
+        "compile.history": "from_history",
+        "compile.lossless": "fold lossless",
+        "compile.recover": "recover",
+        "compile.schedule": "Schedule Step next_step",
+        "compile.select": "select",
+        "criteria": "score",
+        "criteria.calibration": "calibrate",
+        "errors": "AlreadyApplied AnalysisError CalibrationError FileError InfeasibleBudget "
+        "PlancError PolicyError ShardMismatch StaleError StalePlan TraceError VerificationError",
+        "files.checkpoint": "StoredWeights load load_optimizer save",
+        "files.checkpoint.statistics": "load_statistics save_statistics",
+        "files.cut": "apply_files restore_files",
+        "files.cut.job": "job",
+        "files.disk.limits": "Limits",
+        "files.formats": "load_plan save_plan",
+        "files.formats.latency": "load_latency save_latency",
+        "files.formats.masks": "load_masks save_masks",
+        "files.tensors.opened": "inspect",
+        "masks": "bake from_masks",
+        "plan.compose": "compose",
+        "plan.diff": "diff",
+        "plan.latency": "LatencyTable",
+        "plan.masks": "MaskPlan",
+        "plan.plan": "Plan",
+        "policy.budget": "Budget",
+        "policy.latency.measure": "measure_latency",
+        "rules": "rule",
+        "trace": "trace",
+        "verify": "verify",
+    }.items()
+    for name in names.split()
 }
+"""The module of each public name."""
 
+__all__ = sorted(_HOMES)
 
 _MODULES = {
     "criteria": "planc.criteria",
@@ -204,8 +148,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value: Any = import_module(_MODULES[name])
-    elif name in __all__:
-        value = getattr(import_module(_HOMES.get(name, "planc.errors")), name)
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module 'planc' has no attribute {name!r}")
     globals()[name] = value

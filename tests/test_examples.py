@@ -17,7 +17,7 @@ OPTIONAL = ("transformers",)  # what only some of them need
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_run(name: str) -> None:
+def test_examples_run_and_print(name: str) -> None:
     text = (ROOT / "examples" / name).read_text()
     for library in OPTIONAL:
         if f"from {library} import" in text:

@@ -115,6 +115,18 @@ def modules_after(statement: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
+def test_type_checkers_see_every_public_name() -> None:
+    import planc
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+    assert [name.asname for node in imports for name in node.names] == [
+        name.name for node in imports for name in node.names
+    ]
+    assert sorted(name.name for node in imports for name in node.names) == planc.__all__
+
+
 def test_importing_planc_imports_nothing_heavy() -> None:
     assert not {"torch", "numpy", "scipy", "rich"} & modules_after("import planc")
 

@@ -31,7 +31,6 @@ class Walked:
 
     facts: Facts
     labels: tuple[Labelled, ...]
-    walks: int
     requests: tuple[Rows | Ragged, ...]
 
 
@@ -62,7 +61,7 @@ def walk(graph: Graph, strict: bool = False) -> Walked:
         if not new or count == _MOST_WALKS:
             break
         requests |= dict.fromkeys(new)
-    return Walked(facts, tuple(labels), count, tuple(requests))
+    return Walked(facts, tuple(labels), tuple(requests))
 
 
 def walk_with_values(graph: Graph, walked: Walked, nonzero: Container[int]) -> Facts:

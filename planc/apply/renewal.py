@@ -103,42 +103,41 @@ class Renewal:
         return _dressed(tensor, self._made[key].data)  # a new tensor on the same memory
 
 
-def cutting(cuts: Mapping[str, Cut]) -> Changes:
-    """Return the changes to the shapes of the plan's result."""
+def _of_cuts(cuts: Mapping[str, Cut], changed: Callable[[str, TensorSpec, Cut], Change]) -> Changes:
+    """Return the changes of cut tensors; all others are copied."""
 
     def change(name: str, spec: TensorSpec) -> Change:
         cut = cuts.get(spec.name)
-        return COPY if cut is None else Change(_key(cut), lambda tensor: cut_tensor(tensor, cut))
+        return COPY if cut is None else changed(name, spec, cut)
 
     return change
+
+
+def cutting(cuts: Mapping[str, Cut]) -> Changes:
+    """Return the changes to the shapes of the plan's result."""
+    return _of_cuts(cuts, lambda name, spec, cut: Change(_key(cut), lambda t: cut_tensor(t, cut)))
 
 
 def masking(plan: Plan) -> Changes:
     """Return the changes in full shapes, with zeros at the removed coordinates."""
     wholes = whole((spec.names, spec.shape) for spec in plan.tensors)
 
-    def change(name: str, spec: TensorSpec) -> Change:
-        cut = plan.cuts.get(spec.name)
-        if cut is None:
-            return COPY
+    def masked(name: str, spec: TensorSpec, cut: Cut) -> Change:
         return Change(_key(cut), lambda tensor: mask_tensor(tensor, cut, wholes.get(name)))
 
-    return change
+    return _of_cuts(plan.cuts, masked)
 
 
 def restoring(plan: Plan, removed: Removed) -> Changes:
     """Return the changes back to the shapes of the plan's source, with the removed values."""
 
-    def change(name: str, spec: TensorSpec) -> Change:
-        cut = plan.cuts.get(spec.name)
-        if cut is None:
-            return COPY
+    def restored(name: str, spec: TensorSpec, cut: Cut) -> Change:
         values = removed.of((name, *spec.names))
         return Change(
             (_key(cut), id(values)), lambda tensor: uncut_tensor(tensor, values, cut, spec.shape)
         )
 
-    return change
+    return _of_cuts(plan.cuts, restored)
 
 
 def collect_removed(plan: Plan, named: Named) -> Removed:

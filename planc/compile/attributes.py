@@ -10,9 +10,10 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from planc.analysis.arrays import Kept, Polynomials
-from planc.analysis.equations import Equations, Key
+from planc.analysis.equations import Equations
 from planc.ir.graph import Graph
 from planc.ir.layers import derived, quotients
+from planc.ir.plain import with_leaf
 from planc.plan.plan import AttributeChange
 
 Attribute = tuple[str, str]
@@ -87,7 +88,7 @@ class Followers:
         for (key, index), value in zip(
             self._equations, self._values.values(kept).tolist(), strict=True
         ):
-            new[key] = _replaced(current(key), index, value) if index else value
+            new[key] = with_leaf(current(key), index, value) if index else value
         for key, (name, dim), factor in self._sized:
             new[key] = shapes[name][dim] * factor
         for key, (name, dim), times in self._scaled:
@@ -101,12 +102,3 @@ class Followers:
                 if (value := new[path, name]) != before
             ]
         )
-
-
-def _replaced(value: Any, index: Key | tuple[int, ...], leaf: int) -> Any:
-    """A nested tuple with one leaf replaced."""
-    if not index:
-        return leaf
-    return tuple(
-        _replaced(item, index[1:], leaf) if i == index[0] else item for i, item in enumerate(value)
-    )

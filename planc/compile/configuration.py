@@ -19,6 +19,7 @@ from planc.ir.construction import NAME, Construction, Field, Kept, Tables
 from planc.ir.expressions import Attribute, SizeOf, evaluate
 from planc.ir.graph import Comparison, Graph, attributes_read
 from planc.ir.guards import RELATIONS
+from planc.ir.plain import same_types, with_leaf
 from planc.plan.plan import AttributeChange, Cut, TensorSpec
 
 _CHOICES = 3  # new values of one number; with more of them, parts of the model differ
@@ -118,7 +119,7 @@ def with_configuration(
     added = tuple(
         AttributeChange(*key, old, value)
         for key, (old, value) in found.items()
-        if key not in new and value != old and _alike(old, value)
+        if key not in new and value != old and same_types(old, value)
     )
     return tuple(sorted((*changes, *added), key=lambda change: (change.module, change.name)))
 
@@ -175,13 +176,6 @@ def _sizes(
 def _whole(value: Any) -> bool:
     """True for an integer, or a nested tuple of integers."""
     return type(value) in (int, tuple) and all(type(n) is int for _, n in _numbers(value))
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """True if two plain values have one type, including numbers and tuple lengths."""
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    return type(one) is type(other)
 
 
 Step = tuple[Field, tuple[int, ...], int]
@@ -255,13 +249,7 @@ class _Search:
     def taken(self, fields: Mapping[Field, Any], step: Step) -> dict[Field, Any]:
         field, index, size = step
         value = fields.get(field, self.construction.fields[field])
-        return {**fields, field: _with(value, index, size)}
-
-
-def _with(value: Any, index: tuple[int, ...], size: int) -> Any:
-    if not index:
-        return size
-    return tuple(_with(v, index[1:], size) if i == index[0] else v for i, v in enumerate(value))
+        return {**fields, field: with_leaf(value, index, size)}
 
 
 def _distance(found: Tables, wanted: Tables) -> float:

@@ -15,7 +15,7 @@ from planc.compile.select import Target
 from planc.criteria.dead import Dead
 from planc.errors import PolicyError
 from planc.modules.given import module
-from planc.modules.tree import owned_tensors
+from planc.modules.tree import tensors_by_name
 from planc.plan.arguments import options, takes
 from planc.plan.plan import Plan
 from planc.policy import Zeros
@@ -44,7 +44,7 @@ def fold(model: nn.Module, args: Any = None, kwargs: Mapping[str, Any] | None = 
     if analysis.graph.training:
         raise PolicyError("constants are those of a model that is not training: call model.eval()")
     result = copy_module(model)
-    named = {name: owned.tensor for owned in owned_tensors(result) for name in owned.names}
+    named = tensors_by_name(result)
     fold_constants(analysis, named)
     return result
 

@@ -18,7 +18,7 @@ from planc.compile.select import Target, write_plan
 from planc.errors import PolicyError
 from planc.modules.given import as_module, module
 from planc.modules.tables import shapes_of, tensors_of
-from planc.modules.tree import owned_tensors
+from planc.modules.tree import tensors_by_name
 from planc.plan.arguments import a_flag, a_mapping, a_number, optional, options, takes
 from planc.plan.fingerprint import shape_difference, tensors_after
 from planc.plan.plan import Plan
@@ -75,11 +75,7 @@ def _tensors(name: str, value: Any) -> Mapping[str, Any]:
     """The check of a pruned model: its tensors by all their names."""
     if isinstance(value, Mapping):
         return a_mapping(name, value)
-    return _held(as_module(value, name))
-
-
-def _held(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: own.tensor for own in owned_tensors(model) for name in own.names}
+    return tensors_by_name(as_module(value, name))
 
 
 @takes(
@@ -128,7 +124,7 @@ def recover(
     """
     analysis = analyze(trace(original, args, kwargs), strict)
     specs = tensors_of(original)
-    before = entries_of(specs, _held(original) if weights is None else weights).own
+    before = entries_of(specs, tensors_by_name(original) if weights is None else weights).own
     after = entries_of(specs, pruned).own  # type: ignore[arg-type]  # converted by _tensors
     own = "original" if weights is None else "weights"
     arrays = _arrays(analysis, before, own), _arrays(analysis, after, "pruned")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from planc.analysis.uses import contracted
-from planc.ir.graph import Graph, Node, Ref
+from planc.ir.graph import Graph, Ref
+from planc.rules.contractions import contraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +24,7 @@ class Role:
 
 
 _FORWARD, _TRANSPOSED = Role(0, 1), Role(1, 0)
-_OPERATORS: Mapping[str, tuple[int, Role]] = {
-    "aten.linear": (1, _FORWARD),
-    "aten.conv1d": (1, _FORWARD),
-    "aten.conv2d": (1, _FORWARD),
-    "aten.conv3d": (1, _FORWARD),
-    "aten.conv_transpose1d": (1, _TRANSPOSED),
-    "aten.conv_transpose2d": (1, _TRANSPOSED),
-    "aten.conv_transpose3d": (1, _TRANSPOSED),
-    "aten.matmul": (1, _TRANSPOSED),
-    "aten.mm": (1, _TRANSPOSED),
-    "aten.addmm": (2, _TRANSPOSED),
-    "aten.embedding": (0, Role(1, None)),
-}
-"""The position of the weight argument, and its role."""
+_APART = ("aten.bmm", "aten.baddbmm")  # a weight for each item of a batch: no matrix
 
 NORMS = ("aten.batch_norm", "aten.native_batch_norm", "aten.cudnn_batch_norm")
 """Batch normalizations, with their scale as argument 1."""
@@ -47,11 +35,16 @@ def base_name(op: str) -> str:
     return ".".join(op.split(".")[:2])
 
 
-def contraction(op: str) -> tuple[int, Role] | None:
-    """The position of the weight argument and its role, for an operator contracting its input with
-    a weight.
+def read(op: str) -> tuple[int, int, Role] | None:
+    """The positions of the input and the weight among the arguments, and the weight's role, for an
+    operator contracting the two; for an embedding that of the indices.
     """
-    return _OPERATORS.get(base_name(op))
+    name, known = base_name(op), contraction(op)
+    if name == "aten.embedding":
+        return 1, 0, Role(1, None)
+    if known is None or name in _APART:
+        return None
+    return known.x, known.weight, _TRANSPOSED if known.transposed else _FORWARD
 
 
 def roles(graph: Graph) -> dict[int, Role]:
@@ -67,21 +60,20 @@ def roles(graph: Graph) -> dict[int, Role]:
         if tensor.kind == "parameter" and len(tensor.shape) > 1 and tensor.value in mixed
     }
     for node in reversed(graph.nodes):  # the first use decides
-        known = contraction(node.op)
-        if known is not None and len(node.args) > known[0]:
-            argument = node.args[known[0]]
-            if isinstance(argument, Ref) and argument.id in found:
-                found[argument.id] = _read(graph, node, *known)
+        known = read(node.op)
+        if known is not None and len(node.args) > max(known[:2]):
+            weight = node.args[known[1]]
+            if isinstance(weight, Ref) and weight.id in found:
+                found[weight.id] = _with_channels(graph, node.args[known[0]], weight, known[2])
     return found
 
 
-def _read(graph: Graph, node: Node, at: int, role: Role) -> Role:
+def _with_channels(graph: Graph, x: Any, weight: Ref, role: Role) -> Role:
     """The role with the number of channels read by the operator."""
-    x, weight = node.args[at - 1], node.args[at]
     if role.into is None or not isinstance(x, Ref):
         return role
-    read, rank = graph.values[x.id].shape, len(graph.values[weight.id].shape)
-    return replace(role, channels=read[channel(len(read), rank)])
+    shape, rank = graph.values[x.id].shape, len(graph.values[weight.id].shape)
+    return replace(role, channels=shape[channel(len(shape), rank)])
 
 
 def channel(rank: int, weight_rank: int) -> int:

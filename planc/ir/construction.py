@@ -33,10 +33,3 @@ class Construction(Protocol):
     def original(self) -> Tables | None: ...
     def built(self, changes: Mapping[Field, Any]) -> Tables | None: ...
     def content_differs(self, changes: Mapping[Field, Any], kept: Kept) -> str: ...
-
-
-def replaced(current: Any, value: Any) -> Any:
-    """``value`` in the container types of ``current``, lists and tuples."""
-    if isinstance(current, tuple | list):
-        return type(current)(map(replaced, current, value))
-    return value

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from planc.errors import MalformedFile, StalePlan
+from planc.ir.plain import as_tuples, in_containers_of, same_types
 from planc.modules.held import is_data
 from planc.plan.plan import AttributeChange, is_public
 
@@ -97,7 +98,7 @@ def _new_value(holder: Any, name: str, change: AttributeChange) -> Any:
         raise MalformedFile(
             f"{change}: attributes are numbers, booleans, strings, None and nested tuples of them"
         )
-    if not _same_types(change.before, change.after):
+    if not same_types(change.before, change.after):
         raise MalformedFile(
             f"{change}: the type would change from {_type_text(change.before)} to "
             f"{_type_text(change.after)}; an attribute keeps its type"
@@ -108,12 +109,12 @@ def _new_value(holder: Any, name: str, change: AttributeChange) -> Any:
             f"{change}: the attribute holds a {type(current).__name__}, not plain data; "
             "only plain data can be changed"
         )
-    if not _same_types(current, change.before) or _as_tuples(current) != _as_tuples(change.before):
+    if not same_types(current, change.before) or as_tuples(current) != as_tuples(change.before):
         raise StalePlan(
             f"{change}: the attribute is {current!r} ({_type_text(current)}), not "
             f"{change.before!r} ({_type_text(change.before)}); make a plan for this model"
         )
-    return _in_containers_of(current, change.after)
+    return in_containers_of(current, change.after)
 
 
 def _check_name(holder: Any, name: str, change: AttributeChange) -> None:
@@ -152,25 +153,6 @@ def is_plain(value: Any) -> bool:
     if type(value) in _SEQUENCES:
         return all(is_plain(item) for item in value)
     return type(value) in _SCALARS
-
-
-def _same_types(left: Any, right: Any) -> bool:
-    """Return True if two plain values have the same exact type; all kinds of sequences count as
-    tuples.
-    """
-    if type(left) in _SEQUENCES and type(right) in _SEQUENCES:
-        return len(left) == len(right) and all(map(_same_types, left, right))
-    return type(left) is type(right)
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if type(value) in _SEQUENCES else value
-
-
-def _in_containers_of(current: Any, value: Any) -> Any:
-    if type(current) in _SEQUENCES:
-        return type(current)(map(_in_containers_of, current, value))
-    return value
 
 
 def _type_text(value: Any) -> str:

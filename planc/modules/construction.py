@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from planc.ir.construction import NAME, Field, Kept, Tables, replaced
+from planc.ir.construction import NAME, Field, Kept, Tables
+from planc.ir.plain import in_containers_of
 from planc.modules.held import held_objects, integers, is_data, public
 from planc.modules.tree import owned_tensors, plain
 
@@ -164,4 +165,4 @@ def _set(configuration: Any, field: Field, value: Any) -> None:
     holder = configuration
     for part in outer:
         holder = vars(holder)[part]
-    vars(holder)[name] = replaced(vars(holder)[name], value)
+    vars(holder)[name] = in_containers_of(vars(holder)[name], value)

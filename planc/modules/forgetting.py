@@ -43,8 +43,8 @@ class Forgetting:
     def repeated(self, run: Callable[[], T], failure: type[Exception] | tuple[()] = ()) -> T:
         """Return the result of the first run that stores all hidden state again.
 
-        A ``run`` calls ``begin`` and, at its end, ``check``. After a ``failure`` it is repeated with
-        nothing hidden.
+        A ``run`` calls ``begin`` and, at its end, ``check``. After a ``failure`` it is repeated
+        with nothing hidden.
         """
         try:
             while True:

@@ -16,7 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from planc.errors import PlancError, TraceError
-from planc.plan.specification import INTEGERS, MOST_OF_ALL, MOST_OF_ONE, Spec
+from planc.plan.specification import INTEGERS, MOST_OF_ALL, MOST_OF_ONE, Spec, is_value
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -109,7 +109,7 @@ class _Writer:
             return ("list", *map(self.form, value))
         if type(value) is dict and all(type(key) is str for key in value):
             return ("dict", *((key, self.form(item)) for key, item in value.items()))
-        if _is_value(value):
+        if is_value(value):
             return ("value", value)
         return ("opaque", type(value).__name__)
 
@@ -125,15 +125,6 @@ class _Writer:
             return spec
         self.left -= len(values)
         return (*spec, values)
-
-
-def _is_value(value: Any) -> bool:
-    """True if a plan file can hold ``value`` and return an equal one."""
-    if type(value) is int:
-        return -(1 << 63) <= value < 1 << 63
-    if type(value) is float:
-        return math.isfinite(value)
-    return value is None or type(value) in (bool, str)
 
 
 def _is_call(spec: Any) -> bool:
@@ -164,7 +155,7 @@ class _Maker:
                 return [self.make(item, f"{path}[{i}]") for i, item in enumerate(items)]
             case ("dict", *items) if all(_is_item(item) for item in items):
                 return {key: self.make(item, f"{path}[{key!r}]") for key, item in items}
-            case ("value", value) if _is_value(value):
+            case ("value", value) if is_value(value):
                 return value
             case ("opaque", str(name)):
                 raise PlancError(

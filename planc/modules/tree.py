@@ -53,6 +53,11 @@ def owned_tensors(model: nn.Module) -> tuple[OwnedTensor, ...]:
     )
 
 
+def tensors_by_name(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and buffers by all their names."""
+    return {name: owned.tensor for owned in owned_tensors(model) for name in owned.names}
+
+
 def plain(value: Any, kinds: tuple[type, ...], *, empty: bool = True) -> Any:
     """``value`` if its class is one of ``kinds``, or a tuple of such values, nested ones included.
 

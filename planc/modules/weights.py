@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from planc.modules.memory import bytes_of
-from planc.modules.tree import owned_tensors
+from planc.modules.tree import tensors_by_name
 from planc.plan.plan import Plan
 from planc.plan.weights import (
     Named,
@@ -44,8 +44,7 @@ def digest_of(tensors: Iterable[Named], weights: Weights) -> bytes | None:
     """
     held: Mapping[str, Any]
     if isinstance(weights, nn.Module):
-        owned = owned_tensors(weights)
-        held = {name: tensor.tensor for tensor in owned for name in tensor.names}
+        held = tensors_by_name(weights)
     else:
         held = weights
     return HashedReads(held).digest(tensors)

@@ -14,6 +14,7 @@ their values in row-major order, because lengths, ids and masks steer a run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,6 +35,15 @@ INTEGERS = {
     **{f"int{bits}": range(-(1 << bits - 1), 1 << bits - 1) for bits in (8, 16, 32, 64)},
 }
 """The values of each integer type, by name."""
+
+
+def is_value(value: Any) -> bool:
+    """True if a plan file can hold ``value`` and return an equal one."""
+    if type(value) is float:
+        return math.isfinite(value)
+    if type(value) is int:
+        return value in INTEGERS["int64"]
+    return value is None or type(value) in (bool, str)
 
 
 def without_values(spec: Any) -> Any:

@@ -21,6 +21,7 @@ from planc.apply.validate import Call, example_call, explained
 from planc.errors import VerificationError
 from planc.ir.groups import apart, joined
 from planc.modules.given import as_module
+from planc.modules.tree import tensors_by_name
 from planc.modules.weights import warn_if_other
 from planc.plan.arguments import a_flag, a_number, a_plan, optional, takes
 from planc.plan.fingerprint import structure_digest
@@ -52,7 +53,7 @@ from planc.verify.structure import (
     check_source,
     unreached,
 )
-from planc.verify.tensors import check_tensors, named
+from planc.verify.tensors import check_tensors
 
 __all__ = ["Report", "verify"]
 
@@ -210,7 +211,7 @@ class _Models:
 
     def compared(self, other_sizes: bool) -> Iterator[Check]:
         """Compare outputs with the rewritten graph and the masked original."""
-        if any(tensor.is_meta for tensor in named(self.model).values()):
+        if any(tensor.is_meta for tensor in tensors_by_name(self.model).values()):
             yield _left("outputs not compared: on the meta device there are no numbers")
         elif self.analysis.graph.data_dependent:
             yield from self._by_decisions()

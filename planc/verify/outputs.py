@@ -21,13 +21,13 @@ from planc.modules.copies import clone
 from planc.modules.forgetting import Forgetting, forget_tensors
 from planc.modules.nesting import map_leaves, named_leaves
 from planc.modules.reach import one_at_a_time, reach_of
+from planc.modules.tree import tensors_by_name
 from planc.plan.plan import OutputChange, Plan
 from planc.trace.chance import Chance
 from planc.trace.decisions import Replay
 from planc.trace.unfused import unfused
 from planc.verify.contents import Contents, compare_texts, contents, texts_differ
 from planc.verify.precision import Precision, converted
-from planc.verify.tensors import named
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -39,7 +39,7 @@ def rewritten_graph(
 
     With ``call``, the graph checks the input sizes bound by trial, as the result does.
     """
-    before, shapes = named(model), analysis.shapes(gone)
+    before, shapes = tensors_by_name(model), analysis.shapes(gone)
     tensors: dict[str, torch.Tensor] = {}
     for t in analysis.graph.tensors:
         old, labels = before[t.name], analysis.walked.labels[t.value]
@@ -69,7 +69,7 @@ def graph_or_reason(
 def masked_original(analysis: Analysis, gone: Gone, model: nn.Module) -> nn.Module:
     """Return the original with zeros at every removed coordinate, by the labels."""
     zeroed: dict[int, torch.Tensor] = {}
-    before = named(model)
+    before = tensors_by_name(model)
     for t in analysis.graph.tensors:
         tensor = before[t.name]
         lost = blanked(analysis.walked.labels[t.value], gone)

@@ -52,7 +52,7 @@ def check_other_sizes(
     """
     compared = _AtOtherSizes(plan, model, smaller, masked, allowed).compared_or_refused
     found: dict[str, None] = {}
-    for other, alone in _tries(model, call):
+    for other, alone in other_calls(model, call):
         taken, text = compared(other)
         found[text] = None
         if not taken:
@@ -140,16 +140,12 @@ def _outputs(smaller: nn.Module, other: Call, sizes: str) -> list[torch.Tensor]:
         ) from failure
 
 
-def other_calls(model: nn.Module, call: Call) -> list[Call]:
-    """Return the accepted ones of two calls: one with smaller sizes, one with larger.
+def other_calls(model: nn.Module, call: Call) -> Iterator[tuple[Call, list[Call]]]:
+    """Yield the accepted ones of two calls: one with smaller sizes, one with larger.
 
-    Each changes as many sizes at once as the model accepts.
+    Each changes as many sizes at once as the model accepts, and has with it the calls changing one
+    of these alone.
     """
-    return [other for other, _ in _tries(model, call)]
-
-
-def _tries(model: nn.Module, call: Call) -> Iterator[tuple[Call, list[Call]]]:
-    """Yield the other calls, each with the calls changing one size alone."""
     taken = [change for change in _changes(call) if _runs(model, _changed(call, [change]))]
     larger = list(_larger(call, taken))
     for other, changes in (

@@ -10,12 +10,12 @@ from planc.apply.replay import sliced
 from planc.errors import VerificationError
 from planc.ir.graph import CAPTURED
 from planc.modules.hooks import masked_tensors
-from planc.modules.tree import owned_tensors
+from planc.modules.tree import tensors_by_name
 
 
 def check_tensors(analysis: Analysis, gone: Gone, model: nn.Module, smaller: nn.Module) -> str:
     """Compare every tensor of the result bit for bit with the slice given by the labels."""
-    before, after = named(model), named(smaller)
+    before, after = tensors_by_name(model), tensors_by_name(smaller)
     shapes = analysis.shapes(gone)
     wanted = {name for tensor in analysis.graph.tensors for name in tensor.names}
     captured = {f"{CAPTURED}{value}" for value in analysis.graph.captured}
@@ -92,10 +92,6 @@ def _check_computed(model: nn.Module, smaller: nn.Module) -> None:
             raise VerificationError(
                 f"{masked.full_name} is not {masked.original} with its mask; apply the plan again"
             )
-
-
-def named(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: owned.tensor for owned in owned_tensors(model) for name in owned.names}
 
 
 _PARTS = {

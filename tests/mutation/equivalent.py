@@ -7,8 +7,6 @@ EQUIVALENT: dict[str, str] = {
     "planc/files/disk/limits.py:Limits.check_string: len(text) * 4 > self.string -> "
     "len(text) * 4 >= self.string": "it only saves encoding short strings",
     "planc/files/disk/limits.py:Limits.check_string: 4 -> 5": "so it is",
-    "planc/files/formats/checks.py:_same_types: map(_same_types, left, right) -> "
-    "map(_same_types, right, left)": "whether types are the same is symmetric",
     "planc/files/formats/records.py:_decode: zip(packed, again, strict=False) -> "
     "zip(again, packed, strict=False)": "whether bytes differ is symmetric",
     "planc/files/formats/coverage.py:_is_box: "
@@ -19,8 +17,8 @@ EQUIVALENT: dict[str, str] = {
     "'little' -> 'little?'": "NumPy reads six letters of it",
     "planc/files/formats/conversion.py:_from_bitmap: 'little' -> 'little?'": "as above",
     "planc/files/formats/conversion.py:_from_bitmap: 'little' -> 'little?' #1": "as above",
-    "planc/files/formats/checks.py:_check_changes: _same_types(change.before, change.after) -> "
-    "_same_types(change.after, change.before)": "whether types are the same is symmetric",
+    "planc/files/formats/checks.py:_check_changes: same_types(change.before, change.after) -> "
+    "same_types(change.after, change.before)": "whether types are the same is symmetric",
     "planc/files/pickles/chosen.py:_first_apart: zip(path, best, strict=False) -> "
     "zip(best, path, strict=False)": "whether keys differ is symmetric",
     "planc/files/pickles/native.py:_whole: assert entry.dtype is not None -> pass": (

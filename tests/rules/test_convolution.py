@@ -84,7 +84,7 @@ def test_images_without_a_batch() -> None:
     assert prunable(found, "module") == {group.name for group in found.groups}
 
 
-def test_groups_taken_from_a_shape() -> None:
+def test_groups_taken_from_a_shape_follow_it() -> None:
     net = Net(
         lambda m, x: m.b(functional.conv2d(y := m.a(x), m.w, groups=y.shape[1])),
         a=nn.Conv2d(3, 4, 1),
@@ -95,7 +95,7 @@ def test_groups_taken_from_a_shape() -> None:
     assert prunable(found, "module") == {group.name for group in found.groups} != set()
 
 
-def test_one_kernel_for_all_channels() -> None:
+def test_one_kernel_serves_all_channels() -> None:
     """A fixed filter, repeated for each channel (blur pools)."""
     net = Net(
         lambda m, x: m.b(

@@ -338,7 +338,7 @@ def test_what_is_not_finite_at_zero_can_still_go() -> None:
     )
 
 
-def test_broadcast_operands() -> None:
+def test_broadcast_operands_shrink_with_their_channels() -> None:
     net = Net(
         lambda m, x: [m.b(torch.where(m.c > 0, m.a(x), m.d)), m.b(m.a(x) / (m.c.exp() + m.e))],
         a=nn.Conv2d(3, 4, 1),

@@ -151,7 +151,7 @@ def test_bags_of_embeddings_keep_rows_and_free_features(mode: str) -> None:
 
 
 @pytest.mark.long
-def test_a_table_of_relative_positions() -> None:
+def test_a_table_of_relative_positions_shrinks_by_heads() -> None:
     places = (torch.arange(3)[:, None] - torch.arange(3)[None] + 2).flatten()
 
     def run(m: Any, x: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Net, str]] = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
-def test_norms(name: str) -> None:
+def test_norms_over_several_shapes_mix_as_listed(name: str) -> None:
     net, mixing = CASES[name]
     found = prove(net, TOKENS if isinstance(net.a, nn.Linear) else IMAGES)
     assert together(found, "a.weight:0", "b.weight:1")

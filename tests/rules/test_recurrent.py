@@ -109,7 +109,7 @@ LAYERS: dict[str, Net] = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", LAYERS)
-def test_recurrent_layers(name: str) -> None:
+def test_recurrent_layers_shrink_without_mixing(name: str) -> None:
     found = prove(LAYERS[name], SEQUENCE)
     assert not any(group.mixing for group in found.groups)
     own = [tensor for tensor in found.graph.tensors if tensor.name.startswith("l.")]
@@ -262,7 +262,7 @@ class Tagger(nn.Module):
 
 
 @pytest.mark.long
-def test_embedding_lstm_linear() -> None:
+def test_an_lstm_between_embedding_and_head_shrinks() -> None:
     found = prove(Tagger(), torch.arange(8).reshape(2, 4))
     assert together(found, "embed.weight:1", "lstm.weight_ih_l0:1", "lstm.weight_ih_l0_reverse:1")
     assert together(found, "lstm.weight_ih_l0_reverse:0", "lstm.weight_ih_l1:1")

@@ -131,7 +131,7 @@ def test_a_variance_needs_two_values() -> None:
     assert len(planc.compile(net, IMAGES.double(), ratio=0.99).groups[0].removed) == 2
 
 
-def test_the_greater_of_two() -> None:
+def test_the_greater_of_two_does_not_mix() -> None:
     net = Net(
         lambda m, x: (torch.max(m.a(x), m.c) + torch.min(m.a(x), m.c)).sum(1),
         a=nn.Conv2d(3, 4, 1),

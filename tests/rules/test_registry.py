@@ -56,7 +56,7 @@ def test_an_overload_that_writes_into_a_given_tensor_has_the_rule_without_it() -
     assert together(found, "a.weight:0", "b.weight:1")
 
 
-def test_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_of_ones_own_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
     net = Net(
         lambda m, x: m.b(torch.ops.aten.rot90(m.a(x), 2, [2, 3])),

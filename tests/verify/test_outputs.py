@@ -15,6 +15,7 @@ from torch import nn
 import planc
 from planc.apply.validate import example_call
 from planc.errors import VerificationError
+from planc.modules.tree import tensors_by_name
 from planc.trace.unfused import unfused
 from planc.verify import outputs
 from planc.verify.outputs import (
@@ -26,7 +27,6 @@ from planc.verify.outputs import (
     run,
     tolerance_of,
 )
-from planc.verify.tensors import named
 
 INF, NAN = math.inf, math.nan
 
@@ -275,7 +275,7 @@ def test_references_are_made_of_the_originals_tensors_by_the_labels() -> None:
     gone = analysis.gone([group.removed])
     removed = list(group.removed)
     masked = masked_original(analysis, gone, model)
-    before, after = named(model), named(masked)
+    before, after = tensors_by_name(model), tensors_by_name(masked)
     assert after["up.weight"][removed].abs().sum() == 0
     assert after["down.weight"][:, removed].abs().sum() == 0
     assert after["scale"][removed].abs().sum() == 0

@@ -12,9 +12,9 @@ from torch import fx, nn
 
 import planc
 from planc.ir.graph import CAPTURED
+from planc.modules.tree import tensors_by_name
 from planc.verify import Report, sizes
 from planc.verify.outputs import run
-from planc.verify.tensors import named
 from tests.support.proving import randomise
 from tests.verify.test_ways import Mirrored, X, threshold
 
@@ -204,7 +204,7 @@ def test_what_a_graph_has_captured_is_no_tensor_too_many() -> None:
     model = Shifted().eval()
     plan = planc.compile(model, X, ratio=0.5, target="graph")
     smaller = planc.apply(plan, model)
-    assert any(name.startswith(CAPTURED) for name in named(smaller))
+    assert any(name.startswith(CAPTURED) for name in tensors_by_name(smaller))
     assert planc.verify(plan, model, smaller, X).graph_error < 1e-6
 
 

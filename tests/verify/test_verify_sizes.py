@@ -54,7 +54,7 @@ def last_check(model: nn.Module, args: Any, **options: Any) -> str:
 
 
 def tried(model: nn.Module, *args: Any, **kwargs: Any) -> str:
-    return " and ".join(sizes_of(found) for found in other_calls(model, (args, kwargs)))
+    return " and ".join(sizes_of(found) for found, _ in other_calls(model, (args, kwargs)))
 
 
 # -- what is tried -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from planc.analysis import Analysis, analyze
 from planc.criteria.changes import changes_of_batch
-from planc.criteria.roles import base_name, channel, contraction
+from planc.criteria.roles import base_name, channel, read
 from planc.criteria.scores import broken
 from planc.criteria.statistics import (
     ABSOLUTE_GRADIENT,
@@ -259,13 +259,13 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch gives
             if id(argument) in self.names and result.shape == argument.shape:
                 self.names[id(result)] = self.names[id(argument)]
                 self.alive.append(result)
-        known = contraction(op)
-        if known is not None and known[1].into is not None and len(args) > known[0]:
-            x, weight = args[known[0] - 1], args[known[0]]
+        known = read(op)
+        if known is not None and known[2].into is not None and len(args) > max(known[:2]):
+            x, weight = args[known[0]], args[known[1]]
             name = self.names.get(id(weight))
             if name is not None and weight.dim() > 1 and not x.is_complex():
-                read = x.movedim(channel(x.dim(), weight.dim()), -1)
-                self.collector.put(INPUTS, name, _moments(read))
+                inputs = x.movedim(channel(x.dim(), weight.dim()), -1)
+                self.collector.put(INPUTS, name, _moments(inputs))
         return result
 
 

@@ -30,7 +30,7 @@ from planc.files.tensors.reader import TensorFile, open_tensors
 from planc.modules.attributes import set_attributes
 from planc.modules.given import device_given, module
 from planc.modules.memory import memory_of
-from planc.modules.tree import owned_tensors
+from planc.modules.tree import tensors_by_name
 from planc.plan.arguments import a_flag, a_path, a_plan, optional, options, takes
 from planc.plan.plan import Cut, Plan, TensorSpec
 
@@ -200,7 +200,7 @@ class _Allocation(Renewal):
 
 
 def _fill(opened: Opened, model: nn.Module, check_digests: bool, limits: Limits) -> None:
-    owner = {name: owned.tensor for owned in owned_tensors(model) for name in owned.names}
+    owner = tensors_by_name(model)
 
     def target(stored: StoredTensor) -> torch.Tensor | None:
         if stored.role == "optimizer":

@@ -10,6 +10,7 @@ from typing import Any
 
 from planc.errors import StalePlan
 from planc.files.tensors.header import parse_object
+from planc.ir.plain import as_tuples
 from planc.plan.plan import Plan
 
 FILE = "config.json"
@@ -37,7 +38,7 @@ def described(text: bytes, plan: Plan, where: str) -> bytes:
             if not isinstance(holder, dict):
                 raise StalePlan(f"{where}: {key} is {holder!r}, the plan has fields in it")
         found = holder.get(name, change.before)
-        if _as_tuples(found) != change.before:
+        if as_tuples(found) != change.before:
             raise StalePlan(
                 f"{where}: {change.name.removeprefix(_PREFIX)} is {found!r}, the plan was made for "
                 f"{change.before!r}; get the config.json of the model it was made for"
@@ -52,7 +53,3 @@ def describes(plan: Plan) -> bool:
     Its fields change with the tensors, or no tensor changes.
     """
     return not plan.cuts or any(c.name.startswith(_PREFIX) for c in plan.attributes)
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -20,6 +20,7 @@ from planc.files.formats.membership import Tables, check_membership, check_range
 from planc.files.formats.records import check_features
 from planc.files.formats.shapes import shapes_after
 from planc.files.formats.specification import check_specification
+from planc.ir.plain import leaves, same_types
 from planc.ir.units import Units, marked
 from planc.plan.fingerprint import (
     attributes_digest,
@@ -121,7 +122,7 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
             raise MalformedFile(f"{where}.name: {change.name!r} is not a public name; {_AGAIN}")
         check_value(change.before, f"{where}.before", limits)
         check_value(change.after, f"{where}.after", limits)
-        if not _same_types(change.before, change.after):
+        if not same_types(change.before, change.after):
             raise MalformedFile(
                 f"{where}.after: {change.after!r} is not of the type of {change.before!r}; {_AGAIN}"
             )
@@ -258,9 +259,9 @@ def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def check_value(value: Any, where: str, limits: Limits) -> None:
     """Check an attribute's value: 64-bit integers, finite floats, a bounded number of leaves."""
-    leaves = list(_leaves(value))
-    limits.check("leaves", len(leaves), where)
-    for leaf in leaves:
+    found = list(leaves(value))
+    limits.check("leaves", len(found), where)
+    for leaf in found:
         if isinstance(leaf, str):
             limits.check_string(leaf, where)
         elif isinstance(leaf, float) and not math.isfinite(leaf):
@@ -278,20 +279,6 @@ def check_unique(keys: Iterable[Any], where: str) -> None:
         seen.add(key)
 
 
-def _leaves(value: Any) -> Iterable[Any]:
-    if isinstance(value, tuple):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
-def _same_types(left: Any, right: Any) -> bool:
-    if isinstance(left, tuple) and isinstance(right, tuple):
-        return len(left) == len(right) and all(map(_same_types, left, right))
-    return type(left) is type(right)
-
-
 def _is_structural(value: Any) -> bool:
     """True if the module table lists such a value: integers, booleans and strings only."""
-    return all(isinstance(leaf, bool | int | str) for leaf in _leaves(value))
+    return all(isinstance(leaf, bool | int | str) for leaf in leaves(value))

@@ -10,7 +10,7 @@ from typing import Any
 
 from planc.errors import MalformedFile
 from planc.files.disk.limits import Limits
-from planc.plan.specification import INTEGERS, MOST_OF_ALL, kept_values
+from planc.plan.specification import INTEGERS, MOST_OF_ALL, is_value, kept_values
 
 
 def check_specification(spec: Any, limits: Limits) -> None:
@@ -50,7 +50,7 @@ def _check(spec: Any, limits: Limits, where: str) -> None:
             for key, item in items:
                 limits.check_string(key, where)
                 _check(item, limits, f"{where}[{key!r}]")
-        case ("value", value) if _is_value(value):
+        case ("value", value) if is_value(value):
             if isinstance(value, str):
                 limits.check_string(value, where)
         case ("opaque", str(name)):
@@ -69,11 +69,3 @@ def _is_size(size: Any) -> bool:
 
 def _is_item(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
-
-
-def _is_value(value: Any) -> bool:
-    if type(value) is float:
-        return math.isfinite(value)
-    if type(value) is int:
-        return value in INTEGERS["int64"]
-    return value is None or type(value) in (bool, str)

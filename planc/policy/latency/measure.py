@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from planc.analysis import Analysis
+from planc.ir.plain import leaves
 from planc.plan.arguments import a_count, a_text, function_of, instance, optional, takes
 from planc.plan.fingerprint import structure_digest
 from planc.plan.latency import Grid, LatencyTable, Use
@@ -130,21 +131,13 @@ def _batches(points: Sequence[Any]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     size = 0
     for point in points:
-        own = sum(math.prod(leaf.shape) for leaf in _leaves(point) if isinstance(leaf, Operand))
+        own = sum(math.prod(leaf.shape) for leaf in leaves(point) if isinstance(leaf, Operand))
         if batch and size + own > _AT_ONCE:
             yield batch
             batch, size = [], 0
         batch.append(point)
         size += own
     yield batch
-
-
-def _leaves(nested: Any) -> Iterator[Any]:
-    if isinstance(nested, tuple):
-        for item in nested:
-            yield from _leaves(item)
-    else:
-        yield nested
 
 
 def _block(case: Case, probes: Probes, device: str, timed: Timer) -> int:

@@ -144,19 +144,12 @@ def _padded(
     x: Labelled,
     states: Sequence[Labelled],
     params: Sequence[Labelled],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
+    *options: Any,
 ) -> tuple[Labelled, ...]:
-    """A layer over ``x`` [time, batch, in], or [batch, time, in] with ``batch_first``."""
-    time = 1 if batch_first else 0
+    """A layer over ``x`` [time, batch, in], or [batch, time, in] by the last option."""
+    time = 1 if options[-1] else 0
     step = reduce(facts, pin_dims(facts, x, (time,), _LOOKS_ALONG), (time,), keepdim=False)
-    directions = 2 if bidirectional else 1
-    weights = _layers(states, params, has_biases)
-    y, *lasts = _run(facts, cell, step, states, weights, directions, ((x, 0), (x, 1)))
+    y, *lasts = _run(facts, cell, step, states, params, options, ((x, 0), (x, 1)))
     return (Labelled(facts.shape, insert(y, time).layers), *lasts)
 
 
@@ -166,18 +159,12 @@ def _packed(
     x: Labelled,
     states: Sequence[Labelled],
     params: Sequence[Labelled],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
+    *options: Any,
 ) -> tuple[Labelled, ...]:
     """A layer over ``x`` [steps of all sequences, in]: batch and time are one dimension."""
     step = reduce(facts, pin_dims(facts, x, (0,), _LOOKS_ALONG), (0,), keepdim=True)
     states = [even(facts, pin_dims(facts, s, (1,), _OWN_LENGTHS), (1,)) for s in states]
-    directions = 2 if bidirectional else 1
-    weights = _layers(states, params, has_biases)
-    y, *lasts = _run(facts, cell, step, states, weights, directions, ((x, 0),))
+    y, *lasts = _run(facts, cell, step, states, params, options, ((x, 0),))
     return (Labelled(facts.shape, y.layers), *lasts)
 
 
@@ -200,11 +187,14 @@ def _run(
     cell: _Cell,
     x: Labelled,
     states: Sequence[Labelled],
-    weights: Sequence[_Weights],
-    directions: int,
+    params: Sequence[Labelled],
+    options: tuple[Any, ...],
     steps: Widths,
 ) -> tuple[Labelled, ...]:
     """All layers on ``x``, one step [batch, in]: the output [batch, out] and the last states."""
+    has_biases, _layer_count, _dropout, _train, bidirectional, *_ = options
+    directions = 2 if bidirectional else 1
+    weights = _layers(states, params, has_biases)
     h0, *c0 = (_lines(facts, state, len(weights)) for state in states)
     last: list[tuple[Labelled, Labelled | None]] = []
     for i, own in enumerate(weights):

@@ -45,7 +45,7 @@ def test_experts_that_are_mixed_go_as_units() -> None:
         assert prunable(found, target) == {group.name for group in found.groups}
 
 
-def test_squeeze_and_excitation() -> None:
+def test_squeeze_and_excitation_ties_to_its_stream() -> None:
     net = Net(
         lambda m, x: m.b(
             (y := m.a(x)) * m.up(m.down(y.mean((2, 3), keepdim=True)).relu()).sigmoid()
@@ -74,7 +74,7 @@ def test_efficient_channel_attention_pins() -> None:
     assert "spatial dimension" in reasons(found, "a.weight", 0)
 
 
-def test_maxout() -> None:
+def test_pieces_of_a_maxout_go_together() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
         return m.b(y.view(2, 5, y.shape[2] // m.pieces, m.pieces).amax(-1))
@@ -83,12 +83,12 @@ def test_maxout() -> None:
     assert together(found, "a.weight:0", "b.weight:1")
 
 
-def test_glu() -> None:
+def test_halves_of_a_gated_unit_go_together() -> None:
     net = Net(lambda m, x: m.b(functional.glu(m.a(x), 1)), a=conv(3, 8), b=conv(4, 2))
     assert sizes(prove(net, IMAGES)) == {"a.weight:0": 4}
 
 
-def test_swiglu_with_one_projection() -> None:
+def test_both_halves_of_a_swiglu_go_together() -> None:
     net = Net(
         lambda m, x: m.b((pair := m.a(x).chunk(2, -1))[0] * functional.silu(pair[1])),
         a=nn.Linear(6, 8),
@@ -97,12 +97,12 @@ def test_swiglu_with_one_projection() -> None:
     assert sizes(prove(net, TOKENS)) == {"a.weight:0": 4}
 
 
-def test_softmax_over_channels() -> None:
+def test_a_softmax_over_channels_mixes() -> None:
     found = prove(Net(lambda m, x: m.b(m.a(x).softmax(1)), a=conv(3, 4), b=conv(4, 2)), IMAGES)
     assert found.groups[0].mixing == "softmax over it"
 
 
-def test_mean_over_channels() -> None:
+def test_a_mean_over_channels_mixes() -> None:
     net = Net(
         lambda m, x: m.b(m.a(x)) * m.a(x).mean(1, keepdim=True) + m.a(x).amax(1, keepdim=True),
         a=conv(3, 4),
@@ -139,7 +139,7 @@ def test_the_largest_channels_without_their_positions_leave_as_many() -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_multi_head_attention_layer(same: bool) -> None:
+def test_a_multi_head_attention_layer_shrinks(same: bool) -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.i(x)
         z = y if same else m.j(x)
@@ -158,7 +158,7 @@ def test_multi_head_attention_layer(same: bool) -> None:
     assert prunable(found, "module")
 
 
-def test_attention_with_one_projection_and_permute() -> None:
+def test_attention_by_one_permuted_projection_shrinks() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         qkv = m.qkv(x).reshape(b, n, 3, m.heads, m.dim).permute(2, 0, 3, 1, 4)
@@ -171,7 +171,7 @@ def test_attention_with_one_projection_and_permute() -> None:
     assert prunable(found, "module") == {group.name for group in found.groups}
 
 
-def test_attention_with_chunks() -> None:
+def test_heads_of_a_chunked_projection_shrink() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q, k, v = (t.view(b, n, m.heads, -1).transpose(1, 2) for t in m.qkv(x).chunk(3, -1))
@@ -183,7 +183,7 @@ def test_attention_with_chunks() -> None:
     assert prunable(found, "graph") == {group.name for group in found.groups}
 
 
-def test_attention_with_separate_projections() -> None:
+def test_attention_by_separate_projections_shrinks() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q, k, v = (p(x).view(b, n, m.heads, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
@@ -280,7 +280,7 @@ def test_grouped_queries_by_expand() -> None:
     assert next(group for group in found.groups if group.kind == "heads").size == 2
 
 
-def test_cross_attention() -> None:
+def test_queries_and_keys_of_cross_attention_share_heads() -> None:
     def run(m: Any, x: Tensor, context: Tensor) -> Tensor:
         b, n, _ = x.shape
         q = m.q(x).view(b, n, m.heads, -1).transpose(1, 2)
@@ -311,7 +311,7 @@ def rotated(x: Tensor, inverse: Tensor) -> Tensor:
     return x * angle.cos() + turned * angle.sin()
 
 
-def test_rotary_embeddings() -> None:
+def test_rotary_frequencies_shrink_with_their_pairs() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q, k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
@@ -343,7 +343,7 @@ EINSUMS = {
 
 
 @pytest.mark.parametrize("equation", EINSUMS)
-def test_einsum(equation: str) -> None:
+def test_factors_of_an_einsum_shrink(equation: str) -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = torch.einsum(equation, m.a(x), m.w)
         return m.b(y.transpose(1, 2) if equation.endswith("b k i") else y)

@@ -23,7 +23,7 @@ from tests.support.proving import (
 @pytest.mark.parametrize(
     ("groups", "inner", "outer"), [(2, 4, 6), (3, 9, 6), (4, 8, 8), (8, 16, 8), (2, 2, 6)]
 )
-def test_grouped_convolution(groups: int, inner: int, outer: int) -> None:
+def test_channels_of_a_grouped_convolution_shrink(groups: int, inner: int, outer: int) -> None:
     net = Net(
         lambda m, x: m.c(m.b(m.a(x))),
         a=conv(3, inner),
@@ -37,7 +37,7 @@ def test_grouped_convolution(groups: int, inner: int, outer: int) -> None:
 
 
 @pytest.mark.parametrize("multiplier", [1, 2, 3])
-def test_depthwise_convolution_with_multiplier(multiplier: int) -> None:
+def test_multiplied_depthwise_channels_go_together(multiplier: int) -> None:
     net = Net(
         lambda m, x: m.c(m.n(m.b(m.a(x)))),
         a=conv(3, 4),
@@ -51,7 +51,7 @@ def test_depthwise_convolution_with_multiplier(multiplier: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_transposed_convolution(groups: int) -> None:
+def test_channels_of_a_transposed_convolution_shrink(groups: int) -> None:
     net = Net(
         lambda m, x: m.c(m.b(m.a(x))),
         a=conv(3, 4),
@@ -63,7 +63,7 @@ def test_transposed_convolution(groups: int) -> None:
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_other_ranks(rank: int) -> None:
+def test_convolutions_of_one_and_three_dimensions_shrink(rank: int) -> None:
     layer, norm = (nn.Conv1d, nn.BatchNorm1d) if rank == 1 else (nn.Conv3d, nn.BatchNorm3d)
     net = nn.Sequential(
         layer(3, 4, 3), norm(4), nn.ReLU(), layer(4, 6, 1, groups=2), layer(6, 2, 1)
@@ -83,7 +83,7 @@ def test_a_residual_joins_grouped_and_plain() -> None:
     assert prunable(found, "module") == {group.name for group in found.groups} != set()
 
 
-def test_two_grouped_convolutions_of_different_groups() -> None:
+def test_grouped_convolutions_of_different_groups_are_proven() -> None:
     net = Net(
         lambda m, x: m.c(m.b(m.a(x))),
         a=conv(3, 12, groups=3),

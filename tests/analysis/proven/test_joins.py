@@ -19,14 +19,14 @@ from tests.support.proving import (
 )
 
 
-def test_concatenation_with_itself() -> None:
+def test_concatenated_copies_shrink_together() -> None:
     found = prove(
         Net(lambda m, x: m.b(torch.cat([m.a(x)] * 2, 1)), a=conv(3, 4), b=conv(8, 2)), IMAGES
     )
     assert sizes(found) == {"a.weight:0": 4}
 
 
-def test_concatenation_with_itself_turned_around() -> None:
+def test_a_copy_turned_around_ties_its_ends() -> None:
     net = Net(
         lambda m, x: m.b(torch.cat([y := m.a(x), y.flip(1), y.roll(1, 1)], 1)),
         a=conv(3, 4),
@@ -37,7 +37,7 @@ def test_concatenation_with_itself_turned_around() -> None:
     assert sizes(found) == {"a.weight:0": 3, "a.weight:0#2": 1}
 
 
-def test_concatenation_of_branches_of_different_width() -> None:
+def test_branches_of_different_width_join() -> None:
     net = Net(
         lambda m, x: m.c(torch.cat([m.a(x), x, m.b(x)], 1)),
         a=conv(3, 4),
@@ -48,7 +48,7 @@ def test_concatenation_of_branches_of_different_width() -> None:
     assert sizes(found) == {"a.weight:0": 4, "b.weight:0": 5}
 
 
-def test_dense_block() -> None:
+def test_each_layer_of_a_dense_block_is_a_group() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         features = [m.stem(x)]
         for layer in m.layers:
@@ -90,7 +90,7 @@ def test_literal_slices_pin_the_module_with_file_and_line() -> None:
     assert any("test_joins.py:" in c.reason for c in found.equations("module").constraints)
 
 
-def test_slices_at_computed_places() -> None:
+def test_slices_at_computed_places_follow() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
         half = y.shape[1] // 2
@@ -114,7 +114,7 @@ def test_a_slice_that_is_longer_than_the_dimension() -> None:
     assert prunable(found, "module") == {"a.weight:0"}
 
 
-def test_splits_of_splits() -> None:
+def test_splits_of_splits_shrink_in_a_graph_alone() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         left, right = m.a(x).chunk(2, 1)
         one, two = left.split(3, 1)
@@ -125,7 +125,7 @@ def test_splits_of_splits() -> None:
     assert not prunable(found, "module")
 
 
-def test_split_by_attributes() -> None:
+def test_a_split_by_attributes_follows_them() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         small, large = m.a(x).split(m.widths, 1)
         return m.b(small) + m.c(large)
@@ -152,7 +152,7 @@ def test_unbound_channels_pin() -> None:
     assert "picked by its position" in reasons(found, "a.weight", 0)
 
 
-def test_unbinding_a_stack() -> None:
+def test_unbinding_a_stack_ties_its_items() -> None:
     net = Net(
         lambda m, x: m.b((pair := torch.stack([m.a(x), m.c(x)]).unbind(0))[0] * pair[1]),
         a=conv(3, 4),
@@ -178,7 +178,7 @@ def test_an_exponential_in_a_stack_is_seen_by_the_sum_over_channels() -> None:
     assert found.groups[0].mixing
 
 
-def test_written_slices_of_zeros() -> None:
+def test_written_slices_of_zeros_shrink() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y, z = m.a(x), m.c(x)
         both = torch.zeros(y.shape[0], y.shape[1] + z.shape[1], *y.shape[2:], dtype=y.dtype)

@@ -30,7 +30,7 @@ from tests.support.proving import (
     ],
     ids=lambda v: str(v).replace(" ", ""),
 )
-def test_norms_of_images(norm: nn.Module, mixing: bool) -> None:
+def test_norms_of_images_mix_by_their_groups(norm: nn.Module, mixing: bool) -> None:
     found = prove(nn.Sequential(conv(3, 8), norm, nn.ReLU(), conv(8, 2)), IMAGES)
     if isinstance(norm, nn.LocalResponseNorm):
         assert not found.groups
@@ -44,7 +44,7 @@ def test_norms_of_images(norm: nn.Module, mixing: bool) -> None:
     [nn.LayerNorm(8), nn.LayerNorm(8, elementwise_affine=False), nn.RMSNorm(8), nn.Identity()],
     ids=lambda v: str(v).replace(" ", ""),
 )
-def test_norms_of_tokens(norm: nn.Module) -> None:
+def test_norms_of_tokens_mix(norm: nn.Module) -> None:
     found = prove(nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 2)), TOKENS)
     assert prunable(found, "module") == {"0.weight:0"}
     assert bool(found.groups[0].mixing) == (not isinstance(norm, nn.Identity))

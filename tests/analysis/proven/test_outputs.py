@@ -60,7 +60,7 @@ def test_outputs_of_other_types() -> None:
     assert sizes(prove(net, TOKENS)) == {"a.weight:0": 8}
 
 
-def test_inputs_in_containers() -> None:
+def test_inputs_may_stand_in_containers() -> None:
     net = Net(
         lambda m, batch, flag: m.b(m.a(batch["x"][0]) + m.c(batch["y"])),
         a=nn.Linear(6, 8),

@@ -38,7 +38,7 @@ def test_channel_shuffle_by_hand(groups: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [2, 3])
-def test_channel_shuffle_layer(groups: int) -> None:
+def test_shuffled_channels_shrink(groups: int) -> None:
     net = Net(
         lambda m, x: m.b(m.s(m.a(x))), a=conv(3, 12), s=nn.ChannelShuffle(groups), b=conv(12, 2)
     )
@@ -100,7 +100,7 @@ def test_two_ways_to_cut_rows() -> None:
     assert found.groups
 
 
-def test_rows_that_straddle() -> None:
+def test_rows_that_straddle_are_proven() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x).permute(0, 2, 3, 1)
         one = torch.einsum("nhwgc,gcd->nhwd", y.reshape(2, 6, 6, 2, -1), m.p)
@@ -110,7 +110,7 @@ def test_rows_that_straddle() -> None:
     prove(Net(run, a=conv(3, 12), p=torch.ones(2, 6, 3), q=torch.ones(3, 4, 3)), IMAGES)
 
 
-def test_flatten_then_unflatten() -> None:
+def test_a_flattened_width_is_found_again() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
         flat = m.act(y.flatten(1))
@@ -134,7 +134,7 @@ def test_channels_last_flattened_before_a_classifier() -> None:
     assert sizes(prove(net, IMAGES)) == {"a.weight:0": 4}
 
 
-def test_views_of_views() -> None:
+def test_views_of_views_keep_their_channels() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
         y = y.view(2, -1, 36).transpose(1, 2).reshape(2, 6, 6, -1).movedim(-1, 1)
@@ -168,7 +168,7 @@ def test_pixel_unshuffle_takes_whole_blocks() -> None:
     assert sizes(prove(net, IMAGES)) == {"a.weight:0": 4}
 
 
-def test_patches_by_unfold() -> None:
+def test_unfolded_patches_shrink_with_their_channels() -> None:
     net = Net(
         lambda m, x: m.b(functional.unfold(m.a(x), 3).transpose(1, 2)),
         a=conv(3, 4),
@@ -188,7 +188,7 @@ def test_squeeze_does_not_take_the_last_channel() -> None:
     assert len(planc.compile(net, (IMAGES.double(),), ratio=0.9).groups[0].removed) == 2
 
 
-def test_option_a_shortcut() -> None:
+def test_padded_shortcuts_stay() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x)
         short = functional.pad(y[:, :, ::2, ::2], (0, 0, 0, 0, m.extra, m.extra))
@@ -200,7 +200,7 @@ def test_option_a_shortcut() -> None:
     assert "never there" in reasons(found, "b.weight", 0)
 
 
-def test_upsampling_and_skip() -> None:
+def test_a_skip_beside_upsampling_shrinks() -> None:
     net = Net(
         lambda m, x: m.c(
             torch.cat([y := m.a(x), functional.interpolate(m.b(y), scale_factor=2.0)], 1)

@@ -32,7 +32,7 @@ def test_one_layer_registered_twice() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("norm_first", [False, True])
-def test_transformer_encoder_layer(norm_first: bool) -> None:
+def test_an_encoder_layer_shrinks_in_all_kinds(norm_first: bool) -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 7, batch_first=True, norm_first=norm_first)
     found = prove(nn.Sequential(nn.Linear(6, 8), layer, nn.Linear(8, 2)), TOKENS, seeds=(0,))
     assert {group.kind for group in found.groups} == {"features", "heads", "head_dim"}
@@ -41,13 +41,13 @@ def test_transformer_encoder_layer(norm_first: bool) -> None:
 
 
 @pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
-def test_parametrized_weights(norm: str) -> None:
+def test_parametrized_weights_shrink(norm: str) -> None:
     layer = getattr(nn.utils.parametrizations, norm)(nn.Linear(6, 8))
     found = prove(nn.Sequential(layer, nn.Linear(8, 5), nn.Linear(5, 2)), TOKENS)
     assert "1.weight:0" in prunable(found, "module")
 
 
-def test_a_checkpointed_branch() -> None:
+def test_a_checkpointed_branch_shrinks() -> None:
     net = Net(
         lambda m, x: m.b(checkpoint(m.a, x, use_reentrant=False)),
         a=nn.Linear(6, 8),
@@ -84,7 +84,7 @@ def test_what_is_written_to_a_view_is_seen_in_the_whole(view: str) -> None:
     assert all("not zero" in group.mixing for group in found.groups)
 
 
-def test_windows_of_positions() -> None:
+def test_windows_of_positions_leave_channels_free() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x).view(2, -1, 2, 3, 2, 3).permute(0, 2, 4, 3, 5, 1).reshape(8, 9, -1)
         return m.b(y.softmax(1).sum(1))
@@ -166,7 +166,7 @@ def test_attributes_that_are_copied_while_running() -> None:
     assert prunable(prove(net, TOKENS), "module") == {"a.weight:0", "a.weight:0/rows"}
 
 
-def test_patch_merging() -> None:
+def test_merged_patches_shrink_with_their_channels() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         y = m.a(x).permute(0, 2, 3, 1)
         corners = [y[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
