@@ -19,9 +19,9 @@ from torch import Tensor
 
 from planc.analysis import Analysis
 from planc.analysis.constants.products import groups_of
-from planc.analysis.constants.transfer import steady
 from planc.analysis.constants.views import base
 from planc.analysis.constants.walk import Visit, overload, walk_constants
+from planc.analysis.constants.weighted import steady
 from planc.criteria.dead import Flags, Meeting, Units, contributions
 from planc.ir.graph import Node, Ref, refs
 from planc.ir.groups import Group, Member

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from planc.analysis.constants.coordinates import MOVES
 from planc.analysis.constants.known import Known, operands
-from planc.analysis.constants.transfer import MOVES
 from planc.ir.graph import Graph, Node, Ref
 
 _SAME = torch.ops.aten.alias.default
