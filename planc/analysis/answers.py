@@ -23,7 +23,10 @@ _KERNEL = "a kernel dimension of a convolution"
 _BY_NUMBER = "write the code so that the part follows the width, not a number"
 # the beginning of a reason, and the change that frees what it pins
 _REMEDIES = (
-    ("an output of the model", "declare that the output may shrink, or prune the layer before it"),
+    (
+        "an output of the model",
+        "name it in free_outputs (--free-outputs), or prune the layer before it",
+    ),
     (
         "the other operand cannot shrink",
         "nothing: it meets an input or a constant of this size",

@@ -96,6 +96,8 @@ class Command(click.Command):
             if isinstance(param, click.Option) and row is not None:
                 names = (heading for heading, held in _HEADINGS.items() if param.name in held)
                 listed[_OTHER if param.is_eager else next(names, "Options")].append(row)
+        if len(listed["Amount"]) == 1:  # a table of times beside no budget
+            listed["Options"] += listed.pop("Amount")
         for heading, rows in listed.items():
             if rows:
                 with formatter.section(heading):

@@ -57,14 +57,15 @@ class Given:
             assign_stored(built, weights, self.trust_pickle)
         return built
 
-    def words(self, model: str) -> tuple[str, ...]:
-        """The words of a command that name the same model and weights; none for a factory with
-        arguments.
+    def words(self, model: str, inputs: bool = False) -> tuple[str, ...]:
+        """The words of a command that name the same model and weights, and its example inputs; none
+        for a factory with arguments.
         """
         if self.settings:
             return ()
         weights = () if self.weights is None else ("--weights", str(self.weights))
-        return (model, *weights, *(["--trust-pickle"] if self.trust_pickle else []))
+        shapes = [word for spec in self.inputs if inputs for word in ("--input", shape_text(spec))]
+        return (model, *shapes, *weights, *(["--trust-pickle"] if self.trust_pickle else []))
 
     def weights_of(self, model: str) -> Path | None:
         """The weights given, else those in the directory that ``model`` names."""
@@ -187,6 +188,16 @@ def shape(text: str) -> Shape:
     if not all(size.isdecimal() for size in sizes.split("x")):
         raise ValueError(f"{text!r}: write sizes with x between, as 1x3x224x224 or 2x16:int64")
     return "tensor", tuple(map(int, sizes.split("x"))), dtype or "float32"
+
+
+def shape_text(spec: Shape) -> str:
+    """Return the text that :func:`shape` parses.
+
+    >>> shape_text(("tensor", (2, 16), "int64")), shape_text(("tensor", (1, 3), "float32"))
+    ('2x16:int64', '1x3')
+    """
+    _, sizes, dtype = spec
+    return "x".join(map(str, sizes)) + ("" if dtype == "float32" else f":{dtype}")
 
 
 def _seed(ctx: click.Context, param: click.Parameter, value: int) -> int:

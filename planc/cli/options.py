@@ -153,7 +153,8 @@ def budget_options(command: Command) -> Command:
             "--latency-table",
             type=FILE,
             metavar="FILE",
-            help="The file written by planc measure, for --latency.",
+            help="The file written by planc measure: the latency that --latency bounds, and that "
+            "the plan records.",
         ),
         click.option(
             "--latency",

@@ -307,7 +307,7 @@ def test_explain_takes_modules_patterns_and_plans(capsys: pytest.CaptureFixture[
         return capsys.readouterr().out
 
     assert "belong to group body.0.weight:0 (16 channels)" in told("mine:build", "body", *INPUT)
-    assert "to free it: declare that the output may shrink" in told("mine:build", *INPUT)
+    assert "to free it: name it in free_outputs (--free-outputs)" in told("mine:build", *INPUT)
     assert "kernel" not in told("mine:build", *INPUT)
     plan = told("a.planc")
     assert plan == "body.0.weight:0 (16 channels): 8 removed, 8 kept\n"

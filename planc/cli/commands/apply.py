@@ -198,6 +198,8 @@ def _report(done: Applied, output: Path) -> None:
         note(f"{done.shards - done.cut} of {done.shards} shards were there from an earlier run")
     if done.outside:
         note(f"left out, being no part of the state dict: {', '.join(done.outside)}")
+    if not done.compared:
+        note("the weights were not compared with those that the plan was computed from")
     if not done.described:
         note("config.json does not describe the result: load it with planc.load")
     note(f"wrote {output}: {done.before / _MIB:,.1f} MiB became {done.after / _MIB:,.1f} MiB")

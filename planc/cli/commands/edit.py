@@ -78,7 +78,9 @@ def edit(
         say(result.summary())
         for decision in result.provenance[-1].decisions:
             say(f"decision: {decision}")
-    if output is not None:
-        planc.save_plan(result, output)
-        shown = shlex.join(["planc", "diff", str(plan), str(output)])
-        note(f"wrote {output}\nnext: {shown}")
+    if output is None:
+        note("nothing is written: -o FILE saves the plan")
+        return
+    planc.save_plan(result, output)
+    shown = shlex.join(["planc", "diff", str(plan), str(output)])
+    note(f"wrote {output}\nnext: {shown}")

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from planc.cli import terminal
 from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
-from planc.cli.options import json_option
-from planc.cli.terminal import print_json, say, status
+from planc.cli.options import json_option, screen_options
+from planc.cli.terminal import print_json, status
 from planc.errors import PlancError
 
 
@@ -19,8 +20,17 @@ from planc.errors import PlancError
 @click.argument("name", required=False)
 @input_option(DEFAULT_INPUT)
 @model_options
+@screen_options("List each member by itself, and files under their full path.")
 @json_option
-def explain(model: str, given: Given, name: str | None, as_json: bool) -> None:
+def explain(
+    model: str,
+    given: Given,
+    name: str | None,
+    full: bool,
+    width: int | None,
+    pager: bool,
+    as_json: bool,
+) -> None:
     """Say why units are removed together, and what keeps others from being removed.
 
     NAME is a tensor of MODEL, one of its dimensions (conv1.weight:0), a group, a module, or a
@@ -33,12 +43,12 @@ def explain(model: str, given: Given, name: str | None, as_json: bool) -> None:
     if as_json:
         print_json([{k: v for k, v in entry.items() if k != "title"} for entry in found])
         return
-    for entry in found:
-        say(entry["title"])
-        for line in entry.get("reasons", ()):
-            say(f"  {line}")
-        if entry.get("remedy"):
-            say(f"  to free it: {entry['remedy']}")
+    from rich.console import Group as Stack
+
+    from planc.cli.report.explanation import explanation
+
+    columns = terminal.columns(width)
+    terminal.show(Stack(*explanation(found, columns, full)), columns, pager)
 
 
 def _is_plan(text: str) -> bool:

@@ -53,5 +53,7 @@ def measure(
         show(latency_screen(result, columns()))
     if output is not None:
         planc.save_latency(result, output)
-        follow = ["planc", "plan", model, "--latency-table", str(output), "--latency", "50%"]
-        note(f"wrote {output}\nnext: {shlex.join(follow)}")
+        note(f"wrote {output}")
+        if words := given.words(model, inputs=True):
+            follow = ["planc", "plan", *words, "--latency-table", str(output), "--latency", "70%"]
+            note(f"next: {shlex.join(follow)}")

@@ -126,8 +126,9 @@ def _facts(pair: Pair, width: int) -> list[Text]:
     if diff.source is not None:
         lines += fact("made for", f"different structures: {diff.source}", width, CAUTION)
     lines += _origins("weights", [_texts(plan, weights_text) for plan in (pair.a, pair.b)], width)
-    lines += _origins("statistics", [_texts(plan, _statistics) for plan in (pair.a, pair.b)], width)
-    lines += _origins("decisions", [_texts(plan, _decisions) for plan in (pair.a, pair.b)], width)
+    for name, text in (("statistics", _statistics), ("decisions", _decisions)):
+        sides = [_texts(plan, text) for plan in (pair.a, pair.b)]
+        lines += _origins(name, sides, width, "none")
     machines = [plan.latency.machine if plan.latency else "" for plan in (pair.a, pair.b)]
     if all(machines) and len(set(machines)) > 1:
         lines += _origins("machine", machines, width)
@@ -137,9 +138,9 @@ def _facts(pair: Pair, width: int) -> list[Text]:
     return lines + (fact("also differ", ", ".join(others), width) if others else [])
 
 
-def _origins(name: str, sides: Sequence[str], width: int) -> list[Text]:
+def _origins(name: str, sides: Sequence[str], width: int, absent: str = "unknown") -> list[Text]:
     """One origin of both plans, or that of each."""
-    a, b = (side or "unknown" for side in sides)
+    a, b = (side or absent for side in sides)
     if not any(sides):
         return []
     if a == b:

@@ -201,9 +201,10 @@ def _bars(found: Distribution, removed: bool) -> str:
     """Path data of a small histogram, 20 high: all units, or the removed ones in front of them."""
     path, last = ["M0 20"], 0
     counts = found.removed if removed else [*map(add, found.kept, found.removed)]
+    tallest = found.tallest
     for i, count in enumerate(counts):
         if count != last:
-            path.append(f"H{i}V{round(20 - 20 * count / found.tallest, 1):g}")
+            path.append(f"H{i}V{round(20 - 20 * count / tallest, 1):g}")
             last = count
     return "".join([*path, f"H{BINS}V20z"])
 

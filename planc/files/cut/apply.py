@@ -37,7 +37,7 @@ from planc.modules.wrappers import prefix_of
 from planc.plan.arguments import a_count, a_flag, a_path, a_plan, instance, optional, takes
 from planc.plan.fingerprint import check_state_dict
 from planc.plan.plan import Plan
-from planc.plan.weights import warn_if_different, weights_digest
+from planc.plan.weights import expected_weights, warn_if_different, weights_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Applied:
         cut: number of shards cut by this run; an interrupted run has cut the others.
         described: True unless the ``config.json`` beside the shards no longer describes the result.
         outside: entries of a training checkpoint beside the state dict, left out of the result.
+        compared: False if the plan has a digest of its weights and the source's were not compared.
     """
 
     before: int
@@ -59,6 +60,7 @@ class Applied:
     cut: int
     described: bool = True
     outside: tuple[str, ...] = ()
+    compared: bool = True
 
 
 @takes(
@@ -114,8 +116,8 @@ def apply_files(
 
     Warns:
         PlancWarning: the weights differ from those that the plan was computed from. They are not
-            compared if the source is larger than 1 GiB, which would double the time, or if shards
-            are left from an interrupted run.
+            compared if the source is larger than 1 GiB, which would take a third more time, or if
+            shards are left from an interrupted run.
     """
     source, target = Path(source), Path(os.path.realpath(target))
     ranks = ranks or Ranks()
@@ -132,12 +134,14 @@ def apply_files(
     else:
         cut = _write_directory(task, target, overwrite, workers, ranks, done)
     found = task.found
+    weights = _weights(plan, task.layout, done)
     if ranks.first:
-        warn_if_different(plan, _weights(plan, task.layout, done), str(source))
+        warn_if_different(plan, weights, str(source))
+    compared = expected_weights(plan) is None or ranks.gather(weights is not None)[0]
     before = sum(shard.header.size - shard.header.data for shard in found.shards)
     after = sum(entry.stop - entry.start for entry in task.layout.entries())
     described = configuration.FILE not in task.besides or configuration.describes(plan)
-    return Applied(before, after, len(found.shards), cut, described, found.outside)
+    return Applied(before, after, len(found.shards), cut, described, found.outside, compared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ _NO_DIGEST = bytes(32)
 
 
 HASHED = 1 << 30
-"""Bytes of a source up to which its weights are compared with the plan's, which reads them once
-more: where the disk is the bound, that doubles the time.
+"""Bytes of a source up to which its weights are compared with the plan's, which takes a third more
+time.
 """
 
 

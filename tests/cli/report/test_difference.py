@@ -139,7 +139,7 @@ def test_what_plans_were_computed_from_is_compared() -> None:
     assert "the same: 0000000000000000" in shown(
         one, made(weights=bytes(32), origin="file", seed=3)
     )
-    assert "statistics   a: unknown" in shown(PLAN, made(statistics=b"\x01" * 32))
+    assert "statistics   a: none" in shown(PLAN, made(statistics=b"\x01" * 32))
     assert "decisions    a: unknown" in shown(PLAN, made(decisions=("keep a.weight:0 2,6",)))
 
 

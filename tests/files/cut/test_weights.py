@@ -86,8 +86,10 @@ def test_a_plan_without_a_digest_and_a_large_source_are_not_compared(
     source = one_file(model, tmp_path / "a.safetensors")
     assert not warned(unknown, source, tmp_path / "b")
     size = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert planc.apply_files(unknown, source, tmp_path / "e").compared
     monkeypatch.setattr(layout, "HASHED", size - 1)
     assert not warned(plan, source, tmp_path / "c")
+    assert not planc.apply_files(plan, source, tmp_path / "f").compared
     monkeypatch.setattr(layout, "HASHED", size)
     assert warned(plan, source, tmp_path / "d")
 
