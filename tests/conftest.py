@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 import torch
 
+from tests.mutation.covering import counting
 from tests.scripts import promises
 from tests.scripts.promises import goal, pytest_collection_modifyitems, pytest_configure
 from tests.support.systems import unopened_directories
@@ -24,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--regenerate", action="store_true", help="write the expected texts in tests/golden anew"
     )
     promises.pytest_addoption(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with counting(item.nodeid):
+        return (yield)
 
 
 @pytest.fixture

@@ -127,15 +127,18 @@ def prove_program(program: Program, outcome: Outcome) -> str:
     pruned, bound, targets = 0, False, set()
     for number, plan in enumerate(_plans(analysis, program.seed)):
         pruned += 1
-        smaller = planc.apply(plan, model, args=call[0], kwargs=call[1], validate=number == 0)
+        smaller, removed = planc.apply(
+            plan, model, keep_removed=True, args=call[0], kwargs=call[1], validate=number == 0
+        )
         if number == program.seed % 4:
             bound |= _bound(plan, model, smaller, call)
         else:
             _compare(plan, analysis, model, smaller, call)
         if plan.target not in targets:
             targets.add(plan.target)
-            same_everywhere(plan, model, program.model().double())
-            beside_masked(plan, program, model, smaller, call)
+            same_everywhere(plan, model, smaller, removed, program.model().double())
+            by_values = analysis.graph.data_dependent
+            beside_masked(plan, program, model, smaller, call, by_values)
     if pruned and program.bordered and program.seed % 4 == 1:
         plan_of_any_history(program, model, call)
     if bound:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import planc
+from planc.apply.renewal import Removed
 from planc.files.formats import decode_plan, encode_plan
 from planc.plan.plan import Plan
 from tests.files.cut.pieces import write_native, write_safetensors
@@ -23,16 +24,18 @@ from tests.support.small import contents
 State = Mapping[str, torch.Tensor]
 
 
-def same_everywhere(plan: Plan, model: nn.Module, fresh: nn.Module) -> None:
+def same_everywhere(
+    plan: Plan, model: nn.Module, smaller: nn.Module, removed: Removed, fresh: nn.Module
+) -> None:
     """A plan does the same to a module, to its state dict, and to its files in one form or another,
-    and is undone; what it makes is saved and loaded as it is. ``fresh`` is as ``model`` was built.
+    and is undone; what it makes is saved and loaded as it is. ``smaller`` and ``removed`` are what
+    :func:`planc.apply` made of ``model``, ``fresh`` is as ``model`` was built.
 
     Raises:
         AssertionError: something differs.
     """
     content = encode_plan(plan)
     assert decode_plan(content) == plan
-    smaller, removed = planc.apply(plan, model, keep_removed=True, validate=False)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     cut, taken = planc.apply(plan, state, keep_removed=True)
     expected = smaller.state_dict()
