@@ -204,7 +204,7 @@ def test_attention_by_separate_projections_shrinks() -> None:
     assert prunable(found, "module") == {group.name for group in found.groups}
 
 
-def test_a_head_dimension_used_as_a_number() -> None:
+def test_a_head_dimension_used_as_a_number_mixes_in_a_module_alone() -> None:
     """The module divides by another number once the attribute has changed."""
 
     def run(m: Any, x: Tensor) -> Tensor:
@@ -264,7 +264,7 @@ def test_queries_of_a_key_are_heads_of_their_own(name: str) -> None:
     assert prunable(found, "graph") >= everything - fixed
 
 
-def test_grouped_queries_by_expand() -> None:
+def test_expanded_keys_go_with_their_queries() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q, k, v = (p(x).view(b, n, -1, m.dim).transpose(1, 2) for p in (m.q, m.k, m.v))
@@ -353,7 +353,7 @@ def test_factors_of_an_einsum_shrink(equation: str) -> None:
     assert len(prunable(found, "module")) == 2
 
 
-def test_einsum_of_three_operands_with_heads() -> None:
+def test_an_einsum_of_three_operands_keeps_heads() -> None:
     def run(m: Any, x: Tensor) -> Tensor:
         q, k, v = (torch.einsum("bni,hid->bhnd", x, w) for w in (m.q, m.k, m.v))
         p = torch.einsum("bhnd,bhmd->bhnm", q, k).softmax(-1)
@@ -372,7 +372,7 @@ def test_einsum_of_three_operands_with_heads() -> None:
     assert together(found, "v:2", "o:1")
 
 
-def test_batched_products_with_broadcasting() -> None:
+def test_batched_products_broadcast() -> None:
     net = Net(
         lambda m, x: (m.a(x)[:, None] @ m.w @ m.u).sum(1),
         a=nn.Linear(6, 4),
