@@ -82,8 +82,7 @@ def head_html(*plans: Plan) -> str:
     ]
     times = [plan.latency for plan in plans if plan.latency is not None]
     if len(times) == len(plans):
-        machine = " and ".join(dict.fromkeys(time.machine for time in times))
-        blocks.append((f"latency on {machine}", [(t.before, t.after) for t in times], _time))
+        blocks.append(("latency of a run", [(t.before, t.after) for t in times], _time))
     return f'<div class="planc-head">{"".join(_block(*block) for block in blocks)}</div>'
 
 
@@ -99,7 +98,7 @@ def _units(plan: Plan) -> tuple[int, int]:
 
 def _block(name: str, sides: Sequence[tuple[int, int]], shown: Shown) -> str:
     """A figure before and after: one large line, or a line for each plan."""
-    title = f'<p class="name">{escape(escaped(name[:1].upper() + name[1:]))}</p>'
+    title = f'<p class="name">{escape(name[:1].upper() + name[1:])}</p>'
     if len(sides) == 1:
         before, after = sides[0]
         exact = f' title="{before:,} to {after:,}"'

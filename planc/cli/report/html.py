@@ -32,7 +32,7 @@ from planc.plan.diff import diff
 from planc.plan.head import LETTERS, STYLE, change, head_html, lead
 from planc.plan.plan import Plan, Provenance
 from planc.plan.review.figures import figure
-from planc.plan.review.summary import latency_text, origin_text
+from planc.plan.review.summary import origin_text, times_text
 from planc.plan.specification import inputs_text
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _facts(plans: Sequence[Plan], digests: Sequence[str]) -> list[tuple[str, Seq
             "; ".join(decision for entry in plan.provenance for decision in entry.decisions)
             for plan in plans
         ],
-        "latency": [latency_text(plan.latency) if plan.latency else "" for plan in plans],
+        "latency": [times_text(plan.latency) if plan.latency else "" for plan in plans],
         "inputs": [inputs_text(plan.inputs) for plan in plans],
         "target": [plan.target for plan in plans],
         "requires": [", ".join(plan.requires) for plan in plans],

@@ -49,7 +49,7 @@ def summary(plan: Plan) -> str:
         f"MACs {change(before.macs, after.macs)}{batch_text(plan)}",
     ]
     if plan.latency is not None:
-        lines.append(latency_text(plan.latency))
+        lines.append(f"latency {times_text(plan.latency)}")
     if plan.outputs:
         lines.append(f"outputs that shrink: {'; '.join(map(output_text, plan.outputs))}")
     rows = collapsed(plan.groups)
@@ -84,11 +84,11 @@ def timed(plan: Plan, table: LatencyTable | None) -> Plan:
     )
 
 
-def latency_text(latency: Latency) -> str:
-    """Latency before and after, and the machine that it is predicted for."""
+def times_text(latency: Latency) -> str:
+    """Times before and after, and the machine that they are predicted for."""
     before, after = latency.before, latency.after
     times = f"{duration(before)} → {duration(after)} ({share(before, after)})"
-    return f"latency {times} on {latency.machine}"
+    return f"{times} on {latency.machine}"
 
 
 def totals(plan: Plan) -> str:
@@ -99,7 +99,9 @@ def totals(plan: Plan) -> str:
         f"parameters {change(before.params, after.params)}",
         f"MACs {change(before.macs, after.macs)}{batch_text(plan)}",
     ]
-    return "; ".join(parts if plan.latency is None else [*parts, latency_text(plan.latency)])
+    return "; ".join(
+        parts if plan.latency is None else [*parts, f"latency {times_text(plan.latency)}"]
+    )
 
 
 def removals(plan: Plan) -> str:

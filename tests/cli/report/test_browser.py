@@ -196,7 +196,10 @@ def test_themes_follow_the_system_or_the_reader_and_print_is_light(
     page.call("Emulation.setEmulatedMedia", media="print")
     assert background(page) == light
     assert page.run("getComputedStyle(document.querySelector('#tools')).display") == "none"
+    page.run("addEventListener('beforeprint', () => window.printed = facts().open); 0")
+    assert page.run("window.facts = () => document.querySelector('.facts'); facts().open") is False
     assert page.pdf().startswith(b"%PDF-")
+    assert page.run("[window.printed, facts().open]") == [True, False]  # the origin is printed, too
 
 
 @pytest.mark.parametrize("width", [800, 1400])

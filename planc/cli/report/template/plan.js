@@ -225,6 +225,10 @@ function begin() {
   for (const id of ["tools", "keys", "theme"]) byId(id).hidden = false;
   byId("theme").addEventListener("click", nextTheme);
   document.addEventListener("keydown", key);
+  const facts = document.querySelector(".facts");
+  let open = facts.open;
+  addEventListener("beforeprint", () => { open = facts.open; facts.open = true; });
+  addEventListener("afterprint", () => { facts.open = open; });
   const theme = remembered();
   setTheme(themes.includes(theme) ? theme : "auto");
 }
