@@ -9,7 +9,7 @@ import pytest
 from tests.scripts.promises import Goal
 from tests.scripts.random_models import check
 
-PARTS = 10
+PARTS = 40
 LENGTH = 6
 
 
@@ -21,5 +21,5 @@ def test_random_models_are_proven(part: int, goal: Goal) -> None:
     outcome = check(range(part * cases, (part + 1) * cases), LENGTH)
     assert outcome.wrong == []
     assert outcome.refusals == []
-    assert outcome.counts["proven"] >= 0.8 * cases  # the others have nothing to prune
+    assert outcome.counts["proven"] >= 0.8 * cases - 2  # the others have nothing to prune
     goal.count(cases)

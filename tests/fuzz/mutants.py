@@ -1,4 +1,4 @@
-"""Mutants of canonical msgpack: a body in, bodies with random edits out, no two alike.
+"""Mutants of canonical msgpack: a body in, bodies with random edits out.
 
 Where every value of the body lies is found once, so that an edit is a splice of bytes: values are
 exchanged for others of the same body or for hostile ones, elements of arrays and maps are deleted
@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import msgpack
 
-T = TypeVar("T")
 Edit = tuple[int, int, bytes]  # the bytes from one place to another are exchanged for these
 _SPECIAL = b"\x80\x90\xc0\xc1\xc2\xc4\xc6\xca\xcf\xd3\xdc\xdd\xde\xdf\xff\x01\x00\x7f"
 _HOSTILE = [
@@ -30,7 +28,7 @@ _HOSTILE = [
 ]  # fmt: skip
 
 
-_TWICE = 0.9  # of the bodies have two edits: of one edit there are but some ten thousand
+_EDITS = 30_000  # of one body, nearly all that there are but for strings of bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Value:
 
 
 class Mutants:
-    """Bodies with random edits of one body, each of them another one."""
+    """Bodies with random edits of one body."""
 
     def __init__(self, body: bytes, chance: random.Random) -> None:
         self.body, self.chance = body, chance
@@ -58,29 +56,22 @@ class Mutants:
             for value in self.values
             if value.stop == value.start + 1 and body[value.start] < 128
         ]
-        self._made = {hash(body)}
 
-    def one(self) -> bytes:
-        """A body with one edit or two; with more where what they give was made before."""
-        edits = [self._edit()]
-        if self.chance.random() < _TWICE:
-            edits.append(self._edit())
-        while (body := self._with(edits)) is None or (mark := hash(body)) in self._made:
-            if body is None:
-                edits.pop()  # it overlaps another
-            edits.append(self._edit())
-        self._made.add(mark)
-        return body
-
-    def _with(self, edits: list[Edit]) -> bytes | None:
-        """The body with edits; None where they overlap."""
-        body, end = self.body, len(self.body)
-        for start, stop, part in sorted(edits, reverse=True):
-            if stop > end:
-                return None
-            body = body[:start] + part + body[stop:]
-            end = start
-        return body
+    def some(self, count: int) -> Iterator[bytes]:
+        """As many bodies: each of :data:`_EDITS` edits alone, then one with another, so that hardly
+        any two are alike.
+        """
+        body, number = self.body, self.chance.random
+        edits = list(dict.fromkeys(self._edit() for _ in range(min(count, _EDITS))))
+        for start, stop, part in edits:
+            yield body[:start] + part + body[stop:]
+        left, many = count - len(edits), len(edits)
+        while left > 0:
+            start, stop, part = edits[int(number() * many)]
+            after, end, other = edits[int(number() * many)]
+            if stop <= after:
+                left -= 1
+                yield body[:start] + part + body[stop:after] + other + body[end:]
 
     def _edit(self) -> Edit:
         kind = self.chance.random()
@@ -95,13 +86,13 @@ class Mutants:
         return self._spliced()
 
     def _exchanged(self) -> Edit:
-        value = self._any(self.values)
-        return value.start, value.stop, self._any(self.parts)
+        value = self.chance.choice(self.values)
+        return value.start, value.stop, self.chance.choice(self.parts)
 
     def _resized(self) -> Edit:
         """An element less, or one twice, with a header that says so."""
-        holder = self._any(self.holders)
-        start, stop = self._any(holder.children)
+        holder = self.chance.choice(self.holders)
+        start, stop = self.chance.choice(holder.children)
         more = self.chance.random() < 0.5
         head = self._header(holder, len(holder.children) + (1 if more else -1))
         between = self.body[holder.start + holder.head : start]
@@ -109,13 +100,13 @@ class Mutants:
 
     def _counted(self) -> Edit:
         """A header that lies about how many elements follow."""
-        holder = self._any(self.holders)
-        count = self._any([0, 1, 2, 15, 16, 255, 65_535, 1 << 20, (1 << 32) - 1])
+        holder = self.chance.choice(self.holders)
+        count = self.chance.choice([0, 1, 2, 15, 16, 255, 65_535, 1 << 20, (1 << 32) - 1])
         return holder.start, holder.start + holder.head, self._header(holder, count)
 
     def _long_form(self) -> Edit:
-        value = self._any(self.integers)
-        mark, form = self._any(
+        value = self.chance.choice(self.integers)
+        mark, form = self.chance.choice(
             [(0xCC, ">B"), (0xCD, ">H"), (0xCE, ">I"), (0xCF, ">Q"), (0xD0, ">b"), (0xD3, ">q")]
         )
         part = bytes([mark]) + struct.pack(form, self.body[value.start])
@@ -123,24 +114,18 @@ class Mutants:
 
     def _spliced(self) -> Edit:
         body = self.body
-        at = self._below(len(body))
-        kind = self._below(5)
+        at = self.chance.randrange(len(body))
+        kind = self.chance.randrange(5)
         if kind == 0:
-            return at, at + 1, bytes([body[at] ^ 1 << self._below(8)])
+            return at, at + 1, bytes([body[at] ^ 1 << self.chance.randrange(8)])
         if kind == 1:
-            return at, at + 1, bytes([self._any(_SPECIAL)])
-        to = min(len(body), at + 1 + self._below(39))
+            return at, at + 1, bytes([self.chance.choice(_SPECIAL)])
+        to = min(len(body), at + self.chance.randrange(1, 40))
         if kind == 2:
             return at, to, b""
         if kind == 3:
             return to, to, body[at:to]
         return at, at, bytes(self.chance.choices(_SPECIAL, k=3))
-
-    def _below(self, count: int) -> int:
-        return int(self.chance.random() * count)  # in a third of ``randrange``'s time
-
-    def _any(self, among: Sequence[T]) -> T:
-        return among[self._below(len(among))]
 
     def _header(self, holder: Value, count: int) -> bytes:
         is_map = self.body[holder.start] & 0xF0 == 0x80 or self.body[holder.start] in (0xDE, 0xDF)

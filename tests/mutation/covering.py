@@ -1,8 +1,8 @@
 """Which modules R16 speaks of, and which tests are run for them.
 
 ``python -m tests.mutation.covering`` runs these tests, but for the longest, and fails unless every
-branch of the modules is taken; options and other tests that are named are for pytest. ``pytest
---cov`` counts what these tests take in a run of more, so that CI runs none of them twice.
+branch of the modules is taken; its options are for pytest. ``pytest --cov`` counts what these tests
+take in a run of more, so that CI runs none of them twice.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ TESTS: dict[str, tuple[str, ...]] = {
 _INHERITED = "COVERAGE_PROCESS_CONFIG"  # tells processes of a test to count, too
 # many cases of what shorter tests take every branch of, or of other processes and their memory
 _LONG = (
+    "tests/files/formats/test_damage.py::test_a_golden_plan_is_refused_with_any_bit_flipped",
+    "tests/files/formats/test_damage.py::test_a_checkpoint_is_refused_with_any_bit",
     "tests/files/cut/test_executors.py",
     "tests/files/cut/test_processes.py::test_memory",
     "tests/files/cut/test_native.py::test_torch_reads_the_result_on_another_number_of_ranks",

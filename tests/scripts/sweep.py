@@ -5,13 +5,13 @@ given but the model and an input.
 
 Without names it takes the zoo of torchvision, all 109 models, or every zoo that ``--zoo`` names;
 ``--all`` takes all zoos. A model of another zoo is called ``timm:NAME``. Each model has a process
-of its own. For each ratio a line says: groups, units, the share of parameters that are pinned,
-parameters and MACs before and after, the largest relative error against the rewritten graph and
-against the masked original (``*``: of a plan for the rewritten graph that leaves mixing groups
-whole, since the module's plan has pruned some; a star alone: all groups mix), then seconds of
-building the model, trace, analyze, score and select, apply, verify, the time of ``copy.deepcopy``
-for comparison, and peak MiB of each above what the process held before. Exits with 1 if any model
-fails (:mod:`tests.zoo.check`).
+of its own. For each ratio a line (with ``--quiet`` only of a failure) says: groups, units, the
+share of parameters that are pinned, parameters and MACs before and after, the largest relative
+error against the rewritten graph and against the masked original (``*``: of a plan for the
+rewritten graph that leaves mixing groups whole, since the module's plan has pruned some; a star
+alone: all groups mix), then seconds of building the model, trace, analyze, score and select, apply,
+verify, the time of ``copy.deepcopy`` for comparison, and peak MiB of each above what the process
+held before. Exits with 1 if any model fails (:mod:`tests.zoo.check`).
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ def main() -> int:
     ratios = options.ratio or [0.5]
     calls = {key: (key, ratios, options.dtype, options.seed, options.threads) for key in keys}
     preload = _PRELOAD + sorted({key.partition(":")[0] for key in keys})
-    print(_HEADER, flush=True)
+    if not options.quiet:
+        print(_HEADER, flush=True)
     begin, failures, cpu = time.perf_counter(), 0, 0.0
     for key, answer in forked(check, calls, preload, _HEAVY, options.jobs, _LIMIT):
         cpu += answer.get("cpu", 0.0)
         for row in answer.get("rows", [answer]):
             failures += "failed" in row
-            print(_line(key.removeprefix("torchvision:"), row), flush=True)
+            if "failed" in row or not options.quiet:
+                print(_line(key.removeprefix("torchvision:"), row), flush=True)
     minutes = (time.perf_counter() - begin) / 60
     taken = f"{minutes:.1f} minutes, {cpu / 60:.1f} of CPU time"
     print(f"\n{len(keys)} models, {failures} failures, {taken}")
@@ -92,6 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--dtype", choices=sorted(TOLERANCE), default="float32")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="print failures alone")
     return parser.parse_args()
 
 

@@ -131,13 +131,13 @@ def _check(
         _require(counted, row["macs"][1], "MACs after")
     if row["whole"]:
         target: Literal["module", "graph"] = "module" if by_values else "graph"
-        row["error"] = _error_with_mixing_groups_whole(case, plan, ratio, target)
+        row["error"] = _error_with_mixing_groups_whole(case, ratio, target, others)
     errors = [error for error in (row["graph"], row["error"]) if error is not None]
     assert max(errors) <= tolerance, f"error {max(errors):.1e} is above {tolerance:.0e}"
 
 
 def _error_with_mixing_groups_whole(
-    case: Case, plan: Plan, ratio: float, target: Literal["module", "graph"]
+    case: Case, ratio: float, target: Literal["module", "graph"], other_sizes: bool
 ) -> float | None:
     """The error of what is exact in a model whose plan is not: heads, widths of MLPs, ...; None
     where all groups mix.
@@ -153,7 +153,8 @@ def _error_with_mixing_groups_whole(
         return None
     call = {"args": case.args, "kwargs": case.kwargs}
     smaller = planc.apply(exact, case.model, **call, validate=False)  # verification does it
-    report = planc.verify(exact, case.model, smaller, case.args, case.kwargs)
+    inputs = (case.args, case.kwargs)
+    report = planc.verify(exact, case.model, smaller, *inputs, other_sizes=other_sizes)
     assert report.error is not None, "a plan without mixing groups was not compared"
     return float(report.error)
 
