@@ -57,13 +57,15 @@ def _default_state(module: nn.Module) -> dict[str, Any] | None:
     own = any(getattr(kind, name) is not getattr(object, name) for name in _PROTOCOL)
     if own or kind in copyreg.dispatch_table or getattr(module, "__deepcopy__", None) is not None:
         return None
-    made, args, state, *items = module.__reduce_ex__(4)
+    reduced: Any = module.__reduce_ex__(4)
+    made, args, state, *items = reduced
     default = made is copyreg.__newobj__ and args == (kind,)  # type: ignore[attr-defined]
     return state if default and type(state) is dict and not any(items) else None
 
 
 def _module(module: nn.Module, state: dict[str, Any], memo: Memo) -> nn.Module:
-    new: nn.Module = type(module).__new__(type(module))
+    new: Any = type(module).__new__(type(module))
     memo[id(module)] = new
     new.__setstate__({name: deep_copy(value, memo) for name, value in state.items()})
-    return new
+    copied: nn.Module = new
+    return copied

@@ -66,7 +66,7 @@ def _shape(value: Any, seen: dict[int, int]) -> Any:
         return type(value), [(_shape(k, seen), _shape(v, seen)) for k, v in value.items()]
     if isinstance(value, list | tuple | set):
         return type(value), [_shape(item, seen) for item in value]
-    held = {name: item for name, item in getattr(value, "__dict__", {}).items()}
+    held = dict(getattr(value, "__dict__", {}))
     slot = getattr(value, "slot", None)
     return type(value), _shape(held, seen), _shape(slot, seen)
 
