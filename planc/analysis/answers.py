@@ -165,7 +165,7 @@ def _tensors(analysis: Analysis) -> list[str]:
 
 def _modules(analysis: Analysis) -> Iterable[str]:
     names = _tensors(analysis)
-    return dict.fromkeys(name.rpartition(".")[0] for name in names if "." in name)
+    return dict.fromkeys(name[:i] for name in names for i in range(len(name)) if name[i] == ".")
 
 
 def groups_named(groups: Sequence[Group], name: str) -> list[int]:
