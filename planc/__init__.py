@@ -9,7 +9,7 @@ By task::
     make a plan      compile, or its steps trace, analyze, score, select; lossless, edit
                      Budget, Schedule, Step, next_step, compose; calibrate, measure_latency
     of other tools   from_masks, from_history, recover
-    review a plan    print(plan), diff, report, planc.plot
+    review a plan    print(plan), diff, report, planc.plot; explain
     carry it out     apply, restore, mask, bake, fold; on files: apply_files, restore_files, job
     prove it         verify
     plans on disk    save_plan, load_plan; save_masks, load_masks; save_latency, load_latency
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from planc.cli.report.html import report as report
     from planc.compile import compile as compile
     from planc.compile.edit import edit as edit
+    from planc.compile.explain import explain as explain
     from planc.compile.history import from_history as from_history
     from planc.compile.lossless import fold as fold
     from planc.compile.lossless import lossless as lossless
@@ -100,6 +101,7 @@ _HOMES = {
         "cli.report.html": "report",
         "compile": "compile",
         "compile.edit": "edit",
+        "compile.explain": "explain",
         "compile.history": "from_history",
         "compile.lossless": "fold lossless",
         "compile.recover": "recover",

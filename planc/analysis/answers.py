@@ -7,8 +7,9 @@ pattern of any of these. Kernel dimensions are left out unless they are asked fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,50 @@ class Answer:
     dim: int
     reasons: list[str]
     remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Answers as plain data, with a text for each.
+
+    Attributes:
+        entries: for each answer its ``title``, maybe its ``reasons`` as lines of text and the
+            ``remedy`` that would free what is pinned, and the values that these are made of.
+    """
+
+    entries: tuple[dict[str, Any], ...]
+
+    def __str__(self) -> str:
+        lines = []
+        for entry in self.entries:
+            lines += [entry["title"], *(f"  {reason}" for reason in entry.get("reasons", ()))]
+            lines += [f"  to free it: {entry['remedy']}"] if entry.get("remedy") else []
+        return "\n".join(lines)
+
+
+def explanation(analysis: Analysis, name: str | None = None) -> Explanation:
+    """Explain what ``name`` stands for, or all pins and all constraints on widths.
+
+    Raises:
+        AnalysisError: nothing has this name; names the nearest.
+    """
+    if name is not None:
+        found = [{"title": f"{a.tensor}:{a.dim}", **asdict(a)} for a in answers(analysis, name)]
+        return Explanation(tuple(found))
+    pins = [
+        {"title": str(pin), **asdict(pin), "remedy": remedy(pin.reason)}
+        for pin in real_pins(analysis)
+    ]
+    bounds = [
+        {
+            "title": str(bound),
+            "constraint": bound.text,
+            "reason": bound.reason,
+            "remedy": bound_remedy(analysis, bound),
+        }
+        for bound in analysis.bounds("module")
+    ]
+    return Explanation((*pins, *bounds))
 
 
 def real_pins(analysis: Analysis) -> list[Pin]:
@@ -165,7 +210,7 @@ def _tensors(analysis: Analysis) -> list[str]:
 
 def _modules(analysis: Analysis) -> Iterable[str]:
     names = _tensors(analysis)
-    return dict.fromkeys(name.rpartition(".")[0] for name in names if "." in name)
+    return dict.fromkeys(name[:i] for name in names for i in range(len(name)) if name[i] == ".")
 
 
 def groups_named(groups: Sequence[Group], name: str) -> list[int]:

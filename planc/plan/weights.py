@@ -15,14 +15,17 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planc.errors import PlancWarning
 from planc.plan.fingerprint import canonical
+from planc.plan.masks import MaskPlan
 from planc.plan.plan import Plan
+
+AnyPlan = TypeVar("AnyPlan", Plan, MaskPlan)
 
 Row = tuple[str, tuple[int, ...], bytes]
 """A tensor's dtype as torch names it, its shape, and the digest of its values in C order."""
@@ -87,10 +90,10 @@ def weights_digest(tensors: Iterable[Named], found: Mapping[str, Row]) -> bytes 
     return sha256(canonical(sorted(rows))).digest()
 
 
-def with_origin(plan: Plan, origin: str) -> Plan:
+def with_origin(plan: AnyPlan, origin: str) -> AnyPlan:
     """The plan with another origin of the weights in its last provenance."""
     *rest, last = plan.provenance
-    return plan.replace(provenance=(*rest, replace(last, origin=origin)))
+    return replace(plan, provenance=(*rest, replace(last, origin=origin)))
 
 
 def expected_weights(plan: Plan) -> bytes | None:

@@ -25,6 +25,7 @@ from planc.compile import RankingName
 from planc.criteria import NAMES
 from planc.plan.masks import mask_plan
 from planc.plan.plan import TensorSpec
+from planc.plan.weights import with_origin
 from tests.policy.latency.test_latency import macs
 
 FACTORY = """
@@ -332,10 +333,12 @@ def test_mask_plans_are_made_as_the_library_makes_them(succeed: Run) -> None:
     ):
         named = {"only": ["3.weight"]} if "--only" in options else {}
         named |= {"keep": ["3"]} if "--keep" in options else {}
-        assert masked("a.masks", *options) == masks.select(model, policy, **named)
+        expected = with_origin(masks.select(model, policy, **named), "factory")
+        assert masked("a.masks", *options) == expected
     drawn = masked("a.masks", "--criterion", "random", "--seed", "5")
     model = load_model(MODEL, {}, 5)
-    assert drawn == masks.select(model, masks.PerTensor(0.5), masks.RandomElements(5), seed=5)
+    expected = masks.select(model, masks.PerTensor(0.5), masks.RandomElements(5), seed=5)
+    assert drawn == with_origin(expected, "factory")
     assert "tensors removed, −50 %" in succeed("mask", MODEL)
 
 

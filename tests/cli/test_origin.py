@@ -111,7 +111,7 @@ def test_mask_plans_name_their_weights_and_are_warned_about_too(
     assert line.startswith(RANDOM)
     assert not errors(capsys, "mask", MODEL, "--weights", "a.safetensors", "-o", "b.masks")
     found = [planc.load_masks(name).provenance[0] for name in ("a.masks", "b.masks")]
-    assert [made.origin for made in found] == ["model", "model"]
+    assert [made.origin for made in found] == ["factory", "file"]
     assert found[0].weights != found[1].weights
     text = ["plan", MODEL, *INPUT, "--weights", "a.safetensors", "--from-masks", "b.masks"]
     assert run([*text, "-o", "c.planc"]) == 0

@@ -110,6 +110,7 @@ def calls(place: Path) -> Iterator[Call]:
         "diff": {"plan_a": plan, "plan_b": plan},
         "edit": {"plan": plan, "model": model, "args": inputs, "kwargs": {}, "keep": (),
                  "remove": {}, "ratios": {}, "criterion": "l2", "weights": None},
+        "explain": {"model": model, "args": inputs, "name": "stem.0", "kwargs": {}},
         "fold": {"model": model, "args": inputs, "kwargs": {}},
         "from_history": {"model": model, "args": inputs, "history": [["stem.0", True, [0]]]},
         "from_masks": {"model": model, "args": inputs, "masks": v["masks"]},

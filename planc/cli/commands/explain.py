@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,31 +59,11 @@ def _is_plan(text: str) -> bool:
 
 def _of_model(model: str, given: Given, name: str | None) -> list[dict[str, Any]]:
     import planc
-    from planc.analysis.answers import answers, bound_remedy, real_pins, remedy
 
     args = given.example_inputs(model)
     built = given.build(model)
     with status(f"analysing {model}"):
-        analysis = planc.analyze(planc.trace(built, args))
-        if name is not None:
-            return [
-                {"title": f"{answer.tensor}:{answer.dim}", **asdict(answer)}
-                for answer in answers(analysis, name)
-            ]
-        pins = [
-            {"title": str(pin), **asdict(pin), "remedy": remedy(pin.reason)}
-            for pin in real_pins(analysis)
-        ]
-        bounds = [
-            {
-                "title": str(bound),
-                "constraint": bound.text,
-                "reason": bound.reason,
-                "remedy": bound_remedy(analysis, bound),
-            }
-            for bound in analysis.bounds("module")
-        ]
-    return [*pins, *bounds]
+        return [*planc.explain(built, args, name).entries]
 
 
 def _of_plan(path: Path, name: str | None) -> list[dict[str, Any]]:

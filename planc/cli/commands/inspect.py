@@ -6,21 +6,25 @@ from pathlib import Path
 
 import click
 
-from planc.cli.options import FILE, json_option
-from planc.cli.terminal import columns, print_json, say, show
+from planc.cli.options import FILE, json_option, screen_options
+from planc.cli.terminal import columns, print_json, show
 
 
 @click.command()
 @click.argument("weights", type=FILE)
+@screen_options("List every group, attribute and constraint.")
 @json_option
-def inspect(weights: Path, as_json: bool) -> None:
+def inspect(weights: Path, full: bool, width: int | None, pager: bool, as_json: bool) -> None:
     """List the contents of the checkpoint WEIGHTS, and show the plan in it.
 
     Example: planc inspect small.safetensors
     """
+    from rich.console import Group as Stack
+
     import planc
     from planc.cli.report.plain import plan_json
-    from planc.cli.report.plan import plan_screen
+    from planc.cli.report.plan import FULL, plan_screen
+    from planc.cli.report.screen import counted, line
 
     found = planc.inspect(weights)
     if as_json:
@@ -42,6 +46,8 @@ def inspect(weights: Path, as_json: bool) -> None:
             }
         )
         return
-    show(plan_screen(found.plan, columns()))
     size = sum(shard.size for shard in found.shards)
-    say(f"{len(found.tensors)} tensors in {len(found.shards)} files, {size:,} bytes")
+    counts = [counted(len(found.tensors), "tensor"), counted(len(found.shards), "file")]
+    sum_line = line(f"{' in '.join(counts)}, {size:,} bytes")
+    shown = plan_screen(found.plan, columns(width), full, FULL)
+    show(Stack(shown, line(), sum_line), columns(width), pager)

@@ -17,7 +17,7 @@ from planc.cli.options import (
     ratio_option,
     share,
 )
-from planc.cli.origin import warn_of_random
+from planc.cli.origin import named_origin
 from planc.cli.terminal import check_writable, columns, note, print_json, show, status
 
 
@@ -108,7 +108,7 @@ def mask(
             keep=keep,
             seed=given.seed,
         )
-    warn_of_random(given, model, result.removed > 0)
+    result = named_origin(result, given, model)
     if as_json:
         print_json(masks_json(result))
     else:

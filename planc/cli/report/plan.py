@@ -46,14 +46,17 @@ from planc.plan.specification import inputs_text
 LINES = 45
 _TABLE = 28
 _NOTES = 4
-_HINT = "--full lists every group, attribute and constraint; --group NAME shows one"
+FULL = "--full lists every group, attribute and constraint"
 
 
-def plan_screen(plan: Plan, width: int, full: bool = False) -> Stack:
+def plan_screen(
+    plan: Plan, width: int, full: bool = False, hint: str = f"{FULL}; --group NAME shows one"
+) -> Stack:
     """Return the lines of ``planc show``, of at most ``width`` characters each.
 
     Args:
         full: list every group, attribute and constraint under its full name.
+        hint: the last line where something is left out.
     """
     rows = tables.single(plan.groups) if full else tables.fitting(plan.groups, _TABLE)
     hidden = [] if full else rows[_TABLE:]
@@ -67,7 +70,7 @@ def plan_screen(plan: Plan, width: int, full: bool = False) -> Stack:
             [*hanging(totals(plan), width, style=STRONG), *(_costs(plan) if full else [])],
             groups_table(rows[: len(rows) - len(hidden)], width) + _beyond(hidden),
             notes,
-            hanging(_HINT, width, style=FAINT) if shortened else [],
+            hanging(hint, width, style=FAINT) if shortened else [],
         ]
     )
 

@@ -94,14 +94,13 @@ def times_text(latency: Latency) -> str:
 def totals(plan: Plan) -> str:
     """The sum of a plan in one sentence: groups, units, parameters, MACs, and latency if known."""
     before, after = plan.cost_before, plan.cost_after
+    latency = [f"latency {times_text(plan.latency)}"] if plan.latency is not None else []
     parts = [
         removals(plan),
         f"parameters {change(before.params, after.params)}",
         f"MACs {change(before.macs, after.macs)}{batch_text(plan)}",
     ]
-    return "; ".join(
-        parts if plan.latency is None else [*parts, f"latency {times_text(plan.latency)}"]
-    )
+    return "; ".join([*parts, *latency])
 
 
 def removals(plan: Plan) -> str:
