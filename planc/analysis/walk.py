@@ -148,6 +148,8 @@ class _Walk:
             results = [graph.values[ref.id] for ref in node.outputs if ref]
             facts.shapes = tuple(value.shape for value in results)
             facts.itemsize = results[0].itemsize if results else 1
+            first = node.args[0] if node.args else None
+            facts.in_order = isinstance(first, Ref) and graph.values[first.id].plain
             self._apply(node)
         facts.node = -1
         for ref in graph.outputs:

@@ -7,7 +7,7 @@ no weights; the only data are small integer constants used as indices.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,15 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor at one point of the run. ``storage`` is equal for values with shared memory."""
+    """A tensor at one point of the run. ``storage`` is equal for values with shared memory.
+
+    ``plain`` is True if its elements stand in order from the start of their memory.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     storage: int = -1
+    plain: bool = field(default=False, compare=False)
 
     @property
     def floating(self) -> bool:

@@ -129,11 +129,18 @@ def _parameters(kinds: tuple[type, ...]) -> tuple[str, ...]:
 
 
 def described_value(tensor: torch.Tensor, number: int) -> Value:
-    """The value with this number in a graph: its shape, dtype and storage."""
+    """The value with this number in a graph: its shape, dtype, storage and order."""
     storage = storage_of(tensor)
     dtype = str(tensor.dtype).removeprefix("torch.")
     shape = tuple(map(int, tensor.shape))
-    return Value(shape, dtype, -1 - number if storage is None else storage)
+    return Value(shape, dtype, -1 - number if storage is None else storage, is_in_order(tensor))
+
+
+def is_in_order(tensor: torch.Tensor) -> bool:
+    """True if the elements of a tensor stand in row-major order from the start of its storage."""
+    with torch._C.DisableTorchFunction():
+        strided = tensor.layout is torch.strided
+        return strided and bool(tensor.is_contiguous()) and int(tensor.storage_offset()) == 0
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:

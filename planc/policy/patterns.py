@@ -21,7 +21,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from planc.analysis import Analysis
+from planc.analysis.grouping import PINNED
 from planc.errors import PolicyError
 from planc.ir.groups import Group, Member
 from planc.policy.parts import Parts, parts
@@ -172,7 +175,27 @@ class _Named:
     def _pinned(self, dimension: str) -> bool:
         return fnmatchcase(dimension.partition(" ")[0].rstrip(":"), self.pattern)
 
+    def _passing(self) -> list[Group]:
+        """The groups whose units pass through the named layers, by their results."""
+        analysis = self.analysis
+        results = (
+            analysis.walked.labels[ref.id]
+            for node in analysis.graph.nodes
+            if any(fnmatchcase(name, self.pattern) for name in _around(node.module))
+            for ref in node.outputs
+            if ref is not None
+        )
+        atoms = [layer.atoms.reshape(-1) for result in results for layer in result.layers]
+        found = np.unique(analysis.grouping.group[np.concatenate(atoms)]) if atoms else ()
+        return [analysis.groups[g] for g in found if g != PINNED]
+
     def _unknown(self) -> str:
+        passing = [] if self.of_groups else self._passing()
+        if passing:
+            return (
+                f"pattern {self.text!r} names layers without tensors; the units of group "
+                f"{passing[0]} pass through: name that"
+            )
         names = [group.name for group in self.analysis.groups]
         names = list(dict.fromkeys([*names, *self._known()]))
         near = difflib.get_close_matches(self.text, names, n=_NEAR, cutoff=0.4)

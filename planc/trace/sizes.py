@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from planc.ir.expressions import Apply, Const, Expr, Number, Scalar, Size, SizeOf
+from planc.modules.tree import is_in_order
 from planc.trace.indexing import Pieces, pieces, sized_slices
 from planc.trace.numbers import MATH, is_tracing, plain_number, tracked_float, tracked_number
 
@@ -140,6 +142,8 @@ class SizeTracking(TorchFunctionMode):
             return self._length(func(*args, **kwargs), args[0])
         if func in _COUNTS:
             return self._count(func(*args, **kwargs), args)
+        if func is torch.Tensor.stride:
+            return self._strides(func(*args, **kwargs), args, kwargs)
         if func is torch.Tensor.__deepcopy__:
             with self:
                 return _copied(*args)
@@ -177,13 +181,17 @@ class SizeTracking(TorchFunctionMode):
 
     def _count(self, result: int, args: tuple[Any, ...]) -> int:
         value = self.value_of(args[0])
-        if value is None:
+        return result if value is None else _product(result, value, range(args[0].dim()))
+
+    def _strides(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The strides of a tensor in row-major order are products of its sizes."""
+        value, rank = self.value_of(args[0]), args[0].dim()
+        if value is None or not is_in_order(args[0]):
             return result
-        expr: Expr = Const(1)
-        for dim in range(args[0].dim()):
-            size = SizeOf(value, dim)
-            expr = Apply("*", (expr, size)) if dim else size
-        return cast(int, tracked_number(result, expr))
+        if isinstance(result, int):
+            dim = args[1] if len(args) > 1 else kwargs["dim"]
+            return _product(result, value, range(int(dim) % rank + 1, rank))
+        return tuple(_product(n, value, range(d + 1, rank)) for d, n in enumerate(result))
 
     def _sizes(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = self.value_of(args[0])
@@ -194,6 +202,14 @@ class SizeTracking(TorchFunctionMode):
             return tracked_number(result, SizeOf(value, int(dim) % args[0].dim()))
         sizes = [cast(int, tracked_number(n, SizeOf(value, i))) for i, n in enumerate(result)]
         return torch.Size(sizes)
+
+
+def _product(result: int, value: int, dims: Iterable[int]) -> int:
+    """The product of the sizes of a value along ``dims``; plain without any."""
+    sizes: list[Expr] = [SizeOf(value, dim) for dim in dims]
+    if not sizes:
+        return result
+    return cast(int, tracked_number(result, reduce(lambda a, b: Apply("*", (a, b)), sizes)))
 
 
 def _index(index: Any) -> Any:

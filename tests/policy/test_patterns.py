@@ -142,3 +142,21 @@ def test_matching_names_groups_by_number() -> None:
     assert matching(analysis, "blocks.1.*") == {2}
     with pytest.raises(PolicyError, match="near misses: blocks"):
         matching(analysis, "block.1.*")
+
+
+@pytest.mark.parametrize("name", ["0.2", "blocks.?.2"])
+def test_a_layer_without_tensors_is_answered_with_the_group_that_passes(name: str) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = (nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 6))
+            self.blocks = nn.ModuleList([nn.Sequential(*layers)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.blocks[0](x)
+
+    model: nn.Module = Block() if name.startswith("blocks") else nn.Sequential(Block().blocks[0])
+    said = "names layers without tensors; the units of group .*0.0.weight:0 .* pass through"
+    for options in ({"only": name}, {"keep": name}, {"remove": {name: [1]}}):
+        with pytest.raises(PolicyError, match=said):
+            planc.compile(model.eval(), torch.randn(2, 6), **options)

@@ -17,6 +17,7 @@ from planc.rules.families import (
     quantization,
     recurrent,
     reduction,
+    strided,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "quantization",
     "recurrent",
     "reduction",
+    "strided",
 ]

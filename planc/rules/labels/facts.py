@@ -124,7 +124,8 @@ class Ragged:
 class Facts:
     """The builder written to by rules. ``node`` is the index of the node being walked, ``shapes``
     are the shapes of its results, ``read`` tells which of them are used, and ``itemsize`` is the
-    size in bytes of an element of the first. ``unsure`` is True if another run may use others.
+    size in bytes of an element of the first. ``in_order`` is True if its first operand is stored in
+    row-major order. ``unsure`` is True if another run may use other results.
     """
 
     slots: list[Slot] = field(default_factory=list)
@@ -134,6 +135,7 @@ class Facts:
     read: tuple[bool, ...] = ()
     unsure: bool = False
     itemsize: int = 1
+    in_order: bool = False
     ties: list[tuple[Atoms, Atoms, int]] = field(default_factory=list)
     pins: list[Note] = field(default_factory=list)
     mixings: list[Note] = field(default_factory=list)
