@@ -9,6 +9,7 @@ tensor, :mod:`planc.apply.module` and :mod:`planc.apply.state_dict` all tensors 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast, overload
 
 import torch
@@ -116,25 +117,27 @@ def apply(
         PlancWarning: the weights differ from those that the plan was computed from, because they
             were trained since, or belong to another model of the same structure.
     """
-    smaller = _smaller(plan, target, validate, args, kwargs)
+    smaller, blocks = _smaller(plan, target, validate, args, kwargs)
     warn_if_other(plan, _weights(plan, target), "apply")
-    return (smaller, _removed(plan, target)) if keep_removed else smaller
+    return (smaller, replace(_removed(plan, target), blocks=blocks)) if keep_removed else smaller
 
 
-def _smaller(plan: Plan, target: Any, validate: bool, args: Any, kwargs: Any) -> Any:
+def _smaller(
+    plan: Plan, target: Any, validate: bool, args: Any, kwargs: Any
+) -> tuple[Any, dict[str, nn.Module]]:
     if isinstance(target, Mapping):
-        return apply_state_dict(plan, target)
+        return apply_state_dict(plan, target), {}
     model = _module(target)
     if plan.target == "graph":
         call = example_call(plan, model, args, kwargs)
         with explained(args, kwargs):
-            return rewrapped(target, apply_graph(plan, model, call, validate))
-    smaller = apply_module(plan, model)
+            return rewrapped(target, apply_graph(plan, model, call, validate)), {}
+    smaller, blocks = apply_module(plan, model)
     if validate:
         call = example_call(plan, model, args, kwargs)
         with explained(args, kwargs):
             validate_module(plan, model, smaller, call)
-    return rewrapped(target, smaller)
+    return rewrapped(target, smaller), blocks
 
 
 def _weights(plan: Plan, target: Any) -> nn.Module | Mapping[str, Any]:

@@ -19,10 +19,10 @@ from planc.plan.fingerprint import (
     check_source,
     first_difference,
     lists_classes,
-    modules_after,
+    result_modules,
+    result_tensors,
     shared,
     structure_digest,
-    tensors_after,
 )
 from planc.plan.plan import Plan
 from planc.trace import trace
@@ -76,8 +76,8 @@ def counting(plan: Plan, model: nn.Module) -> Plan:
 
 def _result_difference(plan: Plan, smaller: nn.Module) -> str | None:
     return first_difference(
-        tensors_after(plan.tensors, plan.cuts),
-        modules_after(plan.modules, plan.attributes),
+        result_tensors(plan),
+        result_modules(plan),
         tensors_of(smaller),
         modules_of(smaller),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from planc.apply.depth import put_back, take_out
 from planc.apply.matching import check_model, result_difference
 from planc.apply.renewal import (
     Changes,
@@ -28,12 +29,14 @@ from planc.modules.forgetting import forget_tensors
 from planc.modules.held import held_objects
 from planc.modules.tables import not_the_result, tensors_of
 from planc.modules.tree import owned_tensors
-from planc.plan.fingerprint import first_difference, tensors_after
+from planc.plan.depth import Depth, depth_of
+from planc.plan.fingerprint import first_difference, result_tensors
 from planc.plan.plan import AttributeChange, Plan, TensorSpec
 
 
-def apply_module(plan: Plan, model: nn.Module) -> nn.Module:
-    """Return the model without the removed units.
+def apply_module(plan: Plan, model: nn.Module) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """Return the model without the removed units, and the removed blocks by their paths, without
+    their tensors.
 
     Raises:
         StalePlan: the plan was made for another model; names the first difference.
@@ -42,11 +45,13 @@ def apply_module(plan: Plan, model: nn.Module) -> nn.Module:
         PlancError: the model cannot be copied.
     """
     check_model(plan, model)
-    smaller = rebuilt(model, _renewal(plan, model, cutting(plan.cuts)))
+    depth = depth_of(plan)
+    smaller = rebuilt(model, _renewal(plan, model, cutting(plan.cuts, depth)))
     check_objects(model, smaller)
-    set_attributes(smaller, plan.attributes)
-    check_copy(model, smaller, tensors_after(plan.tensors, plan.cuts))
-    return smaller
+    set_attributes(smaller, plan.attributes, depth.shortened)
+    blocks = take_out(smaller, depth)
+    check_copy(model, smaller, result_tensors(plan))
+    return smaller, blocks
 
 
 def mask_module(plan: Plan, model: nn.Module) -> nn.Module:
@@ -73,11 +78,27 @@ def restore_module(plan: Plan, smaller: nn.Module, removed: Removed) -> nn.Modul
     difference = result_difference(plan, smaller)
     if difference is not None:
         raise not_the_result(difference)
-    model = rebuilt(smaller, _renewal(plan, smaller, restoring(plan, removed)))
-    back = [AttributeChange(c.module, c.name, c.after, c.before) for c in plan.attributes]
+    depth = depth_of(plan)
+    model = _with_blocks(plan, depth, smaller, removed)
     check_objects(smaller, model)
-    set_attributes(model, back)
+    back = [AttributeChange(c.module, c.name, c.after, c.before) for c in plan.attributes]
+    set_attributes(model, back, lambda before, after: depth.shortened(after, before))
     check_copy(smaller, model, plan.tensors)
+    return model
+
+
+def _with_blocks(plan: Plan, depth: Depth, smaller: nn.Module, removed: Removed) -> nn.Module:
+    """Return a copy with the removed values and blocks."""
+    named = [(depth.original(name), tensor) for name, tensor in named_tensors(smaller)]
+    if not depth:
+        return rebuilt(smaller, Renewal(plan.tensors, named, restoring(plan, removed)))
+    for path, block in removed.blocks.items():
+        named += [(f"{path}.{name}", tensor) for name, tensor in named_tensors(block)]
+    # copied together: blocks hold objects, such as a configuration, in common with the model
+    together = nn.ModuleList([smaller, *removed.blocks.values()])
+    copied = rebuilt(together, Renewal(plan.tensors, named, restoring(plan, removed)))
+    model, *blocks = copied.children()
+    put_back(model, depth, dict(zip(removed.blocks, blocks, strict=True)))
     return model
 
 

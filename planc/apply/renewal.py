@@ -6,9 +6,10 @@ storage, as long as the plan cuts them alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -20,11 +21,12 @@ from planc.apply.tensors import (
     removed_values,
     uncut_tensor,
 )
-from planc.errors import StalePlan
+from planc.errors import PlancError, StalePlan
 from planc.ir.layers import whole
 from planc.modules.attributes import is_plain
 from planc.modules.closures import tensor_hooks
 from planc.modules.tree import storage_of
+from planc.plan.depth import Depth, depth_of
 from planc.plan.plan import Cut, Plan, TensorSpec
 
 Named = Iterable[tuple[str, torch.Tensor]]
@@ -35,10 +37,12 @@ class Removed:
     """Values removed by ``apply(..., keep_removed=True)``, for ``restore``.
 
     ``values`` maps the name of each cut tensor to its removed values: one-dimensional, in C order
-    of the removed coordinates.
+    of the removed coordinates; tensors of removed blocks are whole. ``blocks`` are the removed
+    blocks of a module by their paths, with empty tensors.
     """
 
     values: Mapping[str, torch.Tensor]
+    blocks: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def of(self, names: tuple[str, ...]) -> torch.Tensor:
         """Return the values stored under the first of ``names`` with an entry.
@@ -64,6 +68,9 @@ class Change:
 
 
 COPY = Change(None, copy_tensor)
+GONE = Change("gone", lambda tensor: tensor.new_empty(0))
+"""The change of a tensor in a removed block."""
+ZERO = Change("zero", torch.zeros_like)
 Changes = Callable[[str, TensorSpec], Change]  # the change of a tensor, by its name and entry
 
 
@@ -103,33 +110,55 @@ class Renewal:
         return _dressed(tensor, self._made[key].data)  # a new tensor on the same memory
 
 
-def _of_cuts(cuts: Mapping[str, Cut], changed: Callable[[str, TensorSpec, Cut], Change]) -> Changes:
-    """Return the changes of cut tensors; all others are copied."""
+Cutter = Callable[[str, TensorSpec, Cut], Change]
+
+
+def _of_cuts(
+    cuts: Mapping[str, Cut], depth: Depth | None, removed: Changes, changed: Cutter
+) -> Changes:
+    """Return the changes of tensors in removed blocks and of cut tensors; all others are copied."""
 
     def change(name: str, spec: TensorSpec) -> Change:
+        if depth and depth.renamed(spec.name) is None:
+            return removed(name, spec)
         cut = cuts.get(spec.name)
         return COPY if cut is None else changed(name, spec, cut)
 
     return change
 
 
-def cutting(cuts: Mapping[str, Cut]) -> Changes:
-    """Return the changes to the shapes of the plan's result."""
-    return _of_cuts(cuts, lambda name, spec, cut: Change(_key(cut), lambda t: cut_tensor(t, cut)))
+def cutting(cuts: Mapping[str, Cut], depth: Depth | None = None) -> Changes:
+    """Return the changes to the shapes of the plan's result; tensors in removed blocks become
+    empty.
+    """
+
+    def shortened(name: str, spec: TensorSpec, cut: Cut) -> Change:
+        return Change(_key(cut), lambda tensor: cut_tensor(tensor, cut))
+
+    return _of_cuts(cuts, depth, lambda name, spec: GONE, shortened)
 
 
 def masking(plan: Plan) -> Changes:
     """Return the changes in full shapes, with zeros at the removed coordinates."""
+    depth = depth_of(plan)
+    check_zeros(depth)
     wholes = whole((spec.names, spec.shape) for spec in plan.tensors)
 
     def masked(name: str, spec: TensorSpec, cut: Cut) -> Change:
         return Change(_key(cut), lambda tensor: mask_tensor(tensor, cut, wholes.get(name)))
 
-    return _of_cuts(plan.cuts, masked)
+    def zeroed(name: str, spec: TensorSpec) -> Change:
+        return ZERO if spec.kind == "parameter" else COPY
+
+    return _of_cuts(plan.cuts, depth, zeroed, masked)
 
 
 def restoring(plan: Plan, removed: Removed) -> Changes:
     """Return the changes back to the shapes of the plan's source, with the removed values."""
+
+    def whole_again(name: str, spec: TensorSpec) -> Change:
+        values = removed.of((name, *spec.names))
+        return Change(("gone", id(values)), lambda _: whole_tensor(values, spec))
 
     def restored(name: str, spec: TensorSpec, cut: Cut) -> Change:
         values = removed.of((name, *spec.names))
@@ -137,7 +166,7 @@ def restoring(plan: Plan, removed: Removed) -> Changes:
             (_key(cut), id(values)), lambda tensor: uncut_tensor(tensor, values, cut, spec.shape)
         )
 
-    return _of_cuts(plan.cuts, restored)
+    return _of_cuts(plan.cuts, depth_of(plan), whole_again, restored)
 
 
 def collect_removed(plan: Plan, named: Named) -> Removed:
@@ -145,8 +174,11 @@ def collect_removed(plan: Plan, named: Named) -> Removed:
 
     Tied names of one memory get one entry, the first.
     """
+    depth = depth_of(plan)
 
     def change(name: str, spec: TensorSpec) -> Change | None:
+        if depth.renamed(spec.name) is None:
+            return Change("gone", lambda tensor: copy_tensor(tensor).reshape(-1))
         cut = plan.cuts.get(spec.name)
         if cut is None:
             return None
@@ -157,6 +189,30 @@ def collect_removed(plan: Plan, named: Named) -> Removed:
     for name, tensor in named:
         first.setdefault((memory_of(tensor), specs.get(name)), (name, tensor))
     return collected(specs, first.values(), change)
+
+
+def whole_tensor(values: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
+    """Return the tensor of a removed block from its values.
+
+    Raises:
+        StalePlan: there are more or fewer than the tensor has elements.
+    """
+    if values.numel() != math.prod(spec.shape):
+        raise StalePlan(
+            f"{spec.name}: {values.numel()} removed values do not make a tensor of {spec.shape}; "
+            "pass what apply(..., keep_removed=True) returned"
+        )
+    return copy_tensor(values).reshape(spec.shape)
+
+
+def check_zeros(depth: Depth) -> None:
+    """Raise PlancError if zeros do not stand for the removal of a plan's blocks."""
+    for group in depth.lists:
+        if group.mixing:
+            raise PlancError(
+                f"{group.name}: zeros are no mask of its removed blocks: {group.mixing}; "
+                "planc.verify compares with the original that skips them"
+            )
 
 
 def collected(

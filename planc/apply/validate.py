@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.analysis.blocks import block_lists, bypassed
 from planc.analysis.outputs import freed
 from planc.apply.replay import replay_pruned
 from planc.errors import StalePlan, TraceError, VerificationError
 from planc.ir.graph import Graph, Node
 from planc.modules.inputs import as_call, materialise
 from planc.plan import fingerprint
+from planc.plan.depth import depth_of, is_list, path_of
 from planc.plan.plan import Plan
 from planc.trace import trace
 
@@ -75,13 +78,43 @@ def validate(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) -> No
         raise VerificationError(f"the pruned model does not run: {error}") from error
     if plan.shapes == shapes_digest(found, found.nodes):  # of all nodes, constants included
         return
-    graph = trace(model, *call)
+    plan, graph = width_plan(plan), skipped(plan, trace(model, *call))
     if plan.shapes == shapes_digest(found):
         _compare_constants(graph, found)
         return
     analysis = analyze(freed(graph, plan))  # the digest also differs if torch has renamed operators
     check_structure(plan, analysis)
     compare_shapes(plan, analysis, deciding_alike(plan, analysis, smaller, call, found))
+
+
+def skipped(plan: Plan, graph: Graph) -> Graph:
+    """Return a run of the original without the removed blocks.
+
+    Raises:
+        StalePlan: a removed block is none in this run.
+    """
+    lists = {one.path: one for one in block_lists(graph)} if depth_of(plan) else {}
+    blocks = []
+    for group in depth_of(plan).lists:
+        found = lists.get(path_of(group))
+        for unit in group.removed:
+            if found is None or unit not in found.blocks:
+                reason = "it is no list of blocks" if found is None else found.reasons[unit]
+                raise StalePlan(
+                    f"{group.name}: block {unit} cannot be removed from this model: {reason}; "
+                    "compile a plan for this model"
+                )
+            blocks.append(found.blocks[unit])
+    return bypassed(graph, blocks)
+
+
+def width_plan(plan: Plan) -> Plan:
+    """Return the plan without its lists of blocks, for a run without the removed ones."""
+    groups = tuple(group for group in plan.groups if not is_list(group))
+    if len(groups) == len(plan.groups):
+        return plan
+    structure = fingerprint.structure_digest(groups)
+    return plan.replace(groups=groups, source=replace(plan.source, structure=structure))
 
 
 def deciding_alike(

@@ -11,6 +11,13 @@ from torch import nn
 
 from planc.analysis import Analysis, analyze
 from planc.analysis.outputs import free_names, shrinking_names, with_free_outputs
+from planc.compile.depth import (
+    BlockRequest,
+    inner_options,
+    joined_plan,
+    requested,
+    without_blocks,
+)
 from planc.compile.select import Target, select
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
@@ -155,12 +162,14 @@ def compile(
         only: patterns of the parts or groups allowed to shrink; all others stay whole.
         kinds: a ratio for each kind of group, e.g. ``{"heads": 0.5}``. Under grouped-query
             attention "heads" are keys and values with their queries, "query_heads" the queries of
-            each.
+            each. "blocks" are the residual blocks of each ``ModuleList`` or ``Sequential``; those
+            of the smallest norm are removed. Blocks alone leave all widths as they are.
         rows: kinds of whole rows under the common ratio or budget, e.g. ``["heads"]``.
         ratios: ratios for parts of the model by patterns, e.g. ``{"layer1.*": 0.2}``.
         remove: units to remove whatever their scores, by a layer, tensor, dimension or group and
             indices there, e.g. ``{"conv1": [2, 6, 9]}``. Without a ratio and a budget, nothing else
-            is removed.
+            is removed. A list of blocks, by its path or a pattern of paths, loses the blocks at
+            these positions: ``{"model.layers": [5, 6]}``.
         keep_units: units to keep whatever their scores, in the same way.
         outputs: names of the results that keep their size (``"logits"``, ``"0"``); all others
             (hidden states, caches) may shrink, and the plan lists those that do.
@@ -180,6 +189,10 @@ def compile(
         TraceError, AnalysisError, PolicyError: each names the object and the remedy.
         InfeasibleBudget: a PolicyError; names the closest figure and the obstacle.
     """
+    given = dict(locals())
+    blocks = requested(as_module(model), kinds or {}, remove or {}, keep, criterion, seed)
+    if blocks is not None:
+        return _without_blocks(blocks, given)
     budget = Budget(macs, params, bytes, latency, latency_table)
     limited = budget != Budget(table=latency_table)
     if latency_table is not None:
@@ -244,6 +257,27 @@ def compile(
         if shrink == free:
             return plan
         free = shrink
+
+
+def _without_blocks(request: BlockRequest, given: dict[str, Any]) -> Plan:
+    """The plan of :func:`compile` with the arguments ``given``: first blocks, then the widths of
+    the shallower model.
+    """
+    model, args, kwargs = as_module(given["model"]), given["args"], given["kwargs"]
+    if given["target"] == "graph" or isinstance(given["model"], torch.export.ExportedProgram):
+        raise PolicyError('blocks: a graph has none; give the module, with target="module"')
+    if given["latency"] is not None or given["statistics"] is not None:
+        raise PolicyError(
+            "blocks and a budget of latency or statistics: both belong to the whole model; compile "
+            "the blocks alone, then the widths of the pruned model, and planc.compose the two"
+        )
+    graph = trace(model, args, kwargs)
+    shallow = without_blocks(request, model, args, kwargs, graph, given["weights"])
+    analysis = analyze(graph)
+    options = inner_options(request, shallow, analysis, given)
+    weights = model if given["weights"] is None else given["weights"]
+    inner = compile(shallow.model, args, kwargs, **options)
+    return joined_plan(shallow, inner, analysis, str(request), weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from planc.criteria.statistics import needs_of
 from planc.errors import PolicyError, StalePlan
 from planc.modules.given import module
 from planc.plan.arguments import a_mapping, a_plan, optional, some_patterns, takes
+from planc.plan.depth import refuse_blocks
 from planc.plan.plan import Plan, Provenance
 from planc.policy.decisions import Decisions, Exactly, decided, marks
 from planc.policy.patterns import kept, matching
@@ -73,6 +74,7 @@ def edit(
         StalePlan: the plan was made for another model.
         PolicyError: a name or a unit does not exist, or the model cannot run so; names the reason.
     """
+    refuse_blocks(plan, "edit", "compile other blocks by kinds= or remove=")
     check_model(plan, model)
     args, kwargs = example_call(plan, model, args, kwargs)
     analysis = analyze(freed(trace(model, args, kwargs), plan))

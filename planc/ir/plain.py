@@ -37,7 +37,12 @@ def same_types(left: Any, right: Any) -> bool:
 
 
 def in_containers_of(current: Any, value: Any) -> Any:
-    """``value`` in the container types of ``current``, lists and tuples."""
+    """``value`` in the container types of ``current``, lists and tuples.
+
+    Entries of a sequence of another length have no counterpart, and keep their types.
+    """
     if isinstance(current, tuple | list):
+        if len(current) != len(value):
+            return type(current)(value)
         return type(current)(map(in_containers_of, current, value))
     return value

@@ -6,6 +6,7 @@ import torch
 
 from planc.apply.tensors import cut_tensor
 from planc.plan.arguments import a_plan, takes
+from planc.plan.depth import refuse_blocks
 from planc.plan.fingerprint import tensors_after
 from planc.plan.masks import MaskPlan, check_masked, mask_plan, masks_given
 from planc.plan.plan import Plan
@@ -33,4 +34,5 @@ def after(plan: Plan, masks: MaskPlan) -> MaskPlan:
         elements, cut = masks.elements(name), plan.cuts.get(masks.specs[name].name)
         whole = torch.from_numpy(elements)
         left[name] = (whole if cut is None else cut_tensor(whole, cut)).numpy()
+    refuse_blocks(plan, "masks after a plan", "make the masks for the pruned model")
     return mask_plan(tensors_after(plan.tensors, plan.cuts), left, masks.provenance)

@@ -7,7 +7,7 @@ have the type of the old one. Every change is checked before any is set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,11 +22,21 @@ _SCALARS = (int, float, bool, str, type(None))
 _SEQUENCES = (tuple, list, torch.Size)
 
 
-def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None:
+Resized = Callable[[Any, Any], bool]
+
+
+def _never(before: Any, after: Any) -> bool:
+    return False
+
+
+def set_attributes(
+    model: nn.Module, changes: Iterable[AttributeChange], resized: Resized = _never
+) -> None:
     """Set the new values of structural attributes of ``model`` in place: all of them or none.
 
     No code of the model's class runs, because values are exchanged in the module's own dictionary.
-    A list stays a list and a ``torch.Size`` stays one, although plans hold tuples.
+    A list stays a list and a ``torch.Size`` stays one, although plans hold tuples. Sequences keep
+    their length, unless ``resized(before, after)`` allows another one.
 
     Raises:
         MalformedFile: a forbidden change: a private name, a property, a tensor, a submodule, a
@@ -41,7 +51,7 @@ def set_attributes(model: nn.Module, changes: Iterable[AttributeChange]) -> None
                 f"{change}: the model has no module {change.module!r}; make a plan for this model"
             )
         holder, name = _holder(modules[change.module], change)
-        value = _new_value(holder, name, change)
+        value = _new_value(holder, name, change, resized)
         if (change.module, change.name) in checked:
             raise MalformedFile(f"{change}: the attribute is changed twice; make the plan again")
         checked[change.module, change.name] = (holder, name, value)
@@ -92,13 +102,14 @@ def _holder(module: nn.Module, change: AttributeChange) -> tuple[Any, str]:
     return holder, name
 
 
-def _new_value(holder: Any, name: str, change: AttributeChange) -> Any:
+def _new_value(holder: Any, name: str, change: AttributeChange, resized: Resized) -> Any:
     _check_name(holder, name, change)
     if not (is_plain(change.before) and is_plain(change.after)):
         raise MalformedFile(
             f"{change}: attributes are numbers, booleans, strings, None and nested tuples of them"
         )
-    if not same_types(change.before, change.after):
+    same = same_types(change.before, change.after)
+    if not same and not resized(change.before, change.after):
         raise MalformedFile(
             f"{change}: the type would change from {_type_text(change.before)} to "
             f"{_type_text(change.after)}; an attribute keeps its type"

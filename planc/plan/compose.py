@@ -18,6 +18,8 @@ from planc.ir.graph import CAPTURED
 from planc.ir.groups import Indices
 from planc.ir.units import marked
 from planc.plan.arguments import a_plan, takes
+from planc.plan.deeper import features, in_names_of, merged_lists, remaining
+from planc.plan.depth import Depth, depth_of, is_list
 from planc.plan.fingerprint import (
     attributes_digest,
     canonical,
@@ -26,7 +28,10 @@ from planc.plan.fingerprint import (
     lists_classes,
     modules_after,
     modules_before,
+    result_modules,
+    result_tensors,
     shared,
+    structure_digest,
     tensors_after,
     tensors_digest,
 )
@@ -72,19 +77,23 @@ def compose(first: Plan, second: Plan) -> Plan:
     """
     _check_chain(first, second)
     _check_constants(first, second)
+    second = in_names_of(depth_of(first), second)
+    lists = merged_lists(first, second)
+    depth = Depth((spec.path for spec in first.modules), lists)
     origin = Origin(first, second.tensors)
-    groups = list(first.groups)
+    groups = remaining((g for g in first.groups if not is_list(g)), depth)
     for group in second.groups:
-        if group.removed:
+        if group.removed and not is_list(group):
             at, units = _find(origin, groups, group)
             groups[at] = _with_removed(groups[at], units)
-    changes = _chained(first, second)
+    changes = tuple(c for c in _chained(first, second) if depth.renamed(c.module) is not None)
     modules = _listed(first, second)
+    after = depth.modules(modules_after(modules, changes))
+    groups = [*lists, *groups] if depth else groups
+    structure = structure_digest(groups) if depth else first.source.structure
     composed = first.replace(
-        source=replace(first.source, attributes=attributes_digest(modules)),
-        result=replace(
-            second.result, attributes=attributes_digest(modules_after(modules, changes))
-        ),
+        source=replace(first.source, attributes=attributes_digest(modules), structure=structure),
+        result=replace(second.result, attributes=attributes_digest(after)),
         modules=modules,
         groups=tuple(replace(group, scores=None) for group in groups),
         attributes=changes,
@@ -93,6 +102,7 @@ def compose(first: Plan, second: Plan) -> Plan:
         cost_after=second.cost_after,
         latency=_latency(first.latency, second.latency),
         shapes=second.shapes,
+        requires=features(first, second, lists) if depth else first.requires,
     )
     _check_cuts(first, second, composed, origin)
     return composed if first.target == "module" else _of_the_original(composed)
@@ -123,13 +133,13 @@ def _check_chain(first: Plan, second: Plan) -> None:
     same_tensors = first.result.tensors == second.source.tensors
     if same_tensors and first.result.attributes == second.source.attributes:
         return
-    modules = shared(modules_after(first.modules, first.attributes), second.modules)
+    modules = shared(result_modules(first), second.modules)
     tensors, found = second.tensors, second.modules
     if first.target == "graph":
         tensors, found = own_tensors(first, second.tensors), _called(second.modules)
         modules = tuple(spec for spec in modules if spec.path in {m.path for m in found})
         same_tensors = tensors_digest(tensors) == first.result.tensors
-    difference = first_difference(tensors_after(first.tensors, first.cuts), modules, tensors, found)
+    difference = first_difference(result_tensors(first), modules, tensors, found)
     if difference is None:
         return
     what = "attributes" if same_tensors else "tensors"
@@ -248,7 +258,10 @@ def _outputs(
 def _check_cuts(first: Plan, second: Plan, composed: Plan, origin: Origin) -> None:
     """Raise unless the composed plan cuts every tensor like the two plans in sequence."""
     after = {origin.names[name]: cut for name, cut in second.cuts.items()}
+    depth = depth_of(composed)
     for spec in first.tensors:
+        if depth.renamed(spec.name) is None:
+            continue
         chain = _Chain(
             spec, first.cuts.get(spec.name), after.get(spec.name), composed.cuts.get(spec.name)
         )

@@ -15,6 +15,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from planc.errors import AlreadyApplied, StalePlan
 from planc.ir.groups import Group, Member, Over, Run
+from planc.plan.depth import depth_of
 from planc.plan.plan import CLASS, AttributeChange, Cut, ModuleSpec, Plan, TensorSpec
 
 Shape = tuple[int, ...]
@@ -113,6 +114,18 @@ def modules_after(
     )
 
 
+def result_tensors(plan: Plan) -> tuple[TensorSpec, ...]:
+    """The tensor table of the plan's result: shapes after the cuts, names after the removal of
+    blocks.
+    """
+    return depth_of(plan).tensors(tensors_after(plan.tensors, plan.cuts))
+
+
+def result_modules(plan: Plan) -> tuple[ModuleSpec, ...]:
+    """The module table of the plan's result."""
+    return depth_of(plan).modules(modules_after(plan.modules, plan.attributes))
+
+
 def lists_classes(modules: Iterable[ModuleSpec]) -> bool:
     """True if a module table has the modules' classes; tables of older versions have none."""
     return any(name == CLASS for spec in modules for name, _ in spec.attributes)
@@ -190,8 +203,7 @@ def check_source(
     difference = compare(plan, tensors, modules)
     if difference is None:
         return
-    after = tensors_after(plan.tensors, plan.cuts)
-    if first_difference(after, None, tensors) is None and _changed(plan, modules):
+    if first_difference(result_tensors(plan), None, tensors) is None and _changed(plan, modules):
         raise _already_applied(difference)
     raise _stale(difference)
 
@@ -208,7 +220,7 @@ def check_state_dict(plan: Plan, shapes: Mapping[str, Shape]) -> None:
     difference = shape_difference(plan.tensors, shapes)
     if difference is None:
         return
-    if shape_difference(tensors_after(plan.tensors, plan.cuts), shapes) is None:
+    if shape_difference(result_tensors(plan), shapes) is None:
         raise _already_applied(difference)
     raise _stale(difference)
 
@@ -262,10 +274,12 @@ def _changed(plan: Plan, modules: Iterable[ModuleSpec] | None) -> bool:
         return True
     found = {(m.path, name): value for m in modules for name, value in m.attributes}
     listed = {(m.path, name) for m in plan.modules for name, _ in m.attributes}
+    depth = depth_of(plan)
     return all(
         key in found and _same(change.after, found[key])
         for change in plan.attributes
-        if (key := (change.module, change.name)) in listed
+        if (change.module, change.name) in listed
+        and (key := (depth.renamed(change.module), change.name))
     )
 
 

@@ -18,17 +18,20 @@ from planc.analysis.outputs import freed
 from planc.apply.matching import with_what_counts
 from planc.apply.replay import replay_masked, replay_pruned
 from planc.apply.validate import Call, example_call, explained
+from planc.compile.outline import outline
 from planc.errors import VerificationError
 from planc.ir.groups import apart, joined
 from planc.modules.given import as_module
 from planc.modules.tree import tensors_by_name
 from planc.modules.weights import warn_if_other
 from planc.plan.arguments import a_flag, a_number, a_plan, optional, takes
+from planc.plan.depth import depth_of
 from planc.plan.fingerprint import structure_digest
 from planc.plan.plan import Plan, PlanGroup
 from planc.trace import trace
 from planc.trace.decisions import Replay
 from planc.verify.configuration import OTHERWISE, check_configuration
+from planc.verify.depth import split
 from planc.verify.outputs import (
     blind,
     compare_operands,
@@ -149,10 +152,17 @@ def verify(
     check_source(plan, model)
     warn_if_other(plan, model, "verify")
     call = example_call(plan, model, args, kwargs)
+    removed, left = tuple[str, ...](), tuple[str, ...]()
     with explained(args, kwargs):
+        if depth_of(plan):
+            found = split(plan, model, call, tolerance)
+            plan, model, removed = found.plan, found.shallow.model, found.checks
+            left = found.not_shown
         analysis = analyze(freed(trace(model, *call), plan))
     planned = as_planned(plan, model, analysis)
-    checks = [check_plan(plan, planned)]
+    if removed:
+        plan = plan.replace(cost_before=outline(planned, "module").cost)
+    checks = [*removed, check_plan(plan, planned)]
     gone = analysis.gone([group.removed for group in plan.groups])
     graph = graph_or_reason(plan, analysis, gone, model, call)
     if plan.target == "module":
@@ -165,20 +175,20 @@ def verify(
     mixing = tuple(group for group in plan.groups if group.mixing and group.removed)
     allowed = tolerance or tolerance_of(model)
     models = _Models(plan, model, smaller, graph, call, allowed, analysis, gone, mixing)
-    found = list(models.compared(other_sizes))
+    compared = list(models.compared(other_sizes))
     changes: float | None = None
     told: list[Check] = []
-    if any(check.shown for check in found):
+    if any(check.shown for check in compared):
         changes = sensitivity(smaller, call)
         told = [_sensitive(changes, allowed)]
     shows = changes is None or changes > allowed
-    errors = (check.error for check in found if check.error is not None)
+    errors = (check.error for check in compared if check.error is not None)
     return Report(
-        (*checks, *(check.text for check in (*told, *found))),
+        (*checks, *(check.text for check in (*told, *compared))),
         max(errors, default=None),
-        max((check.graph_error for check in found), default=0.0),
+        max((check.graph_error for check in compared), default=0.0),
         tuple(group.name for group in mixing),
-        tuple(check.text for check in (*told, *found) if not (shows and check.shown)),
+        (*left, *(check.text for check in (*told, *compared) if not (shows and check.shown))),
         changes,
     )
 

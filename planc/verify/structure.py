@@ -203,7 +203,7 @@ def check_modules(plan: Plan, model: nn.Module, smaller: nn.Module, call: Call) 
         raise VerificationError(
             f"the pruned model is a {type(smaller).__name__}, the original a {type(model).__name__}"
         )
-    expected = fingerprint.modules_after(plan.modules, plan.attributes)
+    expected = fingerprint.result_modules(plan)
     difference = fingerprint.first_difference((), expected, (), modules_of(smaller))
     if difference is not None:
         raise VerificationError(f"structural attributes of the pruned model: {difference}")

@@ -12,7 +12,7 @@ from planc.errors import MalformedFile
 from planc.files.checkpoint.values import comparable, decoded, modules_of
 from planc.files.formats.checkpoint import Checkpoint, StoredModule, StoredTensor, plan_value
 from planc.modules.tree import OwnedTensor, owned_tensors, settings
-from planc.plan.fingerprint import modules_after
+from planc.plan.fingerprint import result_modules
 from planc.plan.plan import CLASS, Plan
 
 _OF_TRAINING = frozenset({"dropout", "momentum", "p"})  # without effect on inference
@@ -109,7 +109,7 @@ def _numbers(module: nn.Module) -> Iterator[str]:
 
 def _modules_of(plan: Plan) -> Iterator[StoredModule]:
     """Yield the modules listed in the plan, for a checkpoint made without the model's class."""
-    for spec in modules_after(plan.modules, plan.attributes):
+    for spec in result_modules(plan):
         attributes = {name: plan_value(value) for name, value in spec.attributes}
         kind = attributes.pop(CLASS, _UNKNOWN)
         yield StoredModule(spec.path, kind, tuple(attributes.items()))

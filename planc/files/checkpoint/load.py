@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from planc.apply.depth import take_out
 from planc.apply.matching import check_model
 from planc.apply.module import check_objects, named_tensors, rebuilt
 from planc.apply.renewal import Change, Renewal, cutting
@@ -32,6 +33,7 @@ from planc.modules.given import device_given, module
 from planc.modules.memory import memory_of
 from planc.modules.tree import tensors_by_name
 from planc.plan.arguments import a_flag, a_path, a_plan, optional, options, takes
+from planc.plan.depth import Depth, depth_of
 from planc.plan.plan import Cut, Plan, TensorSpec
 
 Mode = Literal["replay", "verify"]
@@ -100,9 +102,11 @@ def load(
                     "to the model and load with mode='verify'"
                 )
             check_model(recorded, model)
-            loaded = rebuilt(model, _Allocation(opened, model, recorded.cuts, device))
+            depth = depth_of(recorded)
+            loaded = rebuilt(model, _Allocation(opened, model, recorded.cuts, device, depth))
             check_objects(model, loaded)
-            set_attributes(loaded, recorded.attributes)
+            set_attributes(loaded, recorded.attributes, depth.shortened)
+            take_out(loaded, depth)
             _raise_all(differences(opened.checkpoint, loaded), path)
         _fill(opened, loaded, check_digests, limits)
         return loaded
@@ -152,10 +156,12 @@ class _Allocation(Renewal):
         model: nn.Module,
         cuts: Mapping[str, Cut],
         device: torch.device | str | None,
+        depth: Depth | None = None,
     ) -> None:
         named = named_tensors(model)
         super().__init__(opened.checkpoint.plan.tensors, named, self._allocating)
-        self._cutting = cutting(cuts)
+        self._cutting = cutting(cuts, depth)
+        self._renamed = depth.renamed if depth else str
         self._device = device
         self._stored = {
             name: tensor for tensor in opened.checkpoint.tensors for name in model_names(tensor)
@@ -163,6 +169,8 @@ class _Allocation(Renewal):
 
     def renew(self, tensor: torch.Tensor, name: str | None) -> torch.Tensor:
         """Return memory of the stored dtype, in the memory format of the cut tensor."""
+        if name is not None and self._renamed(name) is None:
+            return super().renew(tensor, name)
         stored = self._stored_as(name)
         if stored is None:
             if tensor.is_meta:
@@ -195,7 +203,7 @@ class _Allocation(Renewal):
         if name is None:  # a tensor in a plain attribute
             return None
         spec = self._specs.get(name)
-        names = (name,) if spec is None else (name, *spec.names)
+        names = map(self._renamed, (name,) if spec is None else (name, *spec.names))
         return next((self._stored[n] for n in names if n in self._stored), None)
 
 

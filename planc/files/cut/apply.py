@@ -35,6 +35,7 @@ from planc.files.tensors.shards import SUFFIX, ShardSet, check_apart
 from planc.files.tensors.writer import rewrite
 from planc.modules.wrappers import prefix_of
 from planc.plan.arguments import a_count, a_flag, a_path, a_plan, instance, optional, takes
+from planc.plan.depth import refuse_blocks
 from planc.plan.fingerprint import check_state_dict
 from planc.plan.plan import Plan
 from planc.plan.weights import expected_weights, warn_if_different, weights_digest
@@ -121,7 +122,8 @@ def apply_files(
     """
     source, target = Path(source), Path(os.path.realpath(target))
     ranks = ranks or Ranks()
-    task = ranks.agree(lambda: _task(plan, source, target, overwrite, trust_pickle, limits))
+    keeps = keep_removed is not None
+    task = ranks.agree(lambda: _task(plan, source, target, overwrite, trust_pickle, keeps, limits))
     _check_equal(task, ranks)
     if keep_removed is not None:
         place = Path(os.path.realpath(keep_removed))
@@ -156,12 +158,18 @@ class _Task:
 
 
 def _task(
-    plan: Plan, source: Path, target: Path, overwrite: bool, trust_pickle: bool, limits: Limits
+    plan: Plan,
+    source: Path,
+    target: Path,
+    overwrite: bool,
+    trust_pickle: bool,
+    keeps: bool,
+    limits: Limits,
 ) -> _Task:
     found = find_source(source, plan.tensors, trust_pickle, limits)
     alone = found.index is None and not is_directory(source)
     single = alone and target.name.endswith(SUFFIX)
-    _check(plan, found, target, limits)
+    _check(plan, found, target, keeps, limits)
     if not single:
         prepare(target, overwrite)
     besides = {} if alone else _changed_besides(plan, found, limits)
@@ -238,8 +246,12 @@ def _write_directory(
     return len(waiting)
 
 
-def _check(plan: Plan, found: ShardSet, target: Path, limits: Limits) -> None:
+def _check(plan: Plan, found: ShardSet, target: Path, keeps: bool, limits: Limits) -> None:
     """Check plan, tensors and target before anything is written."""
+    if keeps:
+        refuse_blocks(
+            plan, "keep_removed", "apply it without, or to the state dict, keeping its values there"
+        )
     if plan.target != "module":
         raise PlancError(
             "the plan is for a rewritten graph, which only the model's code can make: apply it to "

@@ -11,6 +11,7 @@ from typing import Any
 from planc.errors import StalePlan
 from planc.files.tensors.header import parse_object
 from planc.ir.plain import as_tuples
+from planc.plan.depth import depth_of
 from planc.plan.plan import Plan
 
 FILE = "config.json"
@@ -52,4 +53,5 @@ def describes(plan: Plan) -> bool:
 
     Its fields change with the tensors, or no tensor changes.
     """
-    return not plan.cuts or any(c.name.startswith(_PREFIX) for c in plan.attributes)
+    changed = plan.cuts or depth_of(plan)
+    return not changed or any(c.name.startswith(_PREFIX) for c in plan.attributes)

@@ -30,6 +30,7 @@ from planc.files.tensors.indexing import with_own_size
 from planc.files.tensors.opened import inspect
 from planc.files.tensors.shards import EXTRA_SUFFIX, Shard, ShardSet
 from planc.plan.compose import compose
+from planc.plan.depth import Depth, depth_of
 from planc.plan.plan import Cut, Plan
 from planc.plan.weights import expected_weights
 
@@ -86,8 +87,9 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
     digest = sha256(content).digest()
     size = sum(shard.header.size - shard.header.data for shard in found.shards)
     hashed = size <= HASHED and expected_weights(plan) is not None
-    cutting = tuple(_cutting(shard, cuts, digest, limits, hashed) for shard in found.shards)
-    ties = _ties(plan, found.entries())
+    depth = depth_of(plan)
+    cutting = tuple(_cutting(shard, cuts, depth, digest, limits, hashed) for shard in found.shards)
+    ties = _ties(plan, depth, found.entries())
     tensors = tuple(
         StoredTensor((e.name, *ties.get(e.name, ())), e.dtype, e.shape, _NO_DIGEST, "state", number)
         for number, shard in enumerate(cutting)
@@ -106,18 +108,26 @@ def lay_out(plan: Plan, found: ShardSet, limits: Limits) -> Layout:
 
 
 def _cutting(
-    shard: Shard, cuts: Mapping[str, Cut], digest: bytes, limits: Limits, hashed: bool
+    shard: Shard,
+    cuts: Mapping[str, Cut],
+    depth: Depth,
+    digest: bytes,
+    limits: Limits,
+    hashed: bool,
 ) -> Cutting:
-    own = {e.name: cuts[e.name] for e in shard.header.entries if e.name in cuts}
+    names = {e.name: new for e in shard.header.entries if (new := depth.renamed(e.name))}
+    own = {name: cuts[name] for name in names if name in cuts}
     entries = place(
         aligned(
-            (e.name, e.dtype, own[e.name].shape if e.name in own else e.shape)
+            (names[e.name], e.dtype, own[e.name].shape if e.name in own else e.shape)
             for e in shard.header.entries
+            if e.name in names
         )
     )
     part = Part(digest, shard.header.digest, tuple((e.name, _NO_DIGEST) for e in entries))
     metadata = dict(shard.header.metadata) | {KEY: encode_part(part)}
-    return Cutting(shard.name, shard, entries, metadata, part, own, limits, hashed)
+    old = {new: name for name, new in names.items() if new != name}
+    return Cutting(shard.name, shard, entries, metadata, part, own, limits, hashed, old)
 
 
 def _header(cutting: Cutting) -> Header:
@@ -137,13 +147,16 @@ def _with_record(layout: Layout) -> Layout:
     return replace(layout, cutting=(first, *layout.cutting[1:]), draft=draft(own))
 
 
-def _ties(plan: Plan, present: Container[str]) -> dict[str, tuple[str, ...]]:
-    """Map stored tensors to the names tied to them in the model but absent from the files."""
+def _ties(plan: Plan, depth: Depth, present: Container[str]) -> dict[str, tuple[str, ...]]:
+    """Map stored tensors to the names tied to them in the model but absent from the files, all by
+    their new names.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for spec in plan.tensors:
         match [name for name in spec.names if name in present]:
             case [stored]:
-                found[stored] = tuple(name for name in spec.names if name != stored)
+                others = (depth.renamed(name) for name in spec.names if name != stored)
+                found[depth.renamed(stored) or ""] = tuple(filter(None, others))
     return found
 
 
@@ -162,13 +175,16 @@ def _recorded(plan: Plan, first: Shard, limits: Limits) -> tuple[Plan, tuple[Sto
             "model's code can prune: load it, apply the plan, save the result"
         )
     changes = {(c.module, c.name): plan_value(c.after) for c in plan.attributes}
+    depth = depth_of(plan)
     modules = tuple(
         replace(
             module,
+            path=path,
             attributes=tuple(
                 (name, changes.get((module.path, name), value)) for name, value in module.attributes
             ),
         )
         for module in earlier.modules
+        if (path := depth.renamed(module.path)) is not None
     )
     return compose(earlier.plan, plan), modules

@@ -36,6 +36,7 @@ class Cutting:
     cuts: Mapping[str, Cut]
     limits: Limits
     hashed: bool  # the digests of the source's values are wanted
+    names: Mapping[str, str]  # names in the source of tensors with another name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,15 @@ def cut_shard(cutting: Cutting, descriptor: int) -> Done:
         sources: list[tuple[str, bytes]] = []
         with TensorWriter(descriptor, cutting.entries, cutting.metadata) as writer:
             for entry in cutting.entries:
+                name = cutting.names.get(entry.name, entry.name)
                 if cutting.hashed:
-                    sources.append((entry.name, digest_of(file, places[entry.name], memory)))
-                cut = cutting.cuts.get(entry.name)
+                    sources.append((name, digest_of(file, places[name], memory)))
+                cut = cutting.cuts.get(name)
                 with writer.adding(entry) as space:
                     if cut is None:
-                        copy_into(file, places[entry.name], space)
+                        copy_into(file, places[name], space)
                     else:
-                        cut_into(file, places[entry.name], cut, space, memory)
+                        cut_into(file, places[name], cut, space, memory)
             digests = list(zip(names, writer.digests(), strict=True))
             header = writer.finish(_final(cutting, digests))
     return Done(header.digest, tuple(digests), tuple(sources))

@@ -22,6 +22,7 @@ from planc.files.formats.shapes import shapes_after
 from planc.files.formats.specification import check_specification
 from planc.ir.plain import leaves, same_types
 from planc.ir.units import Units, marked
+from planc.plan.depth import BLOCKS, depth_of, is_list
 from planc.plan.fingerprint import (
     attributes_digest,
     canonical,
@@ -47,6 +48,7 @@ _AGAIN = "compile the plan again"
 _INTEGERS = INTEGERS["int64"]
 _TARGETS = ("module", "graph")
 _KINDS = ("parameter", "buffer")
+_LISTS = 1_024  # most lists of blocks: each change of a sequence is compared with all of them
 
 
 def check_plan(plan: Plan, limits: Limits) -> None:
@@ -62,6 +64,7 @@ def check_plan(plan: Plan, limits: Limits) -> None:
         raise MalformedFile(f"target: {plan.target!r}, known are {_TARGETS}; {_AGAIN}")
     check_tensors(plan.tensors, limits)
     _check_modules(plan, limits)
+    _check_lists(plan)
     _check_changes(plan.attributes, plan, limits)
     _check_constraints(plan.constraints, limits)
     check_specification(plan.inputs, limits)
@@ -112,7 +115,7 @@ def _check_modules(plan: Plan, limits: Limits) -> None:
 
 
 def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limits) -> None:
-    rows = {module.path: module.attributes for module in plan.modules}
+    rows, depth = {module.path: module.attributes for module in plan.modules}, depth_of(plan)
     listed_in: dict[int, dict[str, Any]] = {}  # by row; modules share rows
     for i, change in enumerate(changes):
         where = f"attributes[{i}]"
@@ -122,7 +125,10 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
             raise MalformedFile(f"{where}.name: {change.name!r} is not a public name; {_AGAIN}")
         check_value(change.before, f"{where}.before", limits)
         check_value(change.after, f"{where}.after", limits)
-        if not same_types(change.before, change.after):
+        if depth.renamed(change.module) is None:
+            raise MalformedFile(f"{where}.module: {change.module!r} is removed; {_AGAIN}")
+        same = same_types(change.before, change.after)
+        if not same and not depth.shortened(change.before, change.after):
             raise MalformedFile(
                 f"{where}.after: {change.after!r} is not of the type of {change.before!r}; {_AGAIN}"
             )
@@ -192,10 +198,34 @@ def _check_groups(plan: Plan, limits: Limits) -> Tables:
         limits.check_string(group.mixing, where)
         _check_removed(group, f"{where}.removed")
         _check_scores(group, f"{where}.scores")
-        check_membership(group, where, tables)
+        if BLOCKS not in plan.requires or not is_list(group):
+            check_membership(group, where, tables)
     check_unique((group.name for group in plan.groups), "groups")
     check_ranges(plan.groups)
     return tables
+
+
+def _check_lists(plan: Plan) -> None:
+    """Lists of blocks are of that kind, in one row, and have the children of their modules."""
+    lists = [group for group in plan.groups if is_list(group)]
+    if (BLOCKS in plan.requires) != any(group.removed for group in lists) or len(lists) > _LISTS:
+        count = sum(len(group.removed) for group in lists)
+        raise MalformedFile(
+            f"requires: {list(plan.requires)}, and {len(lists)} lists of at most {_LISTS} lose "
+            f"{count} {BLOCKS}; {_AGAIN}"
+        )
+    for group in lists:
+        _check_removed(group, f"groups: {group.name}")
+        if group.kind != BLOCKS or group.rows != 1:
+            raise MalformedFile(
+                f"groups: {group.name}: {group.kind} in {group.rows} rows without members; only "
+                f"{BLOCKS} have none; {_AGAIN}"
+            )
+    check_unique((group.name for group in lists), "groups")
+    try:
+        depth_of(plan)
+    except ValueError as error:
+        raise MalformedFile(f"groups: {error}; {_AGAIN}") from None
 
 
 def _check_removed(group: PlanGroup, where: str) -> None:
@@ -235,7 +265,8 @@ def _check_scores(group: PlanGroup, where: str) -> None:
 
 
 def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    after = modules_after(plan.modules, plan.attributes)
+    depth = depth_of(plan)
+    after = depth.modules(modules_after(plan.modules, plan.attributes))
     for field, found, expected in (
         ("source.tensors", plan.source.tensors, tensors_digest(plan.tensors)),
         ("source.attributes", plan.source.attributes, attributes_digest(plan.modules)),
@@ -244,8 +275,10 @@ def _check_digests(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
             "result.tensors",
             plan.result.tensors,
             tensors_digest(
-                TensorSpec(spec.names, shapes.get(spec.name, spec.shape), spec.kind)
-                for spec in plan.tensors
+                depth.tensors(
+                    TensorSpec(spec.names, shapes.get(spec.name, spec.shape), spec.kind)
+                    for spec in plan.tensors
+                )
             ),
         ),
         ("result.attributes", plan.result.attributes, attributes_digest(after)),

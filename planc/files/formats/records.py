@@ -46,6 +46,7 @@ import msgspec
 from planc.errors import MalformedFile, UnsupportedVersion
 from planc.files.disk.limits import Limits
 from planc.ir.groups import Over, Run
+from planc.plan.depth import BLOCKS
 from planc.plan.fingerprint import canonical
 from planc.plan.plan import (
     Attributes,
@@ -66,7 +67,7 @@ _SCALAR: Any = None | bool | int | float | str
 
 
 # features known to this reader; a file that requires others was written by a newer planc
-FEATURES = frozenset({INPUT_VALUES})
+FEATURES = frozenset({BLOCKS, INPUT_VALUES})
 
 
 def nested(depth: int) -> Any:
