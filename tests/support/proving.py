@@ -207,7 +207,7 @@ def exchange(
             source = np.arange(tensor.shape[member.dim])
             source[indices] = indices[np.lexsort((indices, order[units]))]
             tensor.copy_(tensor.index_select(member.dim, torch.from_numpy(source)))
-        for i, (a, b) in enumerate(zip(_outputs(copied, args, kwargs), expected, strict=True)):
+        for i, (a, b) in enumerate(zip(_run(copied, args, kwargs), expected, strict=True)):
             assert torch.allclose(a, b, tolerance, tolerance), (
                 f"exchanging units of {group} changes output {i}"
             )
@@ -228,7 +228,11 @@ def _permuted(group: Group, rng: np.random.Generator) -> np.ndarray:
 def _outputs(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor]:
-    model = clone(model, lambda tensor: tensor.detach().clone())  # it may write to its buffers
+    return _run(clone(model, lambda tensor: tensor.detach().clone()), args, kwargs)
+
+
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The outputs of a model that may write to its buffers."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         result = model(*map_leaves(_copied, args), **map_leaves(_copied, dict(kwargs)))
