@@ -27,6 +27,7 @@ from planc.apply.state_dict import (
 from planc.apply.validate import example_call, explained
 from planc.apply.validate import validate as validate_module
 from planc.errors import PlancError
+from planc.ir.collection import paused_collection
 from planc.modules.given import as_module
 from planc.modules.weights import warn_if_other
 from planc.modules.wrappers import rewrapped
@@ -122,6 +123,7 @@ def apply(
     return (smaller, replace(_removed(plan, target), blocks=blocks)) if keep_removed else smaller
 
 
+@paused_collection()
 def _smaller(
     plan: Plan, target: Any, validate: bool, args: Any, kwargs: Any
 ) -> tuple[Any, dict[str, nn.Module]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import operator
 import sys
 import threading
 import types
@@ -63,7 +64,7 @@ class Reach:
         self._absent: set[str] = set()  # names in code with no module yet
         self._waiting: list[types.FunctionType] = []
         self._alive: list[Any] = []
-        self._read: list[tuple[Any, str, Any]] = []  # holder, name and value of each lookup
+        self._read: dict[int, tuple[Any, dict[str, Any]]] = {}  # holders, with what was read there
         found = set(roots)
         for root in found:
             self._value(root, None, "")
@@ -81,8 +82,12 @@ class Reach:
     def is_current(self) -> bool:
         """True if all names still refer to the same objects."""
         return self._absent.isdisjoint(sys.modules) and all(
-            vars_of(holder).get(name) is value for holder, name, value in self._read
+            all(map(operator.is_, map(vars_of(holder).get, read), read.values()))
+            for holder, read in self._read.values()
         )
+
+    def _note(self, holder: Any, name: str, value: Any) -> None:
+        self._read.setdefault(id(holder), (holder, {}))[1][name] = value
 
     def _close(self) -> None:
         """Follow names until nothing new is found."""
@@ -98,7 +103,7 @@ class Reach:
             for holder in fresh:
                 done[id(holder)] = count
                 for name in self._names & vars(holder).keys():
-                    self._read.append((holder, name, vars(holder)[name]))
+                    self._note(holder, name, vars(holder)[name])
                     self._value(vars(holder)[name], (holder, name), name)
 
     def _note_stores(self, kinds: list[type]) -> None:
@@ -122,7 +127,7 @@ class Reach:
         for name in self._code(function):
             if name in variables:
                 self.variables[id(variables), name] = (variables, name)
-                self._read.append((variables, name, variables[name]))
+                self._note(variables, name, variables[name])
                 self._value(variables[name], (variables, name), name)
             elif (module := _imported(name, variables)) in sys.modules:
                 self._value(sys.modules[module], None, name)

@@ -104,9 +104,10 @@ def again(
 ) -> Graph | None:
     """Record another run, on the kind of tensors used for ``graph``; None if the run fails."""
     kinds: dict[str, Kind] = {front_end(kind): kind for kind in ("meta", "fake", "real")}
-    with one_at_a_time, contextlib.suppress(Exception), _unlogged():
-        attempt = _Attempt(model, args, kwargs, Forgetting())
-        return attempt.graph(kinds[graph.frontend], Chance())
+    kind = kinds[graph.frontend]
+    quiet = _unlogged() if kind == "fake" else contextlib.nullcontext()
+    with one_at_a_time, contextlib.suppress(Exception), quiet:
+        return _Attempt(model, args, kwargs, Forgetting()).graph(kind, Chance())
     return None
 
 

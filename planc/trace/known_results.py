@@ -81,19 +81,20 @@ def _convolution(
     dilation: Sequence[int] = (1,),
     groups: int = 1,
 ) -> Result:
-    settings = [_each(setting, spatial) for setting in (stride, padding, dilation)]
-    if not x.dim() == weight.dim() == spatial + 2 or None in settings or not x.numel():
+    steps, pads, gaps = (_each(setting, spatial) for setting in (stride, padding, dilation))
+    if not x.dim() == weight.dim() == spatial + 2 or not x.numel():
         return None
-    out, per_group, *kernel = tuple(weight.shape)
+    if steps is None or pads is None or gaps is None:
+        return None
+    (out, per_group), kernel = weight.shape[:2], weight.shape[2:]
     if groups < 1 or per_group * groups != x.shape[1] or out % groups or not out:
         return None
     if not _fits(x, weight, tuple(weight.shape)) or not _fits(x, bias, (out,)):
         return None
-    sizes = []
-    for size, width, step, pad, apart in zip(x.shape[2:], kernel, *settings, strict=True):
-        if min(width, step, apart) < 1 or pad < 0:
-            return None
-        sizes.append((size + 2 * pad - apart * (width - 1) - 1) // step + 1)
+    if min(*kernel, *steps, *gaps) < 1 or min(pads) < 0:
+        return None
+    dimensions = zip(x.shape[2:], kernel, steps, pads, gaps, strict=True)
+    sizes = [(n + 2 * pad - gap * (k - 1) - 1) // step + 1 for n, k, step, pad, gap in dimensions]
     return _new(x, (x.shape[0], out, *sizes)) if min(sizes) > 0 else None
 
 

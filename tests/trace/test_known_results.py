@@ -128,7 +128,7 @@ def test_a_result_looks_as_torch_says(name: str, inference: bool) -> None:
     assert _looks(found) == _looks(expected)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_results_of_any_shape_look_as_torch_says(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(0, 4), max_size=5))
@@ -157,6 +157,7 @@ def test_results_of_any_shape_look_as_torch_says(data: st.DataObject) -> None:
         assert found is None or _looks(found) == _looks(func(*args)), func
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_convolutions_and_pooling_look_as_torch_says(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 3))
