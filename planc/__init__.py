@@ -12,7 +12,7 @@ By task::
     review a plan    print(plan), diff, report, planc.plot; explain
     carry it out     apply, restore, mask, bake, fold; on files: apply_files, restore_files, job
     prove it         verify
-    plans on disk    save_plan, load_plan; save_masks, load_masks; save_latency, load_latency
+    plans on disk    save_plan, load_plan; save_masks, load_masks; the same with latency, statistics
     models on disk   save, load, load_optimizer, inspect, StoredWeights
     operators        rule
 

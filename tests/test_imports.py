@@ -127,6 +127,14 @@ def test_type_checkers_see_every_public_name() -> None:
     assert sorted(name.name for node in imports for name in node.names) == planc.__all__
 
 
+def test_help_names_every_public_function_by_its_task() -> None:
+    import planc
+
+    functions = [name for name in planc.__all__ if name.islower()]
+    pairs = [name for name in functions if name.partition("_")[2] in ("latency", "statistics")]
+    assert [n for n in functions if n not in pairs and n not in str(planc.__doc__)] == []
+
+
 def test_importing_planc_imports_nothing_heavy() -> None:
     assert not {"torch", "numpy", "scipy", "rich"} & modules_after("import planc")
 
