@@ -152,10 +152,10 @@ def _check_lists(plan: Plan, shallow: Shallow, model: nn.Module) -> None:
         )
 
 
-def _retensors_by_name(shallow: Shallow, name: str) -> str:
+def _renamed(shallow: Shallow, name: str) -> str:
     """The new name of a tensor or group; the old one if it goes with a block."""
     tensor, dim, rest = name.partition(":")
-    return (shallow.depth.retensors_by_name(tensor) or tensor) + dim + rest
+    return (shallow.depth.renamed(tensor) or tensor) + dim + rest
 
 
 def _inner(plan: Plan, shallow: Shallow) -> Plan:
@@ -164,10 +164,8 @@ def _inner(plan: Plan, shallow: Shallow) -> Plan:
     groups = tuple(
         replace(
             group,
-            name=_retensors_by_name(shallow, group.name),
-            members=tuple(
-                replace(m, tensor=_retensors_by_name(shallow, m.tensor)) for m in group.members
-            ),
+            name=_renamed(shallow, group.name),
+            members=tuple(replace(m, tensor=_renamed(shallow, m.tensor)) for m in group.members),
         )
         for group in plan.groups
         if not is_list(group)
@@ -178,7 +176,7 @@ def _inner(plan: Plan, shallow: Shallow) -> Plan:
     for key in sorted(first.keys() | second.keys()):
         before = first[key].after if key in first else second[key].before
         after = second[key].after if key in second else first[key].before
-        path = depth.retensors_by_name(key[0])
+        path = depth.renamed(key[0])
         if before != after and path is not None:
             changes.append(AttributeChange(path, key[1], before, after))
     modules = depth.modules(fingerprint.modules_after(plan.modules, shallow.changes))
