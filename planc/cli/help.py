@@ -17,9 +17,19 @@ _HEADINGS: dict[str, tuple[str, ...]] = {
     "Limits": ("round_to", "floor", "cap", "equal", "n_of_m", "along"),
     "Scope": (
         *("keep", "only", "kinds", "rows", "ratios"),
-        *("remove", "keep_units", "outputs", "free_outputs"),
+        *("remove", "keep_units", "outputs", "free_outputs", "loadable"),
     ),
-    "Model": ("inputs", "settings", "weights", "trust_pickle", "seed", "device", "threads", "meta"),
+    "Model": (
+        "inputs",
+        "settings",
+        "weights",
+        "trust_pickle",
+        "trust_remote_code",
+        "seed",
+        "device",
+        "threads",
+        "meta",
+    ),
     "Data": ("data", "loss", "batches"),
     _OTHER: (),
 }

@@ -42,6 +42,7 @@ class Given:
     seed: int
     inputs: tuple[Shape, ...] = ()
     trust_pickle: bool = False
+    trust_remote_code: bool = False
 
     def build(self, model: str, device: str = "cpu") -> nn.Module:
         """Build ``model`` with the given weights; on "meta", no weights are read."""
@@ -52,7 +53,8 @@ class Given:
         if weights is not None:
             weights.stat()  # known before the work
         with status(f"building {model}"):
-            built = load_model(model, dict(self.settings), self.seed, device)
+            settings, trusted = dict(self.settings), self.trust_remote_code
+            built = load_model(model, settings, self.seed, device, trusted)
         if weights is not None and device != "meta":
             assign_stored(built, weights, self.trust_pickle)
         return built
@@ -65,7 +67,11 @@ class Given:
             return ()
         weights = () if self.weights is None else ("--weights", str(self.weights))
         shapes = [word for spec in self.inputs if inputs for word in ("--input", shape_text(spec))]
-        return (model, *shapes, *weights, *(["--trust-pickle"] if self.trust_pickle else []))
+        trusted = {
+            "--trust-pickle": self.trust_pickle,
+            "--trust-remote-code": self.trust_remote_code,
+        }
+        return (model, *shapes, *weights, *(option for option, said in trusted.items() if said))
 
     def weights_of(self, model: str) -> Path | None:
         """The weights given, else those in the directory that ``model`` names."""
@@ -96,7 +102,7 @@ class Given:
         from planc.modules.inputs import materialise
 
         if not self.inputs and not model.startswith("torchvision:"):
-            find_factory(model)
+            find_factory(model, self.trust_remote_code)
             raise InputMissing(
                 f"{model}: name the shape of its example input with --input, such as "
                 f"--input {IMAGE} for an image or --input 1x16:int64 for tokens"
@@ -138,10 +144,12 @@ def model_options(command: Command) -> Callable[..., Any]:
         weights: Path | None,
         seed: int,
         trust_pickle: bool,
+        trust_remote_code: bool,
         inputs: tuple[Shape, ...] = (),
         **options: Any,
     ) -> Any:
-        return command(given=Given(settings, weights, seed, inputs, trust_pickle), **options)
+        trusted = trust_pickle, trust_remote_code
+        return command(given=Given(settings, weights, seed, inputs, *trusted), **options)
 
     options = (
         click.option(
@@ -162,6 +170,11 @@ def model_options(command: Command) -> Callable[..., Any]:
             "--trust-pickle",
             is_flag=True,
             help="Read weights that are pickles (.pt, .bin, native torch.distributed.checkpoint).",
+        ),
+        click.option(
+            "--trust-remote-code",
+            is_flag=True,
+            help="Run the code in a directory of transformers that its config.json names.",
         ),
         click.option(
             "--seed",

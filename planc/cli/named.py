@@ -38,7 +38,11 @@ FORMS = "torchvision:NAME, timm:NAME, package.module:factory, file.py:factory or
 
 
 def load_model(
-    name: str, kwargs: Mapping[str, Any] | None = None, seed: int = 0, device: str = "cpu"
+    name: str,
+    kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """Build the model ``name`` in eval mode, with weights initialised from ``seed``.
 
@@ -47,6 +51,7 @@ def load_model(
         kwargs: keyword arguments of the factory.
         seed: seed of torch's global generator, whose state is restored afterwards.
         device: device of the tensors; on "meta" they take no memory.
+        trust_remote_code: run the code that lies in a directory beside its weights.
 
     Raises:
         PlancError: there is no such model, module or factory, or the factory failed.
@@ -55,7 +60,7 @@ def load_model(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), own_code(name):
         warnings.simplefilter("ignore", FutureWarning)  # of googlenet and inception, about init
         torch.manual_seed(seed)  # for an instance made by the import
-        factory = find_factory(name)
+        factory = find_factory(name, trust_remote_code)
         if isinstance(factory, nn.Module):
             if given:
                 raise PlancError(f"{name} is a model, not a factory: leave --set {given} out")
@@ -83,19 +88,19 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}{where}"
 
 
-def find_factory(name: str) -> Factory:
+def find_factory(name: str, trust_remote_code: bool = False) -> Factory:
     """The function, class or module that ``name`` stands for; nothing is built.
 
     Raises:
         PlancError: there is none.
     """
     with own_code(f"importing {name}"):
-        return _factory(name)
+        return _factory(name, trust_remote_code)
 
 
-def _factory(name: str) -> Factory:
+def _factory(name: str, trust_remote_code: bool) -> Factory:
     if name and Path(name).is_dir():
-        return _described_in(Path(name))
+        return _described_in(Path(name), trust_remote_code)
     library, colon, model = name.partition(":")
     if colon and library in _LIBRARIES:
         return _LIBRARIES[library](model)
@@ -200,7 +205,7 @@ def _from_timm(name: str) -> Factory:
 _LIBRARIES = {"torchvision": _from_torchvision, "timm": _from_timm}
 
 
-def _described_in(directory: Path) -> Factory:
+def _described_in(directory: Path, trust_remote_code: bool) -> Factory:
     """The factory of the model that ``config.json`` describes."""
     path = directory / _CONFIG
     if not path.is_file():
@@ -216,6 +221,8 @@ def _described_in(directory: Path) -> Factory:
         case {"architectures": [str(name), *_]}:
             transformers = _library("transformers", str(directory))
             kind = getattr(transformers, name, None)
+            if kind is None and isinstance(config.get("auto_map"), dict):
+                return _own_class(directory, name, config["auto_map"], trust_remote_code)
             if kind is None:
                 raise PlancError(
                     f"{path}: transformers {transformers.__version__} has no {name!r}; name the "
@@ -230,6 +237,28 @@ def _described_in(directory: Path) -> Factory:
     raise PlancError(
         f"{path} names no architecture of transformers or timm; name the code of the model, and "
         "give the directory as --weights"
+    )
+
+
+def _own_class(
+    directory: Path, name: str, places: Mapping[str, Any], trust_remote_code: bool
+) -> Factory:
+    """The factory of a class whose code lies in the directory."""
+    path = directory / _CONFIG
+    if not trust_remote_code:
+        raise PlancError(
+            f"{path}: {name} is built by code in the directory, which planc runs only if told so: "
+            "read it, and add --trust-remote-code"
+        )
+    transformers = _library("transformers", str(directory))
+    place = next((v for v in places.values() if str(v).rpartition(".")[2] == name), None)
+    if place is None:
+        raise PlancError(f"{path}: auto_map names no code for {name}; name the code of the model")
+    find = importlib.import_module("transformers.dynamic_module_utils")
+    kind = find.get_class_from_dynamic_module(place, directory, local_files_only=True)
+    options = {"local_files_only": True, "trust_remote_code": True}
+    return lambda **kwargs: kind(
+        transformers.AutoConfig.from_pretrained(directory, **options, **kwargs)
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from planc.analysis import Analysis, analyze
+from planc.analysis.equations import Equations
 from planc.analysis.outputs import free_names, shrinking_names, with_free_outputs
 from planc.compile.depth import (
     BlockRequest,
@@ -18,6 +19,7 @@ from planc.compile.depth import (
     requested,
     without_blocks,
 )
+from planc.compile.loading import Request, loadable_plan
 from planc.compile.select import Target, select
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
@@ -54,7 +56,7 @@ from planc.policy import (
 )
 from planc.policy.decisions import decided
 from planc.policy.latency.machine import check_machine
-from planc.policy.patterns import chosen, kept
+from planc.policy.patterns import chosen, kept, matching
 from planc.policy.ratio import checked_ratio
 from planc.trace import trace
 
@@ -90,6 +92,7 @@ _NUMBERS = ("ratio", "macs", "params", "bytes", "latency", "round_to", "floor", 
     equal=a_flag,
     strict=a_flag,
     scores=a_flag,
+    loadable=optional(a_flag),
     **dict.fromkeys(_NUMBERS, no_array),
 )
 def compile(
@@ -127,6 +130,7 @@ def compile(
     target: Target | None = None,
     strict: bool = False,
     scores: bool = False,
+    loadable: bool | None = None,
 ) -> Plan:
     """Compile a model into a pruning plan. The model is neither run nor changed.
 
@@ -181,6 +185,11 @@ def compile(
             exported program, because its code holds sizes as literals.
         strict: raise an error for an operator without a rule.
         scores: write the scores of all units into the plan, for review; four bytes each.
+        loadable: remove only what the model's configuration can say, so that plain
+            ``from_pretrained`` loads the result: equal widths in all layers where the configuration
+            has one number, heads as a whole where their width is fixed. True raises an error where
+            the request cannot be met. By default a model with ``save_pretrained`` gets such a plan
+            unless the request rules it out; a warning then names the obstacle.
 
     Returns:
         The plan, for :func:`planc.apply`, :func:`planc.save_plan` and :func:`planc.verify`.
@@ -233,9 +242,17 @@ def compile(
     if args is None and not kwargs and isinstance(model, torch.export.ExportedProgram):
         args, kwargs = example_inputs(model)
     model = as_module(model)
-    chosen = policy or options.policy(next(iter(budget.measured), "macs"))
+    measure = next(iter(budget.measured), "macs")
+    chosen = policy or options.policy(measure)
     graph = trace(model, args, kwargs)
     free = free_names(graph, outputs, free_outputs)
+
+    wished = {**(remove or {}), **(keep_units or {})}
+    widths = "" if limited or policy is not None or wished else options.of_each_layer
+    if loadable and target == "graph":
+        raise PolicyError('loadable=True: a graph has no configuration; choose target "module"')
+    asked = False if target == "graph" else loadable
+    request = Request(asked, widths, options.named)
 
     def compiled(free: frozenset[str]) -> Plan:
         analysis = analyze(with_free_outputs(graph, free) if free else graph, strict)
@@ -246,7 +263,13 @@ def compile(
         chosen_units = remove or {}, keep_units or {}
         decisions = decided(analysis, *chosen_units) if any(chosen_units) else None
         limit = budget if limited else None
-        plan = select(analysis, found, chosen, target, seed, limit, decisions, keep_scores=scores)
+
+        def choose(equations: Equations | None, rows: Sequence[str]) -> Plan:
+            wanted = chosen if policy else options.with_rows(rows).policy(measure)
+            given = (analysis, found, wanted, target, seed, limit, decisions)
+            return select(*given, keep_scores=scores, equations=equations)
+
+        plan = loadable_plan(analysis, choose, request)
         if limited or latency_table is None:
             return plan
         return with_latency(plan, latency_table.prediction(analysis), latency_table.machine)
@@ -305,6 +328,25 @@ class _Options:
                 f"policy {policy} and {', '.join(said)}: a policy says all that these would; "
                 "compose them into it (planc.policy)"
             )
+
+    @property
+    def of_each_layer(self) -> str:
+        """The option that asks for widths of its own in each layer; empty for none."""
+        alike = self.ranking == "uniform" or self.equal
+        return "" if alike else f"ranking={self.ranking!r}"
+
+    def named(self, analysis: Analysis) -> frozenset[int]:
+        """The groups named to shrink, by kinds, ratios or only."""
+        kinds = {kind for kind, ratio in self.kinds if ratio} | {*self.rows}
+        of_kind = {g for g, group in enumerate(analysis.groups) if group.kind in kinds}
+        scopes = [matching(analysis, pattern) for pattern, ratio in self.ratios if ratio]
+        whole = kept(analysis, self.keep)
+        return frozenset(of_kind).union(chosen(analysis, self.only), *scopes) - whole
+
+    def with_rows(self, kinds: Sequence[str]) -> _Options:
+        """The options with further kinds of whole rows to remove."""
+        own = {kind for kind, _ in self.kinds} | {*self.rows}
+        return replace(self, rows=(*self.rows, *(kind for kind in kinds if kind not in own)))
 
     def check(self, analysis: Analysis) -> None:
         """Raise PolicyError if ``keep`` covers all groups of ``only``."""

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 
 from planc.analysis import Analysis
+from planc.analysis.equations import Equations
 from planc.analysis.grouping import UnitMask
 from planc.analysis.outputs import shrinking
-from planc.compile.configuration import with_configuration
+from planc.compile.configuration import Pruned, with_configuration
 from planc.compile.outline import Removed, outline
 from planc.criteria.random import checked_seed
 from planc.criteria.scores import Scores
@@ -52,6 +53,7 @@ def select(
     decisions: Decisions | None = None,
     *,
     keep_scores: bool = False,
+    equations: Equations | None = None,
 ) -> Plan:
     """Choose the units to remove and write the plan.
 
@@ -65,6 +67,7 @@ def select(
         budget: removes units in the policy's order until the budget is met, and no more.
         decisions: units that a person removes or keeps, recorded in the plan.
         keep_scores: write the scores into the plan, for review.
+        equations: constraints that replace the model's own, which are among them.
 
     Returns:
         A plan for the traced model.
@@ -74,7 +77,7 @@ def select(
         InfeasibleBudget: no plan of this policy is within the budget; names the closest figure.
     """
     checked_seed(seed)
-    equations = analysis.equations(target)
+    equations = equations or analysis.equations(target)
     if decisions is not None:
         policy = decisions.policy(analysis, equations, policy)
     if budget is None:
@@ -158,7 +161,7 @@ def _written(analysis: Analysis, gone: UnitMask, target: Target, provenance: Pro
     after = fingerprint.tensors_after(known.tensors, cut)
     changes = known.changes(kept, after)
     if target == "module":
-        changes = with_configuration(graph, changes, after, cut, shapes)
+        changes = with_configuration(graph, Pruned(changes, after, cut, shapes))
     else:  # only untraced modules are present with their attributes
         leaves = tuple(f"{node.module}." for node in graph.nodes if node.leaf)
         changes = tuple(change for change in changes if f"{change.module}.".startswith(leaves))

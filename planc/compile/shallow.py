@@ -18,7 +18,7 @@ from planc.analysis.blocks import Block, BlockList, bypassed, run_difference
 from planc.apply.depth import take_out
 from planc.apply.module import named_tensors, rebuilt
 from planc.apply.renewal import GONE, Change, Renewal
-from planc.compile.configuration import describe
+from planc.compile.description import describe
 from planc.errors import PolicyError, StalePlan, TraceError
 from planc.ir.construction import NAME, Construction, Tables
 from planc.ir.graph import Graph, attributes_read
@@ -191,7 +191,7 @@ def _described(model: nn.Module, graph: Graph, depth: Depth) -> Changes | None:
     """The changes by which the model's class makes the shallower model from its configuration; None
     if it makes none.
     """
-    construction = graph.construction
+    construction = next((c for c in graph.constructions if c.path == ""), None)
     if construction is None or construction.original is None:
         return None
     fields = _fields(construction, model, graph, depth)
@@ -279,5 +279,5 @@ def _lists(model: nn.Module, depth: Depth) -> Iterator[tuple[str, Any]]:
 def _held(model: nn.Module, field: str) -> Any:
     held: Any = vars(model)[NAME]
     for part in field.split("."):
-        held = vars(held)[part]
+        held = vars(held).get(part)
     return plain(held, (int, bool, str, float))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,12 +24,32 @@ class Tables:
     attributes: Mapping[tuple[str, str], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The names of integers read by a constructor, and ``optional`` names with a default in the
+    class.
+    """
+
+    numbers: frozenset[Field]
+    optional: tuple[Field, ...]
+
+
 class Construction(Protocol):
     """Builds models from configurations (:mod:`planc.modules.construction`)."""
 
     @property
+    def path(self) -> str: ...
+    @property
+    def holder(self) -> tuple[str, str]: ...
+    @property
     def fields(self) -> Mapping[Field, Any]: ...
     @property
+    def loads(self) -> bool: ...
+    @property
     def original(self) -> Tables | None: ...
+    @property
+    def reads(self) -> Reads: ...
     def built(self, changes: Mapping[Field, Any]) -> Tables | None: ...
+    def failure(self, changes: Mapping[Field, Any]) -> str: ...
     def content_differs(self, changes: Mapping[Field, Any], kept: Kept) -> str: ...
+    def varying(self) -> Iterator[tuple[str, int]]: ...

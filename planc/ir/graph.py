@@ -260,7 +260,7 @@ class Graph:
     * ``output_names``: the places of the first outputs in the result, such as ``hidden_states.0``;
     outputs inside other objects than nested containers have none.
     * ``free``: the outputs that may shrink; all others keep their size.
-    * ``construction``: makes such models from configurations, if the class supports it.
+    * ``constructions``: make such models, or models inside, from configurations.
     """
 
     values: tuple[Value, ...]
@@ -282,7 +282,7 @@ class Graph:
     departures: tuple[Departure, ...] = ()
     returned: frozenset[int] = frozenset()
     unwritable: str = ""
-    construction: Construction | None = None
+    constructions: tuple[Construction, ...] = ()
     output_names: tuple[str, ...] = ()
     free: frozenset[int] = frozenset()
 

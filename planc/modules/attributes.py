@@ -7,6 +7,7 @@ have the type of the old one. Every change is checked before any is set.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from planc.plan.plan import AttributeChange, is_public
 
 _SCALARS = (int, float, bool, str, type(None))
 _SEQUENCES = (tuple, list, torch.Size)
+_ABSENT = object()
 
 
 Resized = Callable[[Any, Any], bool]
@@ -55,9 +57,12 @@ def set_attributes(
         if (change.module, change.name) in checked:
             raise MalformedFile(f"{change}: the attribute is changed twice; make the plan again")
         checked[change.module, change.name] = (holder, name, value)
-    before = [(vars(holder)[name], value) for holder, name, value in checked.values()]
+    before = [(vars(holder).get(name), value) for holder, name, value in checked.values()]
     for holder, name, value in checked.values():
-        vars(holder)[name] = value
+        if value is _ABSENT:
+            del vars(holder)[name]
+        else:
+            vars(holder)[name] = value
     _share(model, {id(old): value for old, value in before if type(old) is list})
 
 
@@ -103,12 +108,14 @@ def _holder(module: nn.Module, change: AttributeChange) -> tuple[Any, str]:
 
 
 def _new_value(holder: Any, name: str, change: AttributeChange, resized: Resized) -> Any:
+    if change.before is None and change.adds_field:
+        return _added(holder, name, change)
     _check_name(holder, name, change)
     if not (is_plain(change.before) and is_plain(change.after)):
         raise MalformedFile(
             f"{change}: attributes are numbers, booleans, strings, None and nested tuples of them"
         )
-    same = same_types(change.before, change.after)
+    same = same_types(change.before, change.after) or change.adds_field
     if not same and not resized(change.before, change.after):
         raise MalformedFile(
             f"{change}: the type would change from {_type_text(change.before)} to "
@@ -125,23 +132,48 @@ def _new_value(holder: Any, name: str, change: AttributeChange, resized: Resized
             f"{change}: the attribute is {current!r} ({_type_text(current)}), not "
             f"{change.before!r} ({_type_text(change.before)}); make a plan for this model"
         )
+    if change.adds_field:
+        return None if _defaults_to_none(type(holder), name) else _ABSENT
     return in_containers_of(current, change.after)
+
+
+def _added(holder: Any, name: str, change: AttributeChange) -> Any:
+    """The value of a field added to an object of plain data."""
+    _check_class(holder, name, change)
+    current = vars(holder).get(name)
+    if current is not None:
+        raise StalePlan(
+            f"{change}: the attribute is {current!r}, where the plan adds it; make a plan for this "
+            "model"
+        )
+    return change.after
+
+
+def _defaults_to_none(kind: type, name: str) -> bool:
+    """True if objects of a class hold the name as None unless another value is given."""
+    return hasattr(kind, name) or name in inspect.signature(kind).parameters
 
 
 def _check_name(holder: Any, name: str, change: AttributeChange) -> None:
     kind = type(holder).__name__
     if isinstance(holder, nn.Module):
         _check_is_no_part(holder, name, change)
-    for base in type(holder).__mro__:
-        # a class may hold a default overridden by the module, but nothing acting on access
-        if name in vars(base) and not is_plain(vars(base)[name]):
-            defined = type(vars(base)[name]).__name__
-            raise MalformedFile(f"{change}: {name!r} is a {defined} of the class {kind}")
+    _check_class(holder, name, change)
     if name not in vars(holder):
         raise StalePlan(
             f"{change}: this {kind} holds no attribute {name!r} of its own; "
             "make a plan for this model"
         )
+
+
+def _check_class(holder: Any, name: str, change: AttributeChange) -> None:
+    for base in type(holder).__mro__:
+        # a class may hold a default overridden by the module, but nothing acting on access
+        if name in vars(base) and not is_plain(vars(base)[name]):
+            defined = type(vars(base)[name]).__name__
+            raise MalformedFile(
+                f"{change}: {name!r} is a {defined} of the class {type(holder).__name__}"
+            )
 
 
 def _check_is_no_part(module: nn.Module, name: str, change: AttributeChange) -> None:

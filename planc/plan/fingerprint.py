@@ -132,9 +132,11 @@ def lists_classes(modules: Iterable[ModuleSpec]) -> bool:
 
 
 def modules_before(changes: Iterable[AttributeChange]) -> tuple[ModuleSpec, ...]:
-    """The modules of changed attributes, with the values before."""
+    """The modules of changed attributes, with the values before; no row for an added field."""
     before: dict[str, list[tuple[str, Any]]] = {}
     for change in changes:
+        if change.before is None:
+            continue
         before.setdefault(change.module, []).append((change.name, change.before))
     return tuple(ModuleSpec(path, tuple(sorted(found))) for path, found in before.items())
 

@@ -64,6 +64,14 @@ class AttributeChange:
     before: Any
     after: Any
 
+    @property
+    def adds_field(self) -> bool:
+        """True for an integer added to an object of plain data, or taken out again; the other side
+        is None.
+        """
+        types = {type(self.before), type(self.after)}
+        return "." in self.name and types == {type(None), int}
+
     def __str__(self) -> str:
         path = f"{self.module}.{self.name}" if self.module else self.name
         return f"{path}: {self.before} -> {self.after}"

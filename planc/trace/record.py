@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 
 from planc.errors import AnalysisError, TraceError
 from planc.ir.graph import Graph, Module, attributes_read
-from planc.modules.construction import construction_of
+from planc.modules.construction import constructions_of
 from planc.modules.copies import clone
 from planc.modules.forgetting import Forgetting
 from planc.modules.held import held_objects, object_attributes
@@ -129,7 +129,7 @@ class Run:
             departures=departures,
             returned=frozenset(values.returned),
             unwritable=unwritable,
-            construction=construction_of(self.model),
+            constructions=constructions_of(self.model),
             output_names=output_names(result),
         )
 

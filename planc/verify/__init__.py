@@ -30,7 +30,7 @@ from planc.plan.fingerprint import structure_digest
 from planc.plan.plan import Plan, PlanGroup
 from planc.trace import trace
 from planc.trace.decisions import Replay
-from planc.verify.configuration import OTHERWISE, check_configuration
+from planc.verify.configuration import OTHERWISE, check_configurations
 from planc.verify.depth import split
 from planc.verify.outputs import (
     blind,
@@ -243,11 +243,7 @@ class _Models:
                 return
             yield Check(f"outputs equal the rewritten graph's: {text}", graph_error=error)
             yield from map(_left, blind(expected))
-        rebuilt = self.plan.target == "module" and check_configuration(
-            self.smaller, self.call, self.allowed
-        )
-        if rebuilt:
-            yield Check(rebuilt, shown=not rebuilt.startswith(OTHERWISE))
+        yield from self._rebuilt()
         if self.mixing:
             yield _left(_mixed(self.mixing))
             if other_sizes and not differ(outputs, run(self.smaller, self.call, seed=1)):
@@ -282,6 +278,7 @@ class _Models:
             yield Check(f"{told}: {text}", graph_error=error)
             so = "so do they"
         run(self.smaller, self.call)  # by its own decisions
+        yield from self._rebuilt()
         if missed := unreached(self.analysis):
             yield _left(missed)
         if self.mixing:
@@ -299,6 +296,13 @@ class _Models:
         there = replace(self, analysis=other_path, gone=gone)
         error, text = there._alike(masked, replay_masked, _MASKED)
         yield Check(f"the same where both decide as the masked original: {text}", error)
+
+    def _rebuilt(self) -> Iterator[Check]:
+        """Rebuild the result from its configuration, as loading does."""
+        if self.plan.target == "module":
+            given = (self.plan, self.analysis, self.gone, self.smaller, self.call, self.allowed)
+            for told in check_configurations(*given):
+                yield Check(told, shown=not told.startswith(OTHERWISE))
 
     def _other_sizes(self, masked: nn.Module | None) -> Iterator[Check]:
         given = (self.plan, self.model, self.smaller, masked, self.call, self.allowed)

@@ -53,6 +53,11 @@ _Done = dict[str, Any]
     help="Processes that cut shards at the same time.",
 )
 @json_option
+@click.option(
+    "--stale-config",
+    is_flag=True,
+    help="Keep a config.json of the original where none can describe the result.",
+)
 def apply(
     plan_file: Path,
     model: str | None,
@@ -63,6 +68,7 @@ def apply(
     workers: int | None,
     overwrite: bool,
     as_json: bool,
+    stale_config: bool,
 ) -> None:
     """Apply PLAN to weights; write the smaller ones as safetensors. A mask plan makes zeros.
 
@@ -90,7 +96,8 @@ def apply(
             raise click.UsageError("a job of several processes cuts files: leave MODEL out")
         ranks.agree(lambda: check_writable(output, directories=True))
         loaded = ranks.agree(lambda: load_any(plan_file, sha256=sha256))
-        files = _Files(source, output, keep_removed, overwrite, given.trust_pickle, ranks)
+        trusted = given.trust_pickle, stale_config
+        files = _Files(source, output, keep_removed, overwrite, *trusted, ranks)
         given_more = model is not None or given.trust_pickle or ranks.size > 1
         if isinstance(loaded, MaskPlan) and given_more:
             raise click.UsageError(
@@ -119,6 +126,7 @@ class _Files:
     keep_removed: Path | None
     overwrite: bool
     trust_pickle: bool
+    stale_config: bool
     ranks: Ranks
 
     def mask(self, plan: MaskPlan) -> _Done:
@@ -148,6 +156,7 @@ class _Files:
             overwrite=self.overwrite,
             workers=workers or cores,
             trust_pickle=self.trust_pickle,
+            stale_config=self.stale_config,
             ranks=self.ranks,
         )
         if self.ranks.first:

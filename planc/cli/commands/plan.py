@@ -110,6 +110,12 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
     show_default=True,
     help="Keep the model's class, or allow changes that only its rewritten graph supports.",
 )
+@click.option(
+    "--loadable/--no-loadable",
+    default=None,
+    help="Remove only what the configuration can say, so that from_pretrained loads the result; by "
+    "default where the request allows it.",
+)
 @click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
 @click.option("--scores", is_flag=True, help="Write the scores of all units into the plan.")
 @input_option(DEFAULT_INPUT)
@@ -117,7 +123,8 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 @click.option(
     "--meta",
     is_flag=True,
-    help="Build MODEL without memory for its tensors; score those of --weights one by one.",
+    help="Build MODEL without memory for its tensors, and score those of --weights one by one; a "
+    "directory is always read so.",
 )
 @click.option(
     "--from-json",
@@ -183,6 +190,8 @@ def plan(
     else:
         assert model is not None
         args = given.example_inputs(model)
+        if from_masks is None and from_history is None:
+            meta = meta or (Path(model).is_dir() and given.weights_of(model) is not None)
         built = given.build(model, "meta" if meta else "cpu")
         stored = given.stored(model, built) if meta else None
         state = built.state_dict() if remove or keep_units else {}

@@ -74,6 +74,7 @@ class Applied:
     limits=limits_given,
     overwrite=a_flag,
     trust_pickle=a_flag,
+    stale_config=a_flag,
 )
 def apply_files(
     plan: Plan,
@@ -84,6 +85,7 @@ def apply_files(
     overwrite: bool = False,
     workers: int = 1,
     trust_pickle: bool = False,
+    stale_config: bool = False,
     ranks: Ranks | None = None,
     limits: Limits = DEFAULT,
 ) -> Applied:
@@ -104,6 +106,8 @@ def apply_files(
             so the script needs its ``if __name__ == "__main__"``.
         trust_pickle: read pickles, although they can run code, with torch's ``weights_only``. The
             result has the names of safetensors files, such as ``model.safetensors``.
+        stale_config: write a ``config.json`` that describes the original, where none describes the
+            result; without it, such a plan is refused.
         ranks: the processes of a job, all calling this with the same arguments and one file
             system: see :func:`planc.job`. Each cuts its share; the first moves the result into its
             place after the last is done. If one fails, all raise and there is no result.
@@ -124,6 +128,15 @@ def apply_files(
     ranks = ranks or Ranks()
     keeps = keep_removed is not None
     task = ranks.agree(lambda: _task(plan, source, target, overwrite, trust_pickle, keeps, limits))
+    text = task.besides.get(configuration.FILE)
+    described = text is None or configuration.describes(plan)
+    lies = text is not None and configuration.names_model(text, str(source))
+    if lies and not described and not stale_config:
+        raise PlancError(
+            f"{source}: {configuration.FILE} cannot describe the result of this plan; compile it "
+            "with loadable=True (planc plan --loadable), or say stale_config=True (planc apply "
+            "--stale-config) to write the original's, and load the result with planc.load"
+        )
     _check_equal(task, ranks)
     if keep_removed is not None:
         place = Path(os.path.realpath(keep_removed))
@@ -142,7 +155,6 @@ def apply_files(
     compared = expected_weights(plan) is None or ranks.gather(weights is not None)[0]
     before = sum(shard.header.size - shard.header.data for shard in found.shards)
     after = sum(entry.stop - entry.start for entry in task.layout.entries())
-    described = configuration.FILE not in task.besides or configuration.describes(plan)
     return Applied(before, after, len(found.shards), cut, described, found.outside, compared)
 
 

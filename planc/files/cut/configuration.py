@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from planc.errors import StalePlan
+from planc.errors import MalformedFile, StalePlan
 from planc.files.tensors.header import parse_object
 from planc.ir.plain import as_tuples
 from planc.plan.depth import depth_of
@@ -16,6 +16,7 @@ from planc.plan.plan import Plan
 
 FILE = "config.json"
 _PREFIX = "config."
+_CLASSES = ("architectures", "architecture", "model_type")
 
 
 def described(text: bytes, plan: Plan, where: str) -> bytes:
@@ -55,3 +56,14 @@ def describes(plan: Plan) -> bool:
     """
     changed = plan.cuts or depth_of(plan)
     return not changed or any(c.name.startswith(_PREFIX) for c in plan.attributes)
+
+
+def names_model(text: bytes, where: str) -> bool:
+    """Return True if a library can build a model from the text, because it names a class or a kind
+    of models.
+    """
+    try:
+        table = parse_object(text, where, sizes_only=False)
+    except MalformedFile:
+        return False
+    return any(table.get(key) for key in _CLASSES)

@@ -127,7 +127,7 @@ def _check_changes(changes: Sequence[AttributeChange], plan: Plan, limits: Limit
         check_value(change.after, f"{where}.after", limits)
         if depth.renamed(change.module) is None:
             raise MalformedFile(f"{where}.module: {change.module!r} is removed; {_AGAIN}")
-        same = same_types(change.before, change.after)
+        same = same_types(change.before, change.after) or change.adds_field
         if not same and not depth.shortened(change.before, change.after):
             raise MalformedFile(
                 f"{where}.after: {change.after!r} is not of the type of {change.before!r}; {_AGAIN}"

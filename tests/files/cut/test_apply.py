@@ -58,6 +58,19 @@ def test_a_run_says_what_it_has_done(source: Path, tmp_path: Path) -> None:
     assert done == Applied(BEFORE, AFTER, 1, 1, described=True, outside=())
 
 
+@pytest.mark.parametrize("key", ["architectures", "architecture", "model_type"])
+def test_a_configuration_of_another_model_is_written_only_if_told(
+    key: str, source: Path, tmp_path: Path
+) -> None:
+    (source / "config.json").write_text(json.dumps({key: "Net"}))
+    with pytest.raises(PlancError, match=r"config\.json cannot describe the result of this plan"):
+        planc.apply_files(PLAN, source, tmp_path / "two")
+    assert not (tmp_path / "two").exists()
+    assert not planc.apply_files(PLAN, source, tmp_path / "two", stale_config=True).described
+    (source / "config.json").write_text("no JSON")
+    assert not planc.apply_files(PLAN, source, tmp_path / "three").described
+
+
 def test_one_file_becomes_a_file_or_a_directory_of_its_own(tmp_path: Path) -> None:
     path = one(tmp_path)
     planc.apply_files(PLAN, path, tmp_path / "b.safetensors")

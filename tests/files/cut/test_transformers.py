@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import planc
 from planc.cli import run
+from planc.errors import PlancError, PlancWarning
 
 transformers = pytest.importorskip("transformers")
 
@@ -57,9 +58,14 @@ def test_a_configuration_that_cannot_describe_the_result_is_said(tmp_path: Path)
     )
     model = transformers.LlamaForCausalLM(config).eval()
     args, options = (torch.arange(6)[None],), {"use_cache": False}
-    plan = planc.compile(model, args, options, ratio=0.5)  # pairs of rotary frequencies go
+    with pytest.warns(PlancWarning, match=r"cannot load it: .*inv_freq .* head_dim"):
+        plan = planc.compile(model, args, options, kinds={"head_dim": 0.5})
     model.save_pretrained(tmp_path / "in")
-    assert not planc.apply_files(plan, tmp_path / "in", tmp_path / "out").described
+    with pytest.raises(PlancError, match=r"planc plan --loadable"):
+        planc.apply_files(plan, tmp_path / "in", tmp_path / "out")
+    assert not planc.apply_files(
+        plan, tmp_path / "in", tmp_path / "out", stale_config=True
+    ).described
 
 
 def gpt2() -> torch.nn.Module:
