@@ -95,7 +95,7 @@ def _row(name: str, ratio: float, begin: float) -> dict[str, Any]:
 
 
 def _reason(analysis: Analysis) -> str:
-    """The reason for the largest part of the parameters' elements to stay, with the first tensor."""
+    """The reason why most elements of parameters stay, with the first tensor."""
     sizes = {t.name: math.prod(t.shape) for t in analysis.graph.tensors}
     weights: Counter[str] = Counter()
     first: dict[str, str] = {}
