@@ -70,8 +70,12 @@ class Forgetting:
     def hide(self, reach: Reach) -> None:
         """Remove remembered tensors and sizes from the dictionaries written to by code."""
         for held in () if self._all_kept else reach.written:
-            if isinstance(held, dict) and id(held) not in self._kept:
-                found = {key: value for key, value in held.items() if _is_memory(key, value)}
+            if isinstance(held, dict):
+                found = {
+                    key: value
+                    for key, value in held.items()
+                    if _is_memory(key, value) and (id(held), key) not in self._kept
+                }
                 for key in found:
                     del held[key]
                 if found:
@@ -85,8 +89,11 @@ class Forgetting:
             if _is_still(now, first) or not _alike(old, now):
                 missed.add(place)
         for held, found in self._containers:
-            if not held or not all(_alike(found[key], held[key]) for key in found if key in held):
-                missed.add(id(held))
+            missed.update(
+                (id(held), key)
+                for key, value in found.items()
+                if key not in held or not _alike(value, held[key])
+            )
         self._kept |= missed
         self._complete = not missed
 
@@ -117,7 +124,9 @@ def left_by_runs(module: nn.Module, reach: Reach) -> Iterator[tuple[str, Any]]:
         filled = type(value) in CONTAINERS and name in reach.filled and first is _EMPTY
         if first is _UNKNOWN or not (name in stored or filled) or _is_still(value, first):
             continue
-        if first is not _ABSENT or isinstance(getattr(type(module), name, None), _SIZES):
+        if first is not _ABSENT or isinstance(
+            getattr(type(module), name, None), (*_SIZES, torch.Tensor)
+        ):
             yield name, first
 
 

@@ -1,12 +1,14 @@
 """Code reachable by name from a run of a model: functions, classes and objects of Python modules.
 
-Torch, NumPy and the standard library are not searched.
+Torch, NumPy, pytest and the standard library are not searched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
+import importlib.util
 import operator
 import sys
 import threading
@@ -29,11 +31,16 @@ from planc.modules.closures import (
 )
 
 _LIBRARIES = {"torch", "torchgen", "functorch", "numpy", "scipy", "sympy", "planc", "__builtin__"}
+_LIBRARIES |= {"pytest", "_pytest"}  # read by asserts that pytest rewrites
 _FOREIGN = sys.stdlib_module_names | _LIBRARIES
 CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 _WEAK = (WeakKeyDictionary, WeakValueDictionary)
 _WRITING = frozenset({"setdefault", "update", "append", "add", "extend", "__setitem__"})
 _STORE_ITEM, _STORE_ATTRIBUTE = dis.opmap["STORE_SUBSCR"], dis.opmap["STORE_ATTR"]
+_IMPORT = dis.opmap["IMPORT_NAME"]
+_UNSEEN = frozenset({"EXTENDED_ARG", "CACHE", "PRECALL"})
+_SUBCLASSING = frozenset({"__init_subclass__", "__class_getitem__", "__set_name__"})
+_BUILDING = _SUBCLASSING | {"__init__", "__new__", "__setstate__", "__del__"}
 _DEPTH = 3  # levels of nested containers and objects
 
 one_at_a_time = threading.RLock()  # traces change objects of the whole process
@@ -103,8 +110,13 @@ class Reach:
             for holder in fresh:
                 done[id(holder)] = count
                 for name in self._names & vars(holder).keys():
-                    self._note(holder, name, vars(holder)[name])
-                    self._value(vars(holder)[name], (holder, name), name)
+                    if not _is_special(name):  # these are followed with their class
+                        self._attribute(holder, name)
+
+    def _attribute(self, holder: Any, name: str) -> None:
+        value = vars(holder)[name]
+        self._note(holder, name, value)
+        self._value(value, (holder, name), name)
 
     def _note_stores(self, kinds: list[type]) -> None:
         """Note the attributes stored by methods of modules reached, by name, from forward."""
@@ -129,8 +141,9 @@ class Reach:
                 self.variables[id(variables), name] = (variables, name)
                 self._note(variables, name, variables[name])
                 self._value(variables[name], (variables, name), name)
-            elif (module := _imported(name, variables)) in sys.modules:
-                self._value(sys.modules[module], None, name)
+        for module in _imported(function):
+            if module in sys.modules:
+                self._value(sys.modules[module], None, module)
             else:
                 self._absent.add(module)
         for _, cell in filled_cells(function):
@@ -186,12 +199,14 @@ class Reach:
                 self._value(item, slot, name, depth - 1)
 
     def _class(self, kind: type) -> None:
+        """Follow the special methods of a class; the constructors of modules have run already."""
+        built = _BUILDING if issubclass(kind, nn.Module) else _SUBCLASSING
         for base in kind.__mro__:
             if base in self.classes or _is_foreign(base.__module__):
                 continue
             self.classes[base] = None
-            if not issubclass(base, nn.Module):
-                self._names.update(name for name in vars(base) if name.startswith("__"))
+            for name in [name for name in vars(base) if _is_special(name) and name not in built]:
+                self._attribute(base, name)
 
 
 _KEPT = 8  # results, for repeated traces of the same classes
@@ -221,10 +236,30 @@ def reach_of(model: nn.Module) -> Reach:
     return found
 
 
-def _imported(name: str, variables: dict[str, Any]) -> str:
-    """The name of the module imported by a function as ``name``."""
-    inside = f"{variables.get('__package__')}.{name}"
-    return inside if inside in sys.modules else name
+def _imported(function: types.FunctionType) -> Iterator[str]:
+    """The names of the modules imported by a function when it runs."""
+    package = function.__globals__.get("__package__") or ""
+    for code in code_objects(function.__code__):
+        for level, name, inner in _imports(code) if _IMPORT in code.co_code[::2] else ():
+            with contextlib.suppress(ImportError):  # beyond the topmost package
+                module = importlib.util.resolve_name("." * level + name, package)
+                yield module
+                yield from (f"{module}.{part}" for part in inner)
+
+
+@functools.lru_cache(4096)
+def _imports(code: types.CodeType) -> list[tuple[int, str, tuple[str, ...]]]:
+    """The level, the module and the names of each import statement."""
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _UNSEEN]
+    return [
+        (steps[i - 2].argval, step.argval, steps[i - 1].argval or ())
+        for i, step in enumerate(steps)
+        if step.opname == "IMPORT_NAME"
+    ]
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
 
 
 def _layers(function: Any) -> Iterator[types.FunctionType]:

@@ -23,6 +23,7 @@ from planc.modules.nesting import map_leaves, named_leaves
 from planc.modules.reach import one_at_a_time, reach_of
 from planc.modules.tree import tensors_by_name
 from planc.plan.plan import OutputChange, Plan
+from planc.trace.caches import caches_apart
 from planc.trace.chance import Chance
 from planc.trace.decisions import Replay
 from planc.trace.unfused import unfused
@@ -119,44 +120,56 @@ def run(
     """Return the outputs of one run in the model's own mode, in its precision or that of ``dtype``.
 
     A copy is run: writes to tensors and attributes (statistics, caches, flags) do not reach the
-    model, and the random state is restored. Fused attention is off.
+    model, and the random state is restored. Fused attention is off. Under ``replay``, and in the
+    precision of ``dtype``, the copy runs as if for the first time: state left by earlier runs
+    belongs to other decisions, and to another precision.
 
     Raises:
         VerificationError: the run fails, or has other decisions than ``replay``.
     """
+    if replay is None and dtype is None:
+        return _run(model, call, seed)
     forgetting = Forgetting()
     once = partial(_run, model, call, seed, replay, dtype, forgetting)
-    if replay is None:
-        return once()
-    return forgetting.repeated(once, VerificationError)  # a trace decides as on the first run
+    return forgetting.repeated(once, VerificationError)
 
 
 def _run(
     model: nn.Module,
     call: Call,
     seed: int,
-    replay: Replay | None,
-    dtype: torch.dtype | None,
-    forgetting: Forgetting,
+    replay: Replay | None = None,
+    dtype: torch.dtype | None = None,
+    forgetting: Forgetting | None = None,
 ) -> Contents:
     copied = _copied(model, {}, dtype)
     precision = Precision(dtype) if dtype else nullcontext()
-    chance = Chance(seed)
     if replay is not None:
         replay.begin()
-        with one_at_a_time:
-            forgetting.begin(copied, reach_of(copied))
-    with unfused(), chance.seeded(), torch.no_grad(), precision, _deciding(replay):
+    with unfused(), Chance(seed).seeded(), torch.no_grad(), precision:
         torch.manual_seed(seed)
         args, kwargs = map_leaves(partial(_own, dtype=dtype), call)  # the model may write to them
-        try:
-            found = contents(copied, copied(*args, **kwargs))
+        with _first_run(copied, forgetting), _deciding(replay):
+            try:
+                return contents(copied, copied(*args, **kwargs))
+            except PlancError:
+                raise
+            except Exception as error:
+                raise VerificationError(_failed(model, error)) from error
+
+
+@contextmanager
+def _first_run(model: nn.Module, forgetting: Forgetting | None) -> Iterator[None]:
+    """Context of a run without the state of earlier ones, which leaves none to later ones."""
+    if forgetting is None:
+        yield
+        return
+    with one_at_a_time:
+        reach = reach_of(model)
+        forgetting.begin(model, reach)
+        with caches_apart(reach, forgetting):
+            yield
             forgetting.check()
-            return found
-        except PlancError:
-            raise
-        except Exception as error:
-            raise VerificationError(_failed(model, error)) from error
 
 
 def _failed(model: nn.Module, error: Exception) -> str:

@@ -105,7 +105,7 @@ def _check(
     row |= {
         "groups": len(plan.groups),
         "units": sum(group.size for group in plan.groups),
-        "pinned": _pinned_share(plan),
+        "pinned": pinned_share(plan),
         "params": (plan.cost_before.params, plan.cost_after.params),
         "macs": (plan.cost_before.macs, plan.cost_after.macs),
     }
@@ -182,7 +182,7 @@ def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _pinned_share(plan: Plan) -> float:
+def pinned_share(plan: Plan) -> float:
     """Share of the parameters' elements that no group can remove, through any dimension."""
     free = {
         (tensor.name, dim): np.zeros(size, dtype=bool)
