@@ -431,6 +431,7 @@ def test_a_model_in_training_is_refused() -> None:
 # -- any model -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_random_programs_with_zeros_strewn_in_compute_the_same(program: int, zeros: int) -> None:
@@ -440,6 +441,7 @@ def test_random_programs_with_zeros_strewn_in_compute_the_same(program: int, zer
     removed(sparsified(written.model().double(), zeros), (x,))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.sampled_from(WAYS), st.sampled_from(("module", "graph")))
 def test_random_programs_with_silenced_units_compute_the_same(
@@ -455,6 +457,7 @@ def test_random_programs_with_silenced_units_compute_the_same(
     removed(model, (x,), target=target)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6))
 def test_zero_units_of_random_programs_are_dead(seed: int) -> None:

@@ -62,6 +62,7 @@ def check(known: Known, value: Tensor, where: str) -> None:
         torch.testing.assert_close(value.sum(-1), torch.ones_like(value.sum(-1)))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from((*WAYS, "strewn")))
 def test_what_is_known_of_an_operand_is_so_in_a_run(seed: int, zeros: int, way: str) -> None:
