@@ -100,8 +100,10 @@ def _reason(analysis: Analysis) -> str:
     weights: Counter[str] = Counter()
     first: dict[str, str] = {}
     for pin in analysis.pins:
-        weights[pin.reason] += sizes[pin.tensor] * pin.count // max(1, pin.size)
-        first.setdefault(pin.reason, pin.tensor)
+        reason = pin.reason.partition(" (")[0]  # without file and line
+        first.setdefault(reason, pin.tensor)
+        if not reason.startswith("the other operand"):  # a consequence of another pin
+            weights[reason] += sizes[pin.tensor] * pin.count // max(1, pin.size)
     if not weights:
         return "nothing is pinned: widths that one operator alone reads lose half"
     reason = weights.most_common(1)[0][0]
