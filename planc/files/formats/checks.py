@@ -22,7 +22,7 @@ from planc.files.formats.shapes import shapes_after
 from planc.files.formats.specification import check_specification
 from planc.ir.plain import leaves, same_types
 from planc.ir.units import Units, marked
-from planc.plan.depth import BLOCKS, depth_of, is_list
+from planc.plan.depth import BLOCKS, REMOVED_BLOCKS, depth_of, is_list
 from planc.plan.fingerprint import (
     attributes_digest,
     canonical,
@@ -208,7 +208,7 @@ def _check_groups(plan: Plan, limits: Limits) -> Tables:
 def _check_lists(plan: Plan) -> None:
     """Lists of blocks are of that kind, in one row, and have the children of their modules."""
     lists = [group for group in plan.groups if is_list(group)]
-    if BLOCKS not in plan.requires:
+    if REMOVED_BLOCKS not in plan.requires:
         if lists:
             raise MalformedFile(
                 f"groups: {lists[0].name}: no members, {lists[0].size} units lie nowhere; {_AGAIN}"

@@ -30,7 +30,7 @@ def _list(plan: Plan, **changes: object) -> Plan:
 
 def test_a_plan_of_blocks_reads_back_and_requires_a_reader_of_blocks() -> None:
     plan = made()
-    assert plan.requires == ("blocks",)
+    assert plan.requires == ("removed blocks",)
     assert decode_plan(encode_plan(plan)) == plan
     assert not describes(plan)
 
