@@ -46,7 +46,7 @@ import msgspec
 from planc.errors import MalformedFile, UnsupportedVersion
 from planc.files.disk.limits import Limits
 from planc.ir.groups import Over, Run
-from planc.plan.depth import BLOCKS
+from planc.plan.depth import REMOVED_BLOCKS
 from planc.plan.fingerprint import canonical
 from planc.plan.plan import (
     Attributes,
@@ -67,7 +67,7 @@ _SCALAR: Any = None | bool | int | float | str
 
 
 # features known to this reader; a file that requires others was written by a newer planc
-FEATURES = frozenset({BLOCKS, INPUT_VALUES})
+FEATURES = frozenset({INPUT_VALUES, REMOVED_BLOCKS})
 
 
 def nested(depth: int) -> Any:
