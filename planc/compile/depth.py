@@ -28,7 +28,7 @@ from planc.ir.graph import Graph
 from planc.modules.tree import tensors_by_name
 from planc.modules.weights import digest_of
 from planc.plan import fingerprint
-from planc.plan.depth import BLOCKS, ROOT, Depth, below
+from planc.plan.depth import BLOCKS, REMOVED_BLOCKS, ROOT, Depth, below
 from planc.plan.plan import AttributeChange, Fingerprints, Plan, PlanGroup, Provenance, TensorSpec
 from planc.policy.ratio import checked_ratio, share
 
@@ -306,7 +306,7 @@ def joined_plan(
         attributes=changes,
         provenance=(_provenance(inner.provenance[0], request, known.tensors, weights),),
         cost_before=known.cost,
-        requires=tuple(sorted({*inner.requires, BLOCKS})),
+        requires=tuple(sorted({*inner.requires, REMOVED_BLOCKS})),
     )
 
 

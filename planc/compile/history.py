@@ -158,22 +158,30 @@ class _Replay:
     def _chosen(self, step: _Step) -> dict[int, int]:
         """The units of a step with their first indices."""
         tensor, dim, line = self._line(step)
-        left = np.flatnonzero(~self._gone[line])
-        found: dict[int, int] = {}
-        seen: set[int] = set()
+        outer = self._places.heads(tensor, dim)
+        left = np.flatnonzero(~np.any([self._gone[own] for own in (line, *outer)], axis=0))
+        self._check_indices(step, len(left))
+        heads, inside = _whole_heads([own[left] for own in outer], set(step.indices), self._count)
+        found = heads
         for index in step.indices:
-            if not 0 <= index < len(left):
-                again = self._recorded_twice(step)
-                raise PolicyError(f"{step.at(index)}: the layer then has {len(left)} left{again}")
-            if index in seen:
-                raise PolicyError(f"{step.at(index)}: it is named twice")
-            seen.add(index)
             unit = int(line[left[index]])
+            if index in inside:
+                continue
             if unit == self._count:
                 raise PolicyError(f"{step.at(index)}: {self._pinned(tensor, dim)}")
             found.setdefault(unit, index)
-        self._check_whole(step, line[left], seen, found)
+        self._check_whole(step, line[left], {*step.indices} | inside, found)
         return found
+
+    def _check_indices(self, step: _Step, left: int) -> None:
+        seen: set[int] = set()
+        for index in step.indices:
+            if not 0 <= index < left:
+                again = self._recorded_twice(step)
+                raise PolicyError(f"{step.at(index)}: the layer then has {left} left{again}")
+            if index in seen:
+                raise PolicyError(f"{step.at(index)}: it is named twice")
+            seen.add(index)
 
     def _check_whole(
         self, step: _Step, units: Numbers, seen: set[int], found: Mapping[int, int]
@@ -322,3 +330,18 @@ class _Replay:
                 some = f"row {row} of {group}" if group.rows > 1 else f"group {group}"
                 why = "another row loses" if group.rows > 1 else "it may lose"
                 raise PolicyError(f"{step.at(given)}: {some} loses more than the {most} that {why}")
+
+
+def _whole_heads(
+    lines: Iterable[Numbers], indices: set[int], none: int
+) -> tuple[dict[int, int], set[int]]:
+    """The heads that indices cover, each with its first index, and the indices inside them."""
+    found: dict[int, int] = {}
+    inside: set[int] = set()
+    for line in lines:
+        for head in np.unique(line[sorted(indices - inside)]).tolist() if indices else ():
+            own = np.flatnonzero(line == head).tolist()
+            if head != none and indices - inside >= {*own}:
+                found[head] = own[0]
+                inside |= {*own}
+    return found, inside

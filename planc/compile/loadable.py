@@ -147,6 +147,9 @@ def _relations(
         powers = {slot: _power(ratio) for slot, ratio in followed.items()}
         if not followed:
             yield from _alone(width.variables, site)
+        if None in powers.values() and width.constant is not None:
+            for slot in followed:  # a sum stays as it is if all its terms do
+                yield _Relation({(number, slot): Fraction(1)}, {}, _why(site, known, True))
         if None in powers.values() or not followed:
             continue
         yield from _alone(width.variables - groups.keys(), site, "is set as a whole by")

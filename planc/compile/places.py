@@ -2,7 +2,7 @@
 
 Units have numbers over all groups (:class:`planc.analysis.grouping.UnitIndex`). Of a head with
 prunable cells, an index stands for a cell; :func:`settled` turns the cells of whole heads back
-into heads.
+into heads. Heads that share their cells are found by their indices (:meth:`Places.heads`).
 """
 
 from __future__ import annotations
@@ -65,6 +65,22 @@ class Places:
             found[g] = {o: own for o, own in heads.items() if (own >= 0).all()}
         return found
 
+    def heads(self, tensor: str, dim: int) -> list[Numbers]:
+        """The head at each index of a dimension, for each group of heads that share their cells
+        here: rotated queries and keys, or the queries of one key. Larger heads come first.
+        """
+        cells = {g for g, _ in self._of(tensor, dim)} - self.analysis.grouping.rowed
+        found = []
+        for g in sorted(self.cells, key=lambda g: self.analysis.groups[g].size):
+            members = [own for outer, own in self._of(tensor, dim) if outer == g]
+            if members and not cells <= self.cells[g].keys():
+                line = np.full_like(self.line(tensor, dim), self.analysis.grouping.index.count)
+                for member in members:
+                    units, positions = member.expand()
+                    line[positions] = self.analysis.grouping.index.offsets[g] + units
+                found.append(line)
+        return found
+
     @cached_property
     def _members(self) -> dict[tuple[str, int], list[tuple[int, Member]]]:
         found: dict[tuple[str, int], list[tuple[int, Member]]] = {}
@@ -102,15 +118,17 @@ def settled(places: Places, gone: Gone) -> UnitMask:
 
 
 def _heads(outer: Group, inner: Group) -> Numbers:
-    """The unit of ``outer`` around each unit of ``inner``, -1 for none."""
+    """The unit of ``outer`` around each unit of ``inner``, -1 for none and for several."""
     around = {(m.tensor, m.dim, m.over): dict[int, int]() for m in outer.members}
     for member in outer.members:
         heads, at = (own.tolist() for own in member.expand())
         around[member.tensor, member.dim, member.over].update(zip(at, heads, strict=True))
-    found = np.full(inner.size, -1, dtype=np.int64)
+    lowest, highest = np.full(inner.size, outer.size), np.full(inner.size, -1)
     for member in inner.members:
         known = around.get((member.tensor, member.dim, member.over))
         if known is not None:
             cells, positions = member.expand()
-            found[cells] = [known.get(at, -1) for at in positions.tolist()]
-    return found
+            own = np.array([known.get(at, -1) for at in positions.tolist()], dtype=np.int64)
+            np.minimum.at(lowest, cells, own)
+            np.maximum.at(highest, cells, own)
+    return np.where(lowest == highest, highest, -1)

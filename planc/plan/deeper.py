@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from planc.ir.groups import apart, joined
-from planc.plan.depth import BLOCKS, ROOT, Depth, is_list, path_of
+from planc.plan.depth import REMOVED_BLOCKS, ROOT, Depth, is_list, path_of
 from planc.plan.plan import ModuleSpec, Plan, PlanGroup, TensorSpec
 
 _NAME = re.compile(r"(.*):\d+(.*)")
@@ -79,5 +79,5 @@ def remaining(groups: Iterable[PlanGroup], depth: Depth) -> list[PlanGroup]:
 
 def features(first: Plan, second: Plan, lists: Sequence[PlanGroup]) -> tuple[str, ...]:
     """The features required of a reader of the composed plan."""
-    blocks = {BLOCKS} if any(group.removed for group in lists) else set()
+    blocks = {REMOVED_BLOCKS} if any(group.removed for group in lists) else set()
     return tuple(sorted({*first.requires, *second.requires, *blocks}))

@@ -16,7 +16,9 @@ from planc.ir.groups import Group
 from planc.plan.plan import ModuleSpec, Plan, PlanGroup, TensorSpec
 
 BLOCKS = "blocks"
-"""The kind of lists of blocks, and the feature required of a reader of plans that remove some."""
+"""The kind of lists of blocks."""
+REMOVED_BLOCKS = "removed blocks"
+"""The feature required of a reader of plans that remove blocks."""
 ROOT = "."
 """The name of the list of blocks whose container is the model itself."""
 _HELD = "_depth"  # on a plan, like its cached properties

@@ -24,7 +24,7 @@ from planc.errors import PolicyError, VerificationError
 from planc.modules.copies import clone
 from planc.modules.tree import tensors_by_name
 from planc.plan import fingerprint
-from planc.plan.depth import BLOCKS, is_list, path_of
+from planc.plan.depth import REMOVED_BLOCKS, is_list, path_of
 from planc.plan.plan import AttributeChange, Fingerprints, Plan
 from planc.trace import trace
 from planc.verify.outputs import difference, run, tolerance_of
@@ -196,6 +196,6 @@ def _inner(plan: Plan, shallow: Shallow) -> Plan:
         modules=modules,
         groups=groups,
         attributes=tuple(changes),
-        requires=tuple(name for name in plan.requires if name != BLOCKS),
+        requires=tuple(name for name in plan.requires if name != REMOVED_BLOCKS),
         provenance=tuple(replace(entry, weights=None) for entry in plan.provenance),
     )

@@ -93,6 +93,13 @@ def test_a_plan_in_a_pipe_is_written_back(printed: Printed) -> None:
     assert printed("plan", "--from-json", "piped.json")["groups"]
 
 
+def test_a_recovered_plan_is_printed_alone(printed: Printed) -> None:
+    stored = ("--weights", "w.safetensors")
+    assert run(["apply", "a.planc", *stored, "-o", "pruned.safetensors"]) == 0
+    found = printed("recover", *MODEL, "pruned.safetensors", *stored)
+    assert plan_from_json(found).groups == planc.load_plan("a.planc").groups
+
+
 def test_commands_that_write_weights_say_what_they_wrote(printed: Printed) -> None:
     stored = ("--weights", "w.safetensors")
     done = printed("apply", "a.planc", *stored, "-o", "b.safetensors")

@@ -218,6 +218,10 @@ def test_a_directory_that_describes_no_model_is_one_line(
         ("[]", "names no architecture of transformers or timm"),
         ("{}", "names no architecture of transformers or timm"),
         (json.dumps({"architectures": ["NoSuchModel"]}), "has no 'NoSuchModel'"),
+        (
+            json.dumps({"architectures": ["NoSuchModel"], "auto_map": {"AutoModel": "a.B"}}),
+            "read it, and add --trust-remote-code",
+        ),
         (json.dumps({"architecture": "resnet19"}), "timm has no model 'resnet19'"),
     ):
         if "arch" in config:

@@ -200,3 +200,51 @@ def test_groups_of_a_convolution_lose_the_same_positions() -> None:
     rows = [["first", True, [1, 5, 9]], ["first", True, [0, 4]]]
     with pytest.raises(PolicyError, match=r"history\[1\].*index 0: row 0 of first.weight:0"):
         planc.from_history(model, inputs, history=rows)
+
+
+class Rotary(nn.Module):
+    """Rotated queries, two to a key and value: all heads share the cells of queries and keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.q, self.k = nn.Linear(6, 8), nn.Linear(8, 16), nn.Linear(8, 8)
+        self.v, self.o, self.last = nn.Linear(8, 8), nn.Linear(16, 8), nn.Linear(8, 3)
+        self.register_buffer("cos", torch.rand(5, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.e(x)
+        q, k, v = (p(x).unflatten(-1, (-1, 4)).transpose(1, 2) for p in (self.q, self.k, self.v))
+        q, k = (t * self.cos + t.flip(-1) * self.cos for t in (q, k))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.last(x + self.o(y.transpose(1, 2).flatten(2)))
+
+
+HEADS, QUERIES, STREAM = "q.weight:0/heads", "q.weight:0/query_heads", "e.weight:0"
+
+
+@pytest.mark.parametrize(
+    ("steps", "removed"),
+    [
+        ([("k", True, [0, 1, 2, 3])], {HEADS: (0,)}),
+        ([("q", True, [*range(8, 16)])], {HEADS: (1,)}),
+        ([("v", True, [4, 5, 6, 7])], {HEADS: (1,)}),
+        ([("q", True, [4, 5, 6, 7, 12, 13, 14, 15])], {QUERIES: (1,)}),
+        ([("o", False, [0, 1, 2, 3, 8, 9, 10, 11])], {QUERIES: (0,)}),
+        ([("e", True, [0, 7])], {STREAM: (0, 7)}),
+        ([("k", True, [4, 5, 6, 7]), ("e", True, [1])], {HEADS: (1,), STREAM: (1,)}),
+        ([("k", True, [0, 1, 2, 3]), ("q", True, [4, 5, 6, 7])], {HEADS: (0,), QUERIES: (1,)}),
+    ],
+)
+def test_heads_that_share_their_cells_are_whole(
+    steps: list[Any], removed: dict[str, tuple[int, ...]]
+) -> None:
+    torch.manual_seed(0)
+    model, tokens = Rotary().eval(), torch.randn(2, 5, 6)
+    plan = planc.from_history(model, tokens, history=steps)
+    assert {g.name: tuple(g.removed) for g in plan.groups if g.removed} == removed
+    planc.verify(plan, model, planc.apply(plan, model), tokens)
+
+
+def test_half_of_a_head_that_shares_its_cells_is_refused() -> None:
+    with pytest.raises(PolicyError, match=r"\('k', outputs\), index \d: index \d belongs to"):
+        planc.from_history(Rotary().eval(), torch.randn(2, 5, 6), history=[("k", True, [0, 1])])

@@ -17,6 +17,7 @@ from planc.compile.alignment import aligned, confidence, distances
 from planc.compile.recover import Recovered
 from planc.errors import PolicyError
 from planc.plan.plan import Plan
+from tests.compile.test_history import Rotary
 from tests.support.small import MODELS, build
 
 IMAGES = torch.zeros(1, 3, 8, 8)
@@ -219,3 +220,13 @@ def test_the_result_is_taken_as_a_plan() -> None:
     again = planc.apply(found, model)  # type: ignore[call-overload]
     assert planc.verify(found.plan, model, again, inputs)
     assert not planc.diff(found.plan, plan).groups
+
+
+def test_heads_that_share_their_cells_are_found() -> None:
+    torch.manual_seed(0)
+    model, tokens = Rotary().eval(), torch.randn(2, 5, 6)
+    for options in ({"ratio": 0.25}, {"ratio": 0.0, "kinds": {"heads": 0.5}}):
+        plan = planc.compile(model, tokens, **options)
+        found = planc.recover(model, planc.apply(plan, model), tokens)
+        assert removed(found.plan) == removed(plan)
+        assert found.exact

@@ -34,6 +34,7 @@ from tests.zoo.others import OTHERS
 ENTRIES = TABLE | OTHERS
 _LIMIT = 600.0  # seconds for one model
 _FEW = 0.6  # of the parameters: below, the reason is shown
+_NO_REASONS = ("the other operand", "a kernel dimension")  # another pin's consequence; no channels
 _COLUMNS = (
     *(("model", 48), ("groups", 6), ("units", 6), ("pinned", 6), ("params", 9), ("after", 9)),
     *(("removed", 7), ("graph", 6), ("masked", 6), ("s", 6)),
@@ -100,8 +101,10 @@ def _reason(analysis: Analysis) -> str:
     weights: Counter[str] = Counter()
     first: dict[str, str] = {}
     for pin in analysis.pins:
-        weights[pin.reason] += sizes[pin.tensor] * pin.count // max(1, pin.size)
-        first.setdefault(pin.reason, pin.tensor)
+        reason = pin.reason.partition(" (")[0]  # without file and line
+        first.setdefault(reason, pin.tensor)
+        if not reason.startswith(_NO_REASONS):
+            weights[reason] += sizes[pin.tensor] * pin.count // max(1, pin.size)
     if not weights:
         return "nothing is pinned: widths that one operator alone reads lose half"
     reason = weights.most_common(1)[0][0]

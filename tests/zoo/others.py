@@ -39,7 +39,6 @@ OTHERS: dict[str, Entry] = {
             "vit_with_patch_merger": "ViT",
             "learnable_memory_vit": "ViT",
             "simple_flash_attn_vit": "SimpleViT",
-            "simple_vit_with_fft": "SimpleViT",
             "simple_vit_with_patch_dropout": "SimpleViT",
             "simple_vit_with_qk_norm": "SimpleViT",
             "simple_vit_with_register_tokens": "SimpleViT",
@@ -48,6 +47,9 @@ OTHERS: dict[str, Entry] = {
             "rvt": "RvT",
         }.items()
     },
+    "vit_pytorch:simple_vit_with_fft": Entry(
+        vit("simple_vit_with_fft", "SimpleViT", **_MLP, freq_patch_size=8), image(32)
+    ),
     "vit_pytorch:xcit": Entry(
         vit("xcit", "XCiT", **_MLP, cls_depth=1, local_patch_kernel_size=3), image(32)
     ),

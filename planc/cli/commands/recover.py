@@ -9,7 +9,7 @@ import click
 
 from planc.cli.ending import finish
 from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
-from planc.cli.options import FILE, output_option, share
+from planc.cli.options import FILE, json_option, output_option, share
 from planc.cli.origin import named_origin
 from planc.cli.terminal import check_writable, say, status
 
@@ -34,8 +34,15 @@ from planc.cli.terminal import check_writable, say, status
 @input_option(DEFAULT_INPUT)
 @model_options
 @output_option("The plan file; without it, only the summary.")
+@json_option
 def recover(
-    model: str, pruned: Path, given: Given, least: float | None, output: Path | None, **options: Any
+    model: str,
+    pruned: Path,
+    given: Given,
+    least: float | None,
+    output: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Find the plan from MODEL to the weights in PRUNED, which another tool pruned.
 
@@ -55,5 +62,6 @@ def recover(
             found = planc.recover(built, stored, args, least=least or 0.0, **options)
         except planc.PolicyError as error:
             raise planc.PolicyError(f"{pruned}: {error}") from None
-    say(str(found))
-    finish(named_origin(found.plan, given, model), output, given.words(model), told=True)
+    say(str(found), err=as_json)
+    plan = named_origin(found.plan, given, model)
+    finish(plan, output, given.words(model), told=True, as_json=as_json)

@@ -22,7 +22,7 @@ from planc.files.formats.shapes import shapes_after
 from planc.files.formats.specification import check_specification
 from planc.ir.plain import leaves, same_types
 from planc.ir.units import Units, marked
-from planc.plan.depth import BLOCKS, depth_of, is_list
+from planc.plan.depth import BLOCKS, REMOVED_BLOCKS, depth_of, is_list
 from planc.plan.fingerprint import (
     attributes_digest,
     canonical,
@@ -198,7 +198,7 @@ def _check_groups(plan: Plan, limits: Limits) -> Tables:
         limits.check_string(group.mixing, where)
         _check_removed(group, f"{where}.removed")
         _check_scores(group, f"{where}.scores")
-        if BLOCKS not in plan.requires or not is_list(group):
+        if not is_list(group):
             check_membership(group, where, tables)
     check_unique((group.name for group in plan.groups), "groups")
     check_ranges(plan.groups)
@@ -208,7 +208,13 @@ def _check_groups(plan: Plan, limits: Limits) -> Tables:
 def _check_lists(plan: Plan) -> None:
     """Lists of blocks are of that kind, in one row, and have the children of their modules."""
     lists = [group for group in plan.groups if is_list(group)]
-    if (BLOCKS in plan.requires) != any(group.removed for group in lists) or len(lists) > _LISTS:
+    if REMOVED_BLOCKS not in plan.requires:
+        if lists:
+            raise MalformedFile(
+                f"groups: {lists[0].name}: no members, {lists[0].size} units lie nowhere; {_AGAIN}"
+            )
+        return
+    if not any(group.removed for group in lists) or len(lists) > _LISTS:
         count = sum(len(group.removed) for group in lists)
         raise MalformedFile(
             f"requires: {list(plan.requires)}, and {len(lists)} lists of at most {_LISTS} lose "

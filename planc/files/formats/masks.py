@@ -112,7 +112,7 @@ def _from_body_1(body: bytes, limits: Limits) -> MaskPlan:
 
 
 def _from_record(record: MaskPlanRecord, limits: Limits) -> MaskPlan:
-    check_features(record.requires)
+    check_features(record.requires, known=())  # mask plans have no features
     tensors = record.tensors
     check_tensors(tensors, limits)
     before = -1

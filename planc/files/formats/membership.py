@@ -61,11 +61,11 @@ def check_ranges(groups: Iterable[Group]) -> None:
 def check_membership(group: PlanGroup, where: str, tables: Tables) -> None:
     """Check that every run lies in its tensor, every unit in the first, and no index twice.
 
+    The group has members.
+
     Raises:
         MalformedFile, LimitExceeded: a check fails.
     """
-    if not group.members:
-        raise MalformedFile(f"{where}.members: none, {group.size} units lie nowhere; {_AGAIN}")
     places: dict[_Place, list[Member]] = {}
     for i, member in enumerate(group.members):
         _check_member(group, member, f"{where}.members[{i}]", tables)

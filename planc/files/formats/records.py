@@ -34,7 +34,7 @@ Nesting is bounded by the types, so memory stays proportional to the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import cache
 from threading import Lock
@@ -46,7 +46,7 @@ import msgspec
 from planc.errors import MalformedFile, UnsupportedVersion
 from planc.files.disk.limits import Limits
 from planc.ir.groups import Over, Run
-from planc.plan.depth import BLOCKS
+from planc.plan.depth import REMOVED_BLOCKS
 from planc.plan.fingerprint import canonical
 from planc.plan.plan import (
     Attributes,
@@ -67,7 +67,7 @@ _SCALAR: Any = None | bool | int | float | str
 
 
 # features known to this reader; a file that requires others was written by a newer planc
-FEATURES = frozenset({BLOCKS, INPUT_VALUES})
+FEATURES = frozenset({INPUT_VALUES, REMOVED_BLOCKS})
 
 
 def nested(depth: int) -> Any:
@@ -279,12 +279,12 @@ def distinct(rows: Iterable[Attributes]) -> tuple[list[int], list[Attributes]]:
     return numbers, [row for _, row in found.values()]
 
 
-def check_features(requires: Iterable[str]) -> None:
-    """Raise UnsupportedVersion for a feature unknown to this reader."""
-    unknown = [feature for feature in requires if feature not in FEATURES]
+def check_features(requires: Iterable[str], known: Collection[str] = FEATURES) -> None:
+    """Raise UnsupportedVersion for a feature that this reader does not know in such a file."""
+    unknown = [feature for feature in requires if feature not in known]
     if unknown:
         raise UnsupportedVersion(
-            f"requires: the file needs {unknown}, this planc has {sorted(FEATURES)}; "
+            f"requires: the file needs {unknown}, this planc has {sorted(known)}; "
             "read the file with the planc that wrote it"
         )
 

@@ -140,7 +140,7 @@ def test_what_plans_were_computed_from_is_compared() -> None:
         one, made(weights=bytes(32), origin="file", seed=3)
     )
     assert "statistics   a: none" in shown(PLAN, made(statistics=b"\x01" * 32))
-    assert "decisions    a: unknown" in shown(PLAN, made(decisions=("keep a.weight:0 2,6",)))
+    assert "decisions    a: none" in shown(PLAN, made(decisions=("keep a.weight:0 2,6",)))
 
 
 def test_groups_of_one_plan_only_are_named_with_its_file() -> None:

@@ -30,7 +30,7 @@ def _list(plan: Plan, **changes: object) -> Plan:
 
 def test_a_plan_of_blocks_reads_back_and_requires_a_reader_of_blocks() -> None:
     plan = made()
-    assert plan.requires == ("blocks",)
+    assert plan.requires == ("removed blocks",)
     assert decode_plan(encode_plan(plan)) == plan
     assert not describes(plan)
 
@@ -43,7 +43,7 @@ def _change(plan: Plan, module: str, before: object, after: object) -> Plan:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda plan: plan.replace(requires=()), "requires: "),
+        (lambda plan: plan.replace(requires=()), "4 units lie nowhere"),
         (lambda plan: _list(plan, removed=()), "lose 0 blocks"),
         (lambda plan: _list(plan, kind="layers"), "only blocks have none"),
         (lambda plan: _list(plan, size=5), "4 children, 5 blocks"),
