@@ -16,6 +16,7 @@ from planc.compile.depth import (
     BlockRequest,
     inner_options,
     joined_plan,
+    narrowed,
     requested,
     without_blocks,
 )
@@ -200,8 +201,8 @@ def compile(
     """
     given = dict(locals())
     blocks = requested(as_module(model), kinds or {}, remove or {}, keep, criterion, seed)
-    if blocks is not None:
-        return _without_blocks(blocks, given)
+    if blocks is not None and (shallow := _without_blocks(blocks, given)) is not None:
+        return shallow
     budget = Budget(macs, params, bytes, latency, latency_table)
     limited = budget != Budget(table=latency_table)
     if latency_table is not None:
@@ -282,11 +283,15 @@ def compile(
         free = shrink
 
 
-def _without_blocks(request: BlockRequest, given: dict[str, Any]) -> Plan:
+def _without_blocks(asked: BlockRequest, given: dict[str, Any]) -> Plan | None:
     """The plan of :func:`compile` with the arguments ``given``: first blocks, then the widths of
-    the shallower model.
+    the shallower model. None if nothing of what was asked for is a list of blocks.
     """
     model, args, kwargs = as_module(given["model"]), given["args"], given["kwargs"]
+    graph = trace(model, args, kwargs)
+    request = narrowed(asked, graph)
+    if request is None:
+        return None
     if given["target"] == "graph" or isinstance(given["model"], torch.export.ExportedProgram):
         raise PolicyError('blocks: a graph has none; give the module, with target="module"')
     if given["latency"] is not None or given["statistics"] is not None:
@@ -294,7 +299,6 @@ def _without_blocks(request: BlockRequest, given: dict[str, Any]) -> Plan:
             "blocks and a budget of latency or statistics: both belong to the whole model; compile "
             "the blocks alone, then the widths of the pruned model, and planc.compose the two"
         )
-    graph = trace(model, args, kwargs)
     shallow = without_blocks(request, model, args, kwargs, graph, given["weights"])
     analysis = analyze(graph)
     options = inner_options(request, shallow, analysis, given)

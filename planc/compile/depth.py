@@ -8,7 +8,7 @@ removed ones, under the names of the original.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -67,15 +67,28 @@ def requested(
     criterion: Any,
     seed: int,
 ) -> BlockRequest | None:
-    """The blocks asked for by ``kinds`` and ``remove``; None if there are none."""
+    """The blocks that ``kinds`` and ``remove`` may ask for; None if there are none."""
     ratio = checked_ratio(kinds[BLOCKS], f"kinds[{BLOCKS!r}]") if BLOCKS in kinds else None
     paths = [path for path, module in model.named_modules() if _is_container(module)]
     chosen = tuple(
-        (name, tuple(remove[name])) for name in remove if any(_means(name, path) for path in paths)
+        (name, tuple(units) if isinstance(units, Iterable) else (units,))
+        for name, units in remove.items()
+        if any(_means(name, path) for path in paths)
     )
     if ratio is None and not chosen:
         return None
     return BlockRequest(ratio, chosen, tuple(keep), str(criterion), seed)
+
+
+def narrowed(request: BlockRequest, graph: Graph) -> BlockRequest | None:
+    """The request for lists of blocks; None if all its names are those of other containers."""
+    lists = block_lists(graph)
+    chosen = tuple(
+        (name, units)
+        for name, units in request.chosen
+        if any(_means(name, one.path) for one in lists)
+    )
+    return None if request.ratio is None and not chosen else replace(request, chosen=chosen)
 
 
 def _is_container(module: nn.Module) -> bool:
@@ -128,11 +141,7 @@ def _forced(
 ) -> Iterator[tuple[str, frozenset[int]]]:
     found: dict[str, set[int]] = {}
     for pattern, units in request.chosen:
-        named = [one for one in lists if _means(pattern, one.path)]
-        if not named:
-            there = ", ".join(one.path or ROOT for one in lists)
-            raise PolicyError(f"remove: {pattern!r} is no list of blocks; there are {there}")
-        for one in named:
+        for one in (one for one in lists if _means(pattern, one.path)):
             for unit in units:
                 _check_unit(one, unit)
             found.setdefault(one.path, set()).update(units)

@@ -283,7 +283,7 @@ def _places(analysis: Analysis, name: str) -> dict[tuple[str, int], dict[int, _P
 
 
 def _integers(name: str, indices: Sequence[int]) -> list[int]:
-    found = [indices] if isinstance(indices, int) else list(indices)
+    found = list(indices) if isinstance(indices, Iterable) else [indices]
     for index in found:
         if isinstance(index, bool) or not isinstance(index, int | np.integer):
             raise PolicyError(f"{name!r}: {index!r} is no index of a unit: give [2, 6, 9]")

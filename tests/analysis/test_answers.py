@@ -101,7 +101,7 @@ def test_pins_come_first_with_the_change_that_frees_them(found: Analysis) -> Non
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("an output of the model", "the output may shrink"),
+        ("an output of the model", "name it in free_outputs (--free-outputs)"),
         (
             "aten.erfinv.default has no rule: aten.erfinv.default in net",
             '@planc.rule("aten.erfinv")',

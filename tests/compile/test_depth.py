@@ -168,7 +168,7 @@ def test_names_with_numbers_stay_consecutive_and_others_are_kept() -> None:
         (Taps(4), [1], "other results|cannot be removed|is not a value|read outside|operators"),
         (Choosy(4), [1], "does not compute the rest as before"),
         (Scaled(4), [1], "does not compute the rest as before"),
-        (Outside(4), [1], "no list of blocks|no ModuleList"),
+        (Outside(4), [1], "no list of blocks|no ModuleList|matches no group|means several groups"),
         (Stack(4), [0, 1, 2, 3], "all blocks of blocks"),
         (Stack(4), [7], "blocks 0 to 3"),
         (Stack(4), [True], "blocks 0 to 3"),

@@ -153,7 +153,7 @@ def test_outputs_that_differ_from_the_masked_originals_are_an_error_unless_they_
 def test_what_is_said_of_a_configuration_is_said_of_modules(
     target: Any, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VERIFY, "check_configuration", lambda *_: words)
+    monkeypatch.setattr(VERIFY, "check_configurations", lambda *_: [words] if words else [])
     model = plain()
     plan = planc.compile(model, X, ratio=0.5, target=target)
     checks = planc.verify(plan, model, planc.apply(plan, model), X, other_sizes=False).checks

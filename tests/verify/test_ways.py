@@ -242,7 +242,7 @@ def test_what_a_hook_computed_must_be_up_to_date_where_it_was() -> None:
 
 def other_call(model: nn.Module, call: Call) -> Call | None:
     """The first of the other calls, the one with smaller sizes."""
-    return next(iter(other_calls(model, call)), None)
+    return next((other for other, _ in other_calls(model, call)), None)
 
 
 def test_what_has_no_second_size_is_not_resized() -> None:
@@ -294,7 +294,7 @@ def test_the_batch_is_that_of_the_first_tensor() -> None:
 def test_sizes_grow_by_a_quarter_and_the_batch_does_not(
     shape: tuple[int, ...], expected: str
 ) -> None:
-    larger = other_calls(nn.ReLU(), ((drawn(*shape),), {}))[-1]
+    larger, _ = list(other_calls(nn.ReLU(), ((drawn(*shape),), {})))[-1]
     assert sizes_of(larger) == expected
     ((tensor,), _) = larger
     assert torch.equal(tensor[:, : shape[1]], drawn(*shape))
@@ -308,7 +308,7 @@ def test_one_size_grows_where_the_model_does_not_take_all_of_them() -> None:
             return x * 2
 
     found = other_calls(Narrow(), ((drawn(2, 8, 5),), {}))
-    assert [sizes_of(call) for call in found] == ["1x6x4", "2x10x5"]
+    assert [sizes_of(call) for call, _ in found] == ["1x6x4", "2x10x5"]
 
 
 def test_sizes_with_a_limit_only_shrink() -> None:
@@ -317,7 +317,7 @@ def test_sizes_with_a_limit_only_shrink() -> None:
             return x + torch.zeros(8)[: x.shape[1]]
 
     found = other_calls(Limited(), ((drawn(2, 8),), {}))
-    assert [sizes_of(call) for call in found] == ["1x6"]
+    assert [sizes_of(call) for call, _ in found] == ["1x6"]
 
 
 def test_whether_a_model_takes_a_size_is_asked_in_silence(
