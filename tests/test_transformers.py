@@ -46,7 +46,7 @@ def sizes(plan: Plan, kind: str) -> set[tuple[int, int]]:
 @pytest.mark.long
 @pytest.mark.parametrize("name", TYPES)
 def test_stream_and_mlps_lose_half_and_heads_on_request(name: str) -> None:
-    _, plan, smaller, _ = pruned(name, kinds={"heads": 0.5})
+    _, plan, smaller, _ = pruned(name, kinds={"heads": 0.5}, loadable=False)
     stream = next(group for group in plan.groups if group.kind == "features")
     assert (stream.size, stream.kept) == (64, 32)
     assert all(after * 2 == before for before, after in sizes(plan, "features"))
@@ -108,7 +108,7 @@ def test_verification_makes_the_model_anew_from_its_configuration() -> None:
 @pytest.mark.long
 def test_what_no_configuration_describes_is_said() -> None:
     """The library computes rotary frequencies from the width of a head: not those that stay."""
-    model, plan, smaller, inputs = pruned(LLAMA)
+    model, plan, smaller, inputs = pruned(LLAMA, loadable=False)
     assert sizes(plan, "head_dim") > {(8, 4)}
     report = planc.verify(plan, model, smaller, (), inputs)
     assert any("does not describe the pruned model" in line for line in report.checks)
@@ -119,7 +119,7 @@ def test_what_no_configuration_describes_is_said() -> None:
 @pytest.mark.long
 def test_layers_that_end_unequally_wide_leave_the_configuration() -> None:
     first = "model.layers.0.mlp.*"
-    _, plan, _, _ = pruned(LLAMA, kinds=WHOLE_HEAD_DIM, keep=first)
+    _, plan, _, _ = pruned(LLAMA, kinds=WHOLE_HEAD_DIM, keep=first, loadable=False)
     assert not [change for change in plan.attributes if change.name.startswith("config.")]
 
 

@@ -42,6 +42,9 @@ Target = Literal["module", "graph"]
     decisions=optional(
         instance("Decisions", Decisions, advice="give what planc.policy.decided returns")
     ),
+    equations=optional(
+        instance("Equations", Equations, advice="give what analysis.equations(target) returns")
+    ),
 )
 def select(
     analysis: Analysis,
