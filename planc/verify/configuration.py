@@ -15,7 +15,6 @@ from planc.compile.description import first_difference
 from planc.errors import VerificationError
 from planc.modules.construction import Construction, constructions_of, tables
 from planc.plan import fingerprint
-from planc.plan.depth import depth_of
 from planc.plan.plan import Plan
 from planc.verify.outputs import difference, run
 
@@ -64,9 +63,7 @@ def _difference(construction: Construction, smaller: nn.Module) -> str:
 
 
 def _obstacle(plan: Plan, analysis: Analysis, gone: Gone) -> str:
-    """The obstacle to a configuration, by the search repeated; not for plans of other depth."""
-    if depth_of(plan):
-        return ""
+    """The obstacle to a configuration, by the search repeated."""
     after = fingerprint.tensors_after(plan.tensors, plan.cuts)
     pruned = Pruned(plan.attributes, after, plan.cuts, analysis.shapes(gone))
     return obstacle(analysis.graph, pruned)

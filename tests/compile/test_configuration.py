@@ -237,3 +237,44 @@ def test_no_plan_reaches_beyond_plain_data(name: str) -> None:
     with pytest.raises((MalformedFile, StalePlan)):
         set_attributes(net, [AttributeChange("", name, 12, 6)])
     assert net.config == Config()
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, inner), nn.Linear(inner, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.down(self.up(x).relu())
+        return y
+
+
+class Narrowing(nn.Module):
+    """Has narrower blocks from one to the next."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths = (config.inner - 2 * number for number in range(config.layers))
+        self.blocks = nn.ModuleList(Residual(width) for width in widths)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        y: Tensor = self.last(x)
+        return y
+
+
+@pytest.mark.parametrize(("block", "described"), [(0, True), (1, False)])
+def test_a_configuration_of_blocks_that_narrow_describes_the_last_ones(
+    block: int, described: bool
+) -> None:
+    net = Narrowing(Config(layers=3)).eval()
+    plan = planc.compile(net, X, remove={"blocks": [block]})
+    report = planc.verify(plan, net, planc.apply(plan, net), X)
+    assert fields(plan) == (
+        {"config.inner": (12, 10), "config.layers": (3, 2)} if described else {}
+    )
+    assert any("made anew" in text for text in report.checks) == described
+    assert any("not describe the pruned model" in text for text in report.not_shown) != described

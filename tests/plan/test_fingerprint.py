@@ -247,6 +247,8 @@ def test_tables_join_and_meet() -> None:
     assert shared(first, second) == (ModuleSpec("", (("a", 1),)), ModuleSpec("x", (("c", 3),)))
     changes = [AttributeChange("x", "b", 2, 1), AttributeChange("x", "a", 5, 6)]
     assert modules_before(changes) == (ModuleSpec("x", (("a", 5), ("b", 2))),)
+    added = AttributeChange("y", "d", None, 4)
+    assert modules_before([*changes, added]) == modules_before(changes)
     assert modules_before([]) == ()
 
 

@@ -113,3 +113,11 @@ def test_a_tensor_of_another_block_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(proofs, "shallower", swapped)
     with pytest.raises(VerificationError, match=r"is not .* of the original"):
         proofs.split(plan, model, (args, {}), None)
+
+
+def test_blocks_behind_a_norm_are_compared_with_a_run_that_skips_them() -> None:
+    model, args = Stack(3, kind="post").eval(), inputs()
+    plan = planc.compile(model, args, remove={"blocks": [1]})
+    report = planc.verify(plan, model, planc.apply(plan, model), args)
+    (text,) = (check for check in report.checks if "with them skipped" in check)
+    assert "with them zero" not in text

@@ -23,6 +23,7 @@ from planc.files.formats.checkpoint import Checkpoint, encode_checkpoint
 from planc.files.tensors.header import Header, write_header
 from planc.files.tensors.reader import TensorFile, read_header
 from tests.files.checkpoint.small import INPUT, PLAN, Small, pruned, small
+from tests.support import blocks
 
 
 @pytest.fixture(scope="module")
@@ -311,3 +312,14 @@ def test_differences_are_listed_one_a_line(path: Path, count: int) -> None:
         *(["  and 1 more"] if count == 21 else []),
         "build the model as it was built for the checkpoint",
     ]
+
+
+def test_a_checkpoint_without_some_blocks_is_loaded_into_the_original(tmp_path: Path) -> None:
+    model, args = blocks.Stack(4).eval(), blocks.inputs()
+    plan = planc.compile(model, args, remove={"blocks": [1]}, ratio=0.5)
+    smaller = planc.apply(plan, model)
+    planc.save(tmp_path / "a.safetensors", smaller, plan)
+    loaded: Any = planc.load(tmp_path / "a.safetensors", blocks.Stack(4))
+    assert len(loaded.blocks) == 3
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(*args), smaller(*args))

@@ -244,3 +244,7 @@ def test_an_interrupt_while_waiting_for_a_lock_leaves_no_descriptor(
 def test_a_temporary_file_that_vanishes_is_no_leftover(tmp_path: Path) -> None:
     with left(tmp_path / "none") as is_left:
         assert not is_left
+
+
+def test_a_name_that_is_gone_is_no_file(tmp_path: Path) -> None:
+    assert not module._is_regular(tmp_path / "gone")
