@@ -56,5 +56,6 @@ def _next(output: Path, model: Sequence[str]) -> str:
     show = shlex.join(["planc", "show", str(output)])
     if not model:
         return show
-    pruned = f"{output.with_suffix('')}-pruned.safetensors"
+    suffix = "" if Path(model[0]).is_dir() else ".safetensors"  # of directories, a directory
+    pruned = f"{output.with_suffix('')}-pruned{suffix}"
     return f"{show}, then {shlex.join(['planc', 'apply', str(output), *model, '-o', pruned])}"

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from planc import StoredWeights
 
 Shape = tuple[str, tuple[int, ...], str]
-IMAGE = "1x3x224x224"
-DEFAULT_INPUT = f"{IMAGE} for torchvision:NAME, needed for others"
+DEFAULT_INPUT = "1x3x224x224 for torchvision:NAME, by config.json for DIRECTORY, needed for others"
 
 
 class InputMissing(click.ClickException):
@@ -92,22 +91,23 @@ class Given:
         return stored
 
     def example_inputs(self, model: str) -> tuple[torch.Tensor, ...]:
-        """Return random example inputs of the given shapes, for torchvision's models an image.
+        """Return random example inputs of the given shapes, or of the model's usual one.
 
         Raises:
-            InputMissing: no shapes are given, and the model is not torchvision's.
+            InputMissing: no shapes are given, and none is usual.
             PlancError: there is no such model.
         """
-        from planc.cli.named import find_factory
+        from planc.cli.named import IMAGE, find_factory, usual_input
         from planc.modules.inputs import materialise
 
-        if not self.inputs and not model.startswith("torchvision:"):
+        usual = usual_input(model)
+        if not self.inputs and not usual:
             find_factory(model, self.trust_remote_code)
             raise InputMissing(
                 f"{model}: name the shape of its example input with --input, such as "
                 f"--input {IMAGE} for an image or --input 1x16:int64 for tokens"
             )
-        items = self.inputs or (shape(IMAGE),)
+        items = self.inputs or (shape(usual),)
         args, _ = materialise(("tuple", ("tuple", *items), ("dict",)), seed=self.seed)
         return args
 

@@ -34,6 +34,7 @@ from planc.files.formats.nature import nature, start_of
 
 Factory = Callable[..., Any]
 _CONFIG = "config.json"
+IMAGE = "1x3x224x224"
 FORMS = "torchvision:NAME, timm:NAME, package.module:factory, file.py:factory or a directory"
 
 
@@ -205,6 +206,32 @@ def _from_timm(name: str) -> Factory:
 _LIBRARIES = {"torchvision": _from_torchvision, "timm": _from_timm}
 
 
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(read_file(path, DEFAULT.index))
+    except (ValueError, RecursionError) as error:
+        raise PlancError(f"{path}: not JSON: {error}") from None
+
+
+def usual_input(name: str) -> str:
+    """Return the shape of an example input by the kind of model: an image of torchvision's size, or
+    by ``config.json`` an image or tokens; empty where nothing tells.
+    """
+    if name.startswith("torchvision:"):
+        return IMAGE
+    path = Path(name) / _CONFIG
+    match _read(path) if name and path.is_file() else None:
+        case {"is_encoder_decoder": True}:
+            return ""
+        case {"vocab_size": int()}:
+            return "1x16:int64"
+        case {"image_size": int(size), "num_channels": int(channels)}:
+            return f"1x{channels}x{size}x{size}"
+        case {"pretrained_cfg": {"input_size": [int(channels), int(height), int(width)]}}:
+            return f"1x{channels}x{height}x{width}"
+    return ""
+
+
 def _described_in(directory: Path, trust_remote_code: bool) -> Factory:
     """The factory of the model that ``config.json`` describes."""
     path = directory / _CONFIG
@@ -213,11 +240,7 @@ def _described_in(directory: Path, trust_remote_code: bool) -> Factory:
             f"{directory} is a directory without {_CONFIG}: name the code of its model, such as "
             f"file.py:factory, and give the directory as --weights"
         )
-    try:
-        config = json.loads(read_file(path, DEFAULT.index))
-    except (ValueError, RecursionError) as error:
-        raise PlancError(f"{path}: not JSON: {error}") from None
-    match config:
+    match config := _read(path):
         case {"architectures": [str(name), *_]}:
             transformers = _library("transformers", str(directory))
             kind = getattr(transformers, name, None)

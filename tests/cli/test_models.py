@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 import planc
 from planc.cli import cli, run
-from planc.cli.named import load_model
+from planc.cli.named import load_model, usual_input
 from planc.errors import PlancError
 
 SOURCE = """
@@ -196,7 +197,27 @@ def test_a_file_that_does_not_import_is_named_with_its_line(
             assert said in capsys.readouterr().err
 
 
-def test_only_torchvision_has_a_default_input(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({"vocab_size": 300}, "1x16:int64"),
+        ({"vocab_size": 300, "is_encoder_decoder": True}, ""),
+        ({"image_size": 32, "num_channels": 1}, "1x1x32x32"),
+        ({"pretrained_cfg": {"input_size": [3, 64, 96]}}, "1x3x64x96"),
+        ({"hidden_size": 8}, ""),
+        ([300], ""),
+    ],
+)
+def test_the_configuration_of_a_directory_says_what_its_model_takes(
+    config: Any, shape: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert usual_input(str(tmp_path)) == shape
+
+
+def test_only_torchvision_and_directories_have_a_default_input(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for command in ("plan", "explain", "measure"):
         assert run([command, "mine:build"]) == 2
         [line] = [row for row in capsys.readouterr().err.splitlines() if row != "imported"]
