@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 import pytest
 import torch
 
-from tests.mutation.covering import counted, counting
 from tests.scripts import promises
-from tests.scripts.promises import goal, pytest_configure
+from tests.scripts.promises import goal, pytest_collection_modifyitems, pytest_configure
 from tests.support.systems import unopened_directories
 
 __all__ = [
     "goal",
+    "pytest_collection_modifyitems",
     "pytest_configure",
     "unopened_directories",
 ]
@@ -26,19 +24,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--regenerate", action="store_true", help="write the expected texts in tests/golden anew"
     )
     promises.pytest_addoption(parser)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    promises.pytest_collection_modifyitems(config, items)
-    if config.getoption("cov_source", None) and not config.getoption("promises"):
-        # first, for what a process imports or computes once must be counted
-        items.sort(key=lambda item: not counted(item.nodeid))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with counting(item.nodeid):
-        return (yield)
 
 
 @pytest.fixture

@@ -1,17 +1,12 @@
 """Which modules R16 speaks of, and which tests are run for them.
 
 ``python -m tests.mutation.covering`` runs these tests, but for the longest, and fails unless every
-branch of the modules is taken; its options are for pytest. ``pytest --cov`` counts what these tests
-take in a run of more, so that CI runs none of them twice.
+branch of the modules is taken; options and other tests that are named are for pytest.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -76,7 +71,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "planc/apply/validate.py": _VERIFY,
     "planc/verify": _VERIFY,
 }
-_INHERITED = "COVERAGE_PROCESS_CONFIG"  # tells processes of a test to count, too
 # many cases of what shorter tests take every branch of, or of other processes and their memory
 _LONG = (
     "tests/files/formats/test_damage.py::test_a_golden_plan_is_refused_with_any_bit_flipped",
@@ -112,35 +106,6 @@ def files_for(paths: list[str]) -> list[str]:
 def left_out() -> list[str]:
     """Options for pytest: without the longest tests."""
     return [f"--deselect={test}" for test in _LONG]
-
-
-@cache
-def counted(test: str) -> bool:
-    """Whether a file of tests, or one test of it by its name, is among those that are run here."""
-    chosen = files_for(modules())
-    return not test.startswith(_LONG) and any(
-        test.startswith(place if place.endswith(".py") else f"{place}/") for place in chosen
-    )
-
-
-@contextmanager
-def counting(test: str) -> Iterator[None]:
-    """Lets ``pytest --cov`` count a test if it is :func:`counted`: others, and the processes that
-    they start, run as without it.
-    """
-    coverage = sys.modules.get("coverage")
-    running = coverage and coverage.Coverage.current()
-    if running is None or counted(test):
-        yield
-        return
-    running.stop()
-    inherited = os.environ.pop(_INHERITED, None)
-    try:
-        yield
-    finally:
-        running.start()
-        if inherited is not None:
-            os.environ[_INHERITED] = inherited
 
 
 def main() -> int:
