@@ -54,6 +54,8 @@ LEAVING: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
 @pytest.mark.parametrize("name", LEAVING)
 def test_what_leaves_torch_stays_whole_where_it_leaves(name: str) -> None:
     way, how = LEAVING[name]
+    if name == "save" and torch.save.__module__ != "torch.serialization":
+        pytest.skip("another library has put its own function in place of torch.save")
     model = head(lambda self, h: (self.value(h), way(self.scores(h).detach())))
     plan, smaller, report = pruned(model)
     assert (width(smaller, "first"), width(smaller, "scores")) == (8, CLASSES)
@@ -68,6 +70,8 @@ def test_what_leaves_torch_stays_whole_where_it_leaves(name: str) -> None:
 @pytest.mark.parametrize("name", LEAVING)
 def test_no_graph_holds_what_leaves_torch(name: str) -> None:
     way, how = LEAVING[name]
+    if name == "save" and torch.save.__module__ != "torch.serialization":
+        pytest.skip("another library has put its own function in place of torch.save")
     model = head(lambda self, h: (self.value(h), way(self.scores(h).detach())))
     with pytest.raises(PolicyError, match=f'target "graph": a value leaves.*{re.escape(how)}'):
         planc.compile(model, X, ratio=0.5, target="graph")
