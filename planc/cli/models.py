@@ -100,7 +100,7 @@ class Given:
         from planc.cli.named import IMAGE, find_factory, usual_input
         from planc.modules.inputs import materialise
 
-        usual = usual_input(model)
+        usual = "" if self.inputs else usual_input(model)
         if not self.inputs and not usual:
             find_factory(model, self.trust_remote_code)
             raise InputMissing(

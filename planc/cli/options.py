@@ -41,6 +41,15 @@ _TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+target_option = click.option(
+    "--target",
+    type=click.Choice(["module", "graph"]),
+    default="module",
+    show_default=True,
+    help="Keep the model's class, or allow changes that only its rewritten graph supports.",
+)
+strict_option = click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+
 
 def pairs(read: Callable[[str], Any]) -> Callable[..., tuple[tuple[str, Any], ...]]:
     """Return a click callback that splits each ``key=value`` and parses the value by ``read``."""

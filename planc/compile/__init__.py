@@ -24,6 +24,7 @@ from planc.compile.loading import Request, loadable_plan
 from planc.compile.select import Target, select
 from planc.criteria import Criterion, Statistics, Weights, named, score
 from planc.errors import PolicyError
+from planc.ir.graph import Graph
 from planc.modules.given import as_module, example_inputs
 from planc.plan.arguments import (
     a_flag,
@@ -201,8 +202,12 @@ def compile(
     """
     given = dict(locals())
     blocks = requested(as_module(model), kinds or {}, remove or {}, keep, criterion, seed)
-    if blocks is not None and (shallow := _without_blocks(blocks, given)) is not None:
-        return shallow
+    graph: Graph | None = None
+    if blocks is not None:
+        graph = trace(as_module(model), args, kwargs)
+        of_lists = narrowed(blocks, graph)
+        if of_lists is not None:
+            return _without_blocks(of_lists, given, graph)
     budget = Budget(macs, params, bytes, latency, latency_table)
     limited = budget != Budget(table=latency_table)
     if latency_table is not None:
@@ -245,7 +250,7 @@ def compile(
     model = as_module(model)
     measure = next(iter(budget.measured), "macs")
     chosen = policy or options.policy(measure)
-    graph = trace(model, args, kwargs)
+    graph = graph or trace(model, args, kwargs)
     free = free_names(graph, outputs, free_outputs)
 
     wished = {**(remove or {}), **(keep_units or {})}
@@ -283,15 +288,11 @@ def compile(
         free = shrink
 
 
-def _without_blocks(asked: BlockRequest, given: dict[str, Any]) -> Plan | None:
+def _without_blocks(request: BlockRequest, given: dict[str, Any], graph: Graph) -> Plan:
     """The plan of :func:`compile` with the arguments ``given``: first blocks, then the widths of
-    the shallower model. None if nothing of what was asked for is a list of blocks.
+    the shallower model.
     """
     model, args, kwargs = as_module(given["model"]), given["args"], given["kwargs"]
-    graph = trace(model, args, kwargs)
-    request = narrowed(asked, graph)
-    if request is None:
-        return None
     if given["target"] == "graph" or isinstance(given["model"], torch.export.ExportedProgram):
         raise PolicyError('blocks: a graph has none; give the module, with target="module"')
     if given["latency"] is not None or given["statistics"] is not None:

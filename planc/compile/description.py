@@ -70,10 +70,7 @@ def describe(
         found = search.found()
         made = construction.built(found)
         if made is None:
-            told = construction.failure(found)
-            nearest = Description(
-                {}, {}, f"the class makes no model from the configuration: {told}"
-            )
+            nearest = Description({}, {}, f"{none}: {construction.failure(found)}")
             continue
         difference = first_difference(wanted, made) or construction.content_differs(found, kept)
         if not difference:

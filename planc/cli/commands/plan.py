@@ -23,6 +23,8 @@ from planc.cli.options import (
     ratio_option,
     repeatable,
     share,
+    strict_option,
+    target_option,
 )
 from planc.cli.origin import named_origin
 from planc.cli.terminal import check_writable, note, status
@@ -103,20 +105,14 @@ _AMOUNTS = ("ratio", "macs", "params", "bytes", "latency")
 @repeatable("--keep-units", "NAME:UNITS", "Keep these units, such as conv1:0-7")
 @repeatable("--outputs", "NAME", "Only these results keep their size, such as logits or 0")
 @repeatable("--free-outputs", "NAME", "These results may shrink, such as hidden_states")
-@click.option(
-    "--target",
-    type=click.Choice(["module", "graph"]),
-    default="module",
-    show_default=True,
-    help="Keep the model's class, or allow changes that only its rewritten graph supports.",
-)
+@target_option
 @click.option(
     "--loadable/--no-loadable",
     default=None,
     help="Remove only what the configuration can say, so that from_pretrained loads the result; by "
     "default where the request allows it.",
 )
-@click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+@strict_option
 @click.option("--scores", is_flag=True, help="Write the scores of all units into the plan.")
 @input_option(DEFAULT_INPUT)
 @model_options

@@ -9,7 +9,14 @@ import click
 
 from planc.cli.ending import finish
 from planc.cli.models import DEFAULT_INPUT, MODEL, Given, input_option, model_options
-from planc.cli.options import FILE, json_option, output_option, share
+from planc.cli.options import (
+    FILE,
+    json_option,
+    output_option,
+    share,
+    strict_option,
+    target_option,
+)
 from planc.cli.origin import named_origin
 from planc.cli.terminal import check_writable, say, status
 
@@ -23,14 +30,8 @@ from planc.cli.terminal import check_writable, say, status
     metavar="SHARE",
     help="Refuse a group of a lower confidence, between 0 and 1.",
 )
-@click.option(
-    "--target",
-    type=click.Choice(["module", "graph"]),
-    default="module",
-    show_default=True,
-    help="Keep the model's class, or allow changes that only its rewritten graph supports.",
-)
-@click.option("--strict", is_flag=True, help="Fail on an operator without a rule.")
+@target_option
+@strict_option
 @input_option(DEFAULT_INPUT)
 @model_options
 @output_option("The plan file; without it, only the summary.")
